@@ -1,0 +1,71 @@
+# Everything needs git, make and Python 3.11+ alone. `make help` lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# uv: the one on the PATH, or one of our own, installed with pip.
+UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+export UV_PYTHON_DOWNLOADS = never
+# pip's find-links, handed on to uv: a machine with a local CPU wheel of torch uses it.
+find_links = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^.*find-links='\(.*\)'$$/\1/p" | head -n 1 | tr -s ' ' ',')
+export UV_FIND_LINKS ?= $(find_links)
+
+# What the CUDA build of torch brings along. It follows torch's build, so it is not locked (see pyproject.toml).
+TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit \
+  $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver \
+  cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: serve
+serve: $(STAMP) ## serve MODEL_NAME (default: the bundled storyteller) on PORT (default: 8000)
+	@MODEL_NAME="$${MODEL_NAME:-storyteller}" exec $(BIN)/python -m src.main
+
+.PHONY: test
+test: $(STAMP) ## run the tests, with coverage
+	@$(BIN)/python -m pytest --cov
+
+.PHONY: check
+check: $(STAMP) ## lint, types, security scan, generated docs: what CI runs before the tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/bandit -q -c pyproject.toml -r src training
+
+.PHONY: format
+format: $(STAMP) ## format the code and mend what the linter can mend
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+.PHONY: docs
+docs: $(STAMP) ## write the generated tables in docs/
+	@$(BIN)/python -m docs.generate
+
+.PHONY: train
+train: $(STAMP) ## train the bundled model again and evaluate it (within 90 minutes on 2 CPU cores)
+	@$(BIN)/python -m training.train
+	@$(BIN)/python -m training.evaluate
+
+.PHONY: lock
+lock: $(UV) ## pin exact versions of everything in requirements.lock
+	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	  --generate-hashes --no-annotate --custom-compile-command "make lock" \
+	  $(addprefix --no-emit-package ,$(TORCH)) --output-file requirements.lock
+
+.PHONY: install
+install: $(STAMP) ## set up the environment in .venv
+
+$(STAMP): pyproject.toml requirements.lock | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	@echo "Installing into $(VENV) ..." >&2
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
