@@ -1,0 +1,1 @@
+"""Tokens in, tokens out. Imports no web framework, no pydantic, no prometheus."""

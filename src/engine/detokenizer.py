@@ -1,0 +1,80 @@
+"""Token ids to text, one at a time: never half a character, never a piece of a stop string."""
+
+from tokenizers import Tokenizer
+
+NUM_CONTEXT_TOKENS = 6
+"""Tokens before a new one that can change how it is written (a leading space, a joined accent)."""
+
+REPLACEMENT = "\ufffd"
+"""What decoding makes of bytes that are no whole character."""
+
+
+class IncrementalDetokenizer:
+    """The text of one request while it grows.
+
+    A byte-level token can be a part of a character, so text is given out when its last character is
+    whole. A stop string can be split over tokens, so as many characters are held back as could yet
+    become one. What `push` and `finish` return adds up to the whole text.
+
+    The new text is the difference between decoding a few tokens of context with and without the new
+    ones, as in text-generation-inference's `decode_token`.
+
+    Args:
+        tokenizer: the model's, in the Rust library's form.
+        prompt_token_ids: the tokens before; how a word begins can depend on them.
+        stop: texts that end the generation and are not given out.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_token_ids: list[int], stop: tuple[str, ...] = ()
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._context = prompt_token_ids[-NUM_CONTEXT_TOKENS:]
+        self._pending: list[int] = []  # tokens whose text was not given out yet
+        self._stop = stop
+        self._num_held_back = max((len(text) for text in stop), default=1) - 1
+        self._held_back = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token and returns the text that is now certain.
+
+        After a stop string was found, `stopped` is set and no more text comes.
+        """
+        if self.stopped:
+            return ""
+        self._pending.append(token_id)
+        text = self._pending_text()
+        if not text or text.endswith(REPLACEMENT):
+            return ""
+        self._context = (self._context + self._pending)[-NUM_CONTEXT_TOKENS:]
+        self._pending = []
+        return self._release(text)
+
+    def finish(self) -> str:
+        """Returns what was held back; a character that never became whole is left out."""
+        if self.stopped:
+            return ""
+        text = self._release(self._pending_text().rstrip(REPLACEMENT))
+        if not self.stopped:
+            text += self._held_back
+        self._held_back, self._pending = "", []
+        return text
+
+    def _pending_text(self) -> str:
+        before = self._decode(self._context)
+        return self._decode(self._context + self._pending)[len(before) :]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _release(self, text: str) -> str:
+        """Gives out all of `text` but a tail that could be the beginning of a stop string."""
+        text = self._held_back + text
+        starts = [at for at in map(text.find, self._stop) if at >= 0]
+        if starts:
+            self.stopped = True
+            return text[: min(starts)]
+        cut = max(0, len(text) - self._num_held_back)
+        self._held_back = text[cut:]
+        return text[:cut]

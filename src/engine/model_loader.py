@@ -1,0 +1,236 @@
+"""Loads the model that was asked for, whole and exact, or says why not.
+
+What would quietly give another model is refused: weights that are missing from the files, another
+kind of model, a tokenizer that does not belong to it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from src.engine.config import Device, DType, EngineConfig
+from src.engine.model_source import REMEDY, find_model_folder
+from src.errors import ModelLoadError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run, and what a request needs to know of it.
+
+    Args:
+        model: in evaluation mode, on its device.
+        tokenizer: the Rust library's, which takes special tokens in a text as plain text.
+        eos_token_ids: the tokens that end a text.
+        max_model_len: prompt and new tokens together at most.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    eos_token_ids: list[int]
+    max_model_len: int
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Finds, checks and loads a model.
+
+    Raises:
+        ModelLoadError: with one paragraph that says what was tried and what to do.
+    """
+    device = _choose_device(config.device)
+    folder = find_model_folder(config)
+    model_config = _load_config(folder, config)
+    dtype = _choose_dtype(config.dtype, device, model_config)
+    tokenizer = _load_tokenizer(folder, config)
+    model = _load_weights(folder, model_config, dtype, config).to(device).eval()  # type: ignore[arg-type]
+    num_embeddings = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > num_embeddings:
+        raise ModelLoadError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only"
+            f" {num_embeddings}: they do not belong together. {REMEDY}"
+        )
+    return LoadedModel(
+        model=model,
+        tokenizer=_plain_backend(tokenizer),
+        eos_token_ids=_eos_token_ids(model, tokenizer),
+        max_model_len=_max_model_len(config, model_config),
+    )
+
+
+def _choose_device(device: Device) -> torch.device:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(
+            "DEVICE=cuda was asked for, and torch sees no CUDA device here. Use DEVICE=auto or cpu,"
+            " or install a CUDA build of torch and its driver."
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def _choose_dtype(dtype: DType, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
+    if dtype != "auto":
+        return {
+            "float32": torch.float32,
+            "float16": torch.float16,
+            "bfloat16": torch.bfloat16,
+        }[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    if config.dtype == torch.bfloat16 and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float16
+
+
+def _load_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
+    raw = _read_config_json(folder)
+    if raw.get("model_type") not in CONFIG_MAPPING and not config.trust_remote_code:
+        code = "brings Python code of its own" if "auto_map" in raw else "is not known"
+        raise ModelLoadError(
+            f"The model in {folder} is of type {raw.get('model_type')!r}, which {code} to this"
+            " version of transformers. Code that comes with a model runs only with"
+            f" TRUST_REMOTE_CODE=true; set it if you trust the model's authors. {REMEDY}"
+        )
+    _check_is_causal(folder, raw)
+    try:
+        model_config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelLoadError(f"{folder}/config.json cannot be used: {error}. {REMEDY}") from error
+    return model_config
+
+
+def _read_config_json(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelLoadError(
+            f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
+        )
+    try:
+        raw: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not valid JSON: {error}. {REMEDY}") from error
+    if not isinstance(raw, dict):
+        raise ModelLoadError(f"{path} holds no JSON object. {REMEDY}")
+    return raw
+
+
+def _check_is_causal(folder: Path, raw: dict[str, Any]) -> None:
+    names: set[str] = set()
+    values: list[Any] = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())  # names, or tuples of them
+    for value in values:
+        names.update([value] if isinstance(value, str) else value)
+    architectures = raw.get("architectures") or []
+    is_remote = "AutoModelForCausalLM" in raw.get("auto_map", {})
+    if not is_remote and not names.intersection(architectures):
+        raise ModelLoadError(
+            f"The model in {folder} is {', '.join(architectures) or 'of no named architecture'}"
+            " (config.json, architectures), which is no causal language model: it cannot continue"
+            f" a text. Choose one whose architecture ends in ForCausalLM or LMHeadModel. {REMEDY}"
+        )
+
+
+def _load_tokenizer(folder: Path, config: EngineConfig) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code
+        )
+    except Exception as error:  # the library raises whatever its parsers raise
+        raise ModelLoadError(
+            f"The tokenizer in {folder} cannot be loaded ({_first_line(error)}). The folder needs"
+            f" tokenizer.json, as save_pretrained of a fast tokenizer writes it. {REMEDY}"
+        ) from error
+    if not tokenizer.is_fast or len(tokenizer) == 0:
+        raise ModelLoadError(
+            f"The tokenizer in {folder} has no fast form; the folder needs tokenizer.json. {REMEDY}"
+        )
+    return tokenizer
+
+
+def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The Rust tokenizer, told that a text which spells a special token is only text."""
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _load_weights(
+    folder: Path, model_config: PreTrainedConfig, dtype: torch.dtype, config: EngineConfig
+) -> PreTrainedModel:
+    if not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{folder} has no weights in safetensors form. Other forms are not read, as unpickling"
+            " can run foreign code; load the model once where you trust it and write it again with"
+            f" save_pretrained. {REMEDY}"
+        )
+    try:
+        # With output_loading_info the answer is a pair, which the library's types do not say.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=model_config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelLoadError(
+            f"The weights in {folder} cannot be loaded ({_first_line(error)}). Fetch or write the"
+            f" files again. {REMEDY}"
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    missing: set[str] = loaded[1]["missing_keys"]
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise ModelLoadError(
+            f"{len(missing)} of the model's weights are not in {folder}, {some} among"
+            f" them. They would be random numbers; fetch or write the files again. {REMEDY}"
+        )
+    return model
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
+def _max_model_len(config: EngineConfig, model_config: PreTrainedConfig) -> int:
+    own = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    if own is None and config.max_model_len is None:
+        raise ModelLoadError(
+            "The model's config names no context length; set MAX_MODEL_LEN to the number of tokens"
+            " that prompt and answer may have together."
+        )
+    if own is not None and config.max_model_len is not None and config.max_model_len > own:
+        raise ModelLoadError(
+            f"MAX_MODEL_LEN={config.max_model_len} is more than the model's context of {own}"
+            " tokens. Set at most that, or leave it out."
+        )
+    limit = config.max_model_len or own
+    assert limit is not None
+    return int(limit)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

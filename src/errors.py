@@ -1,0 +1,65 @@
+"""Every error this project raises on purpose; knows no HTTP (`src/api/exception_handlers.py` does).
+
+    ServiceError
+    ├── StartupError              the service cannot start as it was asked to
+    │   ├── SettingsError         a setting has a bad value
+    │   └── ModelLoadError        the model that was asked for cannot be loaded
+    ├── InvalidRequestError       the caller's fault: names the field and the remedy
+    ├── EngineNotReadyError       the model is still loading
+    ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
+    ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
+    ├── GenerationFailedError     the model raised while it served this request
+    └── ClientDisconnectedError   nobody is left to answer
+
+A `StartupError` is written for the operator, and names paths. All others are for the caller: they
+hold no prompt, no path of the server and no text of other exceptions.
+"""
+
+
+class ServiceError(Exception):
+    """The root of the tree."""
+
+
+class StartupError(ServiceError):
+    """The service cannot start as it was asked to; the message says why and what to do."""
+
+
+class SettingsError(StartupError):
+    """A setting has a bad value."""
+
+
+class ModelLoadError(StartupError):
+    """The model that was asked for cannot be loaded."""
+
+
+class InvalidRequestError(ServiceError, ValueError):
+    """The caller's fault.
+
+    Args:
+        message: what is wrong, the limit, and the remedy.
+        field: where it is in the request's body, such as `("prompts", 2)`.
+    """
+
+    def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class EngineNotReadyError(ServiceError):
+    """The model is still loading."""
+
+
+class EngineDeadError(ServiceError):
+    """The engine's thread has ended; nothing can be generated any more."""
+
+
+class GenerationTimeoutError(ServiceError):
+    """A request outlasted TIMEOUT_SECONDS."""
+
+
+class GenerationFailedError(ServiceError):
+    """The model raised while it served this request."""
+
+
+class ClientDisconnectedError(ServiceError):
+    """Nobody is left to answer."""

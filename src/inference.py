@@ -1,0 +1,307 @@
+"""`InferenceEngine`: text in, text out. The web layer talks to this and to nothing below it.
+
+`generate` and `generate_batch` collect what `stream` yields, so there is one way through the house.
+The engine below runs in its own thread; its outputs come back to the event loop one call at a time
+and wait in one queue per stream.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from src.engine.config import EngineConfig
+from src.engine.detokenizer import IncrementalDetokenizer
+from src.engine.request import FinishReason, Request, RequestOutput
+from src.engine.sampling_params import SamplingParams
+from src.errors import (
+    EngineDeadError,
+    EngineNotReadyError,
+    GenerationFailedError,
+    GenerationTimeoutError,
+    InvalidRequestError,
+    ServiceError,
+)
+
+if TYPE_CHECKING:
+    from src.engine.model_loader import LoadedModel
+    from src.engine.reference import ReferenceEngine
+
+
+class EngineState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """What is new in one of a prompt's sequences.
+
+    Args:
+        index: which sequence, from 0.
+        text: new text; may be empty.
+        num_tokens: tokens it took; an end token counts.
+        finish_reason: `stop` or `length` in a sequence's last delta, None before.
+    """
+
+    index: int
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(slots=True)
+class Completion:
+    """One sequence; `text` is the new text alone."""
+
+    text: str = ""
+    num_tokens: int = 0
+    finish_reason: FinishReason | None = None
+
+    def add(self, delta: TextDelta) -> None:
+        self.text += delta.text
+        self.num_tokens += delta.num_tokens
+        self.finish_reason = delta.finish_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """All sequences for one prompt."""
+
+    num_prompt_tokens: int
+    completions: list[Completion]
+
+
+class InferenceEngine:
+    """Runs one model for many callers.
+
+    Args:
+        config: which model, and how to run it.
+        timeout_seconds: how long one call may wait and run.
+        on_tokens: told the number of new tokens whenever some were generated.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        timeout_seconds: float = 60,
+        on_tokens: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._timeout_seconds = timeout_seconds
+        self._on_tokens = on_tokens
+        self._loaded: LoadedModel | None = None
+        self._engine: ReferenceEngine | None = None
+
+    @property
+    def model_name(self) -> str:
+        return self._config.model_name
+
+    @property
+    def state(self) -> EngineState:
+        if self._engine is None:
+            return EngineState.LOADING
+        return EngineState.READY if self._engine.is_alive else EngineState.DEAD
+
+    @property
+    def num_live(self) -> int:
+        """Sequences that wait or run."""
+        return self._engine.num_live if self._engine else 0
+
+    def load_model(self) -> None:
+        """Loads the model and starts the engine; takes seconds, so call it in a thread.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded; the message says what to do.
+        """
+        # Importing torch and transformers takes seconds in which the server already listens.
+        from src.engine.model_loader import load_model  # noqa: PLC0415
+        from src.engine.reference import ReferenceEngine  # noqa: PLC0415
+
+        self._loaded = load_model(self._config)
+        self._engine = ReferenceEngine(self._loaded)
+
+    def shutdown(self) -> None:
+        """Ends what runs and stops the engine. May be called at any time, twice too."""
+        if self._engine is not None:
+            self._engine.shutdown()
+
+    async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
+        """Continues a prompt n times.
+
+        Raises:
+            InvalidRequestError: the prompt is empty or does not fit the model's context.
+            ServiceError: as `stream`.
+        """
+        return await self._collect(await self.tokenize(prompt, params.max_tokens), params, n)
+
+    async def generate_batch(
+        self, prompts: list[str], params: SamplingParams, n: int = 1
+    ) -> list[Generation]:
+        """Continues each prompt n times; the answers are in the prompts' order.
+
+        All prompts are checked before any runs. When one fails, all end. Raises as `generate`.
+        """
+        tokenized = [
+            await self.tokenize(prompt, params.max_tokens, field=("prompts", index))
+            for index, prompt in enumerate(prompts)
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._collect(ids, params, n)) for ids in tokenized]
+        except* ServiceError as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def tokenize(
+        self, prompt: str, max_tokens: int, field: tuple[str | int, ...] = ("prompt",)
+    ) -> list[int]:
+        """Returns the prompt's token ids if they fit the context together with the new tokens.
+
+        Args:
+            prompt: plain text; what spells a special token stays text.
+            max_tokens: new tokens that are to follow.
+            field: where the prompt stands in the caller's request, for the error.
+
+        Raises:
+            InvalidRequestError: the prompt is empty or too long.
+        """
+        loaded, _ = self._require_ready()
+        # encode_batch lets go of the interpreter lock, encode does not; a megabyte takes a second.
+        encodings = await asyncio.to_thread(loaded.tokenizer.encode_batch, [prompt])
+        token_ids: list[int] = encodings[0].ids
+        _check_length(len(token_ids), max_tokens, loaded.max_model_len, field)
+        return token_ids
+
+    async def stream(
+        self, prompt_token_ids: list[int], params: SamplingParams, n: int = 1
+    ) -> AsyncGenerator[TextDelta]:
+        """Continues a prompt n times and yields the text as it is made.
+
+        Leaving the iterator ends the generation. The i-th sequence uses seed + i.
+
+        Args:
+            prompt_token_ids: as `tokenize` returns them.
+            params: how to choose the tokens.
+            n: number of sequences.
+
+        Raises:
+            EngineNotReadyError: the model is still loading.
+            EngineDeadError: the engine has ended.
+            GenerationFailedError: the model raised.
+            GenerationTimeoutError: the time is up.
+        """
+        loaded, engine = self._require_ready()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        outputs: asyncio.Queue[RequestOutput] = asyncio.Queue()
+
+        def deliver(output: RequestOutput) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and all who would read with it
+                loop.call_soon_threadsafe(outputs.put_nowait, output)
+
+        live: dict[str, _Sequence] = {}
+        try:
+            for index in range(n):
+                sequence = _Sequence(index, loaded, prompt_token_ids, params)
+                live[sequence.request.request_id] = sequence
+                engine.add_request(sequence.request, deliver)
+            while live:
+                output = await _next_output(outputs, deadline)
+                self._on_tokens(len(output.new_token_ids))
+                if output.request_id not in live:
+                    continue  # what was under way when a stop string ended it
+                delta = live[output.request_id].advance(output)
+                if delta.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
+                    raise self._failure()
+                if delta.finish_reason is not None:
+                    del live[output.request_id]
+                    engine.abort_request(output.request_id)
+                yield delta
+        finally:
+            for request_id in live:
+                engine.abort_request(request_id)
+
+    async def _collect(
+        self, prompt_token_ids: list[int], params: SamplingParams, n: int
+    ) -> Generation:
+        completions = [Completion() for _ in range(n)]
+        async with aclosing(self.stream(prompt_token_ids, params, n)) as deltas:
+            async for delta in deltas:
+                completions[delta.index].add(delta)
+        return Generation(len(prompt_token_ids), completions)
+
+    def _require_ready(self) -> "tuple[LoadedModel, ReferenceEngine]":
+        if self._loaded is None or self._engine is None:
+            raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
+        if not self._engine.is_alive:
+            raise EngineDeadError("The engine has ended; this server can generate no more.")
+        return self._loaded, self._engine
+
+    def _failure(self) -> ServiceError:
+        if self.state is EngineState.DEAD:
+            return EngineDeadError("The engine has ended; this server can generate no more.")
+        return GenerationFailedError("The model failed on this request; the cause is in the log.")
+
+
+class _Sequence:
+    """One of a call's sequences: its request, and its text so far."""
+
+    def __init__(
+        self, index: int, loaded: "LoadedModel", prompt_token_ids: list[int], params: SamplingParams
+    ) -> None:
+        if params.seed is not None:
+            params = replace(params, seed=params.seed + index)
+        self.request = Request(uuid.uuid4().hex, prompt_token_ids, params)
+        self._index = index
+        self._eos_token_ids = loaded.eos_token_ids
+        self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_token_ids, params.stop)
+
+    def advance(self, output: RequestOutput) -> TextDelta:
+        """Turns the engine's tokens into text; a stop string ends the sequence."""
+        text, num_tokens, reason = "", 0, output.finish_reason
+        for token_id in output.new_token_ids:
+            num_tokens += 1
+            if token_id not in self._eos_token_ids:
+                text += self._detokenizer.push(token_id)
+            if self._detokenizer.stopped:
+                break
+        if reason is not None:
+            text += self._detokenizer.finish()
+        if self._detokenizer.stopped:
+            reason = FinishReason.STOP
+        return TextDelta(self._index, text, num_tokens, reason)
+
+
+async def _next_output(outputs: asyncio.Queue[RequestOutput], deadline: float) -> RequestOutput:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await outputs.get()
+    except TimeoutError:
+        raise GenerationTimeoutError(
+            "The generation took longer than this server allows; ask for fewer tokens."
+        ) from None
+
+
+def _check_length(
+    num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: tuple[str | int, ...]
+) -> None:
+    if num_prompt_tokens == 0:
+        raise InvalidRequestError("The prompt is empty; it needs at least one token.", field)
+    if num_prompt_tokens + max_tokens <= max_model_len:
+        return
+    remedies = []
+    if max_tokens < max_model_len:
+        remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
+    if num_prompt_tokens < max_model_len:
+        remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
+    raise InvalidRequestError(
+        f"The prompt's {num_prompt_tokens} tokens and {max_tokens} new tokens are more than the"
+        f" model's context of {max_model_len} tokens: "
+        f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
+        field,
+    )
