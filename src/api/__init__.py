@@ -1,0 +1,1 @@
+"""The HTTP routes: from the wire to the engine and back."""

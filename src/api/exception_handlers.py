@@ -1,0 +1,89 @@
+"""One table from our errors to a status, and the bodies of error answers.
+
+An answer never repeats what was sent, nor the text of an exception that is not ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from slowapi.errors import RateLimitExceeded
+from starlette.responses import JSONResponse, Response
+
+from src.errors import (
+    ClientDisconnectedError,
+    EngineDeadError,
+    EngineNotReadyError,
+    GenerationFailedError,
+    GenerationTimeoutError,
+    InvalidRequestError,
+    ServiceError,
+)
+from src.ops.rate_limit import seconds_until_allowed
+
+STATUS: dict[type[Exception], int] = {
+    EngineNotReadyError: 503,
+    EngineDeadError: 503,
+    GenerationTimeoutError: 504,
+    GenerationFailedError: 500,
+}
+CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
+RETRY_AFTER_LOADING = 5  # seconds
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Makes the app answer errors as this module says."""
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(InvalidRequestError, _invalid_request)
+    app.add_exception_handler(RateLimitExceeded, _rate_limited)
+    app.add_exception_handler(ClientDisconnectedError, _client_left)
+    app.add_exception_handler(ServiceError, _service_error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _unprocessable([_problem(p["type"], p["loc"], p["msg"]) for p in error.errors()])
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidRequestError)
+    return _unprocessable([_problem("value_error", ("body", *error.field), str(error))])
+
+
+def _problem(kind: str, loc: Sequence[str | int], msg: str) -> dict[str, Any]:
+    return {"type": kind, "loc": [_clean(part) for part in loc], "msg": _clean(msg)}
+
+
+def _clean(part: str | int) -> str | int:
+    """A field's name is the caller's text: shortened, and without halves of characters."""
+    if isinstance(part, int):
+        return part
+    return part[:200].encode("utf-8", "replace").decode()
+
+
+def _unprocessable(problems: list[dict[str, Any]]) -> Response:
+    return JSONResponse({"detail": problems}, status_code=422)
+
+
+async def _rate_limited(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RateLimitExceeded)
+    seconds = seconds_until_allowed(request.app.state.limiter, request)
+    return JSONResponse(
+        {"detail": f"Rate limit exceeded: {error.detail}. Try again in {seconds} s."},
+        status_code=429,
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+async def _client_left(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    headers = {}
+    if isinstance(error, EngineNotReadyError):
+        headers["Retry-After"] = str(RETRY_AFTER_LOADING)
+    return JSONResponse(
+        {"detail": str(error)}, status_code=STATUS.get(type(error), 500), headers=headers
+    )

@@ -1,0 +1,159 @@
+"""Every setting, once: its type, its bounds, its default and what it does.
+
+Values come from the environment, and from a file `.env` in the working directory where the
+environment has none.
+`.env.example` and the table in docs/configuration.md are held against this file by a test.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from src.engine.config import Device, DType, EngineConfig
+from src.errors import SettingsError
+
+Environment = Literal["development", "production"]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+
+
+class Settings(BaseSettings):
+    """The service's settings. Nothing changes them after start."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+    )
+
+    model_name: str = Field(
+        default="gpt2",
+        min_length=1,
+        description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
+        " hub id with an optional `@revision`.",
+    )
+    model_cache_dir: Path = Field(
+        default=Path("./models"), description="Where models from the hub are kept."
+    )
+    max_model_len: int | None = Field(
+        default=None,
+        ge=2,
+        description="Context in tokens, prompt and new tokens together. Empty: the model's own.",
+    )
+    device: Device = Field(
+        default="auto", description="Where the model runs; `auto` is CUDA where there is one."
+    )
+    dtype: DType = Field(
+        default="auto",
+        description="Number format of the weights; `auto` is float32 on the CPU, and on CUDA"
+        " bfloat16 where both checkpoint and GPU have it, else float16.",
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Whether Python code that comes with a model may run on this machine.",
+    )
+
+    max_length: int = Field(
+        default=100, ge=1, description="New tokens when a request does not say how many."
+    )
+    temperature: float = Field(
+        default=0.7, ge=0, le=2, description="Temperature when a request names none; 0 is greedy."
+    )
+    top_p: float = Field(
+        default=0.9, gt=0, le=1, description="Nucleus sampling when a request names none."
+    )
+
+    environment: Environment = Field(
+        default="development",
+        description="`production` logs JSON, `development` logs for reading.",
+    )
+    log_level: LogLevel = Field(default="INFO", description="The least severe messages to log.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; 0.0.0.0 is all of them, as a container needs.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 is any.")
+    reload: bool = Field(
+        default=False, description="Restart when the code changes; for development, with WORKERS=1."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Server processes, each with a model of its own.",
+    )
+    forwarded_allow_ips: str = Field(
+        default="",
+        description="Addresses of proxies whose X-Forwarded-For counts, separated by commas."
+        " Empty: none.",
+    )
+
+    max_batch_size: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Sequences that run together. The reference engine runs one at a time, whatever"
+        " this is.",
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, le=86400, description="How long a request may wait and run, together."
+    )
+    shutdown_grace_seconds: int = Field(
+        default=30, ge=0, le=86400, description="How long running requests may take after SIGTERM."
+    )
+    max_body_bytes: int = Field(
+        default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."
+    )
+    rate_limit_requests: int = Field(
+        default=10,
+        ge=1,
+        le=10**9,
+        description="Generation requests per client and RATE_LIMIT_PERIOD.",
+    )
+    rate_limit_period: int = Field(
+        default=60, ge=1, le=86400, description="Seconds over which they are counted."
+    )
+
+    @model_validator(mode="after")
+    def _reload_has_one_worker(self) -> Self:
+        if self.reload and self.workers > 1:
+            raise ValueError("RELOAD=true works with WORKERS=1 alone")
+        return self
+
+    def engine_config(self) -> EngineConfig:
+        """What of this concerns the engine."""
+        return EngineConfig(
+            model_name=self.model_name,
+            model_cache_dir=self.model_cache_dir,
+            device=self.device,
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+def load_settings() -> Settings:
+    """Reads the settings from the environment and `.env`.
+
+    Raises:
+        SettingsError: names each variable that is wrong, its value and what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors(include_url=False)]
+        raise SettingsError("\n  ".join(["Some settings cannot be used:", *problems])) from None
+
+
+def _describe(problem: ErrorDetails) -> str:
+    if not problem["loc"]:  # about several settings together
+        return problem["msg"]
+    return f"{str(problem['loc'][0]).upper()}={problem['input']}: {problem['msg']}"

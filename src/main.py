@@ -1,0 +1,156 @@
+"""Puts the service together and starts it: `python -m src.main`, or `uvicorn src.main:app`.
+
+The server listens at once; the model loads in the background. When it cannot be loaded, the reason
+is logged and the process ends with a status that is not 0.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload, Multiprocess
+
+from src import __version__
+from src.api import generate, health
+from src.api.exception_handlers import add_exception_handlers
+from src.config import Settings, load_settings
+from src.errors import ModelLoadError, SettingsError
+from src.inference import InferenceEngine
+from src.ops.logs import configure_logging
+from src.ops.metrics import MULTIPROC_DIR, Metrics
+from src.ops.middleware import RequestMiddleware
+from src.ops.rate_limit import create_limiter, create_rate_limit
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "Continues texts with a language model."
+EXAMPLE = (
+    "curl -s {url}/generate -H 'Content-Type: application/json'"
+    """ -d '{{"prompt": "Once upon a time", "max_length": 50}}'"""
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Builds the app; nothing is loaded before it starts.
+
+    Args:
+        settings: None reads the environment and `.env`.
+
+    Raises:
+        SettingsError: a setting has a bad value.
+    """
+    settings = settings or load_settings()
+    configure_logging(settings)
+    metrics = Metrics()
+    limiter = create_limiter()
+    app: FastAPI = FastAPIOffline(
+        title="LLM inference",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=_lifespan,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.limiter = limiter
+    app.state.engine = InferenceEngine(
+        settings.engine_config(), settings.timeout_seconds, metrics.generated_tokens.inc
+    )
+    app.state.url = None  # known when we start the server ourselves
+    rate_limit = Depends(create_rate_limit(limiter, settings))
+    app.include_router(generate.router, dependencies=[rate_limit])
+    app.include_router(health.router)
+    add_exception_handlers(app)
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    loading = asyncio.create_task(_load_model(app))
+    yield
+    loading.cancel()
+    await asyncio.to_thread(app.state.engine.shutdown)
+
+
+async def _load_model(app: FastAPI) -> None:
+    engine: InferenceEngine = app.state.engine
+    logger.info("loading the model", extra={"model": engine.model_name})
+    try:
+        await asyncio.to_thread(engine.load_model)
+    except ModelLoadError as error:
+        logger.critical("cannot start: %s", error)
+        raise SystemExit(STARTUP_FAILURE) from None
+    except Exception:
+        logger.critical("cannot start: loading the model failed", exc_info=True)
+        raise SystemExit(STARTUP_FAILURE) from None
+    logger.info("ready to serve", extra={"model": engine.model_name})
+    if app.state.url:
+        logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT, then exits with 0; exits with 3 if it cannot start."""
+    settings: Settings = app.state.settings
+    config = uvicorn.Config(
+        app if settings.workers == 1 and not settings.reload else "src.main:app",
+        host=settings.host,
+        port=settings.port,
+        reload=settings.reload,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+    )
+    if settings.reload:
+        ChangeReload(
+            config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]
+        ).run()
+    elif settings.workers > 1:
+        _serve_with_workers(config)
+    else:
+        app.state.url = f"http://localhost:{settings.port}"
+        # uvicorn raises the signal that ended it once more when it is done; to us that is no news.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        uvicorn.Server(config).run()
+
+
+def _serve_with_workers(config: uvicorn.Config) -> None:
+    logger.warning(
+        "rate limits are counted in each worker: %d workers let through up to %d times the limit",
+        config.workers,
+        config.workers,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[MULTIPROC_DIR] = folder
+        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def _create_app_or_exit() -> FastAPI:
+    """For the start from a shell, where a bad setting is one readable message and no traceback."""
+    try:
+        return create_app()
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
+app = _create_app_or_exit()
+
+if __name__ == "__main__":
+    main()

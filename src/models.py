@@ -1,0 +1,185 @@
+"""Requests and responses of the native API, as they are on the wire."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+
+MAX_PROMPTS = 32
+MAX_SEQUENCES = 16
+
+Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])]
+StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+
+
+class SamplingFields(BaseModel):
+    """What both generation requests have in common. A field left out takes the server's setting."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_length: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        description="Most new tokens to generate. Default: the server's MAX_LENGTH.",
+        examples=[50],
+    )
+    temperature: StrictFloat | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Randomness: 0 always takes the most likely token, 2 is wild."
+        " Default: the server's TEMPERATURE.",
+        examples=[0.7],
+    )
+    top_p: StrictFloat | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Only the most likely tokens whose probabilities add up to this."
+        " Default: the server's TOP_P.",
+        examples=[0.9],
+    )
+    top_k: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="Only this many of the most likely tokens. Default: all.",
+        examples=[50],
+    )
+    num_return_sequences: StrictInt = Field(
+        default=1,
+        ge=1,
+        le=MAX_SEQUENCES,
+        description="How many continuations of each prompt.",
+        examples=[1],
+    )
+    seed: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1 - MAX_SEQUENCES,
+        description="Makes sampling repeatable: the same request gives the same answer."
+        " Default: a new one each time.",
+        examples=[42],
+    )
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = Field(
+        default=None,
+        description="A text, or a list of up to 16, that ends the generation and is left out.",
+        examples=[["\n\n"]],
+    )
+
+
+class GenerateRequest(SamplingFields):
+    """One prompt to continue."""
+
+    prompt: Prompt = Field(description="The text to continue.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": "Once upon a time",
+                    "max_length": 50,
+                    "temperature": 0.7,
+                    "num_return_sequences": 1,
+                }
+            ]
+        }
+    )
+
+
+class GenerateBatchRequest(SamplingFields):
+    """Several prompts to continue in the same way."""
+
+    prompts: list[Prompt] = Field(
+        min_length=1, max_length=MAX_PROMPTS, description="The texts to continue."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompts": ["The capital of France is", "The future of AI is"],
+                    "max_length": 20,
+                    "temperature": 0,
+                }
+            ]
+        }
+    )
+
+
+class GeneratedText(BaseModel):
+    """One continuation."""
+
+    text: str = Field(description="The prompt and what follows it.")
+    tokens: int = Field(description="Number of new tokens, an end token included.")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="`stop`: the model ended the text, or a stop text came. `length`: max_length."
+    )
+
+
+class GenerateResponse(BaseModel):
+    """All continuations of one prompt."""
+
+    generated: list[GeneratedText]
+    model: str = Field(description="The server's MODEL_NAME.")
+    prompt_tokens: int = Field(description="Number of tokens in the prompt.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "generated": [
+                        {
+                            "text": "The capital of France is Paris.",
+                            "tokens": 3,
+                            "finish_reason": "stop",
+                        }
+                    ],
+                    "model": "storyteller",
+                    "prompt_tokens": 5,
+                }
+            ]
+        }
+    )
+
+
+class HealthResponse(BaseModel):
+    """Whether the service can do its work."""
+
+    status: Literal["healthy", "loading", "unhealthy"]
+    model_loaded: bool = Field(description="Whether the model is in memory.")
+    version: str = Field(description="The service's version.", examples=["0.1.0"])
+
+
+class ErrorResponse(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    type: str = Field(examples=["greater_than_equal"])
+    loc: list[str | int] = Field(description="Where it is.", examples=[["body", "max_length"]])
+    msg: str = Field(examples=["Input should be greater than or equal to 1"])
+
+
+class ValidationErrorResponse(BaseModel):
+    """Everything that is wrong with a request."""
+
+    detail: list[FieldProblem]
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its documentation."""
+    return {status: ERRORS[status] for status in statuses}
+
+
+ERRORS: dict[int, dict[str, Any]] = {
+    413: {"model": ErrorResponse, "description": "The body is larger than MAX_BODY_BYTES."},
+    422: {"model": ValidationErrorResponse, "description": "The request cannot be used as it is."},
+    429: {"model": ErrorResponse, "description": "Too many requests; see Retry-After."},
+    500: {"model": ErrorResponse, "description": "The model failed on this request."},
+    503: {"model": ErrorResponse, "description": "The model is loading, or the engine has ended."},
+    504: {"model": ErrorResponse, "description": "The request took longer than TIMEOUT_SECONDS."},
+}

@@ -1,0 +1,1 @@
+"""What a team needs to operate the service: metrics, logs, limits. Knows no model."""

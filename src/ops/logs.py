@@ -1,0 +1,51 @@
+"""Logging: one event a line, JSON in production, made for reading in development.
+
+Everything goes through the standard library's `logging`, so that libraries' messages look like
+ours; structlog renders it. No message holds a prompt or a generated text.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.types import Processor
+
+from src.config import Settings
+
+
+def configure_logging(settings: Settings) -> None:
+    """Sends all log messages of the process to standard error, in the environment's format."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if settings.environment == "production":
+        rendering: list[Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        # The plain formatter: a fancy one prints local variables, and prompts with them.
+        rendering = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # our middleware writes that
+    for name in ("httpx2", "httpcore2", "asyncio", "slowapi"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

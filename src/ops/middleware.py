@@ -1,0 +1,90 @@
+"""Around every request: an id, one access log line, its metrics, and an answer if all else fails.
+
+A plain ASGI class, so that streams pass through untouched.
+"""
+
+import logging
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from src.ops.metrics import Metrics
+
+logger = logging.getLogger("src.access")
+
+REQUEST_ID_HEADER = "X-Request-ID"
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
+"""Routes for probes and scrapers: logged at debug level, not counted as inference requests."""
+
+
+class RequestMiddleware:
+    """Wraps each HTTP request.
+
+    Args:
+        app: what answers.
+        metrics: where requests are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        status_code = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status_code
+            if message["type"] == "http.response.start":
+                status_code = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                logger.exception("unhandled error")
+                if status_code:  # the answer has begun: breaking it off is all that is left
+                    raise
+                response = JSONResponse({"detail": "Internal server error."}, status_code=500)
+                await response(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status_code or 499, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status_code: int, seconds: float) -> None:
+        endpoint = _endpoint(scope)
+        level = logging.DEBUG if endpoint in OPERATIONS and status_code < 400 else logging.INFO
+        logger.log(
+            level,
+            "request",
+            extra={
+                "method": scope["method"],
+                "endpoint": endpoint,
+                "status": status_code,
+                "duration_ms": round(seconds * 1000, 1),
+                "client": scope["client"][0] if scope.get("client") else None,
+            },
+        )
+        if endpoint not in OPERATIONS:
+            self._metrics.observe_request(endpoint, status_code, seconds)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return given if VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _endpoint(scope: Scope) -> str:
+    """The route's template: raw paths would make a new time series each."""
+    return getattr(scope.get("route"), "path", None) or "__unmatched__"
