@@ -29,6 +29,7 @@ from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, Metrics
 from src.ops.middleware import RequestMiddleware
 from src.ops.rate_limit import create_limiter, create_rate_limit
+from src.ops.request_body import RequestBodyMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=_lifespan,
-        max_body_size=settings.max_body_bytes,
     )
     app.state.settings = settings
     app.state.metrics = metrics
@@ -70,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(generate.router, dependencies=[rate_limit])
     app.include_router(health.router)
     add_exception_handlers(app)
+    app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     return app
 

@@ -40,9 +40,9 @@ class SamplingFields(BaseModel):
     )
     top_k: StrictInt | None = Field(
         default=None,
-        ge=1,
+        ge=0,
         le=2**31 - 1,
-        description="Only this many of the most likely tokens. Default: all.",
+        description="Only this many of the most likely tokens; 0 is all of them, the default.",
         examples=[50],
     )
     num_return_sequences: StrictInt = Field(
@@ -176,7 +176,9 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 ERRORS: dict[int, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "The body cannot be parsed."},
     413: {"model": ErrorResponse, "description": "The body is larger than MAX_BODY_BYTES."},
+    415: {"model": ErrorResponse, "description": "The body is not sent as JSON."},
     422: {"model": ValidationErrorResponse, "description": "The request cannot be used as it is."},
     429: {"model": ErrorResponse, "description": "Too many requests; see Retry-After."},
     500: {"model": ErrorResponse, "description": "The model failed on this request."},

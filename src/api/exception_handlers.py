@@ -43,7 +43,18 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _unprocessable([_problem(p["type"], p["loc"], p["msg"]) for p in error.errors()])
+    return _unprocessable([_problem(p["type"], p["loc"], _message(p)) for p in error.errors()])
+
+
+def _message(problem: dict[str, Any]) -> str:
+    """What pydantic says, where a caller who knows no pydantic understands it."""
+    if problem["type"] == "json_invalid":
+        return f"The body is not valid JSON: {problem['ctx']['error']}"
+    if problem["type"] == "model_attributes_type" or problem["loc"] == ("body",):
+        return "The body must be a JSON object"
+    if problem["type"] == "extra_forbidden":
+        return "There is no such field; /docs lists those that there are"
+    return str(problem["msg"])
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

@@ -16,7 +16,9 @@ from src.models import (
     error_responses,
 )
 
-router = APIRouter(tags=["generation"], responses=error_responses(413, 422, 429, 500, 503, 504))
+router = APIRouter(
+    tags=["generation"], responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504)
+)
 
 
 @router.post("/generate")

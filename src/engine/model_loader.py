@@ -17,11 +17,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
 
 from src.engine.config import Device, DType, EngineConfig
 from src.engine.model_source import REMEDY, find_model_folder
@@ -51,6 +53,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     Raises:
         ModelLoadError: with one paragraph that says what was tried and what to do.
     """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = _choose_device(config.device)
     folder = find_model_folder(config)
     model_config = _load_config(folder, config)
@@ -63,10 +66,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
             f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only"
             f" {num_embeddings}: they do not belong together. {REMEDY}"
         )
+    eos_token_ids = _eos_token_ids(model, tokenizer)
+    # Requests and our settings say how to sample; `generate` would mix in what the files say.
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     return LoadedModel(
         model=model,
         tokenizer=_plain_backend(tokenizer),
-        eos_token_ids=_eos_token_ids(model, tokenizer),
+        eos_token_ids=eos_token_ids,
         max_model_len=_max_model_len(config, model_config),
     )
 

@@ -72,7 +72,7 @@ class ReferenceEngine:
         self._inbox.put(job)
 
     def abort_request(self, request_id: str) -> None:
-        """Ends a request before its next token; one that is not there is none of our business."""
+        """Ends a request within a token; one that is not there is none of our business."""
         with self._lock:
             job = self._jobs.get(request_id)
         if job is not None:

@@ -8,9 +8,15 @@ import logging
 import sys
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
 from src.config import Settings
+
+
+def _drop_color_message(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """uvicorn sends its messages twice, once with colours."""
+    event.pop("color_message", None)
+    return event
 
 
 def configure_logging(settings: Settings) -> None:
@@ -21,6 +27,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_color_message,
     ]
     if settings.environment == "production":
         rendering: list[Processor] = [

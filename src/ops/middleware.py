@@ -20,7 +20,10 @@ logger = logging.getLogger("src.access")
 REQUEST_ID_HEADER = "X-Request-ID"
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
-"""Routes for probes and scrapers: logged at debug level, not counted as inference requests."""
+"""Routes for probes and scrapers, which call all the time: logged at debug level."""
+
+DOCUMENTATION = ("/docs", "/redoc", "__static__")
+NOT_INFERENCE = OPERATIONS + DOCUMENTATION
 
 
 class RequestMiddleware:
@@ -76,7 +79,7 @@ class RequestMiddleware:
                 "client": scope["client"][0] if scope.get("client") else None,
             },
         )
-        if endpoint not in OPERATIONS:
+        if endpoint not in NOT_INFERENCE:
             self._metrics.observe_request(endpoint, status_code, seconds)
 
 
@@ -87,4 +90,6 @@ def _request_id(scope: Scope) -> str:
 
 def _endpoint(scope: Scope) -> str:
     """The route's template: raw paths would make a new time series each."""
-    return getattr(scope.get("route"), "path", None) or "__unmatched__"
+    if "route" in scope:
+        return str(scope["route"].path)
+    return "__static__" if "endpoint" in scope else "__unmatched__"

@@ -1,0 +1,62 @@
+"""Refuses a request's body before it is read: too large, or no JSON.
+
+The refusal is raised from `receive` as an HTTPException, where the app reads the body, so that the
+app's own handlers give it the shape of the route's errors.
+"""
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CLOSE = {"Connection": "close"}  # what is left of the body is not read
+
+
+class RequestBodyMiddleware:
+    """Lets through JSON bodies up to a size.
+
+    Args:
+        app: what reads the body.
+        max_body_bytes: larger ones get 413, chunked ones as soon as they pass it.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        num_bytes = 0
+
+        async def receive_checked() -> Message:
+            nonlocal num_bytes
+            if num_bytes == 0:
+                self._check_headers(headers)
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, receive_checked, send)
+
+    def _check_headers(self, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if length == "0" and "transfer-encoding" not in headers:
+            return  # no body; whether one is needed is the route's to say
+        if length.isdecimal() and int(length) > self._max_body_bytes:
+            raise self._too_large()
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" and not media_type.endswith("+json"):
+            raise HTTPException(
+                415, "The body must be JSON; send the header Content-Type: application/json.", CLOSE
+            )
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise HTTPException(415, "The body must not be compressed.", CLOSE)
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(
+            413, f"The body is larger than {self._max_body_bytes} bytes; send less.", CLOSE
+        )

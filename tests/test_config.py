@@ -1,0 +1,113 @@
+"""Settings come from the environment, are bounded, and are documented where a user looks."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.generate import settings_table
+from src.config import Settings, load_settings
+from src.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent
+NAMES = {name.upper() for name in Settings.model_fields}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults_are_those_that_were_promised():
+    settings = load_settings()
+    assert settings.model_name == "gpt2"
+    assert settings.max_length == 100
+    assert settings.temperature == 0.7
+    assert settings.top_p == 0.9
+    assert settings.model_cache_dir == Path("models")
+    assert settings.environment == "development"
+    assert settings.port == 8000
+    assert settings.workers == 1
+    assert settings.max_batch_size == 8
+    assert settings.timeout_seconds == 60
+    assert settings.rate_limit_requests == 10
+    assert settings.rate_limit_period == 60
+
+
+def test_the_environment_wins_over_the_env_file(monkeypatch):
+    Path(".env").write_text("MODEL_NAME=from-file\nTOP_P=0.5\nPOSTGRES_PASSWORD=not ours\n")
+    monkeypatch.setenv("MODEL_NAME", "from-environment")
+    settings = load_settings()
+    assert (settings.model_name, settings.top_p) == ("from-environment", 0.5)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+    monkeypatch.setenv("MAX_LENGTH", "")
+    assert load_settings().max_length == 100
+
+
+def test_the_log_level_may_be_written_small(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "warning")
+    assert load_settings().log_level == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("PORT", "abc", "valid integer"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("TEMPERATURE", "2.5", "less than or equal to 2"),
+        ("TOP_P", "0", "greater than 0"),
+        ("TOP_P", "nan", "finite"),
+        ("MAX_LENGTH", "0", "greater than or equal to 1"),
+        ("ENVIRONMENT", "staging", "'development' or 'production'"),
+        ("LOG_LEVEL", "LOUD", "'DEBUG'"),
+        ("DEVICE", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("DTYPE", "int8", "'float32'"),
+        ("TIMEOUT_SECONDS", "0", "greater than 0"),
+        ("RATE_LIMIT_REQUESTS", "-5", "greater than or equal to 1"),
+        ("TRUST_REMOTE_CODE", "maybe", "boolean"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, allowed):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert f"{name}={value}:" in message
+    assert allowed in message
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch):
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("TOP_P", "2")
+    with pytest.raises(SettingsError, match=r"(?s)PORT=x.*TOP_P=2|TOP_P=2.*PORT=x"):
+        load_settings()
+
+
+def test_reload_with_several_workers_is_refused(monkeypatch):
+    monkeypatch.setenv("RELOAD", "true")
+    monkeypatch.setenv("WORKERS", "2")
+    with pytest.raises(SettingsError, match="RELOAD=true works with WORKERS=1"):
+        load_settings()
+
+
+def test_nothing_changes_settings_after_start():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().port = 1
+
+
+def test_the_example_file_holds_every_setting_with_its_default(monkeypatch):
+    text = (ROOT / ".env.example").read_text()
+    shown = dict(re.findall(r"^#? ?([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    assert set(shown) == NAMES
+    Path(".env").write_text(text)
+    from_example = load_settings()
+    assert from_example.model_name == "storyteller"
+    assert from_example == Settings(_env_file=None, model_name="storyteller")
+
+
+def test_the_table_in_the_docs_is_current():
+    assert settings_table() in (ROOT / "docs" / "configuration.md").read_text()

@@ -1,0 +1,279 @@
+"""InferenceEngine: text in, text out; time limits, stop strings, cancellation."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import torch
+
+from src.engine.config import EngineConfig
+from src.engine.request import FinishReason
+from src.engine.sampling_params import SamplingParams
+from src.errors import (
+    EngineDeadError,
+    EngineNotReadyError,
+    GenerationFailedError,
+    GenerationTimeoutError,
+    InvalidRequestError,
+)
+from src.inference import EngineState, InferenceEngine
+from tests.conftest import wait_until
+from tests.tiny_models import CONTEXT, END
+
+LONG = SamplingParams(max_tokens=CONTEXT - 20, seed=1, temperature=1.0, top_p=1.0)
+
+
+@pytest.fixture
+def engine(tiny_model) -> Iterator[InferenceEngine]:
+    """An engine on a tiny random model which never ends a text by itself."""
+    engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))), timeout_seconds=60)
+    engine.load_model()
+    engine._loaded.eos_token_ids.clear()
+    yield engine
+    if engine.state is EngineState.READY:
+        wait_until(lambda: engine.num_live == 0)
+    engine.shutdown()
+
+
+def slow_down(engine: InferenceEngine, seconds: float) -> None:
+    """Makes each step of the model take longer."""
+    real = engine._loaded.model.forward
+
+    def forward(*args: object, **kwargs: object) -> object:
+        time.sleep(seconds)
+        return real(*args, **kwargs)
+
+    engine._loaded.model.forward = forward
+
+
+def generate(engine: InferenceEngine, prompt: str, n: int = 1, **params: object):
+    return asyncio.run(engine.generate(prompt, SamplingParams(**params), n))
+
+
+def test_generate_gives_what_the_stream_gives(engine):
+    async def both() -> tuple[list[str], str]:
+        token_ids = await engine.tokenize("the cat", LONG.max_tokens)
+        deltas = [delta async for delta in engine.stream(token_ids, LONG)]
+        assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+        assert deltas[-1].finish_reason is FinishReason.LENGTH
+        assert sum(delta.num_tokens for delta in deltas) == LONG.max_tokens
+        generation = await engine.generate("the cat", LONG)
+        return [delta.text for delta in deltas], generation.completions[0].text
+
+    texts, text = asyncio.run(both())
+    assert "".join(texts) == text
+
+
+def test_text_is_that_of_huggingface(engine):
+    loaded = engine._loaded
+    completion = generate(engine, "the cat", max_tokens=20, temperature=0).completions[0]
+    prompt = torch.tensor([loaded.tokenizer.encode_batch(["the cat"])[0].ids])
+    tokens = loaded.model.generate(prompt, max_new_tokens=20, do_sample=False, eos_token_id=None)
+    expected = loaded.tokenizer.decode(tokens[0, prompt.shape[1] :].tolist())
+    assert completion.text.rstrip("\ufffd") == expected.rstrip("\ufffd")
+    assert completion.num_tokens == 20
+
+
+def test_sequences_of_one_prompt_use_seeds_that_follow_each_other(engine):
+    params = {"max_tokens": 10, "temperature": 1.5, "top_p": 1.0}
+    three = generate(engine, "the", n=3, seed=5, **params).completions
+    alone = [generate(engine, "the", seed=5 + i, **params).completions[0] for i in range(3)]
+    assert three == alone
+    assert len({completion.text for completion in three}) == 3
+
+
+def test_without_a_seed_texts_differ(engine):
+    texts = {
+        generate(engine, "the", max_tokens=20, temperature=2.0, top_p=1.0).completions[0].text
+        for _ in range(3)
+    }
+    assert len(texts) == 3
+
+
+def test_batch_answers_are_in_the_prompts_order(engine):
+    prompts = ["the cat", "on", "mat and the hat"]
+    params = SamplingParams(max_tokens=5, temperature=0)
+    batch = asyncio.run(engine.generate_batch(prompts, params))
+    assert batch == [asyncio.run(engine.generate(prompt, params)) for prompt in prompts]
+
+
+def test_a_stop_string_ends_the_text_before_it(engine):
+    whole = generate(engine, "the cat", max_tokens=30, temperature=0).completions[0].text
+    stop = whole[5:8]
+    completion = generate(
+        engine, "the cat", max_tokens=30, temperature=0, stop=(stop,)
+    ).completions[0]
+    assert completion.text == whole[: whole.index(stop)]
+    assert completion.finish_reason is FinishReason.STOP
+    assert completion.num_tokens < 30
+
+
+def test_text_that_spells_a_special_token_stays_text(engine):
+    token_ids = asyncio.run(engine.tokenize(f"{END}<|user|>", 1))
+    tokenizer = engine._loaded.tokenizer
+    assert tokenizer.token_to_id(END) not in token_ids
+    assert tokenizer.decode(token_ids) == f"{END}<|user|>"
+
+
+@pytest.mark.parametrize(
+    ("num_words", "max_tokens", "remedies"),
+    [
+        (CONTEXT, 1, "shorten the prompt to at most 127 tokens."),
+        (100, 29, "shorten the prompt to at most 99 tokens or ask for at most 28 new tokens."),
+        (100, 500, "ask for at most 28 new tokens."),
+        (500, 500, "shorten the prompt and ask for fewer new tokens."),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tokens, remedies):
+    with pytest.raises(InvalidRequestError) as caught:
+        generate(engine, " the" * num_words, max_tokens=max_tokens)
+    assert f"context of {CONTEXT} tokens: {remedies}" in str(caught.value)
+    assert caught.value.field == ("prompt",)
+
+
+def test_what_just_fits_is_served(engine):
+    generation = generate(engine, " the" * 100, max_tokens=28, temperature=0)
+    assert generation.num_prompt_tokens == 100
+    assert generation.completions[0].num_tokens == 28
+
+
+def test_an_empty_prompt_is_refused(engine):
+    with pytest.raises(InvalidRequestError, match="at least one token"):
+        generate(engine, "")
+
+
+def test_no_prompt_of_a_batch_runs_when_one_is_refused(engine):
+    with pytest.raises(InvalidRequestError) as caught:
+        asyncio.run(engine.generate_batch(["the", " the" * 500], LONG))
+    assert caught.value.field == ("prompts", 1)
+    assert engine.num_live == 0
+
+
+def test_the_time_limit_counts_waiting_and_running(engine):
+    slow_down(engine, 0.05)
+    engine._timeout_seconds = 0.5
+    with pytest.raises(GenerationTimeoutError):
+        asyncio.run(engine.generate_batch(["the", "cat"], LONG))
+    wait_until(lambda: engine.num_live == 0, seconds=5)
+
+
+def leave(engine: InferenceEngine, work: Callable[[], Awaitable[object]]) -> None:
+    """Starts the work, cancels it while it runs, and sees that the engine is free soon after."""
+
+    async def start_and_cancel() -> None:
+        task = asyncio.ensure_future(work())
+        await asyncio.to_thread(wait_until, lambda: engine.num_live > 0)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+
+    slow_down(engine, 0.02)
+    asyncio.run(start_and_cancel())
+    wait_until(lambda: engine.num_live == 0, seconds=1)
+
+
+def test_leaving_generate_ends_it(engine):
+    leave(engine, lambda: engine.generate("the", LONG, n=3))
+
+
+def test_leaving_a_batch_ends_all_of_it(engine):
+    leave(engine, lambda: engine.generate_batch(["the"] * 5, LONG))
+
+
+def test_leaving_a_stream_ends_it(engine):
+    async def read_some() -> None:
+        stream = engine.stream(await engine.tokenize("the", LONG.max_tokens), LONG, n=2)
+        async for delta in stream:
+            assert delta.finish_reason is None
+            break
+        await stream.aclose()
+
+    slow_down(engine, 0.02)
+    asyncio.run(read_some())
+    wait_until(lambda: engine.num_live == 0, seconds=1)
+
+
+def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
+    async def longest_pause() -> float:
+        tokenizing = asyncio.ensure_future(engine.tokenize("the cat " * 125_000, 10))
+        longest, last = 0.0, time.perf_counter()
+        while not tokenizing.done():
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        with pytest.raises(InvalidRequestError):
+            await tokenizing
+        return longest
+
+    alone = time.perf_counter()
+    engine._loaded.tokenizer.encode_batch(["the cat " * 125_000])
+    alone = time.perf_counter() - alone
+    # The machine may be busy, so the bound is a share of what holding the lock would cost.
+    assert asyncio.run(longest_pause()) < alone / 2
+
+
+def test_tokens_are_reported_as_they_are_generated(tiny_model):
+    seen: list[int] = []
+    engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))), on_tokens=seen.append)
+    engine.load_model()
+    completions = generate(engine, "the cat", n=2, max_tokens=7, seed=1).completions
+    engine.shutdown()
+    assert sum(seen) == sum(completion.num_tokens for completion in completions)
+
+
+def test_before_the_model_is_loaded_there_is_an_error(tiny_model):
+    engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))))
+    assert engine.state is EngineState.LOADING
+    with pytest.raises(EngineNotReadyError):
+        generate(engine, "the")
+    engine.shutdown()  # does nothing, and does not fail
+
+
+def test_a_model_that_raises_fails_the_request_and_not_the_engine(engine):
+    def fail(*args: object, **kwargs: object) -> object:
+        raise RuntimeError("made to fail, with the prompt in it")
+
+    real = engine._loaded.model.forward
+    engine._loaded.model.forward = fail
+    with pytest.raises(GenerationFailedError) as caught:
+        generate(engine, "the")
+    assert "made to fail" not in str(caught.value)
+    engine._loaded.model.forward = real
+    assert generate(engine, "the", max_tokens=3).completions[0].num_tokens == 3
+
+
+def test_a_batch_ends_when_one_of_it_fails(engine):
+    real = engine._loaded.model.forward
+
+    def fail(*args: object, **kwargs: object) -> object:
+        engine._loaded.model.forward = real
+        raise RuntimeError("made to fail once")
+
+    engine._loaded.model.forward = fail
+    with pytest.raises(GenerationFailedError):
+        asyncio.run(engine.generate_batch(["the", "cat"], LONG))
+
+
+def test_a_dead_engine_says_so(engine):
+    def die(*args: object, **kwargs: object) -> object:
+        raise SystemExit("made to die")
+
+    engine._loaded.model.forward = die
+    with pytest.raises(EngineDeadError):
+        generate(engine, "the")
+    assert engine.state is EngineState.DEAD
+    with pytest.raises(EngineDeadError):
+        generate(engine, "the")
+
+
+def test_shutdown_ends_whoever_waits(engine):
+    async def shut_down_meanwhile() -> None:
+        slow_down(engine, 0.02)
+        task = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live > 0)
+        await asyncio.to_thread(engine.shutdown)
+        with pytest.raises(EngineDeadError):
+            await task
+
+    asyncio.run(shut_down_meanwhile())

@@ -1,0 +1,90 @@
+"""Who may import whom, as docs/architecture.md draws it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src"
+
+# What each part of src may import of the others.
+ALLOWED = {
+    "errors": set(),
+    "models": set(),
+    "engine": {"errors"},
+    "config": {"errors", "engine.config"},
+    "inference": {"engine", "config", "errors"},
+    "ops": {"config", "errors"},
+    "api": {
+        "models",
+        "inference",
+        "ops",
+        "config",
+        "errors",
+        *["engine.request"],
+        "engine.sampling_params",
+    },
+    "main": {"api", "config", "errors", "inference", "ops"},
+}
+FORBIDDEN_LIBRARIES = {
+    "engine": {
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "pydantic",
+        "pydantic_settings",
+        "prometheus_client",
+        "slowapi",
+    },
+    "errors": {"fastapi", "starlette", "pydantic"},
+    "inference": {"fastapi", "starlette", "pydantic", "prometheus_client"},
+    "api": {"torch", "transformers", "tokenizers"},
+    "ops": {"torch", "transformers", "tokenizers"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SRC).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+FILES = [path for path in sorted(SRC.rglob("*.py")) if path != SRC / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_only_from_layers_below(path):
+    part = part_of(path)
+    allowed = ALLOWED[part] | {part}
+    for module in imported_modules(path):
+        if not module.startswith("src."):
+            continue
+        name = module.removeprefix("src.")
+        if name == "__version__":
+            continue
+        # `from src.api import x` gives both "api" and "api.x": each must be below an allowed name,
+        # or above one (the package of an allowed module).
+        assert any(
+            name == one or name.startswith(one + ".") or one.startswith(name + ".")
+            for one in allowed
+        ), f"{part} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_no_library_that_belongs_to_another_layer(path):
+    libraries = {module.partition(".")[0] for module in imported_modules(path)}
+    assert not libraries & FORBIDDEN_LIBRARIES.get(part_of(path), set())
+
+
+def test_the_rules_cover_all_of_src():
+    assert {part_of(path) for path in FILES} == set(ALLOWED)

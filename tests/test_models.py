@@ -1,0 +1,95 @@
+"""The wire's models accept what they document and refuse the rest by name."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from src.models import MAX_PROMPTS, MAX_SEQUENCES, GenerateBatchRequest, GenerateRequest
+
+
+def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():
+    request = GenerateRequest(prompt="Once upon a time")
+    assert request.num_return_sequences == 1
+    left_out = request.model_dump(exclude={"prompt", "num_return_sequences"})
+    assert set(left_out.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_length": 1},
+        {"temperature": 0},
+        {"temperature": 2},
+        {"temperature": 0.5},
+        {"top_p": 1},
+        {"top_p": 0.01},
+        {"top_k": 0},
+        {"top_k": 50},
+        {"num_return_sequences": MAX_SEQUENCES},
+        {"seed": 0},
+        {"stop": "\n"},
+        {"stop": ["\n"] * 16},
+        {"stop": []},
+    ],
+)
+def test_accepts_the_edges_of_every_range(fields):
+    accepted = GenerateRequest(prompt="x", **fields).model_dump()
+    assert accepted == accepted | fields
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", ""),
+        ("prompt", None),
+        ("prompt", ["a"]),
+        ("prompt", 1),
+        ("max_length", 0),
+        ("max_length", -1),
+        ("max_length", 1.5),
+        ("max_length", "10"),
+        ("max_length", True),
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "0.7"),
+        ("temperature", True),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("top_k", -1),
+        ("top_k", 2**31),
+        ("num_return_sequences", 0),
+        ("num_return_sequences", 10**9),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("stop", ""),
+        ("stop", [""]),
+        ("stop", ["a"] * 17),
+        ("stop", "a" * 129),
+        ("best_of", 2),
+    ],
+)
+def test_refuses_what_is_out_of_range_and_names_the_field(field, value):
+    with pytest.raises(ValidationError) as caught:
+        GenerateRequest(**({"prompt": "x"} | {field: value}))
+    assert {problem["loc"][0] for problem in caught.value.errors()} == {field}
+
+
+@pytest.mark.parametrize("prompts", [[], [""], ["a"] * (MAX_PROMPTS + 1), "a", [1]])
+def test_a_batch_has_one_to_many_prompts(prompts):
+    with pytest.raises(ValidationError):
+        GenerateBatchRequest(prompts=prompts)
+
+
+@pytest.mark.parametrize("model", [GenerateRequest, GenerateBatchRequest])
+def test_the_documented_examples_are_valid(model):
+    schema = model.model_json_schema()
+    for example in schema["examples"]:
+        model(**example)
+    for name, field in schema["properties"].items():
+        assert field.get("description"), name
+        for value in field.get("examples", []):
+            model(**(schema["examples"][0] | {name: value}))

@@ -1,0 +1,64 @@
+"""Tiny models with random weights, made on the spot: real files for the real loading code."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+VOCAB_SIZE = 320
+CONTEXT = 128
+END = "<|endoftext|>"
+
+SHAPE = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+GROUPED_HEADS = SHAPE | {"num_key_value_heads": 2, "intermediate_size": 64}
+
+ARCHITECTURES = {
+    "gpt2": SHAPE,
+    "gpt_neo": SHAPE | {"attention_types": [[["global", "local"], 1]], "window_size": 16},
+    "llama": GROUPED_HEADS,
+    "qwen2": GROUPED_HEADS,
+    "mistral": GROUPED_HEADS | {"sliding_window": 16, "head_dim": 8},
+    "gemma2": GROUPED_HEADS | {"sliding_window": 16, "head_dim": 8},
+}
+
+
+def create_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE that knows a few words; any UTF-8 text makes the round trip."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[END, "<|user|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the hat was there"] * 8, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, extra_special_tokens=["<|user|>"]
+    )
+
+
+def create_model_folder(folder: Path, architecture: str = "gpt2", seed: int = 0) -> Path:
+    """Writes a model of this architecture with its tokenizer, as `save_pretrained` does."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter in model.parameters():  # larger than at a training's start: no two logits tie
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    create_tokenizer().save_pretrained(folder)
+    return folder
