@@ -64,7 +64,7 @@ $(STAMP): pyproject.toml requirements.lock | $(UV)
 	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
 	@echo "Installing into $(VENV) ..." >&2
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
 .uv/bin/uv:

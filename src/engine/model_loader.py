@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import transformers
 from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from src.engine.config import Device, DType, EngineConfig
-from src.engine.model_source import REMEDY, find_model_folder
+from src.engine.model_source import REMEDY, find_model_folder, one_line
 from src.errors import ModelLoadError
 
 
@@ -57,6 +57,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     device = _choose_device(config.device)
     folder = find_model_folder(config)
     model_config = _load_config(folder, config)
+    max_model_len = _max_model_len(config, model_config)
     dtype = _choose_dtype(config.dtype, device, model_config)
     tokenizer = _load_tokenizer(folder, config)
     model = _load_weights(folder, model_config, dtype, config).to(device).eval()  # type: ignore[arg-type]
@@ -66,14 +67,14 @@ def load_model(config: EngineConfig) -> LoadedModel:
             f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only"
             f" {num_embeddings}: they do not belong together. {REMEDY}"
         )
-    eos_token_ids = _eos_token_ids(model, tokenizer)
+    eos_token_ids = _eos_token_ids(folder, model, tokenizer)
     # Requests and our settings say how to sample; `generate` would mix in what the files say.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     return LoadedModel(
         model=model,
         tokenizer=_plain_backend(tokenizer),
         eos_token_ids=eos_token_ids,
-        max_model_len=_max_model_len(config, model_config),
+        max_model_len=max_model_len,
     )
 
 
@@ -103,52 +104,68 @@ def _choose_dtype(dtype: DType, device: torch.device, config: PreTrainedConfig) 
 
 
 def _load_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
-    raw = _read_config_json(folder)
-    if raw.get("model_type") not in CONFIG_MAPPING and not config.trust_remote_code:
-        code = "brings Python code of its own" if "auto_map" in raw else "is not known"
-        raise ModelLoadError(
-            f"The model in {folder} is of type {raw.get('model_type')!r}, which {code} to this"
-            " version of transformers. Code that comes with a model runs only with"
-            f" TRUST_REMOTE_CODE=true; set it if you trust the model's authors. {REMEDY}"
-        )
-    _check_is_causal(folder, raw)
-    try:
-        model_config: PreTrainedConfig = AutoConfig.from_pretrained(
-            folder, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelLoadError(f"{folder}/config.json cannot be used: {error}. {REMEDY}") from error
-    return model_config
-
-
-def _read_config_json(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelLoadError(
             f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
         )
+    _check_kind(folder, _read_json(path), config.trust_remote_code)
+    try:
+        model_config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code
+        )
+    except Exception as error:  # the library raises whatever its checks raise
+        raise ModelLoadError(
+            f"{path} cannot be used ({one_line(error)}). Fetch or write it again. {REMEDY}"
+        ) from error
+    return model_config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         raw: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelLoadError(f"{path} is not valid JSON: {error}. {REMEDY}") from error
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"{path} cannot be read as JSON ({one_line(error)}). Fetch or write it again. {REMEDY}"
+        ) from error
     if not isinstance(raw, dict):
-        raise ModelLoadError(f"{path} holds no JSON object. {REMEDY}")
+        raise ModelLoadError(f"{path} holds no JSON object. Fetch or write it again. {REMEDY}")
     return raw
 
 
-def _check_is_causal(folder: Path, raw: dict[str, Any]) -> None:
+def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> None:
+    """Lets through a causal language model whose code transformers has, or which we may run."""
+    model_type, architectures = raw.get("model_type"), raw.get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    is_known = str(model_type) in CONFIG_MAPPING
+    is_causal = not _causal_architectures().isdisjoint(names)
+    if (is_known and is_causal) or (trust_remote_code and raw.get("auto_map")):
+        return
+    if raw.get("auto_map"):
+        raise ModelLoadError(
+            f"The model in {folder} ({', '.join(names) or model_type}) runs on Python code that"
+            " comes with it (config.json, auto_map). Such code runs only with"
+            f" TRUST_REMOTE_CODE=true; set it if you trust the model's authors. {REMEDY}"
+        )
+    if not is_known:
+        raise ModelLoadError(
+            f"The model in {folder} is of type {model_type} (config.json, model_type), which"
+            f" transformers {transformers.__version__} does not know. A newer version may; until"
+            f" then choose another model. {REMEDY}"
+        )
+    raise ModelLoadError(
+        f"The model in {folder} is {', '.join(names) or 'of no named architecture'} (config.json,"
+        " architectures), which is no causal language model: it cannot continue a text. Choose one"
+        f" whose architecture ends in ForCausalLM or LMHeadModel. {REMEDY}"
+    )
+
+
+def _causal_architectures() -> set[str]:
     names: set[str] = set()
     values: list[Any] = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())  # names, or tuples of them
     for value in values:
         names.update([value] if isinstance(value, str) else value)
-    architectures = raw.get("architectures") or []
-    is_remote = "AutoModelForCausalLM" in raw.get("auto_map", {})
-    if not is_remote and not names.intersection(architectures):
-        raise ModelLoadError(
-            f"The model in {folder} is {', '.join(architectures) or 'of no named architecture'}"
-            " (config.json, architectures), which is no causal language model: it cannot continue"
-            f" a text. Choose one whose architecture ends in ForCausalLM or LMHeadModel. {REMEDY}"
-        )
+    return names
 
 
 def _load_tokenizer(folder: Path, config: EngineConfig) -> PreTrainedTokenizerBase:
@@ -158,12 +175,15 @@ def _load_tokenizer(folder: Path, config: EngineConfig) -> PreTrainedTokenizerBa
         )
     except Exception as error:  # the library raises whatever its parsers raise
         raise ModelLoadError(
-            f"The tokenizer in {folder} cannot be loaded ({_first_line(error)}). The folder needs"
-            f" tokenizer.json, as save_pretrained of a fast tokenizer writes it. {REMEDY}"
+            f"The tokenizer in {folder} cannot be loaded ({one_line(error)}). The folder needs"
+            " tokenizer.json, as save_pretrained of a fast tokenizer writes it; fetch or write it"
+            f" again. {REMEDY}"
         ) from error
-    if not tokenizer.is_fast or len(tokenizer) == 0:
+    # Where the files are not there, some classes make up a tokenizer of special tokens alone.
+    if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ModelLoadError(
-            f"The tokenizer in {folder} has no fast form; the folder needs tokenizer.json. {REMEDY}"
+            f"{folder} holds no tokenizer, or none in a fast form. The folder needs tokenizer.json,"
+            f" as save_pretrained of a fast tokenizer writes it. {REMEDY}"
         )
     return tokenizer
 
@@ -195,24 +215,37 @@ def _load_weights(
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except ImportError as error:
         raise ModelLoadError(
-            f"The weights in {folder} cannot be loaded ({_first_line(error)}). Fetch or write the"
+            f"The model in {folder} needs a package that is not installed here"
+            f" ({one_line(error)}). Install it, or choose a model whose weights are float32,"
+            f" float16 or bfloat16. {REMEDY}"
+        ) from error
+    except Exception as error:  # the library raises whatever its parsers raise
+        raise ModelLoadError(
+            f"The weights in {folder} cannot be loaded ({one_line(error)}). Fetch or write the"
             f" files again. {REMEDY}"
         ) from error
     model: PreTrainedModel = loaded[0]
-    missing: set[str] = loaded[1]["missing_keys"]
-    if missing:
-        some = ", ".join(sorted(missing)[:3])
+    unlike = loaded[1]["missing_keys"] | {name for name, *_ in loaded[1]["mismatched_keys"]}
+    if unlike:
+        some = ", ".join(sorted(unlike)[:3])
         raise ModelLoadError(
-            f"{len(missing)} of the model's weights are not in {folder}, {some} among"
-            f" them. They would be random numbers; fetch or write the files again. {REMEDY}"
+            f"{len(unlike)} of the weights that {folder}/config.json asks for are not in the folder"
+            f" or have another shape there, {some} among them. They would be random numbers; fetch"
+            f" or write the files again. {REMEDY}"
         )
     return model
 
 
-def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _eos_token_ids(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    path = folder / "generation_config.json"
+    if path.is_file():
+        _read_json(path)  # the library passes over a broken one without a word
     ids = getattr(model.generation_config, "eos_token_id", None)
     if ids is None:
         ids = tokenizer.eos_token_id
@@ -236,7 +269,3 @@ def _max_model_len(config: EngineConfig, model_config: PreTrainedConfig) -> int:
     limit = config.max_model_len or own
     assert limit is not None
     return int(limit)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,62 @@
+"""The limit on generation requests per client."""
+
+import pytest
+
+from tests.conftest import wait_until
+
+
+@pytest.fixture
+def limited_client(start_client, tiny_model):
+    return start_client(
+        model_name=str(tiny_model("gpt2")), rate_limit_requests=3, rate_limit_period=60
+    )
+
+
+def limited_routes(client) -> list[str]:
+    """Every route that generates."""
+    openapi = client.get("/openapi.json").json()["paths"]
+    return [path for path, operations in openapi.items() if "post" in operations]
+
+
+def test_every_generation_route_is_limited_and_shares_one_count(limited_client):
+    body = {"prompt": "the", "max_length": 1}
+    for _ in range(3):
+        assert limited_client.post("/generate", json=body).status_code == 200
+    routes = limited_routes(limited_client)
+    assert "/generate/batch" in routes
+    for route in routes:
+        response = limited_client.post(route, json={})
+        assert response.status_code == 429, route
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert "3 per 60 second" in response.json()["detail"]
+    counted = 'inference_requests_total{endpoint="/generate",status="rate_limited"} 1.0'
+    assert counted in limited_client.get("/metrics").text
+
+
+def test_bad_requests_count_too(limited_client):
+    statuses = [limited_client.post("/generate", json={}).status_code for _ in range(4)]
+    assert statuses == [422, 422, 422, 429]
+
+
+def test_health_and_metrics_are_never_limited(limited_client):
+    for path in ("/health", "/health/live", "/health/ready", "/metrics", "/openapi.json"):
+        for _ in range(5):
+            assert limited_client.get(path).status_code == 200
+
+
+def test_the_window_passes(start_client, tiny_model):
+    client = start_client(
+        model_name=str(tiny_model("gpt2")), rate_limit_requests=1, rate_limit_period=1
+    )
+    body = {"prompt": "the", "max_length": 1}
+    assert client.post("/generate", json=body).status_code == 200
+    assert client.post("/generate", json=body).status_code == 429
+    wait_until(lambda: client.post("/generate", json=body).status_code == 200, seconds=10)
+
+
+def test_a_forged_forwarded_header_does_not_help(limited_client):
+    for number in range(3):
+        headers = {"X-Forwarded-For": f"10.0.0.{number}", "X_FORWARDED_FOR": f"10.0.0.{number}"}
+        limited_client.post("/generate", json={}, headers=headers)
+    headers = {"X-Forwarded-For": "10.0.0.99"}
+    assert limited_client.post("/generate", json={}, headers=headers).status_code == 429

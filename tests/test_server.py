@@ -1,0 +1,229 @@
+"""The service as a process: sockets, signals, cancellation, many clients at once."""
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+
+import httpx2
+import pytest
+
+from src.inference import FinishReason
+from tests.conftest import wait_until
+from tests.servers import Server, serve
+
+LONG = {"prompt": "Once upon a time", "max_length": 1000, "temperature": 2, "top_p": 1}
+SHORT = {"prompt": "Once upon a time", "max_length": 2}
+
+
+def post(server: Server, body: dict, timeout: float = 60) -> httpx2.Response:
+    return httpx2.post(server.url + "/generate", json=body, timeout=timeout)
+
+
+def metric(server: Server, line_start: str) -> float:
+    for line in httpx2.get(server.url + "/metrics").text.splitlines():
+        if line.startswith(line_start):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def cancelled(server: Server) -> float:
+    return metric(server, 'inference_requests_total{endpoint="/generate",status="cancelled"}')
+
+
+def leave_while_generating(server: Server, body: dict, seconds: float) -> None:
+    """Sends a request and closes the connection while it is served."""
+    raw = json.dumps(body).encode()
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(raw), raw)
+        )
+        time.sleep(seconds)
+
+
+def test_a_client_that_leaves_stops_its_generation(server):
+    before = cancelled(server)
+    # Sixteen thousand tokens would take minutes; whoever comes next does not wait for them.
+    leave_while_generating(server, LONG | {"num_return_sequences": 16}, seconds=0.5)
+    assert post(server, SHORT).status_code == 200
+    wait_until(lambda: cancelled(server) == before + 1, seconds=5)
+    first = metric(server, "generated_tokens_total")
+    time.sleep(0.3)
+    assert metric(server, "generated_tokens_total") == first
+
+
+def test_a_client_that_leaves_while_it_waits_is_never_served(server):
+    before = cancelled(server)
+    many = LONG | {"num_return_sequences": 16, "seed": 1}
+    running = threading.Thread(target=leave_while_generating, args=(server, many, 2))
+    running.start()
+    time.sleep(0.3)
+    leave_while_generating(server, LONG, seconds=0.3)
+    wait_until(lambda: cancelled(server) == before + 1, seconds=5)
+    running.join()
+    wait_until(lambda: cancelled(server) == before + 2, seconds=5)
+    assert post(server, SHORT).status_code == 200
+
+
+def test_health_answers_while_others_generate_and_send_megabytes(server):
+    async def ask() -> list[float]:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=120) as client:
+            work = [
+                asyncio.ensure_future(client.post("/generate", json=body))
+                for body in (
+                    LONG | {"max_length": 300},
+                    {"prompt": "word " * 200_000},
+                    {"prompt": "a" * 1_000_000},
+                )
+            ]
+            times = []
+            while not all(task.done() for task in work):
+                started = time.perf_counter()
+                response = await client.get("/health")
+                assert response.json()["status"] == "healthy"
+                times.append(time.perf_counter() - started)
+                await asyncio.sleep(0.01)
+            statuses = [task.result().status_code for task in work]
+        assert statuses == [200, 422, 422]
+        return times
+
+    times = asyncio.run(ask())
+    assert len(times) >= 10  # had the loop been blocked, the work would have ended before many
+
+
+def test_concurrent_requests_are_each_answered_with_their_own_text(server):
+    prompts = [f"The capital of {country} is" for country in ("France", "Italy", "Peru", "Kenya")]
+    bodies = [{"prompt": prompt, "max_length": 8, "temperature": 0} for prompt in prompts * 4]
+
+    async def ask() -> list[dict]:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=120) as client:
+            responses = await asyncio.gather(
+                *(client.post("/generate", json=body) for body in bodies)
+            )
+        return [response.json() for response in responses]
+
+    answers = asyncio.run(ask())
+    for body, answer in zip(bodies, answers, strict=True):
+        assert answer["generated"][0]["text"].startswith(body["prompt"])
+        assert answer == answers[bodies.index(body)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_requests_finish_and_exits_with_0(tmp_path, number):
+    with serve(tmp_path) as server:
+        server.wait_until("/health/ready")
+        answers: list[httpx2.Response] = []
+        running = threading.Thread(
+            target=lambda: answers.append(post(server, LONG | {"max_length": 300, "seed": 5}))
+        )
+        running.start()
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        assert server.stop(number) == 0, server.log
+        running.join()
+        (answer,) = answers
+        assert answer.status_code == 200
+        assert answer.json()["generated"][0]["finish_reason"] in tuple(FinishReason)
+        assert "Traceback" not in server.log
+
+
+def test_requests_that_outlast_the_grace_are_ended(tmp_path):
+    with serve(tmp_path, shutdown_grace_seconds=1) as server:
+        server.wait_until("/health/ready")
+        body = LONG | {"num_return_sequences": 16}
+        leaving = threading.Thread(target=leave_while_generating, args=(server, body, 20))
+        leaving.start()
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        started = time.monotonic()
+        assert server.stop() == 0, server.log
+        assert time.monotonic() - started < 15
+        leaving.join()
+
+
+def test_it_listens_and_answers_while_the_model_loads(tmp_path):
+    with serve(tmp_path) as server:
+        deadline = time.monotonic() + 60
+        states = []
+        while "healthy" not in states:
+            assert time.monotonic() < deadline, server.log
+            try:
+                response = httpx2.get(server.url + "/health", timeout=10)
+            except httpx2.TransportError:
+                continue
+            assert response.status_code == 200
+            states.append(response.json()["status"])
+            if states[-1] == "loading":
+                refused = post(server, SHORT)
+                assert refused.status_code in (503, 200)  # 200: it was ready by then
+                time.sleep(0.01)
+        assert states[0] == "loading"
+
+
+def test_production_logs_json_with_ids_and_without_prompts(tmp_path):
+    with serve(tmp_path, environment="production") as server:
+        server.wait_until("/health/ready")
+        headers = {"X-Request-ID": "find-me"}
+        body = {"prompt": "my secret is", "max_length": 3}
+        answer = httpx2.post(server.url + "/generate", json=body, headers=headers)
+        assert answer.status_code == 200
+        server.stop()
+        events = [json.loads(line) for line in server.log.splitlines()]
+    (access,) = [event for event in events if event.get("request_id") == "find-me"]
+    assert (
+        access
+        | {
+            "event": "request",
+            "method": "POST",
+            "endpoint": "/generate",
+            "status": 200,
+            "client": "127.0.0.1",
+            "level": "info",
+        }
+        == access
+    )
+    assert access["duration_ms"] > 0
+    assert "my secret" not in server.log
+
+
+def test_log_level_warning_is_quiet(tmp_path):
+    with serve(tmp_path, environment="production", log_level="warning") as server:
+        server.wait_until("/health/ready")
+        assert post(server, SHORT).status_code == 200
+        server.stop()
+        assert server.log == ""
+
+
+def test_development_prints_a_line_to_try(server):
+    assert f"try it: curl -s {server.url.replace('127.0.0.1', 'localhost')}/generate" in server.log
+
+
+def test_uvicorn_on_the_command_line_serves_the_same_app(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ("-m", "uvicorn", "src.main:app", "--host", "127.0.0.1", "--port", str(port))
+    with serve(tmp_path, command, port=port) as server:
+        server.wait_until("/health/ready")
+        assert post(server, SHORT).status_code == 200
+
+
+def test_several_workers_share_the_port_and_add_up_their_metrics(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        for _ in range(8):  # a new connection each time, so both workers get some
+            assert post(server, SHORT).status_code == 200
+        counted = 'inference_requests_total{endpoint="/generate",status="success"}'
+        assert metric(server, counted) == 8
+        assert "rate limits are counted in each worker" in server.log
+        assert server.stop() == 0
+
+
+def test_reload_restarts_when_asked(tmp_path):
+    with serve(tmp_path, reload="true") as server:
+        server.wait_until("/health/ready")
+        assert post(server, SHORT).status_code == 200
+        assert server.stop() == 0
