@@ -24,8 +24,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: serve
-serve: $(STAMP) ## serve MODEL_NAME (default: the bundled storyteller) on PORT (default: 8000)
-	@MODEL_NAME="$${MODEL_NAME:-storyteller}" exec $(BIN)/python -m src.main
+serve: $(STAMP) ## serve the bundled model, or what MODEL_NAME or .env say, on PORT (8000)
+	@test -f .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; exec $(BIN)/python -m src.main
 
 .PHONY: test
 test: $(STAMP) ## run the tests, with coverage

@@ -6,16 +6,13 @@ and wait in one queue per stream.
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from src.engine.config import EngineConfig
-from src.engine.detokenizer import IncrementalDetokenizer
-from src.engine.request import FinishReason, Request, RequestOutput
+from src.engine.request import FinishReason, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.errors import (
     EngineDeadError,
@@ -25,6 +22,7 @@ from src.errors import (
     InvalidRequestError,
     ServiceError,
 )
+from src.generation import Completion, Generation, Sequence, TextDelta
 
 if TYPE_CHECKING:
     from src.engine.model_loader import LoadedModel
@@ -35,45 +33,6 @@ class EngineState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     DEAD = "dead"
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """What is new in one of a prompt's sequences.
-
-    Args:
-        index: which sequence, from 0.
-        text: new text; may be empty.
-        num_tokens: tokens it took; an end token counts.
-        finish_reason: `stop` or `length` in a sequence's last delta, None before.
-    """
-
-    index: int
-    text: str
-    num_tokens: int
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(slots=True)
-class Completion:
-    """One sequence; `text` is the new text alone."""
-
-    text: str = ""
-    num_tokens: int = 0
-    finish_reason: FinishReason | None = None
-
-    def add(self, delta: TextDelta) -> None:
-        self.text += delta.text
-        self.num_tokens += delta.num_tokens
-        self.finish_reason = delta.finish_reason
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """All sequences for one prompt."""
-
-    num_prompt_tokens: int
-    completions: list[Completion]
 
 
 class InferenceEngine:
@@ -204,10 +163,10 @@ class InferenceEngine:
             with suppress(RuntimeError):  # the loop has ended, and all who would read with it
                 loop.call_soon_threadsafe(outputs.put_nowait, output)
 
-        live: dict[str, _Sequence] = {}
+        live: dict[str, Sequence] = {}
         try:
             for index in range(n):
-                sequence = _Sequence(index, loaded, prompt_token_ids, params)
+                sequence = Sequence(index, loaded, prompt_token_ids, params)
                 live[sequence.request.request_id] = sequence
                 engine.add_request(sequence.request, deliver)
             while live:
@@ -246,35 +205,6 @@ class InferenceEngine:
         if self.state is EngineState.DEAD:
             return EngineDeadError("The engine has ended; this server can generate no more.")
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
-
-
-class _Sequence:
-    """One of a call's sequences: its request, and its text so far."""
-
-    def __init__(
-        self, index: int, loaded: "LoadedModel", prompt_token_ids: list[int], params: SamplingParams
-    ) -> None:
-        if params.seed is not None:
-            params = replace(params, seed=params.seed + index)
-        self.request = Request(uuid.uuid4().hex, prompt_token_ids, params)
-        self._index = index
-        self._eos_token_ids = loaded.eos_token_ids
-        self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_token_ids, params.stop)
-
-    def advance(self, output: RequestOutput) -> TextDelta:
-        """Turns the engine's tokens into text; a stop string ends the sequence."""
-        text, num_tokens, reason = "", 0, output.finish_reason
-        for token_id in output.new_token_ids:
-            num_tokens += 1
-            if token_id not in self._eos_token_ids:
-                text += self._detokenizer.push(token_id)
-            if self._detokenizer.stopped:
-                break
-        if reason is not None:
-            text += self._detokenizer.finish()
-        if self._detokenizer.stopped:
-            reason = FinishReason.STOP
-        return TextDelta(self._index, text, num_tokens, reason)
 
 
 async def _next_output(outputs: asyncio.Queue[RequestOutput], deadline: float) -> RequestOutput:

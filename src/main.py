@@ -5,12 +5,14 @@ is logged and the process ends with a status that is not 0.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -34,6 +36,7 @@ from src.ops.request_body import RequestBodyMiddleware
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "Continues texts with a language model."
+LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104
 EXAMPLE = (
     "curl -s {url}/generate -H 'Content-Type: application/json'"
     """ -d '{{"prompt": "Once upon a time", "max_length": 50}}'"""
@@ -87,7 +90,7 @@ async def _load_model(app: FastAPI) -> None:
     engine: InferenceEngine = app.state.engine
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
-        await asyncio.to_thread(engine.load_model)
+        await _in_daemon_thread(engine.load_model)
     except ModelLoadError as error:
         logger.critical("cannot start: %s", error)
         raise SystemExit(STARTUP_FAILURE) from None
@@ -97,6 +100,22 @@ async def _load_model(app: FastAPI) -> None:
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+async def _in_daemon_thread(function: Callable[[], None]) -> None:
+    """Like `asyncio.to_thread`, but the end of the process does not wait for the function's."""
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            function()
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load-model", daemon=True).start()
+    await asyncio.wrap_future(future)
 
 
 def main() -> None:
@@ -122,7 +141,7 @@ def main() -> None:
     elif settings.workers > 1:
         _serve_with_workers(config)
     else:
-        app.state.url = f"http://localhost:{settings.port}"
+        app.state.url = f"http://{LOCAL.get(settings.host, settings.host)}:{settings.port}"
         # uvicorn raises the signal that ended it once more when it is done; to us that is no news.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

@@ -6,7 +6,7 @@ from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.config import Settings
 from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
-from src.inference import Completion, Generation
+from src.generation import Completion, Generation
 from src.models import (
     GenerateBatchRequest,
     GeneratedText,

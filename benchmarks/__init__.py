@@ -1,0 +1,1 @@
+"""Commands that measure; what they printed is in LOG.md."""
