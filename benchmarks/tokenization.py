@@ -1,4 +1,4 @@
-"""How long tokenizing a megabyte keeps another thread from running: `python -m benchmarks.tokenization`.
+"""How long tokenizing a megabyte stops other threads: `python -m benchmarks.tokenization`.
 
 The event loop is such a thread. Prints, for `encode` and `encode_batch` side by side, the time of
 the call and the longest pause of a thread that only wants to sleep a millisecond at a time.

@@ -20,7 +20,6 @@ ALLOWED = {
     "api": {
         "models",
         "generation",
-        "generation",
         "inference",
         "ops",
         "config",
