@@ -125,7 +125,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _reload_has_one_worker(self) -> Self:
         if self.reload and self.workers > 1:
-            raise ValueError("RELOAD=true works with WORKERS=1 alone")
+            raise ValueError(
+                f"RELOAD=true works with WORKERS=1 alone, not with WORKERS={self.workers}"
+            )
         return self
 
     def engine_config(self) -> EngineConfig:
@@ -155,5 +157,5 @@ def load_settings() -> Settings:
 
 def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:  # about several settings together
-        return problem["msg"]
+        return problem["msg"].removeprefix("Value error, ")
     return f"{str(problem['loc'][0]).upper()}={problem['input']}: {problem['msg']}"

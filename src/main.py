@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -93,13 +94,23 @@ async def _load_model(app: FastAPI) -> None:
         await _in_daemon_thread(engine.load_model)
     except ModelLoadError as error:
         logger.critical("cannot start: %s", error)
-        raise SystemExit(STARTUP_FAILURE) from None
+        _end_process()
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
-        raise SystemExit(STARTUP_FAILURE) from None
+        _end_process()
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+def _end_process() -> NoReturn:
+    """Ends the process with the status that uvicorn, and its supervisor, take for a failed start.
+
+    A SystemExit in a task would tear the server down around the others, and their tracebacks would
+    bury the reason. Nothing is lost: no generation has been accepted yet.
+    """
+    logging.shutdown()
+    os._exit(STARTUP_FAILURE)
 
 
 async def _in_daemon_thread(function: Callable[[], None]) -> None:

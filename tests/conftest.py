@@ -1,6 +1,5 @@
 """Models, apps and servers that many tests share."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,8 +12,6 @@ from src.config import Settings
 from src.main import create_app
 from tests.servers import Server, serve
 from tests.tiny_models import create_model_folder
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a hub but one that it starts itself
 
 
 @pytest.fixture(scope="session")

@@ -32,14 +32,15 @@ class Server:
     def wait_until(self, path: str, status_code: int = 200) -> None:
         """Returns when a GET of `path` answers so."""
         deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log
-            try:
-                if httpx2.get(self.url + path, timeout=10).status_code == status_code:
-                    return
-            except httpx2.TransportError:
-                pass
-            time.sleep(0.05)
+        with httpx2.Client(base_url=self.url, timeout=10) as client:
+            while time.monotonic() < deadline:
+                assert self.process.poll() is None, self.log
+                try:
+                    if client.get(path).status_code == status_code:
+                        return
+                except httpx2.TransportError:
+                    pass
+                time.sleep(0.05)
         raise AssertionError(f"{path} did not answer {status_code}:\n{self.log}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

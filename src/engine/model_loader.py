@@ -4,17 +4,13 @@ What would quietly give another model is refused: weights that are missing from 
 kind of model, a tokenizer that does not belong to it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tokenizers import Tokenizer
 from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -22,10 +18,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from src.engine.config import Device, DType, EngineConfig
+from src.engine.model_config import load_model_config
 from src.engine.model_source import REMEDY, find_model_folder, one_line
 from src.errors import ModelLoadError
 
@@ -53,21 +49,21 @@ def load_model(config: EngineConfig) -> LoadedModel:
     Raises:
         ModelLoadError: with one paragraph that says what was tried and what to do.
     """
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _quieten_transformers()
     device = _choose_device(config.device)
     folder = find_model_folder(config)
-    model_config = _load_config(folder, config)
+    model_config = load_model_config(folder, config)
     max_model_len = _max_model_len(config, model_config)
     dtype = _choose_dtype(config.dtype, device, model_config)
     tokenizer = _load_tokenizer(folder, config)
-    model = _load_weights(folder, model_config, dtype, config).to(device).eval()  # type: ignore[arg-type]
-    num_embeddings = model.get_input_embeddings().weight.shape[0]
+    model = _to_device(_load_weights(folder, model_config, dtype, config), device)
+    num_embeddings = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if len(tokenizer) > num_embeddings:
         raise ModelLoadError(
             f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only"
             f" {num_embeddings}: they do not belong together. {REMEDY}"
         )
-    eos_token_ids = _eos_token_ids(folder, model, tokenizer)
+    eos_token_ids = _eos_token_ids(model, tokenizer)
     # Requests and our settings say how to sample; `generate` would mix in what the files say.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     return LoadedModel(
@@ -76,6 +72,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
         eos_token_ids=eos_token_ids,
         max_model_len=max_model_len,
     )
+
+
+def _quieten_transformers() -> None:
+    """Its messages go where ours go, and no bars are drawn."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
 
 
 def _choose_device(device: Device) -> torch.device:
@@ -101,71 +104,6 @@ def _choose_dtype(dtype: DType, device: torch.device, config: PreTrainedConfig) 
     if config.dtype == torch.bfloat16 and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float16
-
-
-def _load_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelLoadError(
-            f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
-        )
-    _check_kind(folder, _read_json(path), config.trust_remote_code)
-    try:
-        model_config: PreTrainedConfig = AutoConfig.from_pretrained(
-            folder, trust_remote_code=config.trust_remote_code
-        )
-    except Exception as error:  # the library raises whatever its checks raise
-        raise ModelLoadError(
-            f"{path} cannot be used ({one_line(error)}). Fetch or write it again. {REMEDY}"
-        ) from error
-    return model_config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(
-            f"{path} cannot be read as JSON ({one_line(error)}). Fetch or write it again. {REMEDY}"
-        ) from error
-    if not isinstance(raw, dict):
-        raise ModelLoadError(f"{path} holds no JSON object. Fetch or write it again. {REMEDY}")
-    return raw
-
-
-def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> None:
-    """Lets through a causal language model whose code transformers has, or which we may run."""
-    model_type, architectures = raw.get("model_type"), raw.get("architectures")
-    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
-    is_known = str(model_type) in CONFIG_MAPPING
-    is_causal = not _causal_architectures().isdisjoint(names)
-    if (is_known and is_causal) or (trust_remote_code and raw.get("auto_map")):
-        return
-    if raw.get("auto_map"):
-        raise ModelLoadError(
-            f"The model in {folder} ({', '.join(names) or model_type}) runs on Python code that"
-            " comes with it (config.json, auto_map). Such code runs only with"
-            f" TRUST_REMOTE_CODE=true; set it if you trust the model's authors. {REMEDY}"
-        )
-    if not is_known:
-        raise ModelLoadError(
-            f"The model in {folder} is of type {model_type} (config.json, model_type), which"
-            f" transformers {transformers.__version__} does not know. A newer version may; until"
-            f" then choose another model. {REMEDY}"
-        )
-    raise ModelLoadError(
-        f"The model in {folder} is {', '.join(names) or 'of no named architecture'} (config.json,"
-        " architectures), which is no causal language model: it cannot continue a text. Choose one"
-        f" whose architecture ends in ForCausalLM or LMHeadModel. {REMEDY}"
-    )
-
-
-def _causal_architectures() -> set[str]:
-    names: set[str] = set()
-    values: list[Any] = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())  # names, or tuples of them
-    for value in values:
-        names.update([value] if isinstance(value, str) else value)
-    return names
 
 
 def _load_tokenizer(folder: Path, config: EngineConfig) -> PreTrainedTokenizerBase:
@@ -240,12 +178,20 @@ def _load_weights(
     return model
 
 
-def _eos_token_ids(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    path = folder / "generation_config.json"
-    if path.is_file():
-        _read_json(path)  # the library passes over a broken one without a word
+def _to_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    try:
+        model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        raise ModelLoadError(
+            f"The model's weights take {num_bytes / 2**30:.1f} GiB, which {device} has not free."
+            " Choose a smaller model, a smaller DTYPE, or DEVICE=cpu."
+        ) from error
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = getattr(model.generation_config, "eos_token_id", None)
     if ids is None:
         ids = tokenizer.eos_token_id

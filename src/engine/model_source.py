@@ -59,7 +59,9 @@ def _existing_folder(name: str) -> Path | None:
             return folder
         is_file = folder.exists()
     except (OSError, RuntimeError) as error:  # not ours to read, too long, no such user
-        raise ModelLoadError(f"MODEL_NAME={name} cannot be opened: {error}. {REMEDY}") from error
+        raise ModelLoadError(
+            f"MODEL_NAME={name} cannot be opened ({one_line(error)}). {REMEDY}"
+        ) from error
     if is_file:
         raise ModelLoadError(
             f"MODEL_NAME={name} is a file. Give the folder that holds it, together with the model's"
@@ -120,7 +122,7 @@ def _fetch(repo_id: str, revision: str, config: EngineConfig) -> Path:
         revision=revision,
         cache_dir=config.model_cache_dir,
         allow_patterns=[*MODEL_FILES, "*.py"] if config.trust_remote_code else MODEL_FILES,
-        ignore_patterns="*/*",
+        ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, in other forms
     )
     try:
         # snapshot_download would wait without end for a hub that takes the call and says nothing.
@@ -144,5 +146,5 @@ def _not_in_cache(config: EngineConfig) -> str:
 
 def one_line(error: Exception) -> str:
     """The kind of an error and what it says, for the middle of a sentence."""
-    text = " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split()).partition(" For more information")[0][:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,125 @@
+"""What a user sees who starts the service with something wrong, and with a model from a hub."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.hub import run_hub
+from tests.servers import START_TIMEOUT, environment, serve
+
+MODULE = ("-m", "src.main")
+UVICORN = ("-m", "uvicorn", "src.main:app", "--port", "0")
+BUNDLED = "MODEL_NAME=storyteller runs the bundled model"
+
+
+def start(
+    folder: Path, command: tuple[str, ...] = MODULE, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Starts the service from `folder` and returns when it has ended by itself."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment(**({"port": 0} | settings)),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.fixture
+def corrupt_model(tiny_model, tmp_path):
+    folder = Path(shutil.copytree(tiny_model("gpt2"), tmp_path / "corrupt"))
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    return folder
+
+
+def test_bad_settings_end_the_start_with_one_message_that_names_them_all(tmp_path):
+    ended = start(tmp_path, port="abc", temperature=3, environment="staging", workers=0)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    heading, *problems = ended.stderr.splitlines()
+    assert heading == "Some settings cannot be used:"
+    named = dict(problem.strip().split(": ", 1) for problem in problems)
+    assert "valid integer" in named.pop("PORT=abc")
+    assert "less than or equal to 2" in named.pop("TEMPERATURE=3")
+    assert "'development' or 'production'" in named.pop("ENVIRONMENT=staging")
+    assert "greater than or equal to 1" in named.pop("WORKERS=0")
+    assert named == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "message"),
+    [
+        (MODULE, {"reload": "true", "workers": 2}, "RELOAD=true works with WORKERS=1 alone"),
+        (UVICORN, {"top_p": 0}, "TOP_P=0: Input should be greater than 0"),
+    ],
+    ids=["settings that exclude each other", "under uvicorn"],
+)
+def test_a_bad_setting_is_two_lines(tmp_path, command, settings, message):
+    ended = start(tmp_path, command, **settings)
+    assert ended.returncode == 1
+    heading, problem = ended.stderr.splitlines()
+    assert heading == "Some settings cannot be used:"
+    assert problem.strip().startswith(message)
+
+
+def test_a_model_that_is_not_there_ends_the_start(tmp_path):
+    ended = start(tmp_path, model_name="./nope")
+    assert ended.returncode == 3
+    (reason,) = [line for line in ended.stderr.splitlines() if "critical" in line]
+    assert "cannot start: MODEL_NAME=./nope" in reason
+    assert str(tmp_path / "nope") in reason
+    assert BUNDLED in reason
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == reason  # nothing buries it
+
+
+def test_a_corrupt_model_ends_uvicorn_and_its_json_log(tmp_path, corrupt_model):
+    ended = start(tmp_path, UVICORN, model_name=corrupt_model, environment="production")
+    assert ended.returncode == 3
+    entries = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert entries[-1]["level"] == "critical"
+    assert f"The weights in {corrupt_model} cannot be loaded" in entries[-1]["event"]
+    assert BUNDLED in entries[-1]["event"]
+    assert "Traceback" not in ended.stderr
+
+
+def test_workers_without_their_model_are_not_started_for_ever(tmp_path):
+    with run_hub() as hub:
+        url = hub.url  # nobody listens there any more
+    ended = start(tmp_path, model_name="org/model", workers=2, hf_hub_offline=0, hf_endpoint=url)
+    assert ended.returncode == 3
+    assert "cannot start: MODEL_NAME=org/model" in ended.stderr
+    assert "MODEL_CACHE_DIR (models) holds no complete copy" in ended.stderr
+    assert url in ended.stderr
+    assert BUNDLED in ended.stderr
+    assert ended.stderr.count("loading the model") == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_model_from_the_hub_is_served_and_again_from_the_cache_when_the_hub_is_gone(
+    tmp_path, tiny_model
+):
+    with run_hub() as hub:
+        hub.add("org/model", tiny_model("llama"))
+        settings = {"model_name": "org/model", "hf_hub_offline": 0, "hf_endpoint": hub.url}
+        settings |= {"model_cache_dir": tmp_path / "cache"}
+        assert served_text(tmp_path, settings).startswith("the cat")
+        assert "model.safetensors" in hub.downloads()
+    assert served_text(tmp_path, settings).startswith("the cat")
+
+
+def served_text(folder: Path, settings: dict[str, object]) -> str:
+    with serve(folder, **settings) as server:
+        server.wait_until("/health/ready")
+        body = {"prompt": "the cat", "max_length": 4}
+        answer = httpx2.post(f"{server.url}/generate", json=body, timeout=30).json()
+    assert answer["model"] == "org/model"
+    text: str = answer["generated"][0]["text"]
+    return text
