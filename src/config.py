@@ -150,6 +150,8 @@ def load_settings() -> Settings:
     """
     try:
         return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The file .env cannot be read as text: {error}.") from None
     except ValidationError as error:
         problems = [_describe(problem) for problem in error.errors(include_url=False)]
         raise SettingsError("\n  ".join(["Some settings cannot be used:", *problems])) from None

@@ -7,7 +7,7 @@ and wait in one queue per stream.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,11 @@ class InferenceEngine:
         return EngineState.READY if self._engine.is_alive else EngineState.DEAD
 
     @property
+    def max_model_len(self) -> int:
+        """Prompt and new tokens together at most."""
+        return self._require_ready()[0].max_model_len
+
+    @property
     def num_live(self) -> int:
         """Sequences that wait or run."""
         return self._engine.num_live if self._engine else 0
@@ -96,7 +101,9 @@ class InferenceEngine:
             InvalidRequestError: the prompt is empty or does not fit the model's context.
             ServiceError: as `stream`.
         """
-        return await self._collect(await self.tokenize(prompt, params.max_tokens), params, n)
+        deadline = self._deadline()
+        token_ids = await self.tokenize(prompt, params.max_tokens, deadline=deadline)
+        return await self._collect(token_ids, params, n, deadline)
 
     async def generate_batch(
         self, prompts: list[str], params: SamplingParams, n: int = 1
@@ -105,19 +112,26 @@ class InferenceEngine:
 
         All prompts are checked before any runs. When one fails, all end. Raises as `generate`.
         """
+        deadline = self._deadline()
         tokenized = [
-            await self.tokenize(prompt, params.max_tokens, field=("prompts", index))
+            await self.tokenize(prompt, params.max_tokens, ("prompts", index), deadline)
             for index, prompt in enumerate(prompts)
         ]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._collect(ids, params, n)) for ids in tokenized]
+                tasks = [
+                    group.create_task(self._collect(ids, params, n, deadline)) for ids in tokenized
+                ]
         except* ServiceError as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def tokenize(
-        self, prompt: str, max_tokens: int, field: tuple[str | int, ...] = ("prompt",)
+        self,
+        prompt: str,
+        max_tokens: int,
+        field: tuple[str | int, ...] = ("prompt",),
+        deadline: float | None = None,
     ) -> list[int]:
         """Returns the prompt's token ids if they fit the context together with the new tokens.
 
@@ -125,19 +139,27 @@ class InferenceEngine:
             prompt: plain text; what spells a special token stays text.
             max_tokens: new tokens that are to follow.
             field: where the prompt stands in the caller's request, for the error.
+            deadline: on the event loop's clock; None is the time limit from now on.
 
         Raises:
             InvalidRequestError: the prompt is empty or too long.
+            GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
+        _check_size(prompt, loaded, field)
         # encode_batch lets go of the interpreter lock, encode does not; a megabyte takes a second.
-        encodings = await asyncio.to_thread(loaded.tokenizer.encode_batch, [prompt])
+        async with _until(deadline or self._deadline()):
+            encodings = await asyncio.to_thread(loaded.tokenizer.encode_batch, [prompt])
         token_ids: list[int] = encodings[0].ids
         _check_length(len(token_ids), max_tokens, loaded.max_model_len, field)
         return token_ids
 
     async def stream(
-        self, prompt_token_ids: list[int], params: SamplingParams, n: int = 1
+        self,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        n: int = 1,
+        deadline: float | None = None,
     ) -> AsyncGenerator[TextDelta]:
         """Continues a prompt n times and yields the text as it is made.
 
@@ -147,6 +169,7 @@ class InferenceEngine:
             prompt_token_ids: as `tokenize` returns them.
             params: how to choose the tokens.
             n: number of sequences.
+            deadline: on the event loop's clock; None is the time limit from now on.
 
         Raises:
             EngineNotReadyError: the model is still loading.
@@ -156,7 +179,7 @@ class InferenceEngine:
         """
         loaded, engine = self._require_ready()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_seconds
+        deadline = deadline or self._deadline()
         outputs: asyncio.Queue[RequestOutput] = asyncio.Queue()
 
         def deliver(output: RequestOutput) -> None:
@@ -170,7 +193,8 @@ class InferenceEngine:
                 live[sequence.request.request_id] = sequence
                 engine.add_request(sequence.request, deliver)
             while live:
-                output = await _next_output(outputs, deadline)
+                async with _until(deadline):
+                    output = await outputs.get()
                 self._on_tokens(len(output.new_token_ids))
                 if output.request_id not in live:
                     continue  # what was under way when a stop string ended it
@@ -186,13 +210,16 @@ class InferenceEngine:
                 engine.abort_request(request_id)
 
     async def _collect(
-        self, prompt_token_ids: list[int], params: SamplingParams, n: int
+        self, prompt_token_ids: list[int], params: SamplingParams, n: int, deadline: float
     ) -> Generation:
         completions = [Completion() for _ in range(n)]
-        async with aclosing(self.stream(prompt_token_ids, params, n)) as deltas:
+        async with aclosing(self.stream(prompt_token_ids, params, n, deadline)) as deltas:
             async for delta in deltas:
                 completions[delta.index].add(delta)
         return Generation(len(prompt_token_ids), completions)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout_seconds
 
     def _require_ready(self) -> "tuple[LoadedModel, ReferenceEngine]":
         if self._loaded is None or self._engine is None:
@@ -207,14 +234,27 @@ class InferenceEngine:
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
 
 
-async def _next_output(outputs: asyncio.Queue[RequestOutput], deadline: float) -> RequestOutput:
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncGenerator[None]:
     try:
         async with asyncio.timeout_at(deadline):
-            return await outputs.get()
+            yield
     except TimeoutError:
         raise GenerationTimeoutError(
-            "The generation took longer than this server allows; ask for fewer tokens."
+            "The request took longer than this server allows; ask for fewer tokens, or try again"
+            " when it is less busy."
         ) from None
+
+
+def _check_size(prompt: str, loaded: "LoadedModel", field: tuple[str | int, ...]) -> None:
+    """Refuses at once what is too long for any tokenization to fit."""
+    num_bytes = len(prompt.encode("utf-8", "replace"))
+    if loaded.max_prompt_bytes is not None and num_bytes > loaded.max_prompt_bytes:
+        raise InvalidRequestError(
+            f"The prompt has {num_bytes} bytes, and no text of more than {loaded.max_prompt_bytes}"
+            f" bytes fits the model's context of {loaded.max_model_len} tokens: shorten it.",
+            field,
+        )
 
 
 def _check_length(
@@ -225,7 +265,9 @@ def _check_length(
     if num_prompt_tokens + max_tokens <= max_model_len:
         return
     remedies = []
-    if max_tokens < max_model_len:
+    if max_tokens >= max_model_len:
+        field = ("max_tokens",)
+    else:
         remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
     if num_prompt_tokens < max_model_len:
         remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
@@ -26,7 +26,7 @@ from src import __version__
 from src.api import generate, health
 from src.api.exception_handlers import add_exception_handlers
 from src.config import Settings, load_settings
-from src.errors import ModelLoadError, SettingsError
+from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
 from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, Metrics
@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         version=__version__,
         lifespan=_lifespan,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = metrics
@@ -70,8 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.engine_config(), settings.timeout_seconds, metrics.generated_tokens.inc
     )
     app.state.url = None  # known when we start the server ourselves
-    rate_limit = Depends(create_rate_limit(limiter, settings))
-    app.include_router(generate.router, dependencies=[rate_limit])
+    app.state.rate_limit = create_rate_limit(limiter, settings)
+    app.include_router(generate.router)
     app.include_router(health.router)
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
@@ -92,7 +93,8 @@ async def _load_model(app: FastAPI) -> None:
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
         await _in_daemon_thread(engine.load_model)
-    except ModelLoadError as error:
+        _check_default_length(app.state.settings, engine)
+    except StartupError as error:
         logger.critical("cannot start: %s", error)
         _end_process()
     except Exception:
@@ -101,6 +103,15 @@ async def _load_model(app: FastAPI) -> None:
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
+    """A default that fits no prompt would fail every request that leaves `max_length` out."""
+    if settings.max_length >= engine.max_model_len:
+        raise SettingsError(
+            f"MAX_LENGTH={settings.max_length} new tokens leave no room for a prompt in the model's"
+            f" context of {engine.max_model_len} tokens. Set it lower."
+        )
 
 
 def _end_process() -> NoReturn:
@@ -141,6 +152,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
@@ -152,11 +164,22 @@ def main() -> None:
     elif settings.workers > 1:
         _serve_with_workers(config)
     else:
-        app.state.url = f"http://{LOCAL.get(settings.host, settings.host)}:{settings.port}"
+        app.state.url = _url(settings)
         # uvicorn raises the signal that ended it once more when it is done; to us that is no news.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run()
+        try:
+            uvicorn.Server(config).run()
+        finally:  # a forced end skips the lifespan's; no thread may be inside torch at the exit
+            app.state.engine.shutdown()
+
+
+def _url(settings: Settings) -> str | None:
+    """Where a user on this machine finds the service, if that is known before it listens."""
+    if settings.port == 0:
+        return None
+    host = LOCAL.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _serve_with_workers(config: uvicorn.Config) -> None:

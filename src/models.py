@@ -2,13 +2,32 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 MAX_PROMPTS = 32
 MAX_SEQUENCES = 16
+MAX_FIELDS = 64
 
 Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])]
 StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+StopTexts = Annotated[
+    list[StopText],
+    Field(max_length=16),
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=StopText | list[StopText],
+    ),
+]
 
 
 class SamplingFields(BaseModel):
@@ -19,6 +38,7 @@ class SamplingFields(BaseModel):
     max_length: StrictInt | None = Field(
         default=None,
         ge=1,
+        le=2**31 - 1,
         description="Most new tokens to generate. Default: the server's MAX_LENGTH.",
         examples=[50],
     )
@@ -56,15 +76,23 @@ class SamplingFields(BaseModel):
         default=None,
         ge=0,
         le=2**63 - 1 - MAX_SEQUENCES,
-        description="Makes sampling repeatable: the same request gives the same answer."
-        " Default: a new one each time.",
+        description="Makes sampling repeatable: the same request gives the same answer. The i-th"
+        " sequence of each prompt uses seed + i. Default: a new one each time.",
         examples=[42],
     )
-    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = Field(
+    stop: StopTexts | None = Field(
         default=None,
         description="A text, or a list of up to 16, that ends the generation and is left out.",
         examples=[["\n\n"]],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, body: object) -> object:
+        """A body of thousands of unknown fields would get as many problems for an answer."""
+        if isinstance(body, dict) and len(body) > MAX_FIELDS:
+            raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
+        return body
 
 
 class GenerateRequest(SamplingFields):

@@ -106,7 +106,7 @@ def test_a_bad_prompt_of_a_batch_is_named(client):
 
 def test_a_request_that_does_not_fit_is_refused_with_field_limit_and_remedy(client):
     ((loc, message),) = problems(post(client, prompt="Once", max_length=5000))
-    assert loc == ["body", "prompt"]
+    assert loc == ["body", "max_length"]
     assert "5000 new tokens" in message
     assert "context of 1024 tokens" in message
     assert re.search(r"ask for at most 10\d\d new tokens", message)
@@ -131,9 +131,9 @@ def test_every_problem_is_named_at_once(client):
         (b'{"\\ud800": 1, "prompt": "a"}', 422, "unicode"),
         (b'{"prompt": "a", "temperature": NaN}', 422, "finite number"),
         (b'{"prompt": "a", "temperature": 1e999}', 422, "finite number"),
-        (b'{"prompt": "\xff"}', 400, "parsing the body"),
-        (b"[" * 20_000, 400, "parsing the body"),
-        (b'{"prompt": "a", "max_length": ' + b"9" * 5000 + b"}", 400, "parsing the body"),
+        (b'{"prompt": "\xff"}', 400, "cannot be parsed"),
+        (b"[" * 20_000, 400, "cannot be parsed"),
+        (b'{"prompt": "a", "max_length": ' + b"9" * 5000 + b"}", 400, "cannot be parsed"),
     ],
 )
 def test_a_body_that_is_no_request_is_refused(client, body, status_code, text):
@@ -171,6 +171,24 @@ def test_a_body_that_is_too_large_is_refused(client):
     headers = {"Content-Type": "application/json"}
     response = client.post("/generate", content=chunks(), headers=headers)
     assert response.status_code == 413
+
+
+def test_a_body_of_thousands_of_fields_gets_a_short_answer(client):
+    response = post(client, **{f"field {number}": 1 for number in range(50_000)})
+    ((_, message),) = problems(response)
+    assert message == "There are at most 64 fields"
+
+
+def test_a_path_with_a_slash_at_its_end_is_another_path(client):
+    assert client.post("/generate/", json={"prompt": "a"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("stop", "loc"), [("", ["stop", 0]), (["a", ""], ["stop", 1]), (["a"] * 17, ["stop"])]
+)
+def test_a_bad_stop_text_is_named(client, stop, loc):
+    ((found, _),) = problems(post(client, prompt="a", stop=stop))
+    assert found == ["body", *loc]
 
 
 def test_a_megabyte_of_text_is_too_long_not_too_large(client):

@@ -87,6 +87,12 @@ def test_all_bad_values_are_named_at_once(monkeypatch):
         load_settings()
 
 
+def test_an_env_file_that_is_no_text_is_named():
+    Path(".env").write_bytes(b"\xff\xfeP")
+    with pytest.raises(SettingsError, match=r"The file \.env cannot be read as text"):
+        load_settings()
+
+
 def test_reload_with_several_workers_is_refused(monkeypatch):
     monkeypatch.setenv("RELOAD", "true")
     monkeypatch.setenv("WORKERS", "2")

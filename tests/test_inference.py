@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -122,14 +123,22 @@ def test_text_that_spells_a_special_token_stays_text(engine):
         (CONTEXT, 1, "shorten the prompt to at most 127 tokens."),
         (100, 29, "shorten the prompt to at most 99 tokens or ask for at most 28 new tokens."),
         (100, 500, "ask for at most 28 new tokens."),
-        (500, 500, "shorten the prompt and ask for fewer new tokens."),
+        (200, 500, "shorten the prompt and ask for fewer new tokens."),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tokens, remedies):
     with pytest.raises(InvalidRequestError) as caught:
         generate(engine, " the" * num_words, max_tokens=max_tokens)
     assert f"context of {CONTEXT} tokens: {remedies}" in str(caught.value)
-    assert caught.value.field == ("prompt",)
+    assert caught.value.field == (("max_tokens",) if max_tokens > CONTEXT else ("prompt",))
+
+
+def test_what_is_too_long_for_any_tokenization_is_refused_without_one(engine):
+    longest = max(len(token) for token in engine._loaded.tokenizer.get_vocab())
+    with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} bytes"):
+        generate(engine, "a" * (CONTEXT * longest + 1), max_tokens=1)
+    with pytest.raises(InvalidRequestError, match="tokens"):
+        generate(engine, "a" * (CONTEXT * longest), max_tokens=1)
 
 
 def test_what_just_fits_is_served(engine):
@@ -156,6 +165,13 @@ def test_the_time_limit_counts_waiting_and_running(engine):
     with pytest.raises(GenerationTimeoutError):
         asyncio.run(engine.generate_batch(["the", "cat"], LONG))
     wait_until(lambda: engine.num_live == 0, seconds=5)
+
+
+def test_the_time_limit_counts_tokenization(engine):
+    engine._loaded = replace(engine._loaded, max_prompt_bytes=None)
+    engine._timeout_seconds = 0.001
+    with pytest.raises(GenerationTimeoutError):
+        generate(engine, "the cat " * 125_000)
 
 
 def leave(engine: InferenceEngine, work: Callable[[], Awaitable[object]]) -> None:
@@ -205,6 +221,7 @@ def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
             await tokenizing
         return turns
 
+    engine._loaded = replace(engine._loaded, max_prompt_bytes=None)
     # Were the interpreter lock held, the loop would get a turn before and one after.
     assert asyncio.run(turns_meanwhile()) >= 10
 

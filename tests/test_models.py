@@ -28,7 +28,6 @@ def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():
         {"top_k": 50},
         {"num_return_sequences": MAX_SEQUENCES},
         {"seed": 0},
-        {"stop": "\n"},
         {"stop": ["\n"] * 16},
         {"stop": []},
     ],
@@ -36,6 +35,10 @@ def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():
 def test_accepts_the_edges_of_every_range(fields):
     accepted = GenerateRequest(prompt="x", **fields).model_dump()
     assert accepted == accepted | fields
+
+
+def test_one_stop_text_is_a_list_of_one():
+    assert GenerateRequest(prompt="x", stop="\n").stop == ["\n"]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,21 @@ def test_every_generation_route_is_limited_and_shares_one_count(limited_client):
 
 
 def test_bad_requests_count_too(limited_client):
-    statuses = [limited_client.post("/generate", json={}).status_code for _ in range(4)]
-    assert statuses == [422, 422, 422, 429]
+    bodies = [
+        {"json": {}},
+        {"content": b"{", "headers": {"Content-Type": "application/json"}},
+        {"content": b"prompt=a", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        {"json": {"prompt": "the"}},
+    ]
+    statuses = [limited_client.post("/generate", **body).status_code for body in bodies]
+    assert statuses == [422, 422, 415, 429]
+
+
+def test_no_variable_but_ours_changes_it(monkeypatch, start_client, tiny_model):
+    monkeypatch.setenv("RATELIMIT_ENABLED", "false")
+    client = start_client(model_name=str(tiny_model("gpt2")), rate_limit_requests=1)
+    statuses = [client.post("/generate", json={}).status_code for _ in range(2)]
+    assert statuses == [422, 429]
 
 
 def test_health_and_metrics_are_never_limited(limited_client):

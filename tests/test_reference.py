@@ -132,6 +132,17 @@ def test_an_end_token_at_the_length_is_a_stop(gpt2, start_engine):
     assert run(start_engine(gpt2), request) == (token_ids[:1], FinishReason.STOP)
 
 
+def test_a_seed_decides_its_own_request_alone(gpt2, start_engine):
+    gpt2.eos_token_ids.clear()
+    engine = start_engine(gpt2)
+    texts = []
+    for number, seed in enumerate([7, None, 7, None]):
+        request = create_request(str(number), seed=seed, temperature=2.0, top_p=1.0)
+        texts.append(run(engine, request)[0])
+    assert texts[0] == texts[2]
+    assert texts[1] != texts[3]
+
+
 def test_requests_run_in_the_order_they_came(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine, seen = start_engine(gpt2), []

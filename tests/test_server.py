@@ -146,7 +146,11 @@ def test_requests_that_outlast_the_grace_are_ended(tmp_path):
         wait_until(lambda: metric(server, "generated_tokens_total") > 0)
         assert server.stop() == 0, server.log
         asking.join()
-        assert isinstance(outcomes[0], httpx2.RemoteProtocolError), outcomes
+        (answer,) = outcomes
+        assert answer.status_code == 503
+        assert answer.json() == {"detail": "The server is shutting down."}
+        assert "x-request-id" in answer.headers
+        assert "Traceback" not in server.log
 
 
 def test_it_listens_and_answers_while_the_model_loads(tmp_path):

@@ -80,6 +80,12 @@ def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     assert ended.stderr.splitlines()[-1] == reason  # nothing buries it
 
 
+def test_a_default_length_that_fits_no_prompt_ends_the_start(tmp_path, tiny_model):
+    ended = start(tmp_path, model_name=tiny_model("gpt2"), max_length=128)
+    assert ended.returncode == 3
+    assert "MAX_LENGTH=128 new tokens leave no room" in ended.stderr.splitlines()[-1]
+
+
 def test_a_corrupt_model_ends_uvicorn_and_its_json_log(tmp_path, corrupt_model):
     ended = start(tmp_path, UVICORN, model_name=corrupt_model, environment="production")
     assert ended.returncode == 3

@@ -28,6 +28,11 @@ STATUS: dict[type[Exception], int] = {
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
 }
+FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length"}  # the engine's name to ours
+MAX_PROBLEMS = 20
+UNPARSABLE = (
+    "The body cannot be parsed: it must be JSON in UTF-8, without thousands of levels or digits."
+)
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
 RETRY_AFTER_LOADING = 5  # seconds
 
@@ -35,6 +40,7 @@ RETRY_AFTER_LOADING = 5  # seconds
 def add_exception_handlers(app: FastAPI) -> None:
     """Makes the app answer errors as this module says."""
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(400, _unparsable)
     app.add_exception_handler(InvalidRequestError, _invalid_request)
     app.add_exception_handler(RateLimitExceeded, _rate_limited)
     app.add_exception_handler(ClientDisconnectedError, _client_left)
@@ -43,27 +49,35 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _unprocessable([_problem(p["type"], p["loc"], _message(p)) for p in error.errors()])
+    problems = error.errors()[:MAX_PROBLEMS]
+    return _unprocessable([_problem(p["type"], p["loc"], _message(p)) for p in problems])
 
 
 def _message(problem: dict[str, Any]) -> str:
     """What pydantic says, where a caller who knows no pydantic understands it."""
     if problem["type"] == "json_invalid":
         return f"The body is not valid JSON: {problem['ctx']['error']}"
-    if problem["type"] == "model_attributes_type" or problem["loc"] == ("body",):
+    is_missing = problem["type"] == "missing" and problem["loc"] == ("body",)
+    if is_missing or problem["type"] == "model_attributes_type":
         return "The body must be a JSON object"
     if problem["type"] == "extra_forbidden":
         return "There is no such field; /docs lists those that there are"
     return str(problem["msg"])
 
 
+async def _unparsable(request: Request, error: Exception) -> Response:
+    """FastAPI's answer when parsing raised what is no JSONDecodeError."""
+    return JSONResponse({"detail": UNPARSABLE}, status_code=400)
+
+
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidRequestError)
-    return _unprocessable([_problem("value_error", ("body", *error.field), str(error))])
+    field = tuple(FIELD_NAMES.get(part, part) for part in error.field)
+    return _unprocessable([_problem("value_error", ("body", *field), str(error))])
 
 
 def _problem(kind: str, loc: Sequence[str | int], msg: str) -> dict[str, Any]:
-    return {"type": kind, "loc": [_clean(part) for part in loc], "msg": _clean(msg)}
+    return {"type": kind, "loc": [_clean(part) for part in loc], "msg": msg}
 
 
 def _clean(part: str | int) -> str | int:

@@ -15,9 +15,12 @@ from src.models import (
     SamplingFields,
     error_responses,
 )
+from src.ops.rate_limit import RateLimitedRoute
 
 router = APIRouter(
-    tags=["generation"], responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504)
+    tags=["generation"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504),
 )
 
 
@@ -52,14 +55,13 @@ async def generate_batch(
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
     """What the request says, and the server's settings for what it leaves out."""
-    stop = body.stop or ()
     return SamplingParams(
         max_tokens=settings.max_length if body.max_length is None else body.max_length,
         temperature=settings.temperature if body.temperature is None else body.temperature,
         top_p=settings.top_p if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         seed=body.seed,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        stop=tuple(body.stop or ()),
     )
 
 

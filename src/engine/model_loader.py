@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.normalizers import NFC
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -35,12 +37,14 @@ class LoadedModel:
         tokenizer: the Rust library's, which takes special tokens in a text as plain text.
         eos_token_ids: the tokens that end a text.
         max_model_len: prompt and new tokens together at most.
+        max_prompt_bytes: no longer text fits the context, whatever it says; None is not known.
     """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
     eos_token_ids: list[int]
     max_model_len: int
+    max_prompt_bytes: int | None
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -66,11 +70,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
     eos_token_ids = _eos_token_ids(model, tokenizer)
     # Requests and our settings say how to sample; `generate` would mix in what the files say.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    backend = _plain_backend(tokenizer)
     return LoadedModel(
         model=model,
-        tokenizer=_plain_backend(tokenizer),
+        tokenizer=backend,
         eos_token_ids=eos_token_ids,
         max_model_len=max_model_len,
+        max_prompt_bytes=_max_prompt_bytes(backend, max_model_len),
     )
 
 
@@ -133,6 +139,21 @@ def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+def _max_prompt_bytes(tokenizer: Tokenizer, max_model_len: int) -> int | None:
+    """How long a text can be that has `max_model_len` tokens, for byte-level tokenizers.
+
+    There each character of a token's name stands for one byte. A normalizer may shorten a text
+    first: composing characters (NFC) takes off less than three quarters of its bytes.
+    """
+    if not isinstance(tokenizer.decoder, ByteLevel):
+        return None
+    if tokenizer.normalizer is not None and not isinstance(tokenizer.normalizer, NFC):
+        return None
+    shrinks_by = 1 if tokenizer.normalizer is None else 4
+    longest = max(len(token) for token in tokenizer.get_vocab())
+    return max_model_len * longest * shrinks_by
 
 
 def _load_weights(

@@ -110,7 +110,9 @@ class ReferenceEngine:
         request, params = job.request, job.request.sampling_params
         streamer = _TokenStreamer(request.request_id, job.on_output)
         prompt = torch.tensor([request.prompt_token_ids], device=self._loaded.model.device)
-        if params.seed is not None:
+        if params.seed is None:
+            torch.seed()  # else the last request's seed would decide this one too
+        else:
             torch.manual_seed(params.seed)
         self._loaded.model.generate(  # type: ignore[operator]
             prompt,  # (1, num_prompt_tokens)

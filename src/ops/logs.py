@@ -54,5 +54,6 @@ def configure_logging(settings: Settings) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # our middleware writes that
-    for name in ("httpx2", "httpcore2", "asyncio", "slowapi"):
+    logging.captureWarnings(capture=True)
+    for name in ("httpx2", "httpcore2", "asyncio", "slowapi", "torch"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

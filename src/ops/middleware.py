@@ -3,6 +3,7 @@
 A plain ASGI class, so that streams pass through untouched.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -56,12 +57,15 @@ class RequestMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except Exception:
-                logger.exception("unhandled error")
+            except asyncio.CancelledError:  # the server ends, and the time for that is up
                 if status_code:  # the answer has begun: breaking it off is all that is left
                     raise
-                response = JSONResponse({"detail": "Internal server error."}, status_code=500)
-                await response(scope, receive, send_with_id)
+                await _answer(503, "The server is shutting down.")(scope, receive, send_with_id)
+            except Exception:
+                logger.exception("unhandled error")
+                if status_code:
+                    raise
+                await _answer(500, "Internal server error.")(scope, receive, send_with_id)
             finally:
                 self._record(scope, status_code or 499, time.perf_counter() - started)
 
@@ -81,6 +85,10 @@ class RequestMiddleware:
         )
         if endpoint not in NOT_INFERENCE:
             self._metrics.observe_request(endpoint, status_code, seconds)
+
+
+def _answer(status_code: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status_code, headers={"Connection": "close"})
 
 
 def _request_id(scope: Scope) -> str:
