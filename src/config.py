@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from src.engine.config import Device, DType, EngineConfig
+from src.engine.config import Device, DType, Engine, EngineConfig
 from src.errors import SettingsError
 
 Environment = Literal["development", "production"]
@@ -96,12 +96,29 @@ class Settings(BaseSettings):
         " Empty: none.",
     )
 
+    engine: Engine = Field(
+        default="continuous",
+        description="`continuous` serves many requests at once, step by step; `reference` runs"
+        " HuggingFace's own `generate`, one request at a time.",
+    )
     max_batch_size: int = Field(
-        default=8,
+        default=32,
         ge=1,
         le=1024,
         description="Sequences that run together. The reference engine runs one at a time, whatever"
         " this is.",
+    )
+    max_num_batched_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens that one step computes at most; a longer prompt takes several steps."
+        " Empty: 128 on the CPU, 2048 on CUDA.",
+    )
+    kv_cache_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="GiB for the keys and values of all sequences. Empty: 40 % of what is free"
+        " once the model is loaded, on CUDA 80 %.",
     )
     timeout_seconds: float = Field(
         default=60, gt=0, le=86400, description="How long a request may wait and run, together."
@@ -130,6 +147,16 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_step_has_room_for_all(self) -> Self:
+        budget = self.max_num_batched_tokens
+        if budget is not None and budget < self.max_batch_size:
+            raise ValueError(
+                f"MAX_NUM_BATCHED_TOKENS={budget} is less than MAX_BATCH_SIZE="
+                f"{self.max_batch_size}: each sequence needs a token in every step"
+            )
+        return self
+
     def engine_config(self) -> EngineConfig:
         """What of this concerns the engine."""
         return EngineConfig(
@@ -139,6 +166,10 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             max_model_len=self.max_model_len,
             trust_remote_code=self.trust_remote_code,
+            engine=self.engine,
+            max_num_seqs=self.max_batch_size,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            kv_cache_gb=self.kv_cache_gb,
         )
 
 

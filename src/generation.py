@@ -1,4 +1,4 @@
-"""What a generation is to its caller: pieces of text, and the sequences they belong to."""
+"""What a generation is to its caller: pieces of text, and the sequences they make up."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ class Generation:
     completions: list[Completion]
 
 
-class Sequence:
+class TextStream:
     """One of a call's sequences: its request, and its text so far."""
 
     def __init__(

@@ -22,9 +22,10 @@ from src.errors import (
     InvalidRequestError,
     ServiceError,
 )
-from src.generation import Completion, Generation, Sequence, TextDelta
+from src.generation import Completion, Generation, TextDelta, TextStream
 
 if TYPE_CHECKING:
+    from src.engine.loop import EngineLoop
     from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
 
@@ -54,7 +55,7 @@ class InferenceEngine:
         self._timeout_seconds = timeout_seconds
         self._on_tokens = on_tokens
         self._loaded: LoadedModel | None = None
-        self._engine: ReferenceEngine | None = None
+        self._engine: EngineLoop | ReferenceEngine | None = None
 
     @property
     def model_name(self) -> str:
@@ -83,11 +84,11 @@ class InferenceEngine:
             ModelLoadError: the model cannot be loaded; the message says what to do.
         """
         # Importing torch and transformers takes seconds in which the server already listens.
+        from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model_loader import load_model  # noqa: PLC0415
-        from src.engine.reference import ReferenceEngine  # noqa: PLC0415
 
         self._loaded = load_model(self._config)
-        self._engine = ReferenceEngine(self._loaded)
+        self._engine = create_engine(self._loaded, self._config)
 
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
@@ -186,10 +187,10 @@ class InferenceEngine:
             with suppress(RuntimeError):  # the loop has ended, and all who would read with it
                 loop.call_soon_threadsafe(outputs.put_nowait, output)
 
-        live: dict[str, Sequence] = {}
+        live: dict[str, TextStream] = {}
         try:
             for index in range(n):
-                sequence = Sequence(index, loaded, prompt_token_ids, params)
+                sequence = TextStream(index, loaded, prompt_token_ids, params)
                 live[sequence.request.request_id] = sequence
                 engine.add_request(sequence.request, deliver)
             while live:
@@ -221,7 +222,7 @@ class InferenceEngine:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout_seconds
 
-    def _require_ready(self) -> "tuple[LoadedModel, ReferenceEngine]":
+    def _require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
         if self._loaded is None or self._engine is None:
             raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
         if not self._engine.is_alive:

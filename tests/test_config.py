@@ -30,7 +30,7 @@ def test_the_defaults_are_those_that_were_promised():
     assert settings.environment == "development"
     assert settings.port == 8000
     assert settings.workers == 1
-    assert settings.max_batch_size == 8
+    assert settings.max_batch_size == 32
     assert settings.timeout_seconds == 60
     assert settings.rate_limit_requests == 10
     assert settings.rate_limit_period == 60
@@ -84,6 +84,12 @@ def test_all_bad_values_are_named_at_once(monkeypatch):
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("TOP_P", "2")
     with pytest.raises(SettingsError, match=r"(?s)PORT=x.*TOP_P=2|TOP_P=2.*PORT=x"):
+        load_settings()
+
+
+def test_a_step_that_has_no_room_for_all_sequences_is_refused(monkeypatch):
+    monkeypatch.setenv("MAX_NUM_BATCHED_TOKENS", "4")
+    with pytest.raises(SettingsError, match="MAX_NUM_BATCHED_TOKENS=4 is less than"):
         load_settings()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.engine.config import EngineConfig
+from src.engine.model_loader import load_model
 from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
 from src.errors import (
@@ -66,8 +67,8 @@ def test_generate_gives_what_the_stream_gives(engine):
     assert "".join(texts) == text
 
 
-def test_text_is_that_of_huggingface(engine):
-    loaded = engine._loaded
+def test_text_is_that_of_huggingface(engine, tiny_model):
+    loaded = load_model(EngineConfig(str(tiny_model("gpt2"))))
     completion = generate(engine, "the cat", max_tokens=20, temperature=0).completions[0]
     prompt = torch.tensor([loaded.tokenizer.encode_batch(["the cat"])[0].ids])
     tokens = loaded.model.generate(prompt, max_new_tokens=20, do_sample=False, eos_token_id=None)
@@ -258,14 +259,16 @@ def test_a_model_that_raises_fails_the_request_and_not_the_engine(engine):
 
 def test_a_batch_ends_when_one_of_it_fails(engine):
     real = engine._loaded.model.forward
+    (poison,) = engine._loaded.tokenizer.encode_batch(["!"])[0].ids
 
-    def fail(*args: object, **kwargs: object) -> object:
-        engine._loaded.model.forward = real
-        raise RuntimeError("made to fail once")
+    def fail_on_poison(input_ids: torch.Tensor, **kwargs: object) -> object:
+        if (input_ids == poison).any():
+            raise RuntimeError("made to fail")
+        return real(input_ids, **kwargs)
 
-    engine._loaded.model.forward = fail
+    engine._loaded.model.forward = fail_on_poison
     with pytest.raises(GenerationFailedError):
-        asyncio.run(engine.generate_batch(["the", "cat"], LONG))
+        asyncio.run(engine.generate_batch(["the", "cat!"], LONG))
 
 
 def test_a_dead_engine_says_so(engine):

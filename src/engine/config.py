@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Engine = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -20,6 +21,10 @@ class EngineConfig:
             have it, else float16.
         max_model_len: context in tokens; None is the model's own.
         trust_remote_code: whether Python code that comes with a model may run.
+        engine: `continuous` batches requests; `reference` runs one at a time.
+        max_num_seqs: sequences that run together at most.
+        max_num_batched_tokens: tokens that one step computes at most; None fits the device.
+        kv_cache_gb: GiB for keys and values; None is a share of what is free.
     """
 
     model_name: str
@@ -28,3 +33,7 @@ class EngineConfig:
     dtype: DType = "auto"
     max_model_len: int | None = None
     trust_remote_code: bool = False
+    engine: Engine = "continuous"
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int | None = None
+    kv_cache_gb: float | None = None

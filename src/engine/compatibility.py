@@ -1,0 +1,105 @@
+"""Finds out whether a model can run on our attention, by running it.
+
+Models differ in what they ask of attention, and some do not let it be replaced at all. So nothing
+is trusted: the layers are found by a probe, and a prompt computed in pieces through the cache must
+give the logits that the untouched model gives.
+"""
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from src.engine.kv_cache import LayerShape
+from src.engine.model_loader import LoadedModel
+from src.engine.model_runner import ModelRunner
+from src.engine.request import Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.scheduler import ScheduledSequence, Sequence
+from src.engine.slots import Slot
+
+KNOWN_OPTIONS = frozenset(
+    ["scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids", "is_causal"]
+)
+PROBE_LENGTH = 48
+TOLERANCE = 0.02
+"""Largest difference of log-probabilities; in 16-bit formats the order of additions shows."""
+
+
+class IncompatibleModelError(Exception):
+    """The model cannot run on our attention; the message says why."""
+
+
+def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
+    """A prompt to try a model with, (1, length)."""
+    vocab_size: int = loaded.model.config.get_text_config().vocab_size
+    length = min(PROBE_LENGTH, loaded.max_model_len)
+    token_ids = torch.arange(1, length + 1, device=loaded.model.device) * 7 % vocab_size
+    return token_ids[None]
+
+
+@torch.inference_mode()
+def probe_logits(loaded: LoadedModel) -> torch.Tensor:
+    """The log-probabilities after a probe, by the model as it is: (vocab_size,)."""
+    logits: torch.Tensor = loaded.model(input_ids=probe_token_ids(loaded), use_cache=False).logits
+    return logits[0, -1].float().log_softmax(dim=-1)
+
+
+@torch.inference_mode()
+def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
+    """Returns what each attention layer keeps of a token.
+
+    Raises:
+        IncompatibleModelError: the model's attention cannot be replaced, or asks for what we do not
+            know.
+    """
+    layers: dict[int, LayerShape] = {}
+    unknown: set[str] = set()
+
+    def probe(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **options: object,
+    ) -> tuple[torch.Tensor, None]:
+        layers[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])  # type: ignore[index]
+        unknown.update(
+            name
+            for name, wanted in options.items()
+            if wanted is not None and wanted is not False and name not in KNOWN_OPTIONS
+        )
+        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1]), None
+
+    original = loaded.model.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS.register("engine-probe", probe)
+    loaded.model.set_attn_implementation("engine-probe")
+    try:
+        loaded.model(input_ids=probe_token_ids(loaded)[:, :2], use_cache=False)
+    finally:
+        loaded.model.set_attn_implementation(original)
+    if not layers:
+        raise IncompatibleModelError("its attention does not go through transformers' interface")
+    if unknown:
+        raise IncompatibleModelError(f"its attention asks for {', '.join(sorted(unknown))}")
+    return layers
+
+
+def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tensor) -> None:
+    """Computes the probe through the cache, in pieces, and compares.
+
+    Raises:
+        IncompatibleModelError: the log-probabilities differ from those expected.
+    """
+    token_ids = probe_token_ids(loaded)[0].tolist()
+    slot = Slot(0)
+    sequence = Sequence(Request("probe", token_ids, SamplingParams()), token_ids, slot=slot)
+    for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
+        piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
+        logits = runner.forward([piece])
+        sequence.num_computed_tokens += piece.num_tokens
+    difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()
+    runner.clear(slot)
+    if not difference <= TOLERANCE:
+        raise IncompatibleModelError(
+            f"its log-probabilities differ by {difference:.3g} from those it gives by itself"
+        )

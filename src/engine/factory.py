@@ -1,0 +1,111 @@
+"""Builds the engine that was asked for, or the one that the model can run on."""
+
+import logging
+from pathlib import Path
+
+import psutil
+import torch
+
+from src.engine.compatibility import IncompatibleModelError, check_logits, find_layers, probe_logits
+from src.engine.config import EngineConfig
+from src.engine.core import EngineCore
+from src.engine.kv_cache import LayerShape, num_bytes_per_slot
+from src.engine.loop import EngineLoop
+from src.engine.model_loader import LoadedModel
+from src.engine.model_runner import ModelRunner
+from src.engine.reference import ReferenceEngine
+from src.engine.scheduler import Scheduler
+from src.engine.slots import SlotPool
+from src.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+MEMORY_SHARE = 0.4  # of what is free once the model is loaded; activations and others need the rest
+CGROUP = Path("/sys/fs/cgroup")
+TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
+"""A step of so many keeps streams flowing while a long prompt is computed."""
+
+
+def create_engine(loaded: LoadedModel, config: EngineConfig) -> EngineLoop | ReferenceEngine:
+    """Starts an engine for a model.
+
+    A model that cannot run on our attention gets `ReferenceEngine`, and the log says so and why.
+
+    Raises:
+        ModelLoadError: the memory is too small for a single sequence.
+    """
+    if config.engine == "reference":
+        return ReferenceEngine(loaded)
+    try:
+        return EngineLoop(create_core(loaded, config))
+    except IncompatibleModelError as error:
+        logger.warning("the model runs one request at a time, on the reference engine: %s", error)
+        return ReferenceEngine(loaded)
+
+
+def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
+    """Builds the continuous engine's core.
+
+    Raises:
+        IncompatibleModelError: the model cannot run on our attention.
+        ModelLoadError: the memory is too small for a single sequence.
+    """
+    expected = probe_logits(loaded)
+    layers = find_layers(loaded)
+    num_slots = _num_slots(loaded, layers, config)
+    max_num_seqs = min(config.max_num_seqs, num_slots)
+    tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[loaded.model.device.type]
+    runner = ModelRunner(loaded, layers, num_slots)
+    check_logits(loaded, runner, expected)
+    scheduler = Scheduler(
+        SlotPool(num_slots), max_num_seqs, max(tokens_per_step, max_num_seqs), loaded.eos_token_ids
+    )
+    return EngineCore(runner, scheduler)
+
+
+def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:
+    """As many slots as sequences may run, and as many again to remember ended ones, if they fit."""
+    per_slot = num_bytes_per_slot(layers, loaded.max_model_len, loaded.model.dtype)
+    budget = _memory_budget(loaded.model.device, config)
+    num_slots = min(2 * config.max_num_seqs, int(budget // per_slot))
+    if num_slots < 1:
+        raise ModelLoadError(
+            f"The KV cache may take {budget / GIB:.2f} GiB, and one sequence of"
+            f" {loaded.max_model_len} tokens needs {per_slot / GIB:.2f} GiB. Lower MAX_MODEL_LEN,"
+            " or raise KV_CACHE_GB if there is memory."
+        )
+    logger.info(
+        "KV cache: %d slots of %d tokens, %.2f GiB when all are full",
+        num_slots,
+        loaded.max_model_len,
+        num_slots * per_slot / GIB,
+    )
+    if num_slots < config.max_num_seqs:
+        logger.warning(
+            "memory is for %d sequences at a time, not for the %d of MAX_BATCH_SIZE",
+            num_slots,
+            config.max_num_seqs,
+        )
+    return num_slots
+
+
+def _memory_budget(device: torch.device, config: EngineConfig) -> float:
+    """Bytes that the KV cache may take."""
+    if config.kv_cache_gb is not None:
+        return config.kv_cache_gb * GIB
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return 2 * MEMORY_SHARE * free
+    available: int = psutil.virtual_memory().available
+    return MEMORY_SHARE * min(available, _cgroup_free())
+
+
+def _cgroup_free() -> float:
+    """What the container may still take; without a limit, any amount."""
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except OSError:
+        return float("inf")
+    return float("inf") if limit == "max" else int(limit) - used
