@@ -37,7 +37,8 @@ from src.ops.request_body import RequestBodyMiddleware
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "Continues texts with a language model."
-LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec B104 - names, nobody binds
+# Names of addresses, to print; nothing is bound to them here.
+LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
 EXAMPLE = (
     "curl -s {url}/generate -H 'Content-Type: application/json'"
     """ -d '{{"prompt": "Once upon a time", "max_length": 50}}'"""
