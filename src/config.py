@@ -112,16 +112,41 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Tokens that one step computes at most; a longer prompt takes several steps."
-        " Empty: 128 on the CPU, 2048 on CUDA.",
+        " Empty: 128 on the CPU, 2048 on CUDA. No effect with ENGINE=reference.",
     )
     kv_cache_gb: float | None = Field(
         default=None,
         gt=0,
         description="GiB for the keys and values of all sequences. Empty: 40 % of what is free"
-        " once the model is loaded, on CUDA 80 %.",
+        " once the model is loaded, on CUDA 80 %. No effect with ENGINE=reference.",
+    )
+    max_queue_size: int = Field(
+        default=512,
+        ge=0,
+        le=10**6,
+        description="Sequences that may wait while others run; more requests get 503.",
+    )
+    queue_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=86400,
+        description="How long a sequence may wait for its turn; then its request gets 503.",
     )
     timeout_seconds: float = Field(
         default=60, gt=0, le=86400, description="How long a request may wait and run, together."
+    )
+    send_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=86400,
+        description="How long the client of a stream may take to read on before it is broken off.",
+    )
+    hang_timeout_seconds: float = Field(
+        default=120,
+        gt=0,
+        le=86400,
+        description="A step of the model that takes longer hangs: all requests fail, and the"
+        " process ends with status 1.",
     )
     shutdown_grace_seconds: int = Field(
         default=30, ge=0, le=86400, description="How long running requests may take after SIGTERM."
@@ -170,6 +195,8 @@ class Settings(BaseSettings):
             max_num_seqs=self.max_batch_size,
             max_num_batched_tokens=self.max_num_batched_tokens,
             kv_cache_gb=self.kv_cache_gb,
+            max_queue_size=self.max_queue_size,
+            max_queue_seconds=self.queue_timeout_seconds,
         )
 
 

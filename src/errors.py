@@ -6,6 +6,7 @@
     │   └── ModelLoadError        the model that was asked for cannot be loaded
     ├── InvalidRequestError       the caller's fault: names the field and the remedy
     ├── EngineNotReadyError       the model is still loading
+    ├── OverloadedError           too many wait, or this one waited too long for its turn
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
     ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
     ├── GenerationFailedError     the model raised while it served this request
@@ -47,6 +48,19 @@ class InvalidRequestError(ServiceError, ValueError):
 
 class EngineNotReadyError(ServiceError):
     """The model is still loading."""
+
+
+class OverloadedError(ServiceError):
+    """Too many requests wait, or this one waited too long for its turn.
+
+    Args:
+        message: which of the two.
+        retry_after: seconds after which there should be room.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineDeadError(ServiceError):

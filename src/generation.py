@@ -1,10 +1,11 @@
 """What a generation is to its caller: pieces of text, and the sequences they make up."""
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from src.engine.detokenizer import IncrementalDetokenizer
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 
@@ -21,12 +22,18 @@ class TextDelta:
         text: new text; may be empty.
         num_tokens: tokens it took; an end token counts.
         finish_reason: `stop` or `length` in a sequence's last delta, None before.
+        logprobs: one for each of the tokens, if the request asks for them.
+        prompt_logprobs: for the prompt's tokens but the first, in the first delta, likewise.
+        num_cached_tokens: of the prompt, that were not computed again; in the first delta.
     """
 
     index: int
     text: str
     num_tokens: int
     finish_reason: FinishReason | None = None
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    num_cached_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -36,19 +43,29 @@ class Completion:
     text: str = ""
     num_tokens: int = 0
     finish_reason: FinishReason | None = None
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
 
     def add(self, delta: TextDelta) -> None:
         self.text += delta.text
         self.num_tokens += delta.num_tokens
         self.finish_reason = delta.finish_reason
+        self.logprobs += delta.logprobs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Generation:
     """All sequences for one prompt."""
 
-    num_prompt_tokens: int
+    prompt_token_ids: list[int]
     completions: list[Completion]
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    num_cached_tokens: int = field(default=0, compare=False)
+
+    def add(self, delta: TextDelta) -> None:
+        self.completions[delta.index].add(delta)
+        if delta.index == 0:
+            self.prompt_logprobs += delta.prompt_logprobs
+            self.num_cached_tokens += delta.num_cached_tokens
 
 
 class TextStream:
@@ -61,7 +78,8 @@ class TextStream:
             params = replace(params, seed=params.seed + index)
         self.request = Request(uuid.uuid4().hex, prompt_token_ids, params)
         self._index = index
-        self._eos_token_ids = loaded.eos_token_ids
+        self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
+        self._num_tokens = 0
         self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_token_ids, params.stop)
 
     def advance(self, output: RequestOutput) -> TextDelta:
@@ -69,12 +87,24 @@ class TextStream:
         text, num_tokens, reason = "", 0, output.finish_reason
         for token_id in output.new_token_ids:
             num_tokens += 1
-            if token_id not in self._eos_token_ids:
-                text += self._detokenizer.push(token_id)
+            if token_id not in self._end_token_ids:
+                text += self._detokenizer.push(token_id, may_stop=self._may_stop(num_tokens))
             if self._detokenizer.stopped:
                 break
+        self._num_tokens += num_tokens
         if reason is not None:
             text += self._detokenizer.finish()
         if self._detokenizer.stopped:
             reason = FinishReason.STOP
-        return TextDelta(self._index, text, num_tokens, reason)
+        return TextDelta(
+            self._index,
+            text,
+            num_tokens,
+            reason,
+            output.logprobs[:num_tokens],
+            output.prompt_logprobs,
+            output.admission.num_cached_tokens if output.admission else 0,
+        )
+
+    def _may_stop(self, num_new: int) -> bool:
+        return self._num_tokens + num_new >= self.request.sampling_params.min_tokens

@@ -1,18 +1,19 @@
 """`InferenceEngine`: text in, text out. The web layer talks to this and to nothing below it.
 
 `generate` and `generate_batch` collect what `stream` yields, so there is one way through the house.
-The engine below runs in its own thread; its outputs come back to the event loop one call at a time
-and wait in one queue per stream.
+The engine below runs in its own thread; `Delivery` is the way there and back.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src.delivery import Delivery, Observer, Outcome
 from src.engine.config import EngineConfig
-from src.engine.request import FinishReason, RequestOutput
+from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
 from src.errors import (
     EngineDeadError,
@@ -20,14 +21,20 @@ from src.errors import (
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidRequestError,
+    OverloadedError,
     ServiceError,
 )
 from src.generation import Completion, Generation, TextDelta, TextStream
+from src.limits import Field, check_length, check_size, check_token_ids
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
     from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1
 
 
 class EngineState(StrEnum):
@@ -42,18 +49,15 @@ class InferenceEngine:
     Args:
         config: which model, and how to run it.
         timeout_seconds: how long one call may wait and run.
-        on_tokens: told the number of new tokens whenever some were generated.
+        observer: counts and times what happens.
     """
 
     def __init__(
-        self,
-        config: EngineConfig,
-        timeout_seconds: float = 60,
-        on_tokens: Callable[[int], None] = lambda _: None,
+        self, config: EngineConfig, timeout_seconds: float = 60, observer: Observer | None = None
     ) -> None:
         self._config = config
         self._timeout_seconds = timeout_seconds
-        self._on_tokens = on_tokens
+        self._delivery = Delivery(observer)
         self._loaded: LoadedModel | None = None
         self._engine: EngineLoop | ReferenceEngine | None = None
 
@@ -65,7 +69,7 @@ class InferenceEngine:
     def state(self) -> EngineState:
         if self._engine is None:
             return EngineState.LOADING
-        return EngineState.READY if self._engine.is_alive else EngineState.DEAD
+        return EngineState.READY if self._engine.intake.is_open else EngineState.DEAD
 
     @property
     def max_model_len(self) -> int:
@@ -75,7 +79,7 @@ class InferenceEngine:
     @property
     def num_live(self) -> int:
         """Sequences that wait or run."""
-        return self._engine.num_live if self._engine else 0
+        return self._engine.intake.num_live if self._engine else 0
 
     def load_model(self) -> None:
         """Loads the model and starts the engine; takes seconds, so call it in a thread.
@@ -88,12 +92,30 @@ class InferenceEngine:
         from src.engine.model_loader import load_model  # noqa: PLC0415
 
         self._loaded = load_model(self._config)
-        self._engine = create_engine(self._loaded, self._config)
+        self._engine = create_engine(self._loaded, self._config, self._delivery.receive)
 
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
         if self._engine is not None:
             self._engine.shutdown()
+
+    async def wait_until_dead(self, hang_seconds: float) -> None:
+        """Returns when the engine can generate no more; whoever waits for it has been told.
+
+        Args:
+            hang_seconds: a step that takes longer is taken for one that never ends.
+        """
+        while self.state is not EngineState.DEAD:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            engine = self._engine
+            if engine is not None and engine.seconds_in_step > hang_seconds:
+                logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
+                engine.intake.end_all(FinishReason.ERROR)
+
+    def token_text(self, token_id: int) -> str:
+        """How a token is written by itself; a piece of a character is U+FFFD."""
+        text: str = self._require_ready()[0].tokenizer.decode([token_id], skip_special_tokens=False)
+        return text
 
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Continues a prompt n times.
@@ -103,7 +125,7 @@ class InferenceEngine:
             ServiceError: as `stream`.
         """
         deadline = self._deadline()
-        token_ids = await self.tokenize(prompt, params.max_tokens, deadline=deadline)
+        token_ids = await self.tokenize(prompt, params, deadline=deadline)
         return await self._collect(token_ids, params, n, deadline)
 
     async def generate_batch(
@@ -115,7 +137,7 @@ class InferenceEngine:
         """
         deadline = self._deadline()
         tokenized = [
-            await self.tokenize(prompt, params.max_tokens, ("prompts", index), deadline)
+            await self.tokenize(prompt, params, ("prompts", index), deadline)
             for index, prompt in enumerate(prompts)
         ]
         try:
@@ -130,29 +152,30 @@ class InferenceEngine:
     async def tokenize(
         self,
         prompt: str,
-        max_tokens: int,
-        field: tuple[str | int, ...] = ("prompt",),
+        params: SamplingParams,
+        field: Field = ("prompt",),
         deadline: float | None = None,
     ) -> list[int]:
         """Returns the prompt's token ids if they fit the context together with the new tokens.
 
         Args:
             prompt: plain text; what spells a special token stays text.
-            max_tokens: new tokens that are to follow.
+            params: what is to follow; checked against the model too.
             field: where the prompt stands in the caller's request, for the error.
             deadline: on the event loop's clock; None is the time limit from now on.
 
         Raises:
-            InvalidRequestError: the prompt is empty or too long.
+            InvalidRequestError: the prompt is empty or too long, or there is no such token.
             GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
-        _check_size(prompt, loaded, field)
+        check_token_ids(params, loaded.vocab_size)
+        check_size(prompt, loaded, field)
         # encode_batch lets go of the interpreter lock, encode does not; a megabyte takes a second.
         async with _until(deadline or self._deadline()):
             encodings = await asyncio.to_thread(loaded.tokenizer.encode_batch, [prompt])
         token_ids: list[int] = encodings[0].ids
-        _check_length(len(token_ids), max_tokens, loaded.max_model_len, field)
+        check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
 
     async def stream(
@@ -175,49 +198,54 @@ class InferenceEngine:
         Raises:
             EngineNotReadyError: the model is still loading.
             EngineDeadError: the engine has ended.
+            InvalidRequestError: n is more than the server ever holds.
+            OverloadedError: the queue is full, or the request waited too long in it.
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the time is up.
         """
         loaded, engine = self._require_ready()
-        loop = asyncio.get_running_loop()
         deadline = deadline or self._deadline()
-        outputs: asyncio.Queue[RequestOutput] = asyncio.Queue()
-
-        def deliver(output: RequestOutput) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and all who would read with it
-                loop.call_soon_threadsafe(outputs.put_nowait, output)
-
-        live: dict[str, TextStream] = {}
+        streams = [TextStream(index, loaded, prompt_token_ids, params) for index in range(n)]
+        self._check_num_sequences(engine, n)
+        outputs = self._delivery.submit(engine, [stream.request for stream in streams])
+        live = {stream.request.request_id: stream for stream in streams}
+        outcome = Outcome.CANCELLED
         try:
-            for index in range(n):
-                sequence = TextStream(index, loaded, prompt_token_ids, params)
-                live[sequence.request.request_id] = sequence
-                engine.add_request(sequence.request, deliver)
             while live:
                 async with _until(deadline):
                     output = await outputs.get()
-                self._on_tokens(len(output.new_token_ids))
                 if output.request_id not in live:
                     continue  # what was under way when a stop string ended it
                 delta = live[output.request_id].advance(output)
-                if delta.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
-                    raise self._failure()
+                if delta.finish_reason not in (None, FinishReason.STOP, FinishReason.LENGTH):
+                    raise self._failure(delta.finish_reason, engine)
                 if delta.finish_reason is not None:
                     del live[output.request_id]
-                    engine.abort_request(output.request_id)
+                    self._delivery.end(engine, output.request_id, Outcome.STOP)
                 yield delta
+        except GenerationTimeoutError:
+            outcome = Outcome.TIMEOUT
+            raise
         finally:
             for request_id in live:
-                engine.abort_request(request_id)
+                self._delivery.end(engine, request_id, outcome)
 
     async def _collect(
         self, prompt_token_ids: list[int], params: SamplingParams, n: int, deadline: float
     ) -> Generation:
-        completions = [Completion() for _ in range(n)]
+        generation = Generation(prompt_token_ids, [Completion() for _ in range(n)])
         async with aclosing(self.stream(prompt_token_ids, params, n, deadline)) as deltas:
             async for delta in deltas:
-                completions[delta.index].add(delta)
-        return Generation(len(prompt_token_ids), completions)
+                generation.add(delta)
+        return generation
+
+    def _check_num_sequences(self, engine: "EngineLoop | ReferenceEngine", n: int) -> None:
+        most = engine.intake.max_live
+        if n > most:
+            raise InvalidRequestError(
+                f"{n} sequences are more than this server runs and queues, {most}: ask for fewer.",
+                ("n",),
+            )
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._timeout_seconds
@@ -225,13 +253,20 @@ class InferenceEngine:
     def _require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
         if self._loaded is None or self._engine is None:
             raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
-        if not self._engine.is_alive:
+        if not self._engine.intake.is_open:
             raise EngineDeadError("The engine has ended; this server can generate no more.")
         return self._loaded, self._engine
 
-    def _failure(self) -> ServiceError:
+    def _failure(
+        self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
+    ) -> ServiceError:
         if self.state is EngineState.DEAD:
             return EngineDeadError("The engine has ended; this server can generate no more.")
+        if reason is FinishReason.EXPIRED:
+            return OverloadedError(
+                "The server is busy: the request waited too long for its turn.",
+                engine.intake.seconds_to_drain(),
+            )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
 
 
@@ -245,36 +280,3 @@ async def _until(deadline: float) -> AsyncGenerator[None]:
             "The request took longer than this server allows; ask for fewer tokens, or try again"
             " when it is less busy."
         ) from None
-
-
-def _check_size(prompt: str, loaded: "LoadedModel", field: tuple[str | int, ...]) -> None:
-    """Refuses at once what is too long for any tokenization to fit."""
-    num_bytes = len(prompt.encode("utf-8", "replace"))
-    if loaded.max_prompt_bytes is not None and num_bytes > loaded.max_prompt_bytes:
-        raise InvalidRequestError(
-            f"The prompt has {num_bytes} bytes, and no text of more than {loaded.max_prompt_bytes}"
-            f" bytes fits the model's context of {loaded.max_model_len} tokens: shorten it.",
-            field,
-        )
-
-
-def _check_length(
-    num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: tuple[str | int, ...]
-) -> None:
-    if num_prompt_tokens == 0:
-        raise InvalidRequestError("The prompt is empty; it needs at least one token.", field)
-    if num_prompt_tokens + max_tokens <= max_model_len:
-        return
-    remedies = []
-    if max_tokens >= max_model_len:
-        field = ("max_tokens",)
-    else:
-        remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
-    if num_prompt_tokens < max_model_len:
-        remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
-    raise InvalidRequestError(
-        f"The prompt's {num_prompt_tokens} tokens and {max_tokens} new tokens are more than the"
-        f" model's context of {max_model_len} tokens: "
-        f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
-        field,
-    )

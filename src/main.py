@@ -29,12 +29,16 @@ from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
 from src.ops.logs import configure_logging
-from src.ops.metrics import MULTIPROC_DIR, Metrics
+from src.ops.metrics import MULTIPROC_DIR, EngineMetrics, Metrics
 from src.ops.middleware import RequestMiddleware
 from src.ops.rate_limit import create_limiter, create_rate_limit
 from src.ops.request_body import RequestBodyMiddleware
 
 logger = logging.getLogger(__name__)
+
+ENGINE_FAILURE = 1
+LAST_WORDS_SECONDS = 2
+"""Between the engine's death and the process's: answers leave, and probes see why."""
 
 DESCRIPTION = "Continues texts with a language model."
 # Names of addresses, to print; nothing is bound to them here.
@@ -69,7 +73,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.limiter = limiter
     app.state.engine = InferenceEngine(
-        settings.engine_config(), settings.timeout_seconds, metrics.generated_tokens.inc
+        settings.engine_config(),
+        settings.timeout_seconds,
+        EngineMetrics(metrics.registry, settings.model_name),
     )
     app.state.url = None  # known when we start the server ourselves
     app.state.rate_limit = create_rate_limit(limiter, settings)
@@ -83,9 +89,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    loading = asyncio.create_task(_load_model(app))
+    tasks = [asyncio.create_task(_load_model(app)), asyncio.create_task(_watch_engine(app))]
     yield
-    loading.cancel()
+    for task in tasks:
+        task.cancel()
     await asyncio.to_thread(app.state.engine.shutdown)
 
 
@@ -97,13 +104,21 @@ async def _load_model(app: FastAPI) -> None:
         _check_default_length(app.state.settings, engine)
     except StartupError as error:
         logger.critical("cannot start: %s", error)
-        _end_process()
+        _end_process(STARTUP_FAILURE)
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
-        _end_process()
+        _end_process(STARTUP_FAILURE)
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+async def _watch_engine(app: FastAPI) -> None:
+    """Ends the process when the engine is dead: only a restart helps, and others do that."""
+    await app.state.engine.wait_until_dead(app.state.settings.hang_timeout_seconds)
+    logger.critical("the engine has ended, and so will the process")
+    await asyncio.sleep(LAST_WORDS_SECONDS)
+    _end_process(ENGINE_FAILURE)
 
 
 def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
@@ -115,14 +130,17 @@ def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
         )
 
 
-def _end_process() -> NoReturn:
-    """Ends the process with the status that uvicorn, and its supervisor, take for a failed start.
+def _end_process(status: int) -> NoReturn:
+    """Ends the process at once.
 
     A SystemExit in a task would tear the server down around the others, and their tracebacks would
-    bury the reason. Nothing is lost: no generation has been accepted yet.
+    bury the reason. Nothing is lost: no generation has been accepted yet, or all have been told.
+
+    Args:
+        status: STARTUP_FAILURE is what uvicorn, and its supervisor, take for a failed start.
     """
     logging.shutdown()
-    os._exit(STARTUP_FAILURE)
+    os._exit(status)
 
 
 async def _in_daemon_thread(function: Callable[[], None]) -> None:

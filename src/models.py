@@ -7,6 +7,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
@@ -17,8 +18,10 @@ from pydantic_core import PydanticCustomError
 MAX_PROMPTS = 32
 MAX_SEQUENCES = 16
 MAX_FIELDS = 64
+MAX_LOGPROBS = 20
 
 Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])]
+TokenId = Annotated[int, Field(ge=0)]  # a key of a JSON object is a text
 StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
 StopTexts = Annotated[
     list[StopText],
@@ -85,6 +88,76 @@ class SamplingFields(BaseModel):
         description="A text, or a list of up to 16, that ends the generation and is left out.",
         examples=[["\n\n"]],
     )
+    min_length: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="Fewest new tokens: before so many neither an end token nor `stop` ends it.",
+        examples=[0],
+    )
+    min_p: StrictFloat = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Only tokens at least this share as likely as the most likely one; 0 is all.",
+        examples=[0.05],
+    )
+    repetition_penalty: StrictFloat = Field(
+        default=1,
+        gt=0,
+        le=10,
+        description="Above 1, tokens of the prompt and the text so far become less likely.",
+        examples=[1.0],
+    )
+    presence_penalty: StrictFloat = Field(
+        default=0,
+        ge=-2,
+        le=2,
+        description="Taken from the logit of each token that was generated already.",
+        examples=[0.0],
+    )
+    frequency_penalty: StrictFloat = Field(
+        default=0,
+        ge=-2,
+        le=2,
+        description="The same, as many times as the token was generated.",
+        examples=[0.0],
+    )
+    logit_bias: dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]] = Field(
+        default_factory=dict,
+        max_length=1024,
+        description="Token id to what is added to its logit; -100 bans a token.",
+        examples=[{}],
+    )
+    stop_token_ids: list[Annotated[StrictInt, Field(ge=0)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Tokens that end the generation, as the model's end tokens do.",
+        examples=[[]],
+    )
+    ignore_eos: StrictBool = Field(
+        default=False,
+        description="The model's end tokens do not end the generation.",
+        examples=[False],
+    )
+    logprobs: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="Tell the log-probability of each new token, and of so many most likely ones.",
+        examples=[None],
+    )
+    prompt_logprobs: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="The same of the prompt's tokens, but the first.",
+        examples=[None],
+    )
+    return_full_text: StrictBool = Field(
+        default=True,
+        description="Whether each text begins with the prompt.",
+        examples=[True],
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +172,12 @@ class GenerateRequest(SamplingFields):
     """One prompt to continue."""
 
     prompt: Prompt = Field(description="The text to continue.")
+    stream: StrictBool = Field(
+        default=False,
+        description="Send the text as it is made, as Server-Sent Events: `GenerateDelta`s, then"
+        " `[DONE]`.",
+        examples=[False],
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -134,13 +213,35 @@ class GenerateBatchRequest(SamplingFields):
     )
 
 
+Ending = Literal["stop", "length"]
+
+
+class TokenLogprob(BaseModel):
+    """A token and the natural logarithm of its probability, before sampling changed it."""
+
+    id: int = Field(description="The token's id.")
+    token: str = Field(description="How it is written; a piece of a character is U+FFFD.")
+    logprob: float
+
+
+class PositionLogprobs(TokenLogprob):
+    """The token that stands at one position, and the most likely ones there."""
+
+    top: list[TokenLogprob] = Field(description="Most likely first; may hold the token itself.")
+
+
 class GeneratedText(BaseModel):
     """One continuation."""
 
-    text: str = Field(description="The prompt and what follows it.")
+    text: str = Field(
+        description="The prompt and what follows it; with `return_full_text: false` the latter."
+    )
     tokens: int = Field(description="Number of new tokens, an end token included.")
-    finish_reason: Literal["stop", "length"] = Field(
-        description="`stop`: the model ended the text, or a stop text came. `length`: max_length."
+    finish_reason: Ending = Field(
+        description="`stop`: an end token or a stop text came. `length`: max_length."
+    )
+    logprobs: list[PositionLogprobs] | None = Field(
+        default=None, description="One for each new token, if they were asked for."
     )
 
 
@@ -150,6 +251,9 @@ class GenerateResponse(BaseModel):
     generated: list[GeneratedText]
     model: str = Field(description="The server's MODEL_NAME.")
     prompt_tokens: int = Field(description="Number of tokens in the prompt.")
+    prompt_logprobs: list[PositionLogprobs] | None = Field(
+        default=None, description="For the prompt's tokens but the first, if they were asked for."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -168,6 +272,38 @@ class GenerateResponse(BaseModel):
             ]
         }
     )
+
+
+class GenerateDelta(BaseModel):
+    """What is new in one sequence of a stream; all texts of an index make up its whole text.
+
+    The last one of each sequence has a finish reason and the counts.
+    """
+
+    index: int = Field(description="Which of the sequences, from 0.")
+    text: str
+    finish_reason: Ending | None = Field(description="null before the last delta.")
+    tokens: int | None = Field(default=None, description="Number of new tokens in all.")
+    prompt_tokens: int | None = Field(default=None, description="As without a stream.")
+    logprobs: list[PositionLogprobs] | None = Field(
+        default=None, description="For the tokens that came since the last delta."
+    )
+    prompt_logprobs: list[PositionLogprobs] | None = Field(
+        default=None, description="In the first delta, if they were asked for."
+    )
+
+
+class StreamError(BaseModel):
+    """Why a stream ends before its time."""
+
+    message: str
+    code: int = Field(description="The status that the answer would have had.")
+
+
+class StreamErrorEvent(BaseModel):
+    """The data of the event `error`, the last of a stream that failed."""
+
+    error: StreamError
 
 
 class HealthResponse(BaseModel):
@@ -210,6 +346,10 @@ ERRORS: dict[int, dict[str, Any]] = {
     422: {"model": ValidationErrorResponse, "description": "The request cannot be used as it is."},
     429: {"model": ErrorResponse, "description": "Too many requests; see Retry-After."},
     500: {"model": ErrorResponse, "description": "The model failed on this request."},
-    503: {"model": ErrorResponse, "description": "The model is loading, or the engine has ended."},
+    503: {
+        "model": ErrorResponse,
+        "description": "The model is loading, too many requests wait (see Retry-After), or the"
+        " engine has ended.",
+    },
     504: {"model": ErrorResponse, "description": "The request took longer than TIMEOUT_SECONDS."},
 }

@@ -1,24 +1,55 @@
-"""Starts the service as a user would, in a process of its own, on a free port of the loopback."""
+"""Servers to ask: the service as a user would start it, and an app on a socket of this process."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from src.inference import InferenceEngine
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 120  # seconds; a test that needs more has failed
 
 
+class Asked:
+    """What can be asked of a server by its address."""
+
+    url: str
+
+    def post(self, body: dict[str, object], timeout: float = 60, **options) -> httpx2.Response:
+        return httpx2.post(self.url + "/generate", json=body, timeout=timeout, **options)
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """All samples of /metrics: (name, label values…) to value."""
+        return parse_samples(httpx2.get(self.url + "/metrics", timeout=60).text)
+
+    def sample(self, *key: str) -> float:
+        """One sample; 0 if there is none yet."""
+        return self.samples().get(key, 0.0)
+
+
+def parse_samples(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
 @dataclass
-class Server:
+class Server(Asked):
     """A running service."""
 
     process: subprocess.Popen[bytes]
@@ -95,3 +126,109 @@ def serve(
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+class Gate:
+    """Holds a model's steps back."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._permits = 0
+        self._is_open = False
+        self._is_held = False
+
+    def forward(self, real: Callable[..., object], *args: object, **kwargs: object) -> object:
+        with self._changed:
+            self._is_held = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_open or self._permits > 0)
+            self._permits -= 1
+            self._is_held = False
+        return real(*args, **kwargs)
+
+    def wait(self) -> None:
+        """Returns when a step is held back."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._is_held and self._permits == 0, 60)
+
+    def let(self, num_steps: int) -> None:
+        """Lets so many steps pass, and returns when one more is held back."""
+        with self._changed:
+            self._permits += num_steps
+            self._changed.notify_all()
+        self.wait()
+
+    def open(self) -> None:
+        """Lets all steps pass from now on."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+
+@dataclass
+class LocalServer(Asked):
+    """An app on a socket of this process, so that a test can reach into its model."""
+
+    app: FastAPI
+    url: str
+    gates: list[Gate] = field(default_factory=list)
+
+    @property
+    def engine(self) -> InferenceEngine:
+        return self.app.state.engine
+
+    def break_model(self, forward: Callable[..., object]) -> None:
+        """Puts `forward(real, *args, **kwargs)` in the place of the model's own."""
+        model = self.engine._loaded.model
+        real = model.forward
+        model.forward = lambda *args, **kwargs: forward(real, *args, **kwargs)
+
+    def slow_down(self, seconds: float) -> None:
+        """Makes each step of the model take longer."""
+
+        def forward(real: Callable[..., object], *args: object, **kwargs: object) -> object:
+            time.sleep(seconds)
+            return real(*args, **kwargs)
+
+        self.break_model(forward)
+
+    def hold(self) -> Gate:
+        """From now on the model makes the steps that it is let make, and no more."""
+        gate = Gate()
+        self.gates.append(gate)
+        self.break_model(gate.forward)
+        return gate
+
+
+@contextmanager
+def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalServer]:
+    """Serves an app with uvicorn in a thread, and returns when it is ready.
+
+    Args:
+        app: as `create_app` makes it.
+        send_buffer: bytes that the operating system holds for a client; None is its own choice.
+    """
+    with socket.socket() as listener:
+        if send_buffer is not None:  # connections take it over
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        listener.bind(("127.0.0.1", 0))
+        server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=10
+        )
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            deadline = time.monotonic() + START_TIMEOUT
+            while not running.started or server.engine._engine is None:
+                assert thread.is_alive()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield server
+        finally:
+            for gate in server.gates:
+                gate.open()
+            running.should_exit = True
+            thread.join(START_TIMEOUT)
+            assert not thread.is_alive()

@@ -36,7 +36,7 @@ def run(core: EngineCore, requests: list[Request]) -> dict[str, list[int]]:
     for request in requests:
         core.add(request)
     while core.has_work:
-        for output in core.step():
+        for output in core.step().outputs:
             tokens[output.request_id] += output.new_token_ids
             assert output.finish_reason in (None, FinishReason.STOP, FinishReason.LENGTH)
     return tokens
@@ -108,7 +108,7 @@ def test_any_order_of_adds_steps_and_aborts_leaves_each_request_its_own_tokens(t
     ended: set[str] = set()
 
     def step() -> None:
-        for output in core.step():
+        for output in core.step().outputs:
             tokens[output.request_id] += output.new_token_ids
             if output.finish_reason:
                 ended.add(output.request_id)
@@ -121,7 +121,7 @@ def test_any_order_of_adds_steps_and_aborts_leaves_each_request_its_own_tokens(t
                 step()
         victim = str(data.draw(st.integers(0, 2 * index + 1)))  # half of them are nobody
         if victim in tokens and victim not in ended:
-            assert core.abort(victim) is not None
+            assert core.abort(victim).outputs
             del tokens[victim]
     while core.has_work:
         step()
@@ -148,7 +148,7 @@ def test_a_slot_that_held_what_is_no_number_harms_no_one(tiny_model):
     core.add(Request("bad", [7] * 20, SamplingParams()))
     reasons = []
     while core.has_work:
-        reasons += [output.finish_reason for output in core.step()]
+        reasons += [output.finish_reason for output in core.step().outputs]
     assert reasons == [FinishReason.ERROR]
     with torch.no_grad():
         weight.copy_(whole)
@@ -161,7 +161,7 @@ def test_a_model_whose_attention_cannot_be_replaced_runs_on_the_reference_engine
     loaded = load_model(EngineConfig(str(tiny_model("gpt_neo"))))
     with pytest.raises(IncompatibleModelError, match="interface"):
         find_layers(loaded)
-    engine = create_engine(loaded, EngineConfig("unused"))
+    engine = create_engine(loaded, EngineConfig("unused"), lambda _: None)
     assert isinstance(engine, ReferenceEngine)
     engine.shutdown()
     assert "one request at a time" in caplog.text

@@ -1,14 +1,15 @@
 """ReferenceEngine gives HuggingFace's own tokens, sampled ones too, one request after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from src.engine.config import EngineConfig
+from src.engine.intake import Intake
 from src.engine.model_loader import LoadedModel, load_model
 from src.engine.reference import ReferenceEngine
-from tests.engines import Outputs, create_request, oracle, run
+from tests.engines import Harness, create_request, oracle
 
 
 @pytest.fixture
@@ -17,18 +18,19 @@ def gpt2(tiny_model) -> LoadedModel:
 
 
 @pytest.fixture
-def start_engine() -> Iterator[object]:
+def start_engine() -> Iterator[Callable[..., Harness]]:
     """Starts engines, and after the test finds no request left over in any."""
-    engines: list[ReferenceEngine] = []
+    engines: list[Harness] = []
 
-    def start(loaded: LoadedModel) -> ReferenceEngine:
-        engines.append(ReferenceEngine(loaded))
+    def start(loaded: LoadedModel) -> Harness:
+        engines.append(
+            Harness(lambda receive: ReferenceEngine(loaded, Intake(max_live=8, on_update=receive)))
+        )
         return engines[-1]
 
     yield start
     for engine in engines:
-        engine.shutdown()
-        assert engine.num_live == 0
+        engine.close()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def start_engine() -> Iterator[object]:
     ],
 )
 def test_seeded_tokens_are_those_of_a_seeded_generate(gpt2, start_engine, params):
-    token_ids, _ = run(start_engine(gpt2), create_request(seed=7, **params))
+    token_ids, _ = start_engine(gpt2).run(create_request(seed=7, **params))
     torch.manual_seed(7)
     assert token_ids == oracle(gpt2, do_sample=True, **({"top_k": 0} | params))
 
@@ -51,7 +53,7 @@ def test_a_seed_decides_its_own_request_alone(gpt2, start_engine):
     texts = []
     for number, seed in enumerate([7, None, 7, None]):
         request = create_request(str(number), seed=seed, temperature=2.0, top_p=1.0)
-        texts.append(run(engine, request)[0])
+        texts.append(engine.run(request)[0])
     assert texts[0] == texts[2]
     assert texts[1] != texts[3]
 
@@ -59,10 +61,8 @@ def test_a_seed_decides_its_own_request_alone(gpt2, start_engine):
 def test_requests_run_in_the_order_they_came(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine, seen = start_engine(gpt2), []
-    done = Outputs()
-    for name in "abc":
-        engine.add_request(create_request(name), lambda output: seen.append(output.request_id))
-    engine.add_request(create_request("d"), done)
-    done.all()
+    engine.on_output = lambda output: seen.append(output.request_id)
+    for outputs in [engine.add(create_request(name)) for name in "abcd"]:
+        outputs.all()
     assert seen == sorted(seen)
-    assert set(seen) == set("abc")
+    assert set(seen) == set("abcd")

@@ -5,15 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.engine.request import FinishReason, Request
+from src.engine.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduler import Scheduler
+from src.engine.sequence import ScheduledSequence, SequenceResult
 from src.engine.slots import SlotPool
 
 EOS = 0
+CAPACITY = 128
 
 
 def create_scheduler(num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4) -> Scheduler:
-    return Scheduler(SlotPool(num_slots), max_num_seqs, budget, [EOS])
+    return Scheduler(SlotPool(num_slots, CAPACITY), max_num_seqs, budget, [EOS])
 
 
 def create_request(request_id: str, num_tokens: int = 3, max_tokens: int = 4) -> Request:
@@ -25,9 +28,12 @@ def step(scheduler: Scheduler, token_id: int = 7) -> dict[str, int]:
     """Runs a step whose samples are all the same; returns each request's number of tokens."""
     output = scheduler.schedule()
     counts = {one.sequence.request.request_id: one.num_tokens for one in output.scheduled}
-    num_samples = sum(one.samples for one in output.scheduled)
-    scheduler.update(output.scheduled, [token_id] * num_samples)
+    scheduler.update(output.scheduled, [result(one, token_id) for one in output.scheduled])
     return counts
+
+
+def result(one: ScheduledSequence, token_id: int) -> SequenceResult:
+    return SequenceResult(SampledToken(token_id, None) if one.samples else None)
 
 
 def test_a_long_prompt_is_computed_in_chunks_within_the_budget():
@@ -57,7 +63,7 @@ def test_requests_are_admitted_in_the_order_they_came():
 
 
 def test_an_end_token_ends_a_sequence_and_frees_its_slot():
-    pool = SlotPool(1)
+    pool = SlotPool(1, CAPACITY)
     scheduler = Scheduler(pool, 1, 8, [EOS])
     scheduler.add(create_request("a"))
     step(scheduler, token_id=EOS)
@@ -66,7 +72,7 @@ def test_an_end_token_ends_a_sequence_and_frees_its_slot():
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
 def test_an_abort_frees_whatever_the_request_has(num_steps):
-    pool = SlotPool(1)
+    pool = SlotPool(1, CAPACITY)
     scheduler = Scheduler(pool, 1, 8, [EOS])
     scheduler.add(create_request("a", num_tokens=10))
     for _ in range(num_steps):
@@ -96,7 +102,7 @@ def test_the_same_prompt_again_computes_its_last_token_only():
 
 
 def test_a_shared_beginning_is_copied_and_leaves_the_other_conversation_whole():
-    pool = SlotPool(2)
+    pool = SlotPool(2, CAPACITY)
     long = pool.acquire(list(range(40)))
     long.slot.num_valid = 40
     pool.release(long.slot)
@@ -108,7 +114,7 @@ def test_a_shared_beginning_is_copied_and_leaves_the_other_conversation_whole():
 
 
 def test_no_prefix_is_shared_between_salts():
-    pool = SlotPool(2)
+    pool = SlotPool(2, CAPACITY)
     lease = pool.acquire(list(range(40)), salt="one")
     lease.slot.num_valid = 40
     pool.release(lease.slot)
@@ -120,7 +126,7 @@ def test_no_prefix_is_shared_between_salts():
 def test_any_schedule_keeps_its_promises(data):
     num_slots = data.draw(st.integers(1, 4))
     budget = data.draw(st.integers(num_slots, 12))
-    pool = SlotPool(num_slots)
+    pool = SlotPool(num_slots, CAPACITY)
     scheduler = Scheduler(pool, num_slots, budget, [EOS])
     live: set[str] = set()
     for number in range(data.draw(st.integers(1, 40))):
@@ -141,11 +147,8 @@ def test_any_schedule_keeps_its_promises(data):
             assert all(one.num_tokens > 0 for one in output.scheduled)
             slots = [one.sequence.slot.index for one in output.scheduled]
             assert len(slots) == len(set(slots))
-            num_samples = sum(one.samples for one in output.scheduled)
-            tokens = data.draw(
-                st.lists(st.integers(0, 9), min_size=num_samples, max_size=num_samples)
-            )
-            for one in scheduler.update(output.scheduled, tokens):
+            results = [result(one, data.draw(st.integers(0, 9))) for one in output.scheduled]
+            for one in scheduler.update(output.scheduled, results):
                 if one.finish_reason:
                     live.remove(one.request_id)
         assert scheduler.num_running + scheduler.num_waiting == len(live)

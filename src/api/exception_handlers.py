@@ -18,22 +18,25 @@ from src.errors import (
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidRequestError,
+    OverloadedError,
     ServiceError,
 )
+from src.ops.middleware import CLIENT_CLOSED_REQUEST
 from src.ops.rate_limit import seconds_until_allowed
 
 STATUS: dict[type[Exception], int] = {
     EngineNotReadyError: 503,
     EngineDeadError: 503,
+    OverloadedError: 503,
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
 }
-FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length"}  # the engine's name to ours
+# The engine's names to ours.
+FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length", "n": "num_return_sequences"}
 MAX_PROBLEMS = 20
 UNPARSABLE = (
     "The body cannot be parsed: it must be JSON in UTF-8, without thousands of levels or digits."
 )
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
 RETRY_AFTER_LOADING = 5  # seconds
 
 
@@ -109,6 +112,11 @@ async def _service_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, EngineNotReadyError):
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
-    return JSONResponse(
-        {"detail": str(error)}, status_code=STATUS.get(type(error), 500), headers=headers
-    )
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = str(error.retry_after)
+    return JSONResponse({"detail": str(error)}, status_code=status_of(error), headers=headers)
+
+
+def status_of(error: Exception) -> int:
+    """The status of the answer to a request that ended with this error."""
+    return STATUS.get(type(error), 500)

@@ -1,15 +1,18 @@
 """The native generation routes."""
 
-from fastapi import APIRouter, Request
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.render import Renderer
+from src.api.sse import EventStream, stream_events
 from src.config import Settings
-from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
-from src.generation import Completion, Generation
+from src.errors import InvalidRequestError
+from src.inference import InferenceEngine
 from src.models import (
     GenerateBatchRequest,
-    GeneratedText,
     GenerateRequest,
     GenerateResponse,
     SamplingFields,
@@ -22,21 +25,45 @@ router = APIRouter(
     route_class=RateLimitedRoute,
     responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504),
 )
+STREAMED: dict[str, Any] = {
+    "description": "The answer; with `stream` a `GenerateDelta` in the data of each event.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
-@router.post("/generate")
+@router.post(
+    "/generate",
+    response_model=GenerateResponse,
+    response_model_exclude_none=True,
+    responses={200: STREAMED},
+)
 async def generate(
     request: Request, body: GenerateRequest, engine: EngineDep, settings: SettingsDep
-) -> GenerateResponse:
-    """Continue one prompt."""
+) -> GenerateResponse | Response:
+    """Continue one prompt, and answer when all is done or as it is made."""
+    params = _sampling_params(body, settings)
+    if body.stream:
+        return await _stream(request, body, params, engine, settings)
     generation = await while_connected(
-        request,
-        engine.generate(body.prompt, _sampling_params(body, settings), body.num_return_sequences),
+        request, engine.generate(body.prompt, params, body.num_return_sequences)
     )
-    return _response(body.prompt, generation, engine.model_name)
+    return _renderer(body, body.prompt, engine).response(generation)
 
 
-@router.post("/generate/batch")
+async def _stream(
+    request: Request,
+    body: GenerateRequest,
+    params: SamplingParams,
+    engine: InferenceEngine,
+    settings: Settings,
+) -> EventStream:
+    token_ids = await while_connected(request, engine.tokenize(body.prompt, params))
+    renderer = _renderer(body, body.prompt, engine, len(token_ids))
+    deltas = engine.stream(token_ids, params, body.num_return_sequences)
+    return await stream_events(request, deltas, renderer.delta, settings.send_timeout_seconds)
+
+
+@router.post("/generate/batch", response_model_exclude_none=True)
 async def generate_batch(
     request: Request, body: GenerateBatchRequest, engine: EngineDep, settings: SettingsDep
 ) -> list[GenerateResponse]:
@@ -48,34 +75,41 @@ async def generate_batch(
         ),
     )
     return [
-        _response(prompt, generation, engine.model_name)
+        _renderer(body, prompt, engine).response(generation)
         for prompt, generation in zip(body.prompts, generations, strict=True)
     ]
 
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
     """What the request says, and the server's settings for what it leaves out."""
+    max_tokens = settings.max_length if body.max_length is None else body.max_length
+    if body.min_length > max_tokens:
+        raise InvalidRequestError(
+            f"At least {body.min_length} new tokens are asked for, and max_length allows"
+            f" {max_tokens}: lower min_length, or raise max_length.",
+            ("min_length",),
+        )
     return SamplingParams(
-        max_tokens=settings.max_length if body.max_length is None else body.max_length,
+        max_tokens=max_tokens,
+        min_tokens=body.min_length,
         temperature=settings.temperature if body.temperature is None else body.temperature,
         top_p=settings.top_p if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=body.logit_bias,
         seed=body.seed,
         stop=tuple(body.stop or ()),
+        stop_token_ids=tuple(body.stop_token_ids),
+        ignore_eos=body.ignore_eos,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.prompt_logprobs,
     )
 
 
-def _response(prompt: str, generation: Generation, model_name: str) -> GenerateResponse:
-    return GenerateResponse(
-        generated=[_generated_text(prompt, completion) for completion in generation.completions],
-        model=model_name,
-        prompt_tokens=generation.num_prompt_tokens,
-    )
-
-
-def _generated_text(prompt: str, completion: Completion) -> GeneratedText:
-    return GeneratedText(
-        text=prompt + completion.text,
-        tokens=completion.num_tokens,
-        finish_reason="stop" if completion.finish_reason is FinishReason.STOP else "length",
-    )
+def _renderer(
+    body: SamplingFields, prompt: str, engine: InferenceEngine, num_prompt_tokens: int = 0
+) -> Renderer:
+    return Renderer(engine, prompt if body.return_full_text else "", num_prompt_tokens)

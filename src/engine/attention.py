@@ -12,6 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from src.engine.kv_cache import KVCache
 
+PADDING = 64
+"""A sequence's keys may be padded to twice its length and so many tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -26,23 +29,60 @@ class Segment:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Sequences that decode in slots side by side: one attention over a view of the cache.
+
+    Args:
+        rows: of the pack.
+        slots: of the cache.
+        ends: each sequence's number of tokens.
+    """
+
+    rows: slice
+    slots: slice
+    ends: list[int]
+
+
 @dataclass(slots=True)
 class Step:
     """What the pack of one forward is made of.
 
     Args:
-        decodes: segments of one token; they come first in the pack.
-        prefills: all others.
+        decodes: sequences of one token each; they come first in the pack.
+        prefills: all others, in the pack's order.
         slots: (num_tokens,) the slot of each packed token.
         positions: (num_tokens,) its position in its sequence.
         masks: made once a step for all layers, by what they depend on.
     """
 
-    decodes: list[Segment]
+    decodes: list[Run]
     prefills: list[Segment]
     slots: torch.Tensor
     positions: torch.Tensor
-    masks: dict[tuple[int | str, int | None], torch.Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int, int | None], torch.Tensor | None] = field(default_factory=dict)
+
+
+def find_runs(decodes: list[Segment]) -> list[Run]:
+    """Groups sequences, in the order of their slots, into runs.
+
+    A copy of the keys would cost more than the attention itself, and so would rows padded to many
+    times their length; so a run ends where a slot is missing or the lengths differ too much.
+    """
+    runs: list[Run] = []
+    first = 0
+    for index in range(1, len(decodes) + 1):
+        if index == len(decodes) or not _continues(decodes[first:index], decodes[index]):
+            run = decodes[first:index]
+            slots = slice(run[0].slot, run[-1].slot + 1)
+            runs.append(Run(slice(first, index), slots, [one.end for one in run]))
+            first = index
+    return runs
+
+
+def _continues(run: list[Segment], following: Segment) -> bool:
+    ends = [following.end, *(one.end for one in run)]
+    return following.slot == run[-1].slot + 1 and max(ends) <= 2 * min(ends) + PADDING
 
 
 class PackedAttention:
@@ -91,9 +131,10 @@ class PackedAttention:
         how = _How(scaling, sliding_window, softcap, s_aux)
         query = query[0].transpose(0, 1)  # (num_tokens, num_heads, head_dim)
         output = query.new_empty(*query.shape[:2], value.shape[-1])
-        at = len(step.decodes)
-        if at:
-            output[:at] = _decode(step, query[:at], keys, values, how)
+        at = 0
+        for run in step.decodes:
+            output[run.rows] = _decode(step, run, query[run.rows], keys, values, how)
+            at = run.rows.stop
         for segment in step.prefills:
             rows = slice(at, at + segment.num_tokens)
             output[rows] = _prefill(step, segment, query[rows], keys, values, how)
@@ -112,20 +153,30 @@ class _How:
 
 
 def _decode(
-    step: Step, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: _How
+    step: Step,
+    run: Run,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    how: _How,
 ) -> torch.Tensor:
-    """All sequences that compute one token, as one padded batch: (num_decodes, heads, dim)."""
-    ends = [segment.end for segment in step.decodes]
-    first = 0 if how.window is None else max(0, min(ends) - how.window)
-    span = slice(first, max(ends))
-    mask = step.masks.get(("decode", how.window))
-    if mask is None:
-        position = step.positions[: len(ends), None]
-        mask = _visible(position, span, how.window)[:, None, None]
-        step.masks["decode", how.window] = mask
-    slots = [segment.slot for segment in step.decodes]
-    key, value = _rows(keys, slots)[:, :, span], _rows(values, slots)[:, :, span]
-    return _attend(query[:, :, None], key, value, mask, how)[:, :, 0]
+    """The sequences of a run, as one padded batch: (num_sequences, heads, dim)."""
+    first = 0 if how.window is None else max(0, min(run.ends) - how.window)
+    span = slice(first, max(run.ends))
+    cached = (run.slots.start, how.window)
+    if cached not in step.masks:
+        step.masks[cached] = _decode_mask(step.positions[run.rows], run, span, how.window)
+    key, value = keys[run.slots, :, span], values[run.slots, :, span]
+    return _attend(query[:, :, None], key, value, step.masks[cached], how)[:, :, 0]
+
+
+def _decode_mask(
+    positions: torch.Tensor, run: Run, span: slice, window: int | None
+) -> torch.Tensor | None:
+    """None where all see the whole span."""
+    if len(set(run.ends)) == 1 and (window is None or span.stop - span.start <= window):
+        return None
+    return _visible(positions[:, None], span, window)[:, None, None]
 
 
 def _prefill(
@@ -139,12 +190,12 @@ def _prefill(
     """Several tokens of one sequence: (num_tokens, heads, dim)."""
     first = 0 if how.window is None else max(0, segment.start - how.window + 1)
     span = slice(first, segment.end)
-    mask = step.masks.get((segment.slot, how.window))
-    if mask is None:
+    cached = (segment.slot, how.window)
+    if cached not in step.masks:
         position = torch.arange(segment.start, segment.end, device=query.device)[:, None]
-        mask = _visible(position, span, how.window)[None, None]
-        step.masks[segment.slot, how.window] = mask
+        step.masks[cached] = _visible(position, span, how.window)[None, None]
     key, value = keys[segment.slot, None, :, span], values[segment.slot, None, :, span]
+    mask = step.masks[cached]
     return _attend(query.transpose(0, 1)[None], key, value, mask, how)[0].transpose(0, 1)
 
 
@@ -157,28 +208,29 @@ def _visible(position: torch.Tensor, span: slice, window: int | None) -> torch.T
     return visible
 
 
-def _rows(tensor: torch.Tensor, slots: list[int]) -> torch.Tensor:
-    """The slots' rows: a view where they lie side by side, else a copy."""
-    first = slots[0]
-    if slots == list(range(first, first + len(slots))):
-        return tensor[first : first + len(slots)]
-    return tensor[slots]
-
-
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, how: _How
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    how: _How,
 ) -> torch.Tensor:
     """Attention of (batch, heads, tokens, dim) over keys and values of as many heads or fewer."""
     num_groups = query.shape[1] // key.shape[1]
     if how.softcap is None and how.sinks is None:
+        if query.shape[2] == 1:  # the heads of a group are as well the queries of one head
+            grouped = query.reshape(len(query), key.shape[1], num_groups, -1)
+            output = scaled_dot_product_attention(grouped, key, value, mask, scale=how.scaling)
+            return output.reshape(*query.shape[:3], -1)
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=how.scaling, enable_gqa=num_groups > 1
+            query, key, value, mask, scale=how.scaling, enable_gqa=num_groups > 1
         )
     key, value = key.repeat_interleave(num_groups, 1), value.repeat_interleave(num_groups, 1)
     scores = query @ key.mT * (how.scaling or query.shape[-1] ** -0.5)
     if how.softcap is not None:
         scores = how.softcap * torch.tanh(scores / how.softcap)
-    scores = scores.masked_fill(~mask, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     if how.sinks is not None:
         sink = how.sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
         scores = torch.cat([scores, sink.to(scores.dtype)], dim=-1)

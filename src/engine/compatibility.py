@@ -13,7 +13,7 @@ from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduler import ScheduledSequence, Sequence
+from src.engine.sequence import ScheduledSequence, Sequence
 from src.engine.slots import Slot
 
 KNOWN_OPTIONS = frozenset(
@@ -92,10 +92,11 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
     """
     token_ids = probe_token_ids(loaded)[0].tolist()
     slot = Slot(0)
-    sequence = Sequence(Request("probe", token_ids, SamplingParams()), token_ids, slot=slot)
+    request = Request("probe", token_ids, SamplingParams())
+    sequence = Sequence(request, token_ids=token_ids, slot=slot)
     for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
         piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
-        logits = runner.forward([piece])
+        logits = runner.forward([piece], [piece.num_tokens - 1])
         sequence.num_computed_tokens += piece.num_tokens
     difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()
     runner.clear(slot)

@@ -25,6 +25,8 @@ class EngineConfig:
         max_num_seqs: sequences that run together at most.
         max_num_batched_tokens: tokens that one step computes at most; None fits the device.
         kv_cache_gb: GiB for keys and values; None is a share of what is free.
+        max_queue_size: sequences that wait at most.
+        max_queue_seconds: how long each waits at most.
     """
 
     model_name: str
@@ -37,3 +39,5 @@ class EngineConfig:
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None
     kv_cache_gb: float | None = None
+    max_queue_size: int = 512
+    max_queue_seconds: float = 30

@@ -1,10 +1,18 @@
 """The engine's heart: requests in, step after step, tokens out. It runs in its caller's thread."""
 
 import logging
+import time
 
 from src.engine.model_runner import ModelRunner
-from src.engine.request import FinishReason, Request, RequestOutput
-from src.engine.scheduler import ScheduledSequence, Scheduler
+from src.engine.request import (
+    EngineUpdate,
+    FinishReason,
+    Request,
+    RequestOutput,
+    StepStats,
+)
+from src.engine.scheduler import Scheduler
+from src.engine.sequence import ScheduledSequence
 
 logger = logging.getLogger(__name__)
 
@@ -25,26 +33,36 @@ class EngineCore:
     def has_work(self) -> bool:
         return bool(self._scheduler.num_running or self._scheduler.num_waiting)
 
+    @property
+    def max_num_seqs(self) -> int:
+        return self._scheduler.max_num_seqs
+
     def add(self, request: Request) -> None:
         """Queues a request."""
         self._scheduler.add(request)
 
-    def abort(self, request_id: str) -> RequestOutput | None:
-        """Drops a request; returns its last output, or None if it is not here any more."""
-        return self._scheduler.abort(request_id)
+    def abort(self, request_id: str) -> EngineUpdate:
+        """Drops a request; without an output if it is not here any more."""
+        output = self._scheduler.abort(request_id)
+        return EngineUpdate([output] if output else [], self._scheduler.stats)
 
-    def step(self) -> list[RequestOutput]:
+    def step(self) -> EngineUpdate:
         """Computes one step and returns what is new."""
-        output = self._scheduler.schedule()
-        self._runner.copy_prefixes(output.copies)
-        return self._execute(output.scheduled)
+        started = time.perf_counter()
+        outputs = self._scheduler.expire()
+        work = self._scheduler.schedule()
+        self._runner.copy_prefixes(work.copies)
+        outputs += self._execute(work.scheduled)
+        seconds = time.perf_counter() - started
+        step = StepStats(len(work.scheduled), work.num_tokens, seconds)
+        return EngineUpdate(outputs, self._scheduler.stats, step)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
         try:
-            token_ids = self._runner.execute(scheduled)
+            results = self._runner.execute(scheduled)
         except Exception:  # noqa: BLE001 - logged when it is known whose it is
             return self._find_culprits(scheduled)
-        return self._scheduler.update(scheduled, token_ids)
+        return self._scheduler.update(scheduled, results)
 
     def _find_culprits(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
         """A step raised: its halves run alone, down to those that raise by themselves.

@@ -36,10 +36,11 @@ class IncrementalDetokenizer:
         self._held_back = ""
         self.stopped = False
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: int, *, may_stop: bool = True) -> str:
         """Takes the next token and returns the text that is now certain.
 
-        After a stop string was found, `stopped` is set and no more text comes.
+        After a stop string was found, `stopped` is set and no more text comes. A token that may not
+        stop gives out its text as it is, and no stop string begins in it.
         """
         if self.stopped:
             return ""
@@ -49,7 +50,7 @@ class IncrementalDetokenizer:
             return ""
         self._context = (self._context + self._pending)[-NUM_CONTEXT_TOKENS:]
         self._pending = []
-        return self._release(text)
+        return self._release(text) if may_stop else text
 
     def finish(self) -> str:
         """Returns what was held back; a character that never became whole is left out."""

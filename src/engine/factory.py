@@ -9,11 +9,13 @@ import torch
 from src.engine.compatibility import IncompatibleModelError, check_logits, find_layers, probe_logits
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
+from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
 from src.engine.loop import EngineLoop
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
 from src.engine.reference import ReferenceEngine
+from src.engine.request import UpdateCallback
 from src.engine.scheduler import Scheduler
 from src.engine.slots import SlotPool
 from src.errors import ModelLoadError
@@ -27,7 +29,9 @@ TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
 """A step of so many keeps streams flowing while a long prompt is computed."""
 
 
-def create_engine(loaded: LoadedModel, config: EngineConfig) -> EngineLoop | ReferenceEngine:
+def create_engine(
+    loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback
+) -> EngineLoop | ReferenceEngine:
     """Starts an engine for a model.
 
     A model that cannot run on our attention gets `ReferenceEngine`, and the log says so and why.
@@ -35,13 +39,17 @@ def create_engine(loaded: LoadedModel, config: EngineConfig) -> EngineLoop | Ref
     Raises:
         ModelLoadError: the memory is too small for a single sequence.
     """
-    if config.engine == "reference":
-        return ReferenceEngine(loaded)
-    try:
-        return EngineLoop(create_core(loaded, config))
-    except IncompatibleModelError as error:
-        logger.warning("the model runs one request at a time, on the reference engine: %s", error)
-        return ReferenceEngine(loaded)
+    if config.engine == "continuous":
+        try:
+            core = create_core(loaded, config)
+        except IncompatibleModelError as error:
+            logger.warning(
+                "the model runs one request at a time, on the reference engine: %s", error
+            )
+        else:
+            return EngineLoop(core, Intake(core.max_num_seqs + config.max_queue_size, on_update))
+    intake = Intake(1 + config.max_queue_size, on_update)
+    return ReferenceEngine(loaded, intake, config.max_queue_seconds)
 
 
 def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
@@ -59,7 +67,11 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     runner = ModelRunner(loaded, layers, num_slots)
     check_logits(loaded, runner, expected)
     scheduler = Scheduler(
-        SlotPool(num_slots), max_num_seqs, max(tokens_per_step, max_num_seqs), loaded.eos_token_ids
+        SlotPool(num_slots, loaded.max_model_len),
+        max_num_seqs,
+        max(tokens_per_step, max_num_seqs),
+        loaded.eos_token_ids,
+        config.max_queue_seconds,
     )
     return EngineCore(runner, scheduler)
 

@@ -7,18 +7,22 @@ between two steps, and never sleeps or polls.
 import logging
 import queue
 import threading
+import time
 from dataclasses import dataclass
 
 from src.engine.core import EngineCore
-from src.engine.request import FinishReason, OutputCallback, Request, RequestOutput
-from src.errors import EngineDeadError
+from src.engine.intake import Intake
+from src.engine.request import FinishReason, Request
 
 logger = logging.getLogger(__name__)
+
+JOIN_SECONDS = 10
+"""A step that takes longer hangs; the end of the process does not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Add:
-    request: Request
+    requests: list[Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +40,32 @@ class EngineLoop:
 
     Args:
         core: touched by no other thread from now on.
+        intake: the engine's door.
     """
 
-    def __init__(self, core: EngineCore) -> None:
+    def __init__(self, core: EngineCore, intake: Intake) -> None:
+        self.intake = intake
         self._core = core
         self._inbox: queue.SimpleQueue[_Add | _Abort | _Stop] = queue.SimpleQueue()
-        self._callbacks: dict[str, OutputCallback] = {}  # of live requests
-        self._lock = threading.Lock()  # guards the one above and the one below
-        self._is_open = True
+        self._step_started: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @property
-    def is_alive(self) -> bool:
-        """False once the thread has ended or was told to."""
-        return self._is_open
+    def seconds_in_step(self) -> float:
+        """The heartbeat: how long the current step has been taking; 0 between steps."""
+        started = self._step_started
+        return 0.0 if started is None else time.monotonic() - started
 
-    @property
-    def num_live(self) -> int:
-        """Requests that wait or run."""
-        return len(self._callbacks)
-
-    def add_request(self, request: Request, on_output: OutputCallback) -> None:
-        """Queues a request. Its last output carries a finish reason, whatever happens.
+    def add_requests(self, requests: list[Request]) -> None:
+        """Queues requests, all or none. The last output of each carries a finish reason.
 
         Raises:
             EngineDeadError: the engine takes no requests any more.
+            OverloadedError: too many wait already.
         """
-        with self._lock:
-            if not self._is_open:
-                raise EngineDeadError("The engine has ended and takes no requests.")
-            assert request.request_id not in self._callbacks
-            self._callbacks[request.request_id] = on_output
-        self._inbox.put(_Add(request))
+        self.intake.admit(requests)
+        self._inbox.put(_Add(requests))
 
     def abort_request(self, request_id: str) -> None:
         """Ends a request before the next step; one that is not there is none of our business."""
@@ -76,48 +73,38 @@ class EngineLoop:
 
     def shutdown(self) -> None:
         """Aborts all requests and waits for the thread to end. May be called twice."""
-        with self._lock:
-            self._is_open = False
+        self.intake.close()
         self._inbox.put(_Stop())
-        self._thread.join()
+        self._thread.join(JOIN_SECONDS)
+        if self._thread.is_alive():
+            logger.error("the engine's thread does not end: a step hangs")
 
     def _run(self) -> None:
         reason = FinishReason.ERROR
         try:
             while self._read_inbox():
-                for output in self._core.step():
-                    self._deliver(output)
+                self._step()
             reason = FinishReason.ABORT
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
         finally:
-            self._end_all(reason)
+            self.intake.end_all(reason)
+
+    def _step(self) -> None:
+        self._step_started = time.monotonic()
+        update = self._core.step()
+        self._step_started = None
+        self.intake.publish(update)
 
     def _read_inbox(self) -> bool:
         """Handles what has come, and waits for work if there is none. False: it is time to stop."""
         while not self._core.has_work or not self._inbox.empty():
-            message = self._inbox.get()
-            match message:
-                case _Add(request):
-                    self._core.add(request)
+            match self._inbox.get():
+                case _Add(requests):
+                    for request in requests:
+                        self._core.add(request)
                 case _Abort(request_id):
-                    if (output := self._core.abort(request_id)) is not None:
-                        self._deliver(output)
+                    self.intake.publish(self._core.abort(request_id))
                 case _Stop():
                     return False
         return True
-
-    def _deliver(self, output: RequestOutput) -> None:
-        callback = self._callbacks[output.request_id]
-        if output.finish_reason is not None:
-            with self._lock:
-                del self._callbacks[output.request_id]
-        callback(output)
-
-    def _end_all(self, reason: FinishReason) -> None:
-        """The thread ends: whoever still waits is told."""
-        with self._lock:
-            self._is_open = False
-            callbacks, self._callbacks = self._callbacks, {}
-        for request_id, callback in callbacks.items():
-            callback(RequestOutput(request_id, [], reason))

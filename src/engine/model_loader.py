@@ -38,6 +38,7 @@ class LoadedModel:
         eos_token_ids: the tokens that end a text.
         max_model_len: prompt and new tokens together at most.
         max_prompt_bytes: no longer text fits the context, whatever it says; None is not known.
+        vocab_size: the model's token ids are below this.
     """
 
     model: PreTrainedModel
@@ -45,6 +46,7 @@ class LoadedModel:
     eos_token_ids: list[int]
     max_model_len: int
     max_prompt_bytes: int | None
+    vocab_size: int
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -77,6 +79,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         eos_token_ids=eos_token_ids,
         max_model_len=max_model_len,
         max_prompt_bytes=_max_prompt_bytes(backend, max_model_len),
+        vocab_size=num_embeddings,
     )
 
 

@@ -5,11 +5,12 @@ import itertools
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.attention import PackedAttention, Segment, Step
+from src.engine.attention import PackedAttention, Segment, Step, find_runs
 from src.engine.kv_cache import KVCache, LayerShape
+from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
-from src.engine.sampler import SamplingRow, sample
-from src.engine.scheduler import ScheduledSequence
+from src.engine.sampler import SampledToken, SamplingRow, sample
+from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, Slot
 
 _numbers = itertools.count()
@@ -45,26 +46,28 @@ class ModelRunner:
         self._cache.clear(slot)
 
     @torch.inference_mode()
-    def execute(self, scheduled: list[ScheduledSequence]) -> list[int]:
-        """Computes what is scheduled; returns the tokens of the sequences that sample, in order.
+    def execute(self, scheduled: list[ScheduledSequence]) -> list[SequenceResult]:
+        """Computes what is scheduled; returns one result for each.
 
         Raises:
             FloatingPointError: the model gave logits that are no numbers.
         """
-        logits = self.forward(scheduled)
-        rows = [_sampling_row(one) for one in scheduled if one.samples]
-        if not rows:
-            return []
+        rows = _keep_rows(scheduled)
+        logits = self.forward(scheduled, [row for kept in rows for row in kept])
         if logits.amax(dim=-1).isnan().any():
             raise FloatingPointError("the model's logits are not numbers")
-        return sample(logits, rows)
+        prompts = _prompt_logprobs(scheduled, rows, logits)
+        tokens = iter(_sample(scheduled, rows, logits))  # uses the logits up
+        return [
+            SequenceResult(next(tokens) if one.samples else None, found)
+            for one, found in zip(scheduled, prompts, strict=True)
+        ]
 
     @torch.inference_mode()
-    def forward(self, scheduled: list[ScheduledSequence]) -> torch.Tensor:
-        """One forward over all tokens; returns the logits of each that samples, in float32."""
+    def forward(self, scheduled: list[ScheduledSequence], rows: list[int]) -> torch.Tensor:
+        """One forward over all tokens; returns the logits of these rows of the pack, in float32."""
         token_ids: list[int] = []
         segments: list[Segment] = []
-        sampled: list[int] = []
         for one in scheduled:
             sequence = one.sequence
             start = sequence.num_computed_tokens
@@ -72,18 +75,16 @@ class ModelRunner:
             token_ids += sequence.token_ids[start:end]
             assert sequence.slot is not None
             segments.append(Segment(sequence.slot.index, start, end))
-            if one.samples:
-                sampled.append(len(token_ids) - 1)
         self._attention.step = step = self._step(segments)
-        # A model without a row to sample still fills the cache; one row of logits costs little.
-        keep = torch.tensor(sampled or [0], device=self._device)
+        # A step without a row to sample still fills the cache; one row of logits costs little.
+        keep = torch.tensor(rows or [0], device=self._device)
         logits: torch.Tensor = self._model(
             input_ids=torch.tensor([token_ids], device=self._device),
             position_ids=step.positions[None],
             use_cache=False,
             logits_to_keep=keep,
         ).logits[0]
-        return logits[: len(sampled)].float()
+        return logits[: len(rows)].float()
 
     def _step(self, segments: list[Segment]) -> Step:
         slots: list[int] = []
@@ -92,13 +93,66 @@ class ModelRunner:
             slots += [segment.slot] * segment.num_tokens
             positions += range(segment.start, segment.end)
         return Step(
-            decodes=[segment for segment in segments if segment.num_tokens == 1],
+            decodes=find_runs([segment for segment in segments if segment.num_tokens == 1]),
             prefills=[segment for segment in segments if segment.num_tokens > 1],
             slots=torch.tensor(slots, device=self._device),
             positions=torch.tensor(positions, device=self._device),
         )
 
 
-def _sampling_row(one: ScheduledSequence) -> SamplingRow:
-    sequence = one.sequence
-    return SamplingRow(sequence.request.sampling_params, sequence.seed, len(sequence.token_ids))
+def _keep_rows(scheduled: list[ScheduledSequence]) -> list[range]:
+    """For each sequence the rows of the pack whose logits are needed."""
+    rows: list[range] = []
+    end = 0
+    for one in scheduled:
+        start, end = end, end + one.num_tokens
+        if one.next_prompt_token_ids:
+            rows.append(range(start, end))
+        else:
+            rows.append(range(end - one.samples, end))
+    return rows
+
+
+def _sample(
+    scheduled: list[ScheduledSequence], rows: list[range], logits: torch.Tensor
+) -> list[SampledToken]:
+    """Samples from the last row of each sequence that has all of its tokens."""
+    last: list[int] = []
+    sampled: list[SamplingRow] = []
+    end = 0
+    for one, kept in zip(scheduled, rows, strict=True):
+        end += len(kept)
+        if one.samples:
+            last.append(end - 1)
+            sampled.append(_sampling_row(one.sequence))
+    if not sampled:
+        return []
+    return sample(logits if len(last) == len(logits) else logits[last], sampled)
+
+
+def _sampling_row(sequence: Sequence) -> SamplingRow:
+    return SamplingRow(
+        sequence.request.sampling_params,
+        sequence.seed,
+        sequence.token_ids,
+        sequence.num_prompt_tokens,
+        sequence.banned_token_ids,
+    )
+
+
+def _prompt_logprobs(
+    scheduled: list[ScheduledSequence], rows: list[range], logits: torch.Tensor
+) -> list[list[PositionLogprobs]]:
+    """What each sequence's kept rows say of the prompt's tokens after them."""
+    found: list[list[PositionLogprobs]] = []
+    start = 0
+    for one, kept in zip(scheduled, rows, strict=True):
+        wanted = one.next_prompt_token_ids
+        num_top = one.sequence.request.sampling_params.prompt_logprobs
+        if wanted and num_top is not None:
+            own = logits[start : start + len(wanted)]
+            found.append(find_logprobs(own, wanted, [num_top] * len(wanted)))
+        else:
+            found.append([])
+        start += len(kept)
+    return found

@@ -1,25 +1,37 @@
 """Lesson one: serve a model with HuggingFace's own `generate`, one request at a time.
 
 It is the simplest engine that is correct, and so the oracle for faster ones. One thread owns the
-model and takes requests from an inbox in order; tokens leave through each request's callback as
-they are made. It is slow under load for one reason: while one request runs, all others wait.
+model and takes requests from an inbox in order; tokens leave as they are made. It is slow under
+load for one reason: while one request runs, all others wait.
 """
 
 import logging
 import queue
 import threading
+import time
 from dataclasses import dataclass, field
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from src.engine.hf_sampling import LogitsRecorder, generation_config, logits_processors
+from src.engine.intake import Intake
+from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
-from src.engine.request import FinishReason, OutputCallback, Request, RequestOutput
-from src.engine.sampling_params import SamplingParams
-from src.errors import EngineDeadError
+from src.engine.request import (
+    Admission,
+    EngineStats,
+    EngineUpdate,
+    FinishReason,
+    Request,
+    RequestOutput,
+)
 
 logger = logging.getLogger(__name__)
+
+JOIN_SECONDS = 10
+"""A token that takes longer hangs; the end of the process does not wait for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +39,6 @@ class _Job:
     """A request on its way through the engine."""
 
     request: Request
-    on_output: OutputCallback
     aborted: threading.Event = field(default_factory=threading.Event)
 
 
@@ -36,80 +47,89 @@ class ReferenceEngine:
 
     Args:
         loaded: what to run.
+        intake: the engine's door.
+        max_queue_seconds: how long a request waits for its turn at most.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(
+        self, loaded: LoadedModel, intake: Intake, max_queue_seconds: float = float("inf")
+    ) -> None:
+        self.intake = intake
         self._loaded = loaded
+        self._max_queue_seconds = max_queue_seconds
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}  # live ones, waiting and running
-        self._lock = threading.Lock()  # guards the two around it
-        self._is_open = True
+        self._step_started: float | None = None
         self._thread = threading.Thread(target=self._run, name="reference-engine", daemon=True)
         self._thread.start()
 
     @property
-    def is_alive(self) -> bool:
-        """False once the thread has ended or was told to."""
-        return self._is_open
+    def seconds_in_step(self) -> float:
+        """The heartbeat: how long the current token has been taking; 0 without work."""
+        started = self._step_started
+        return 0.0 if started is None else time.monotonic() - started
 
-    @property
-    def num_live(self) -> int:
-        """Requests that wait or run."""
-        return len(self._jobs)
-
-    def add_request(self, request: Request, on_output: OutputCallback) -> None:
-        """Queues a request. Its last output carries a finish reason, whatever happens.
+    def add_requests(self, requests: list[Request]) -> None:
+        """Queues requests, all or none. The last output of each carries a finish reason.
 
         Raises:
             EngineDeadError: the engine takes no requests any more.
+            OverloadedError: too many wait already.
         """
-        job = _Job(request, on_output)
-        with self._lock:
-            if not self._is_open:
-                raise EngineDeadError("The engine has ended and takes no requests.")
-            assert request.request_id not in self._jobs
-            self._jobs[request.request_id] = job
-        self._inbox.put(job)
+        self.intake.admit(requests)
+        for request in requests:
+            self._jobs[request.request_id] = job = _Job(request)
+            self._inbox.put(job)
 
     def abort_request(self, request_id: str) -> None:
         """Ends a request within a token; one that is not there is none of our business."""
-        with self._lock:
-            job = self._jobs.get(request_id)
+        job = self._jobs.get(request_id)
         if job is not None:
             job.aborted.set()
 
     def shutdown(self) -> None:
         """Aborts all requests and waits for the thread to end. May be called twice."""
-        with self._lock:
-            self._is_open = False
-            for job in self._jobs.values():
-                job.aborted.set()
+        self.intake.close()
+        for job in list(self._jobs.values()):
+            job.aborted.set()
         self._inbox.put(None)
-        self._thread.join()
+        self._thread.join(JOIN_SECONDS)
+        if self._thread.is_alive():
+            logger.error("the engine's thread does not end: the model hangs")
 
     def _run(self) -> None:
+        reason = FinishReason.ERROR
         try:
             while (job := self._inbox.get()) is not None:
-                self._finish(job, self._serve(job))
+                self._publish(RequestOutput(job.request.request_id, [], self._serve(job)))
+                del self._jobs[job.request.request_id]
+            reason = FinishReason.ABORT
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
         finally:
-            self._fail_all()
+            self.intake.end_all(reason)
 
     def _serve(self, job: _Job) -> FinishReason:
         if job.aborted.is_set():
             return FinishReason.ABORT
+        if time.monotonic() - job.request.arrived_at > self._max_queue_seconds:
+            return FinishReason.EXPIRED
+        self._step_started = time.monotonic()
         try:
             return self._generate(job)
         except Exception:
             logger.exception("request failed", extra={"request": job.request.request_id})
             return FinishReason.ERROR
+        finally:
+            self._step_started = None
 
     def _generate(self, job: _Job) -> FinishReason:
         """Runs one request to its end and passes its tokens on as they come."""
         request, params = job.request, job.request.sampling_params
-        streamer = _TokenStreamer(request.request_id, job.on_output)
         prompt = torch.tensor([request.prompt_token_ids], device=self._loaded.model.device)
+        end_token_ids = sorted(params.end_token_ids(self._loaded.eos_token_ids))
+        recorder = LogitsRecorder()
+        streamer = _TokenStreamer(self, request, recorder, self._prompt_logprobs(request, prompt))
         if params.seed is None:
             torch.seed()  # else the last request's seed would decide this one too
         else:
@@ -117,54 +137,52 @@ class ReferenceEngine:
         self._loaded.model.generate(  # type: ignore[operator]
             prompt,  # (1, num_prompt_tokens)
             attention_mask=torch.ones_like(prompt),
-            generation_config=self._generation_config(params),
+            generation_config=generation_config(params, end_token_ids),
+            logits_processor=logits_processors(params, prompt, end_token_ids, recorder),
             stopping_criteria=[_AbortCriteria(job.aborted)],
             streamer=streamer,
         )
-        if streamer.last_token_id in self._loaded.eos_token_ids:
+        if streamer.last_token_id in end_token_ids:
             return FinishReason.STOP
         if streamer.num_tokens == params.max_tokens:
             return FinishReason.LENGTH
         return FinishReason.ABORT
 
-    def _generation_config(self, params: SamplingParams) -> GenerationConfig:
-        """What the request asks for and nothing else: the model's own defaults do not count."""
-        sampling = {}
-        if not params.is_greedy:
-            sampling = {
-                "temperature": params.temperature,
-                "top_p": params.top_p,
-                "top_k": params.top_k,
-            }
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=params.max_tokens,
-            do_sample=not params.is_greedy,
-            eos_token_id=self._loaded.eos_token_ids or None,
-            pad_token_id=0,  # never used: the batch is one sequence
-            **sampling,
-        )
+    @torch.inference_mode()
+    def _prompt_logprobs(self, request: Request, prompt: torch.Tensor) -> list[PositionLogprobs]:
+        num_top = request.sampling_params.prompt_logprobs
+        if num_top is None:
+            return []
+        logits = self._loaded.model(input_ids=prompt, use_cache=False).logits[0, :-1].float()
+        token_ids = request.prompt_token_ids[1:]
+        return find_logprobs(logits, token_ids, [num_top] * len(token_ids))
 
-    def _finish(self, job: _Job, reason: FinishReason) -> None:
-        with self._lock:
-            del self._jobs[job.request.request_id]
-        job.on_output(RequestOutput(job.request.request_id, [], reason))
+    def on_token(self, output: RequestOutput) -> None:
+        """Called by the streamer, inside `generate`."""
+        self._step_started = time.monotonic()
+        self._publish(output)
 
-    def _fail_all(self) -> None:
-        """The thread ends: whoever still waits is told."""
-        with self._lock:
-            self._is_open = False
-            jobs = list(self._jobs.values())
-        for job in jobs:
-            aborted = job.aborted.is_set()
-            self._finish(job, FinishReason.ABORT if aborted else FinishReason.ERROR)
+    def _publish(self, output: RequestOutput) -> None:
+        is_last = output.finish_reason is not None
+        stats = EngineStats(int(not is_last), self.intake.num_live - 1)
+        self.intake.publish(EngineUpdate([output], stats))
 
 
 class _TokenStreamer(BaseStreamer):
     """`generate` hands it the prompt first, then every new token."""
 
-    def __init__(self, request_id: str, on_output: OutputCallback) -> None:
-        self._request_id = request_id
-        self._on_output = on_output
+    def __init__(
+        self,
+        engine: ReferenceEngine,
+        request: Request,
+        recorder: LogitsRecorder,
+        prompt_logprobs: list[PositionLogprobs],
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._recorder = recorder
+        self._prompt_logprobs = prompt_logprobs
+        self._admission: Admission | None = Admission(time.monotonic() - request.arrived_at)
         self._seen_prompt = False
         self.num_tokens = 0
         self.last_token_id: int | None = None
@@ -175,7 +193,22 @@ class _TokenStreamer(BaseStreamer):
             return
         self.last_token_id = int(value.item())
         self.num_tokens += 1
-        self._on_output(RequestOutput(self._request_id, [self.last_token_id]))
+        self._engine.on_token(
+            RequestOutput(
+                self._request.request_id,
+                [self.last_token_id],
+                logprobs=self._logprobs(self.last_token_id),
+                prompt_logprobs=self._prompt_logprobs,
+                admission=self._admission,
+            )
+        )
+        self._prompt_logprobs, self._admission = [], None
+
+    def _logprobs(self, token_id: int) -> list[PositionLogprobs]:
+        num_top = self._request.sampling_params.logprobs
+        if num_top is None or self._recorder.logits is None:
+            return []
+        return find_logprobs(self._recorder.logits, [token_id], [num_top])
 
     def end(self) -> None:
         pass

@@ -1,9 +1,11 @@
-"""What crosses the border of the engine: a `Request` in, `RequestOutput`s out."""
+"""What crosses the border of the engine: a `Request` in, `EngineUpdate`s out."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 
 
@@ -13,6 +15,7 @@ class FinishReason(StrEnum):
     STOP = "stop"  # an end token, or a stop string
     LENGTH = "length"  # max_tokens
     ABORT = "abort"  # the caller wanted no more
+    EXPIRED = "expired"  # it waited too long for its turn
     ERROR = "error"  # the model raised, or the engine died
 
 
@@ -24,11 +27,26 @@ class Request:
         request_id: unique among live requests.
         prompt_token_ids: at least one; with `sampling_params.max_tokens` at most the context.
         sampling_params: how to choose the tokens.
+        arrived_at: on the monotonic clock, in seconds.
     """
 
     request_id: str
     prompt_token_ids: list[int]
     sampling_params: SamplingParams
+    arrived_at: float = field(default_factory=time.monotonic, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How a request got its turn.
+
+    Args:
+        queue_seconds: how long it waited.
+        num_cached_tokens: of its prompt, that did not have to be computed.
+    """
+
+    queue_seconds: float
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +57,53 @@ class RequestOutput:
         request_id: whose it is.
         new_token_ids: tokens since the last output; an end token is among them.
         finish_reason: None until the last output.
+        logprobs: one for each new token, if the request asks for them.
+        prompt_logprobs: for the prompt's tokens but the first, with the first new token, likewise.
+        admission: with the first new token.
     """
 
     request_id: str
     new_token_ids: list[int]
     finish_reason: FinishReason | None = None
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    admission: Admission | None = None
 
 
-OutputCallback = Callable[[RequestOutput], None]
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How an engine is after a step.
+
+    Args:
+        num_running: sequences that are being computed.
+        num_waiting: sequences that wait for their turn.
+        num_cached: ended sequences whose keys and values are still held.
+        kv_usage: share of the KV cache that holds keys and values, in [0, 1].
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_cached: int = 0
+    kv_usage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step did: sequences and tokens that it computed, in how many seconds."""
+
+    num_sequences: int
+    num_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUpdate:
+    """All that a step changed; `step` is None if there was none, as when a request is aborted."""
+
+    outputs: list[RequestOutput]
+    stats: EngineStats
+    step: StepStats | None = None
+
+
+UpdateCallback = Callable[[EngineUpdate], None]
 """Called in the engine's thread; it must return at once and never raise."""

@@ -1,19 +1,21 @@
 """Chooses each sequence's next token from its logits, all sequences of a step at once.
 
-Randomness is one uniform number a token, a function of the request's seed and the token's position
+Randomness is a few uniform numbers a token, made from the request's seed and the token's position
 alone. So a seeded request gives the same text whatever else is in the batch, and a step can be run
 again.
 """
 
 import hashlib
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from src.engine.draws import NUM_UNIFORMS, draw_filtered, draw_from_all
+from src.engine.logits import ban, change_logits, changes_logits
+from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.sampling_params import SamplingParams
-
-NUM_CANDIDATES = 256
-"""Top-p looks at so many most likely tokens before it sorts the whole vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,81 +25,123 @@ class SamplingRow:
     Args:
         params: the request's.
         seed: the request's, or one drawn for it.
-        position: of the new token in its sequence.
+        token_ids: all tokens so far, the prompt's first; shared, and not to be changed.
+        num_prompt_tokens: so many of them are the prompt's.
+        banned_token_ids: never chosen: the end tokens, before min_tokens.
     """
 
     params: SamplingParams
     seed: int
-    position: int
+    token_ids: list[int]
+    num_prompt_tokens: int
+    banned_token_ids: frozenset[int] = frozenset()
 
 
-def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
-    """Returns a token id for each row.
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A chosen token, and what the model thought of it where the request wants to know."""
+
+    token_id: int
+    logprobs: PositionLogprobs | None
+
+
+def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
+    """Chooses a token for each row.
+
+    The log-probabilities are the model's own, from before bias, penalties, bans and temperature. A
+    row whose tokens are all impossible gets one of them.
 
     Args:
-        logits: (num_rows, vocab_size), float32.
+        logits: (num_rows, vocab_size), float32; they are used up: changed in place.
         rows: how to choose in each.
     """
-    token_ids = logits.argmax(dim=-1)
-    drawn = [index for index, row in enumerate(rows) if not row.params.is_greedy]
-    if drawn:
-        chosen = [rows[index] for index in drawn]
-        index = torch.tensor(drawn, device=logits.device)
-        token_ids[index] = _draw(logits[index] if len(drawn) < len(rows) else logits, chosen)
-    return token_ids.tolist()
+    told = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
+    raw = logits[told] if told else None  # a copy
+    for index, row in enumerate(rows):
+        if changes_logits(row.params):
+            change_logits(logits[index], row.params, row.token_ids, row.num_prompt_tokens)
+        if row.banned_token_ids:
+            ban(logits[index], row.banned_token_ids)
+    token_ids = _choose(logits, rows)
+    sampled = [SampledToken(token_id, None) for token_id in token_ids]
+    if raw is not None:
+        chosen = [token_ids[index] for index in told]
+        num_top = [rows[index].params.logprobs or 0 for index in told]
+        for index, logprobs in zip(told, find_logprobs(raw, chosen, num_top), strict=True):
+            sampled[index] = SampledToken(token_ids[index], logprobs)
+    return sampled
 
 
-def _draw(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
-    """Draws by inverse transform: the token where the uniform number falls in the distribution."""
-    device = logits.device
-    temperature = torch.tensor([row.params.temperature for row in rows], device=device)
-    top_p = torch.tensor([row.params.top_p for row in rows], device=device)
-    vocab_size = logits.shape[-1]
-    top_k = torch.tensor([row.params.top_k or vocab_size for row in rows], device=device)
-    uniform = torch.tensor([_uniform(row.seed, row.position) for row in rows], device=device)
-    probs = torch.softmax(logits / temperature[:, None], dim=-1)  # (rows, vocab_size)
-    num_candidates = min(NUM_CANDIDATES, vocab_size)
-    token_ids, is_exact = _draw_from_top(probs, num_candidates, top_p, top_k, uniform)
-    if not bool(is_exact.all()):
-        rest = (~is_exact).nonzero().squeeze(1)
-        token_ids[rest], _ = _draw_from_top(
-            probs[rest], vocab_size, top_p[rest], top_k[rest], uniform[rest]
-        )
+_Choice = Callable[[torch.Tensor, list[SamplingRow]], torch.Tensor]
+"""From logits and rows to token ids."""
+
+
+def _choose(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
+    """Returns a token id for each row; logits: (num_rows, vocab_size)."""
+    token_ids = [0] * len(rows)
+    for choose, group in _group(logits, rows):
+        part = logits if len(group) == len(rows) else logits[group]
+        chosen = choose(part, [rows[index] for index in group]).tolist()
+        for index, token_id in zip(group, chosen, strict=True):
+            token_ids[index] = token_id
     return token_ids
 
 
-def _draw_from_top(
-    probs: torch.Tensor,
-    num_candidates: int,
-    top_p: torch.Tensor,
-    top_k: torch.Tensor,
-    uniform: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws among the most likely tokens, and says in which rows that is the whole truth.
+def _group(logits: torch.Tensor, rows: list[SamplingRow]) -> list[tuple[_Choice, list[int]]]:
+    """The ways to choose, each with its rows; a batch usually has one."""
+    if all(row.params.is_greedy for row in rows):
+        return [(_take_best, list(range(len(rows))))]
+    groups: dict[_Choice, list[int]] = {}
+    # Without a largest logit that is a number there are no probabilities to draw by.
+    is_finite = logits.amax(dim=-1).isfinite().tolist()
+    for index, row in enumerate(rows):
+        if row.params.is_greedy or not is_finite[index]:
+            choose: _Choice = _take_best
+        elif _has_filters(row.params, logits.shape[-1]):
+            choose = _draw_filtered
+        else:
+            choose = _draw_unfiltered
+        groups.setdefault(choose, []).append(index)
+    return list(groups.items())
 
-    Top-k comes first and top-p takes its share of what that leaves, as in HuggingFace's processors.
-    """
-    vocab_size = probs.shape[-1]
-    top, token_ids = probs.topk(num_candidates, dim=-1)  # sorted, most likely first
-    cumulated = top.double().cumsum(dim=-1)  # (rows, num_candidates)
-    num_kept = top_k.clamp(max=num_candidates)
-    mass = torch.where(
-        top_k <= num_candidates, cumulated.gather(1, num_kept[:, None] - 1).squeeze(1), 1.0
+
+def _has_filters(params: SamplingParams, vocab_size: int) -> bool:
+    return 0 < params.top_k < vocab_size or params.top_p < 1 or params.min_p > 0
+
+
+def _take_best(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def _draw_unfiltered(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+    return draw_from_all(_probs(logits, rows), _uniforms(rows, logits.device)[:, :1])
+
+
+def _draw_filtered(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+    vocab_size = logits.shape[-1]
+    filters = [
+        [min(row.params.top_k or vocab_size, vocab_size), row.params.top_p, row.params.min_p]
+        for row in rows
+    ]
+    return draw_filtered(
+        _probs(logits, rows),
+        torch.tensor(filters, dtype=torch.double, device=logits.device),
+        _uniforms(rows, logits.device),
     )
-    wanted = top_p.double() * mass
-    # The nucleus ends with the first token that reaches the wanted mass.
-    num_kept = torch.minimum(num_kept, (cumulated < wanted[:, None]).sum(dim=-1) + 1)
-    num_kept = num_kept.clamp(max=num_candidates)
-    total = cumulated.gather(1, num_kept[:, None] - 1).squeeze(1)
-    is_exact = (top_k <= num_candidates) | (cumulated[:, -1] >= wanted)
-    if num_candidates == vocab_size:
-        is_exact = torch.ones_like(is_exact)
-    place = (cumulated <= (uniform * total)[:, None]).sum(dim=-1)
-    place = torch.minimum(place, num_kept - 1)
-    return token_ids.gather(1, place[:, None]).squeeze(1), is_exact
 
 
-def _uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on nothing but the two."""
-    digest = hashlib.blake2b(b"%d %d" % (seed, position), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+def _probs(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+    """Probabilities at each row's temperature; softmax sums each row alone, in one fixed order."""
+    temperatures = logits.new_tensor([[row.params.temperature] for row in rows])
+    return logits.div_(temperatures).softmax(dim=-1)
+
+
+def _uniforms(rows: list[SamplingRow], device: torch.device) -> torch.Tensor:
+    """Numbers in [0, 1), (num_rows, NUM_UNIFORMS), by nothing but seed and position."""
+    numbers = [_uniform_row(row.seed, len(row.token_ids)) for row in rows]
+    return torch.tensor(numbers, dtype=torch.double, device=device)
+
+
+def _uniform_row(seed: int, position: int) -> list[float]:
+    digest = hashlib.blake2b(b"%d %d" % (seed, position), digest_size=8 * NUM_UNIFORMS).digest()
+    return [(number >> 11) / (1 << 53) for number in struct.unpack(f">{NUM_UNIFORMS}Q", digest)]

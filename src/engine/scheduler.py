@@ -4,53 +4,22 @@ There are no prefill and decode phases. A sequence has tokens, and keys and valu
 `num_computed_tokens` of them; each step brings some sequences nearer to having all. One that lacks
 only its last token decodes, one that lacks many prefills, in chunks if they do not fit the step's
 budget of tokens. Decoding sequences come first, so a long prompt does not stall those that stream.
+
+A sequence whose prompt begins as one that is just being computed waits for that one, and copies:
+many answers to one prompt, or many questions after one system prompt, compute it once.
 """
 
 import secrets
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from src.engine.request import FinishReason, Request, RequestOutput
-from src.engine.slots import Lease, Slot, SlotPool
+from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
+from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
+from src.engine.slots import Lease, SlotPool, common_length
 
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A request on its way.
-
-    Args:
-        request: what was asked for.
-        token_ids: prompt and generated tokens.
-        num_computed_tokens: of them whose keys and values are in the slot.
-        slot: None while it waits.
-        seed: the request's, or one drawn for it.
-    """
-
-    request: Request
-    token_ids: list[int] = field(default_factory=list)
-    num_computed_tokens: int = 0
-    slot: Slot | None = None
-    seed: int = 0
-
-    @property
-    def num_missing(self) -> int:
-        return len(self.token_ids) - self.num_computed_tokens
-
-    @property
-    def num_generated(self) -> int:
-        return len(self.token_ids) - len(self.request.prompt_token_ids)
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledSequence:
-    """A sequence's part in a step: compute its next `num_tokens`, and sample if it then has all."""
-
-    sequence: Sequence
-    num_tokens: int
-
-    @property
-    def samples(self) -> bool:
-        return self.num_tokens == self.sequence.num_missing
+MIN_SHARED_TOKENS = 16
+"""A shorter prefix is computed sooner than waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +29,10 @@ class SchedulerOutput:
     scheduled: list[ScheduledSequence]
     copies: list[Lease]
 
+    @property
+    def num_tokens(self) -> int:
+        return sum(one.num_tokens for one in self.scheduled)
+
 
 class Scheduler:
     """Holds all sequences, waiting and running.
@@ -68,7 +41,8 @@ class Scheduler:
         slots: of the KV cache; one per running sequence.
         max_num_seqs: sequences that run together at most.
         max_num_batched_tokens: tokens that a step computes at most.
-        eos_token_ids: tokens that end a sequence.
+        eos_token_ids: tokens that end a sequence, if it does not ignore them.
+        max_queue_seconds: how long a request waits for its turn at most.
     """
 
     def __init__(
@@ -77,12 +51,14 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         eos_token_ids: list[int],
+        max_queue_seconds: float = float("inf"),
     ) -> None:
         assert max_num_batched_tokens >= max_num_seqs
         self._slots = slots
-        self._max_num_seqs = max_num_seqs
+        self.max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._eos_token_ids = frozenset(eos_token_ids)
+        self._eos_token_ids = eos_token_ids
+        self._max_queue_seconds = max_queue_seconds
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -94,12 +70,18 @@ class Scheduler:
     def num_running(self) -> int:
         return len(self._running)
 
+    @property
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            self.num_running, self.num_waiting, self._slots.num_cached, self._slots.usage
+        )
+
     def add(self, request: Request) -> None:
         """Puts a request at the end of the queue."""
-        seed = request.sampling_params.seed
-        if seed is None:
-            seed = secrets.randbits(63)
-        self._waiting.append(Sequence(request, list(request.prompt_token_ids), seed=seed))
+        params = request.sampling_params
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        end_token_ids = params.end_token_ids(self._eos_token_ids)
+        self._waiting.append(Sequence(request, end_token_ids, seed, list(request.prompt_token_ids)))
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Drops a request wherever it is; returns its last output, or None if it is not here."""
@@ -108,63 +90,112 @@ class Scheduler:
                 return self.finish(sequence, FinishReason.ABORT)
         return None
 
+    def expire(self) -> list[RequestOutput]:
+        """Drops requests that have waited too long."""
+        latest = time.monotonic() - self._max_queue_seconds
+        expired = [one for one in self._waiting if one.request.arrived_at < latest]
+        return [self.finish(sequence, FinishReason.EXPIRED) for sequence in expired]
+
     def schedule(self) -> SchedulerOutput:
         """Chooses the next step's work, within the budget of tokens."""
         budget = self._max_num_batched_tokens
         scheduled: list[ScheduledSequence] = []
+        copies = self._copy_from_leaders()
         for sequence in sorted(self._running, key=_is_prefilling):  # stable: decodes, then in order
             num_tokens = min(sequence.num_missing, budget)
-            if num_tokens:
+            if num_tokens and sequence.leader is None:
                 scheduled.append(ScheduledSequence(sequence, num_tokens))
                 budget -= num_tokens
-        copies: list[Lease] = []
-        while budget and self._waiting and len(self._running) < self._max_num_seqs:
+        while budget and self._waiting and len(self._running) < self.max_num_seqs:
             sequence = self._admit(copies)
             num_tokens = min(sequence.num_missing, budget)
-            scheduled.append(ScheduledSequence(sequence, num_tokens))
-            budget -= num_tokens
-        scheduled.sort(key=lambda one: one.num_tokens > 1)
+            if sequence.leader is None:
+                scheduled.append(ScheduledSequence(sequence, num_tokens))
+                budget -= num_tokens
+        scheduled.sort(key=_place_in_pack)
         return SchedulerOutput(scheduled, copies)
 
     def _admit(self, copies: list[Lease]) -> Sequence:
         sequence = self._waiting.popleft()
-        lease = self._slots.acquire(sequence.token_ids)
+        reuses = sequence.request.sampling_params.prompt_logprobs is None  # needs all its logits
+        lease = self._slots.acquire(sequence.token_ids, reuse=reuses)
         if lease.copy_from is not None:
             copies.append(lease)
         sequence.slot, sequence.num_computed_tokens = lease.slot, lease.num_cached
+        if reuses:
+            self._find_leader(sequence)
         self._running.append(sequence)
+        waited = time.monotonic() - sequence.request.arrived_at
+        sequence.admission = Admission(waited, lease.num_cached)
         return sequence
 
-    def update(
-        self, scheduled: list[ScheduledSequence], token_ids: list[int]
-    ) -> list[RequestOutput]:
-        """Records work that was done.
+    def _find_leader(self, sequence: Sequence) -> None:
+        """Makes the sequence wait for one that computes a longer prefix of it than is held yet."""
+        limit = len(sequence.token_ids) - 1
+        longest = sequence.num_computed_tokens + MIN_SHARED_TOKENS - 1
+        for other in self._running:
+            if other.is_prefilling and other.num_computed_tokens < limit:
+                common = common_length(other.token_ids, sequence.token_ids, limit)
+                if common > max(longest, other.num_computed_tokens):
+                    longest = common
+                    sequence.leader, sequence.num_shared_tokens = other, common
 
-        Args:
-            scheduled: what was computed.
-            token_ids: one for each sequence that sampled, in the order of `scheduled`.
-        """
+    def _copy_from_leaders(self) -> list[Lease]:
+        """Lets go on who waited for a leader that has the prefix now, or is no longer there."""
+        copies: list[Lease] = []
+        for sequence in self._running:
+            leader = sequence.leader
+            if leader is None or (
+                leader in self._running and leader.num_computed_tokens < sequence.num_shared_tokens
+            ):
+                continue
+            sequence.leader = None
+            assert sequence.slot is not None
+            lease = self._slots.extend(sequence.slot)
+            if lease is not None:
+                copies.append(lease)
+                assert sequence.admission is not None
+                sequence.num_computed_tokens = lease.num_cached
+                sequence.admission = replace(sequence.admission, num_cached_tokens=lease.num_cached)
+        return copies
+
+    def update(
+        self, scheduled: list[ScheduledSequence], results: list[SequenceResult]
+    ) -> list[RequestOutput]:
+        """Records work that was done: one result for each that was scheduled."""
         outputs: list[RequestOutput] = []
-        sampled = iter(token_ids)
-        for one in scheduled:
-            sequence, samples = one.sequence, one.samples
+        for one, result in zip(scheduled, results, strict=True):
+            sequence = one.sequence
             assert sequence.slot is not None
             sequence.num_computed_tokens += one.num_tokens
             sequence.slot.num_valid = sequence.num_computed_tokens
-            if samples:
-                outputs.append(self._append(sequence, next(sampled)))
+            sequence.prompt_logprobs += result.prompt_logprobs
+            if result.token is not None:
+                sequence.token_ids.append(result.token.token_id)
+                outputs.append(self._output(sequence, result))
         return outputs
 
-    def _append(self, sequence: Sequence, token_id: int) -> RequestOutput:
-        sequence.token_ids.append(token_id)
+    def _output(self, sequence: Sequence, result: SequenceResult) -> RequestOutput:
+        """What its newest token means for a sequence."""
+        token = result.token
+        assert token is not None
         reason = None
-        if token_id in self._eos_token_ids:
+        if token.token_id in sequence.end_token_ids:
             reason = FinishReason.STOP
         elif sequence.num_generated == sequence.request.sampling_params.max_tokens:
             reason = FinishReason.LENGTH
         if reason is not None:
             self.finish(sequence, reason)
-        return RequestOutput(sequence.request.request_id, [token_id], reason)
+        output = RequestOutput(
+            sequence.request.request_id,
+            [token.token_id],
+            reason,
+            [token.logprobs] if token.logprobs else [],
+            sequence.prompt_logprobs,
+            sequence.admission,
+        )
+        sequence.prompt_logprobs, sequence.admission = [], None
+        return output
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> RequestOutput:
         """Takes a sequence out and frees its slot."""
@@ -176,5 +207,11 @@ class Scheduler:
         return RequestOutput(sequence.request.request_id, [], reason)
 
 
+def _place_in_pack(one: ScheduledSequence) -> tuple[bool, int]:
+    """Decodes first; slots that lie side by side in the cache do so in the pack."""
+    assert one.sequence.slot is not None
+    return one.num_tokens > 1, one.sequence.slot.index
+
+
 def _is_prefilling(sequence: Sequence) -> bool:
-    return sequence.num_missing > 1
+    return sequence.is_prefilling

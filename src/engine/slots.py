@@ -42,9 +42,15 @@ class Lease:
 
 
 class SlotPool:
-    """Hands out slots and remembers what freed ones hold."""
+    """Hands out slots and remembers what freed ones hold.
 
-    def __init__(self, num_slots: int) -> None:
+    Args:
+        num_slots: sequences.
+        capacity: tokens in each.
+    """
+
+    def __init__(self, num_slots: int, capacity: int) -> None:
+        self._capacity = capacity
         self._slots = [Slot(index) for index in range(num_slots)]
         self._free = OrderedDict((slot.index, slot) for slot in self._slots)  # oldest first
 
@@ -53,18 +59,28 @@ class SlotPool:
         return len(self._free)
 
     @property
-    def num_cached_tokens(self) -> int:
-        """Tokens whose keys and values are held, by live sequences and by ended ones."""
-        return sum(slot.num_valid for slot in self._slots)
+    def num_cached(self) -> int:
+        """Free slots that hold something of an ended sequence."""
+        return sum(slot.num_valid > 0 for slot in self._free.values())
 
-    def acquire(self, token_ids: list[int], salt: str = "") -> Lease:
+    @property
+    def usage(self) -> float:
+        """Share of all slots that holds keys and values, of live sequences and of ended ones."""
+        return sum(slot.num_valid for slot in self._slots) / (len(self._slots) * self._capacity)
+
+    def acquire(self, token_ids: list[int], salt: str = "", *, reuse: bool = True) -> Lease:
         """Takes a free slot for these tokens, with as much of their prefix as is held anywhere.
 
         The last token is always computed, as its logits are needed. A free slot is taken over in
         place when most of what it holds is the common prefix; otherwise the prefix is copied, and
         the other sequence's stays for its next turn.
+
+        Args:
+            token_ids: of the new sequence; the caller's list, which grows.
+            salt: prefixes of other salts are not seen.
+            reuse: False computes all anew.
         """
-        best, num_cached = self._longest_prefix(token_ids, salt)
+        best, num_cached = self._longest_prefix(token_ids, salt) if reuse else (None, 0)
         if best is not None and best.index in self._free and 2 * num_cached >= best.num_valid:
             del self._free[best.index]
             return self._lease(best, token_ids, salt, num_cached, copy_from=None)
@@ -72,6 +88,13 @@ class SlotPool:
         if best is slot:  # it holds the prefix itself
             return self._lease(slot, token_ids, salt, num_cached, copy_from=None)
         return self._lease(slot, token_ids, salt, num_cached, best if num_cached else None)
+
+    def extend(self, slot: Slot) -> Lease | None:
+        """Looks again for what is held of a taken slot's prefix; None: no more than it has."""
+        best, num_cached = self._longest_prefix(slot.token_ids, slot.salt)
+        if best is None or num_cached <= slot.num_valid:
+            return None
+        return self._lease(slot, slot.token_ids, slot.salt, num_cached, best)
 
     def release(self, slot: Slot) -> None:
         """Frees a slot; what it holds stays for others until it is needed."""
@@ -82,7 +105,8 @@ class SlotPool:
         best, length = None, 0
         for slot in self._slots:
             if slot.salt == salt:
-                common = _common_length(slot.token_ids, token_ids, slot.num_valid)
+                limit = min(slot.num_valid, len(token_ids) - 1)
+                common = common_length(slot.token_ids, token_ids, limit)
                 if common > length:
                     best, length = slot, common
         return best, length
@@ -94,8 +118,9 @@ class SlotPool:
         return Lease(slot, num_cached, copy_from)
 
 
-def _common_length(held: list[int], wanted: list[int], num_valid: int) -> int:
-    limit = min(num_valid, len(wanted) - 1)
+def common_length(held: list[int], wanted: list[int], limit: int) -> int:
+    """How many of their first tokens, up to a limit, two lists have in common."""
+    limit = min(limit, len(held))
     if held[:limit] == wanted[:limit]:  # one comparison in C, for what is most common
         return limit
     return next(i for i in range(limit) if held[i] != wanted[i])

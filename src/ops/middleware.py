@@ -27,6 +27,15 @@ DOCUMENTATION = ("/docs", "/redoc", "__static__")
 NOT_INFERENCE = OPERATIONS + DOCUMENTATION
 
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
+FINAL_STATUS = "final_status"
+
+
+def set_final_status(scope: Scope, status_code: int) -> None:
+    """Corrects, for log and metrics, the status of an answer that failed after it had begun."""
+    scope[FINAL_STATUS] = status_code
+
+
 class RequestMiddleware:
     """Wraps each HTTP request.
 
@@ -46,13 +55,15 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = _request_id(scope)
         status_code = 0
+        is_whole = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status_code
+            nonlocal status_code, is_whole
             if message["type"] == "http.response.start":
                 status_code = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
@@ -63,11 +74,15 @@ class RequestMiddleware:
                 await _answer(503, "The server is shutting down.")(scope, receive, send_with_id)
             except Exception:
                 logger.exception("unhandled error")
+                set_final_status(scope, 500)
                 if status_code:
                     raise
                 await _answer(500, "Internal server error.")(scope, receive, send_with_id)
             finally:
-                self._record(scope, status_code or 499, time.perf_counter() - started)
+                final = scope.get(FINAL_STATUS) or (
+                    status_code if is_whole else CLIENT_CLOSED_REQUEST
+                )
+                self._record(scope, final, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status_code: int, seconds: float) -> None:
         endpoint = _endpoint(scope)

@@ -1,0 +1,90 @@
+"""What is generated, in the words of the native API."""
+
+from dataclasses import dataclass, field
+
+from src.engine import logprobs
+from src.engine.request import FinishReason
+from src.generation import Completion, Generation, TextDelta
+from src.inference import InferenceEngine
+from src.models import (
+    Ending,
+    GenerateDelta,
+    GeneratedText,
+    GenerateResponse,
+    PositionLogprobs,
+    TokenLogprob,
+)
+
+
+@dataclass(slots=True)
+class Renderer:
+    """Makes the answer to one prompt, whole or in deltas.
+
+    Args:
+        engine: knows how tokens are written.
+        prompt: what texts begin with; empty if they are to hold the new text alone.
+        num_prompt_tokens: for the counts; of a stream.
+    """
+
+    engine: InferenceEngine
+    prompt: str
+    num_prompt_tokens: int = 0
+    _num_tokens: dict[int, int] = field(default_factory=dict)  # by index of the sequence
+
+    def response(self, generation: Generation) -> GenerateResponse:
+        """The whole answer."""
+        return GenerateResponse(
+            generated=[self._generated_text(one) for one in generation.completions],
+            model=self.engine.model_name,
+            prompt_tokens=len(generation.prompt_token_ids),
+            prompt_logprobs=self._logprobs(generation.prompt_logprobs) or None,
+        )
+
+    def _generated_text(self, completion: Completion) -> GeneratedText:
+        return GeneratedText(
+            text=self.prompt + completion.text,
+            tokens=completion.num_tokens,
+            finish_reason=_ending(completion.finish_reason) or "length",
+            logprobs=self._logprobs(completion.logprobs) or None,
+        )
+
+    def delta(self, delta: TextDelta) -> GenerateDelta | None:
+        """What is new; None if that is nothing that a reader can see."""
+        index = delta.index
+        is_first = index not in self._num_tokens
+        self._num_tokens[index] = self._num_tokens.get(index, 0) + delta.num_tokens
+        text = self.prompt + delta.text if is_first else delta.text
+        reason = _ending(delta.finish_reason)
+        fields: dict[str, object] = {}
+        if delta.logprobs:
+            fields["logprobs"] = self._logprobs(delta.logprobs)
+        if delta.prompt_logprobs and index == 0:
+            fields["prompt_logprobs"] = self._logprobs(delta.prompt_logprobs)
+        if reason is not None:
+            fields["tokens"] = self._num_tokens[index]
+            fields["prompt_tokens"] = self.num_prompt_tokens
+        if not text and not fields:
+            return None
+        return GenerateDelta.model_validate(
+            {"index": index, "text": text, "finish_reason": reason} | fields
+        )
+
+    def _logprobs(self, positions: list[logprobs.PositionLogprobs]) -> list[PositionLogprobs]:
+        return [
+            PositionLogprobs(
+                **self._logprob(position.chosen).model_dump(),
+                top=[self._logprob(one) for one in position.top],
+            )
+            for position in positions
+        ]
+
+    def _logprob(self, one: logprobs.TokenLogprob) -> TokenLogprob:
+        return TokenLogprob(
+            id=one.token_id, token=self.engine.token_text(one.token_id), logprob=one.logprob
+        )
+
+
+def _ending(reason: FinishReason | None) -> Ending | None:
+    if reason is None:
+        return None
+    return "stop" if reason is FinishReason.STOP else "length"

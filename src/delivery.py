@@ -1,0 +1,166 @@
+"""Between the engine's thread and the event loop: one hand-over a step, one queue a stream.
+
+Every sequence and each of its tokens passes here, so here they are counted and timed.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from src.engine.request import EngineUpdate, FinishReason, Request, RequestOutput
+
+if TYPE_CHECKING:
+    from src.engine.loop import EngineLoop
+    from src.engine.reference import ReferenceEngine
+
+    Engine = EngineLoop | ReferenceEngine
+
+
+class Outcome(StrEnum):
+    """How a sequence ended, for those who count."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"  # nobody wants it any more
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    EXPIRED = "expired"  # it waited too long for its turn
+    ERROR = "error"
+
+
+OUTCOMES = {
+    FinishReason.STOP: Outcome.STOP,
+    FinishReason.LENGTH: Outcome.LENGTH,
+    FinishReason.ABORT: Outcome.SHUTDOWN,  # unless somebody here asked for it
+    FinishReason.EXPIRED: Outcome.EXPIRED,
+    FinishReason.ERROR: Outcome.ERROR,
+}
+
+
+class Observer(Protocol):
+    """Who counts what happens; called in the event loop. Times are in seconds."""
+
+    def sequence_started(self) -> None: ...
+
+    def first_token(
+        self, seconds: float, queue_seconds: float, num_prompt_tokens: int, num_cached_tokens: int
+    ) -> None: ...
+
+    def next_token(self, seconds: float) -> None: ...
+
+    def sequence_ended(
+        self, outcome: str, seconds: float, seconds_per_token: float | None
+    ) -> None: ...
+
+    def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None: ...
+
+    def engine_changed(
+        self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
+    ) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A sequence in the engine."""
+
+    request: Request
+    outputs: asyncio.Queue[RequestOutput]
+    outcome: Outcome | None = None  # set by whoever ends it here
+    num_tokens: int = 0
+    first_token_at: float = 0
+    last_token_at: float = 0
+
+
+class Delivery:
+    """Carries requests to an engine, and its outputs back to whoever awaits them.
+
+    It serves one event loop at a time: the one in which `submit` was called last.
+
+    Args:
+        observer: None counts nothing.
+    """
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._live: dict[str, _Live] = {}
+
+    def receive(self, update: EngineUpdate) -> None:
+        """Takes what a step changed to the event loop. Called in the engine's thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and all who would read with it
+                self._loop.call_soon_threadsafe(self._dispatch, update)
+
+    def submit(self, engine: "Engine", requests: list[Request]) -> asyncio.Queue[RequestOutput]:
+        """Hands requests to the engine; returns the queue in which all their outputs will be.
+
+        Raises:
+            EngineDeadError: the engine takes no requests any more.
+            OverloadedError: too many wait already.
+        """
+        self._loop = asyncio.get_running_loop()
+        outputs: asyncio.Queue[RequestOutput] = asyncio.Queue()
+        engine.add_requests(requests)
+        for request in requests:
+            self._live[request.request_id] = _Live(request, outputs)
+            if self._observer is not None:
+                self._observer.sequence_started()
+        return outputs
+
+    def end(self, engine: "Engine", request_id: str, outcome: Outcome) -> None:
+        """Ends a sequence for a reason of ours; it is over when the engine says so."""
+        live = self._live.get(request_id)
+        if live is not None:
+            live.outcome = live.outcome or outcome
+            engine.abort_request(request_id)
+
+    def _dispatch(self, update: EngineUpdate) -> None:
+        now = time.monotonic()
+        for output in update.outputs:
+            live = self._live.get(output.request_id)
+            if live is not None:  # it is None if its event loop ended before it did
+                self._observe(live, output, now)
+                live.outputs.put_nowait(output)
+        if self._observer is not None:
+            stats, step = update.stats, update.step
+            self._observer.engine_changed(
+                stats.num_running, stats.num_waiting, stats.num_cached, stats.kv_usage
+            )
+            if step is not None:
+                self._observer.step_done(step.num_sequences, step.num_tokens, step.seconds)
+
+    def _observe(self, live: _Live, output: RequestOutput, now: float) -> None:
+        observer = self._observer
+        if output.new_token_ids:
+            if observer is not None:
+                _observe_token(observer, live, output, now)
+            live.num_tokens += 1
+            live.last_token_at = now
+            live.first_token_at = live.first_token_at or now
+        if output.finish_reason is not None:
+            del self._live[output.request_id]
+            if observer is not None:
+                _observe_end(observer, live, output.finish_reason, now)
+
+
+def _observe_token(observer: Observer, live: _Live, output: RequestOutput, now: float) -> None:
+    if output.admission is None:
+        observer.next_token(now - live.last_token_at)
+        return
+    observer.first_token(
+        now - live.request.arrived_at,
+        output.admission.queue_seconds,
+        len(live.request.prompt_token_ids),
+        output.admission.num_cached_tokens,
+    )
+
+
+def _observe_end(observer: Observer, live: _Live, reason: FinishReason, now: float) -> None:
+    outcome = OUTCOMES[reason] if live.outcome is None else live.outcome
+    seconds_per_token = None
+    if live.num_tokens > 1:
+        seconds_per_token = (live.last_token_at - live.first_token_at) / (live.num_tokens - 1)
+    observer.sequence_ended(outcome, now - live.request.arrived_at, seconds_per_token)

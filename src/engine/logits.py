@@ -1,0 +1,81 @@
+"""What a request changes about its logits before a token is chosen: bias, penalties, bans.
+
+All of it happens in place, at the tokens concerned alone. A bias or a ban of a token that the
+vocabulary does not have changes nothing: an index out of range would end all use of a GPU.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from src.engine.sampling_params import SamplingParams
+
+
+def changes_logits(params: SamplingParams) -> bool:
+    """Whether a request wants other logits than the model's, bans aside."""
+    return bool(
+        params.logit_bias
+        or params.repetition_penalty != 1
+        or params.frequency_penalty
+        or params.presence_penalty
+    )
+
+
+def change_logits(
+    logits: torch.Tensor, params: SamplingParams, token_ids: list[int], num_prompt_tokens: int
+) -> None:
+    """Applies bias and penalties in place, in HuggingFace's order.
+
+    Args:
+        logits: (vocab_size,), float32, of one sequence's next token.
+        params: the request's.
+        token_ids: all tokens so far, the prompt's first.
+        num_prompt_tokens: so many of them are the prompt's.
+    """
+    if params.logit_bias:
+        add_bias(logits, params.logit_bias)
+    if params.repetition_penalty != 1:
+        penalize_repetition(logits, params.repetition_penalty, token_ids)
+    if params.frequency_penalty or params.presence_penalty:
+        penalize_frequency_and_presence(
+            logits,
+            params.frequency_penalty,
+            params.presence_penalty,
+            token_ids[num_prompt_tokens:],
+        )
+
+
+def add_bias(logits: torch.Tensor, bias: Mapping[int, float]) -> None:
+    """Adds to the logits of single tokens."""
+    known = {token_id: value for token_id, value in bias.items() if token_id < len(logits)}
+    logits[list(known)] += logits.new_tensor(list(known.values()))
+
+
+def penalize_repetition(logits: torch.Tensor, penalty: float, token_ids: list[int]) -> None:
+    """Makes tokens that are there already less likely, or more with a penalty under 1.
+
+    Positive logits are divided by it and negative ones multiplied, once however often the token is
+    there (CTRL, Keskar et al. 2019, arXiv:1909.05858).
+    """
+    index = _index(token_ids, logits)
+    seen = logits.gather(0, index)
+    logits.scatter_(0, index, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def penalize_frequency_and_presence(
+    logits: torch.Tensor, frequency: float, presence: float, token_ids: list[int]
+) -> None:
+    """Takes count * frequency + presence from the logit of each token that is there (OpenAI's)."""
+    distinct, counts = np.unique(np.array(token_ids, dtype=np.int64), return_counts=True)
+    amounts = torch.from_numpy(counts * -frequency - presence).to(logits)
+    logits.index_add_(0, torch.from_numpy(distinct).to(logits.device), amounts)
+
+
+def ban(logits: torch.Tensor, token_ids: Iterable[int]) -> None:
+    """Makes tokens impossible."""
+    logits[[token_id for token_id in token_ids if token_id < len(logits)]] = -torch.inf
+
+
+def _index(token_ids: list[int], logits: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.array(token_ids, dtype=np.int64)).to(logits.device)

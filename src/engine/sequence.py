@@ -1,0 +1,91 @@
+"""A request on its way through the engine, and its part in a step. No torch."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from src.engine.logprobs import PositionLogprobs
+from src.engine.request import Admission, Request
+from src.engine.slots import Slot
+
+if TYPE_CHECKING:
+    from src.engine.sampler import SampledToken
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way.
+
+    Args:
+        request: what was asked for.
+        end_token_ids: tokens that end it.
+        seed: the request's, or one drawn for it.
+        token_ids: prompt and generated tokens.
+        num_computed_tokens: of them whose keys and values are in the slot.
+        slot: None while it waits.
+        leader: a sequence that is computing the prefix of this one, which waits for it.
+        num_shared_tokens: length of that prefix.
+        admission: until it left with the first token.
+        prompt_logprobs: likewise.
+    """
+
+    request: Request
+    end_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
+    slot: Slot | None = None
+    leader: Self | None = None
+    num_shared_tokens: int = 0
+    admission: Admission | None = None
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def num_missing(self) -> int:
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def is_prefilling(self) -> bool:
+        return self.num_missing > 1
+
+    @property
+    def banned_token_ids(self) -> frozenset[int]:
+        """Tokens that may not come next: none may end it before its least length."""
+        if self.num_generated < self.request.sampling_params.min_tokens:
+            return self.end_token_ids
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """A sequence's part in a step: compute its next `num_tokens`, and sample if it then has all."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def samples(self) -> bool:
+        return self.num_tokens == self.sequence.num_missing
+
+    @property
+    def next_prompt_token_ids(self) -> list[int]:
+        """The prompt's tokens whose log-probabilities this part's logits give, if wanted."""
+        if self.sequence.request.sampling_params.prompt_logprobs is None:
+            return []
+        start = self.sequence.num_computed_tokens + 1
+        return self.sequence.request.prompt_token_ids[start : start + self.num_tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceResult:
+    """What a step computed for one sequence; no token if it has not all of its prompt yet."""
+
+    token: "SampledToken | None" = None
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)

@@ -1,0 +1,67 @@
+"""What a model can be asked for: refusals that name the field, the limit and the remedy."""
+
+from typing import TYPE_CHECKING
+
+from src.engine.sampling_params import SamplingParams
+from src.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from src.engine.model_loader import LoadedModel
+
+Field = tuple[str | int, ...]
+"""Where something stands in a request, such as `("prompts", 2)`."""
+
+
+def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:
+    """Refuses at once what is too long for any tokenization to fit.
+
+    Raises:
+        InvalidRequestError: the prompt has too many bytes.
+    """
+    num_bytes = len(prompt.encode("utf-8", "replace"))
+    if loaded.max_prompt_bytes is not None and num_bytes > loaded.max_prompt_bytes:
+        raise InvalidRequestError(
+            f"The prompt has {num_bytes} bytes, and no text of more than {loaded.max_prompt_bytes}"
+            f" bytes fits the model's context of {loaded.max_model_len} tokens: shorten it.",
+            field,
+        )
+
+
+def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: Field) -> None:
+    """Refuses a prompt that does not fit the context together with its new tokens.
+
+    Raises:
+        InvalidRequestError: the prompt is empty or too long.
+    """
+    if num_prompt_tokens == 0:
+        raise InvalidRequestError("The prompt is empty; it needs at least one token.", field)
+    if num_prompt_tokens + max_tokens <= max_model_len:
+        return
+    remedies = []
+    if max_tokens >= max_model_len:
+        field = ("max_tokens",)
+    else:
+        remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
+    if num_prompt_tokens < max_model_len:
+        remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
+    raise InvalidRequestError(
+        f"The prompt's {num_prompt_tokens} tokens and {max_tokens} new tokens are more than the"
+        f" model's context of {max_model_len} tokens: "
+        f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
+        field,
+    )
+
+
+def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+    """Refuses token ids that the model does not have.
+
+    Raises:
+        InvalidRequestError: an id is out of the vocabulary.
+    """
+    for field in ("logit_bias", "stop_token_ids"):
+        for token_id in getattr(params, field):
+            if token_id >= vocab_size:
+                raise InvalidRequestError(
+                    f"There is no token {token_id}: the model's ids are 0 to {vocab_size - 1}.",
+                    (field,),
+                )
