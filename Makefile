@@ -50,6 +50,20 @@ train: $(STAMP) ## train the bundled model again and evaluate it (within 90 minu
 	@$(BIN)/python -m training.train
 	@$(BIN)/python -m training.evaluate
 
+# What the measurements compare with, in an environment of its own, at the versions of ours.
+SERVE_VENV := .bench/transformers-serve
+
+.PHONY: bench
+bench: $(STAMP) $(SERVE_VENV)/.installed ## measure this service beside others (half an hour; BENCH=--quick: minutes)
+	@$(BIN)/python -m benchmarks.serving $(BENCH)
+
+$(SERVE_VENV)/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
+	@test -x $(SERVE_VENV)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(SERVE_VENV)
+	@echo "Installing into $(SERVE_VENV) ..." >&2
+	@VIRTUAL_ENV=$(SERVE_VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock \
+	  'transformers[serving]' "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])')"
+	@touch $@
+
 .PHONY: lock
 lock: $(UV) ## pin exact versions of everything in requirements.lock
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \

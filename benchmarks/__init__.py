@@ -1,1 +1,12 @@
-"""Commands that measure; what they printed is in LOG.md."""
+"""Commands that measure; what they printed is in LOG.md. Each has --help.
+
+serving       systems side by side under load: `make bench`
+goals         whether the engine keeps what it promises
+parts         what each part of the engine is worth
+tokenization  how long tokenizing a megabyte stops other threads
+bench_model   builds the model that the others measure
+
+Below them: `systems` opens what is measured as a function that runs jobs, `worker` runs each in a
+process of its own (`load`: clients over HTTP, `offline`: engines without HTTP), `workload` holds
+jobs, traces and the figures drawn from them.
+"""

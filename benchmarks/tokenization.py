@@ -50,7 +50,7 @@ def main() -> None:
     }
     print("| text | call | seconds | longest pause of another thread |\n|---|---|---|---|")
     for name, text in TEXTS.items():
-        measured = {call: [] for call in calls}
+        measured: dict[str, list[tuple[float, float]]] = {call: [] for call in calls}
         for _ in range(REPEATS):
             for call, function in calls.items():
                 measured[call].append(longest_pause(lambda f=function, t=text: f(t)))

@@ -15,8 +15,8 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
     if path.is_file()
 )
-# A command in a bash block, and the answer in a JSON block right after it, if one is shown.
-EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```json\n(.*?)```\n)?", README, re.DOTALL)
+# A command in a bash block, and the answer in a block right after it, if one is shown: JSON, or a stream.
+EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
 IS_REPEATABLE = re.compile(r'"temperature": 0[,}]|/health|"max_length": 0')
 
 
@@ -34,6 +34,9 @@ def test_a_shown_command_gives_the_shown_answer(server: Server, command: str, sh
     command = command.replace("http://localhost:8000", server.url)
     assert server.url in command, "only commands to the server are in bash blocks"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=120)
+    if '"stream": true' in command:
+        assert done.stdout.decode().strip() == shown.strip()
+        return
     answer = json.loads(done.stdout)
     if not shown:
         return

@@ -1,9 +1,9 @@
 """The keys and values of all sequences: for each layer one tensor of slots."""
 
 import math
+import mmap
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from src.engine.slots import Lease, Slot
@@ -73,6 +73,7 @@ def num_bytes_per_slot(layers: dict[int, LayerShape], capacity: int, dtype: torc
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
-    # calloc, which torch has no call for: pages are taken when they are first written.
-    buffer = np.zeros(math.prod(size) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(buffer).view(dtype).view(size)
+    # Pages of zeros that are taken one by one when they are first written; numpy's would be huge.
+    num_bytes = math.prod(size) * dtype.itemsize
+    buffer = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(buffer, dtype=dtype).view(size)

@@ -98,24 +98,35 @@ class Scheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Chooses the next step's work, within the budget of tokens."""
-        budget = self._max_num_batched_tokens
-        scheduled: list[ScheduledSequence] = []
         copies = self._copy_from_leaders()
-        for sequence in sorted(self._running, key=_is_prefilling):  # stable: decodes, then in order
-            num_tokens = min(sequence.num_missing, budget)
-            if num_tokens and sequence.leader is None:
-                scheduled.append(ScheduledSequence(sequence, num_tokens))
-                budget -= num_tokens
-        while budget and self._waiting and len(self._running) < self.max_num_seqs:
-            sequence = self._admit(copies)
-            num_tokens = min(sequence.num_missing, budget)
-            if sequence.leader is None:
-                scheduled.append(ScheduledSequence(sequence, num_tokens))
-                budget -= num_tokens
+        while self._waiting and len(self._running) < self.max_num_seqs:
+            self._admit(copies)
+        shares = self._share_budget([one for one in self._running if one.leader is None])
+        scheduled = [ScheduledSequence(one, num_tokens) for one, num_tokens in shares.items()]
         scheduled.sort(key=_place_in_pack)
         return SchedulerOutput(scheduled, copies)
 
-    def _admit(self, copies: list[Lease]) -> Sequence:
+    def _share_budget(self, sequences: list[Sequence]) -> dict[Sequence, int]:
+        """How many tokens each computes: decodes first, and of the rest half for the oldest.
+
+        The other half goes to those that lack least. So a short prompt has its first token soon
+        though a long one is being computed, and however many short ones come the long one goes on.
+        """
+        shares = {one: 1 for one in sequences if not one.is_prefilling}
+        budget = self._max_num_batched_tokens - len(shares)
+        prefills = [one for one in sequences if one.is_prefilling]
+        if budget and prefills:
+            shares[prefills[0]] = min(prefills[0].num_missing, -(-budget // 2))
+            budget -= shares[prefills[0]]
+        for one in sorted(prefills, key=lambda one: one.num_missing):
+            more = min(one.num_missing - shares.get(one, 0), budget)
+            if more:
+                shares[one] = shares.get(one, 0) + more
+                budget -= more
+        return shares
+
+    def _admit(self, copies: list[Lease]) -> None:
+        """Gives the first in the queue a slot."""
         sequence = self._waiting.popleft()
         reuses = sequence.request.sampling_params.prompt_logprobs is None  # needs all its logits
         lease = self._slots.acquire(sequence.token_ids, reuse=reuses)
@@ -127,7 +138,6 @@ class Scheduler:
         self._running.append(sequence)
         waited = time.monotonic() - sequence.request.arrived_at
         sequence.admission = Admission(waited, lease.num_cached)
-        return sequence
 
     def _find_leader(self, sequence: Sequence) -> None:
         """Makes the sequence wait for one that computes a longer prefix of it than is held yet."""
@@ -211,7 +221,3 @@ def _place_in_pack(one: ScheduledSequence) -> tuple[bool, int]:
     """Decodes first; slots that lie side by side in the cache do so in the pack."""
     assert one.sequence.slot is not None
     return one.num_tokens > 1, one.sequence.slot.index
-
-
-def _is_prefilling(sequence: Sequence) -> bool:
-    return sequence.is_prefilling

@@ -1,0 +1,177 @@
+"""Whether the engine keeps what it promises: `python -m benchmarks.goals [GOAL ...] [--help]`.
+
+sampling  top-p 0.9 costs at most a tenth of greedy's tokens per second
+http      streaming over HTTP costs at most a tenth of the engine's tokens per second
+arrival   a short request that arrives in a full batch, while a long prompt is computed, has its
+          first token after the time that it takes alone and one step
+steps     a step's time grows with the live tokens, not with the capacity of the KV cache
+memory    over thousands of requests the server's memory stays what it is
+"""
+
+import itertools
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+from benchmarks.prompts import Prompts
+from benchmarks.report import create_parser, measure_all, medians, milliseconds, note, parse, table
+from benchmarks.servers import serve_ours
+from benchmarks.systems import clients, ours, ours_offline
+from benchmarks.worker import Run
+from benchmarks.workload import BenchmarkError, Job, Request, Start, Trace, quantile, summarize
+
+TOP_P = {"temperature": 1.0, "top_p": 0.9}
+LONG_PROMPT = 900
+SHORT_PROMPT = 16
+
+
+def sampling(arguments: Namespace) -> str:
+    """Both take turns on one server, so both see the same state of the machine."""
+    prompts = Prompts(arguments.model)
+    rows = []
+    with ours(str(arguments.model)) as run:
+        for num_requests in arguments.concurrency:
+            run(prompts.job(num_requests, 4, **TOP_P))
+            pairs = []
+            for _ in range(arguments.repeats):
+                greedy = prompts.job(num_requests, arguments.max_tokens)
+                drawn = prompts.job(num_requests, arguments.max_tokens, **TOP_P)
+                pairs.append([speed(run, job) for job in (greedy, drawn)])
+            rows.append([num_requests, *compare(pairs)])
+    return table(["at once", "greedy tok/s", "top-p 0.9 tok/s", "ratio"], rows)
+
+
+def http(arguments: Namespace) -> str:
+    """Server and engine take turns on the same jobs; who waits sleeps."""
+    prompts = Prompts(arguments.model)
+    model = str(arguments.model)
+    rows = []
+    with ours_offline(model) as run_offline, ours(model) as run_http:
+        for num_requests in arguments.concurrency:
+            warm_up = prompts.job(num_requests, 4)
+            run_offline(warm_up), run_http(warm_up)
+            pairs = []
+            for _ in range(arguments.repeats):
+                job = prompts.job(num_requests, arguments.max_tokens)
+                pairs.append([speed(run, job) for run in (run_offline, run_http)])
+            rows.append([num_requests, *compare(pairs)])
+    return table(["at once", "without HTTP tok/s", "over HTTP tok/s", "ratio"], rows)
+
+
+def speed(run: Run, job: Job) -> float:
+    """Tokens per second."""
+    return summarize(run(job)).tokens_per_second
+
+
+def compare(pairs: list[list[float]]) -> list[str]:
+    """The medians of both, and of the second's share of the first."""
+    first, second, share = medians([(first, second, second / first) for first, second in pairs])
+    return [f"{first:.1f}", f"{second:.1f}", f"{share:.2f}"]
+
+
+def arrival(arguments: Namespace) -> str:
+    """Times to first token. Thirty streams run, a long prompt comes, a step later a short one."""
+    prompts = Prompts(arguments.model)
+    with ours(str(arguments.model)) as run:
+        run(prompts.job(32, 4))
+        alone = [first_token_alone(run, prompts) for _ in range(arguments.repeats)]
+        samples = [first_token_amid(run, prompts) for _ in range(arguments.repeats)]
+    (own,) = medians([[value] for value in alone])
+    step, amid, long = medians(samples)
+    header = ["alone", "a step", "alone + a step", "amid the others", "ratio", "the long prompt"]
+    times = [milliseconds(seconds) for seconds in (own, step, own + step, amid)]
+    return table(header, [[*times, f"{amid / (own + step):.2f}", milliseconds(long)]])
+
+
+def first_token_alone(run: Run, prompts: Prompts) -> float:
+    return run(Job([Request(prompts.take(SHORT_PROMPT), 4)], 1))[0].time_to_first_token
+
+
+def first_token_amid(run: Run, prompts: Prompts, num_running: int = 30) -> tuple[float, ...]:
+    """The time of a step, and to the first tokens of the short and of the long request."""
+    running = [Request(prompts.take(SHORT_PROMPT), 64) for _ in range(num_running)]
+    long = Request(prompts.take(LONG_PROMPT), 4, start=Start(0, 16))
+    short = Request(prompts.take(SHORT_PROMPT), 4, start=Start(0, 17))
+    *streams, long_trace, short_trace = run(Job([*running, long, short], num_running + 2))
+    if short_trace.sent > long_trace.texts[0]:
+        raise BenchmarkError("the long prompt was computed before the short one came")
+    gaps = gaps_within(streams, long_trace.sent, long_trace.texts[0])
+    return quantile(gaps, 0.5), short_trace.time_to_first_token, long_trace.time_to_first_token
+
+
+def gaps_within(traces: list[Trace], start: float, end: float) -> list[float]:
+    """The streams' waits for a token that fall at least in part between two times."""
+    return [
+        later - earlier
+        for trace in traces
+        for earlier, later in itertools.pairwise(trace.texts)
+        if later > start and earlier < end
+    ]
+
+
+def steps(arguments: Namespace) -> str:
+    """Eight sequences, short and long, in small and large caches."""
+    caches = [
+        ("16 slots of 256", {"max_model_len": 256, "max_num_seqs": 8}, [100]),
+        ("16 slots of 1024", {"max_num_seqs": 8}, [100, 450, LONG_PROMPT]),
+        ("128 slots of 1024", {"max_num_seqs": 64, "kv_cache_gb": 12}, [100, 450, LONG_PROMPT]),
+    ]
+    rows = []
+    for name, config, lengths in caches:
+        prompts = Prompts(arguments.model)
+        with ours_offline(str(arguments.model), max_num_batched_tokens=1024, **config) as run:
+            run(prompts.job(8, 4))
+            for length in lengths:
+                times = [[step_time(run, prompts, length)] for _ in range(arguments.repeats)]
+                rows.append([name, 8 * (length + 32), milliseconds(medians(times)[0])])
+    return table(["KV cache", "live tokens", "time of a step"], rows)
+
+
+def step_time(run: Run, prompts: Prompts, length: int) -> float:
+    """The median wait for a token while eight sequences decode."""
+    traces = run(Job([Request(prompts.take(length), 64) for _ in range(8)], 8))
+    start = max(trace.texts[0] for trace in traces)
+    return quantile(gaps_within(traces, start, min(trace.ended for trace in traces)), 0.5)
+
+
+def memory(arguments: Namespace) -> str:
+    """Short requests, 32 at a time; a slot's memory is taken when it is first used."""
+    prompts = Prompts(arguments.model)
+    total = 200 if arguments.quick else arguments.requests
+    part = total // 10
+    with serve_ours(str(arguments.model)) as server, clients(server.url) as run:
+        rows: list[list[object]] = [[0, f"{server.memory():.1f}"]]
+        for done in range(part, total + 1, part):
+            requests = [Request(prompts.take(SHORT_PROMPT), 4) for _ in range(part)]
+            run(Job(requests, 32))
+            rows.append([done, f"{server.memory():.1f}"])
+            note(f"  {done} requests: {rows[-1][1]} MiB")
+    return table(["requests", "RssAnon MiB"], rows)
+
+
+GOALS: dict[str, Callable[[Namespace], str]] = {
+    "sampling": sampling,
+    "http": http,
+    "arrival": arrival,
+    "steps": steps,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    """Measures one goal after the other; the exit status is 1 if one could not be measured."""
+    parser = create_parser(__doc__)
+    parser.add_argument("goals", nargs="*", metavar="GOAL", help="default: all")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--requests", type=int, default=2000, help="for memory")
+    arguments = parse(parser)
+    if unknown := set(arguments.goals) - set(GOALS):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(GOALS)}")
+    if arguments.quick:
+        arguments.concurrency, arguments.max_tokens = [4], 16
+    sys.exit(measure_all({name: GOALS[name] for name in arguments.goals or GOALS}, arguments))
+
+
+if __name__ == "__main__":
+    main()

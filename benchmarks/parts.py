@@ -1,0 +1,128 @@
+"""What each part of our engine is worth: `python -m benchmarks.parts [PART ...] [--help]`.
+
+Each part is measured with and without, on the engine without HTTP.
+"""
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from unittest.mock import patch
+
+import torch
+
+from benchmarks.goals import gaps_within
+from benchmarks.prompts import Prompts
+from benchmarks.report import create_parser, measure_all, medians, milliseconds, parse, table
+from benchmarks.systems import ours_offline
+from benchmarks.worker import Run
+from benchmarks.workload import Job, Request, Start, quantile, summarize
+from src.engine import draws
+from src.engine.sampler import SamplingRow, sample
+from src.engine.sampling_params import SamplingParams
+
+VOCAB_SIZE = 50257
+LOGITS_STD = {"peaked": 8.0, "as the measured model": 4.15, "flat": 1.0}
+"""Top-p 0.9 keeps a token or two, some two hundred, and most of the vocabulary."""
+
+
+def batching(arguments: Namespace) -> str:
+    """32 requests, one at a time in the engine and all in each step."""
+    prompts = Prompts(arguments.model)
+    num_requests = 8 if arguments.quick else 32
+    jobs = [prompts.job(num_requests, 32) for _ in range(arguments.repeats)]
+    rows = []
+    for max_num_seqs in (1, 4, 32):
+        with ours_offline(str(arguments.model), max_num_seqs=max_num_seqs) as run:
+            run(prompts.job(4, 4))
+            speeds = [summarize(run(job)).tokens_per_second for job in jobs]
+        rows.append([max_num_seqs, f"{statistics.median(speeds):.1f}"])
+    return table(["MAX_BATCH_SIZE", "tok/s"], rows)
+
+
+def chunks(arguments: Namespace) -> str:
+    """Eight streams run when a prompt of 900 tokens comes: their waits until it is computed."""
+    rows = []
+    for budget in (64, 128, 256, 4096):
+        prompts = Prompts(arguments.model)
+        with ours_offline(str(arguments.model), max_num_batched_tokens=budget) as run:
+            run(prompts.job(8, 4))
+            samples = [waits(run, prompts) for _ in range(arguments.repeats)]
+        rows.append([budget, *map(milliseconds, medians(samples))])
+    header = ["MAX_NUM_BATCHED_TOKENS", "p50", "p95", "longest", "TTFT of the long prompt"]
+    return table(header, rows)
+
+
+def waits(run: Run, prompts: Prompts) -> tuple[float, ...]:
+    """The running streams' inter-token times, and the long prompt's time to first token."""
+    running = [Request(prompts.take(16), 64) for _ in range(8)]
+    long = Request(prompts.take(900), 4, start=Start(0, 16))
+    *streams, trace = run(Job([*running, long], 9))
+    gaps = gaps_within(streams, trace.sent, trace.texts[0])
+    return quantile(gaps, 0.5), quantile(gaps, 0.95), max(gaps), trace.time_to_first_token
+
+
+def prefixes(arguments: Namespace) -> str:
+    """Five requests, one after the other, with the same 500 tokens first and a question of 16."""
+    prompts = Prompts(arguments.model)
+    samples = []
+    with ours_offline(str(arguments.model)) as run:
+        run(prompts.job(4, 4))
+        for _ in range(arguments.repeats):
+            system = prompts.take(500)
+            requests = [Request(f"{system}\n{prompts.take(16)}", 4) for _ in range(5)]
+            times = [trace.time_to_first_token for trace in run(Job(requests, 1))]
+            samples.append((times[0], statistics.median(times[1:])))
+    first, later = medians(samples)
+    row = [milliseconds(first), milliseconds(later), f"{first / later:.1f}"]
+    return table(["TTFT of the first", "of a later one", "ratio"], [row])
+
+
+def candidates(arguments: Namespace) -> str:
+    """One call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full sort."""
+    nucleus = SamplingParams(temperature=1, top_p=0.9)
+    rows = []
+    for name, std in LOGITS_STD.items():
+        logits = std * torch.randn(32, VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
+        greedy = sampler_time(logits, SamplingParams(temperature=0), arguments.repeats)
+        drawn = sampler_time(logits, nucleus, arguments.repeats)
+        with patch.object(draws, "NUM_CANDIDATES", VOCAB_SIZE):
+            drawn_of_all = sampler_time(logits, nucleus, arguments.repeats)
+        rows.append([name, *map(milliseconds, (greedy, drawn, drawn_of_all))])
+    few = f"top-p, {draws.NUM_CANDIDATES} candidates"
+    return table(["logits", "greedy", few, "top-p, all sorted"], rows)
+
+
+def sampler_time(logits: torch.Tensor, params: SamplingParams, repeats: int) -> float:
+    """The median time of a call."""
+    times = []
+    for position in range(1, 5 * repeats + 1):
+        rows = [SamplingRow(params, row, [0] * position, 1) for row in range(len(logits))]
+        spent = logits.clone()  # the sampler changes what it is given
+        started = time.perf_counter()
+        sample(spent, rows)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+PARTS: dict[str, Callable[[Namespace], str]] = {
+    "batching": batching,
+    "chunks": chunks,
+    "prefixes": prefixes,
+    "candidates": candidates,
+}
+
+
+def main() -> None:
+    """Measures one part after the other; the exit status is 1 if one could not be measured."""
+    parser = create_parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    arguments = parse(parser)
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    sys.exit(measure_all({name: PARTS[name] for name in arguments.parts or PARTS}, arguments))
+
+
+if __name__ == "__main__":
+    main()

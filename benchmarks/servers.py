@@ -1,0 +1,113 @@
+"""Servers that are measured, each a process of its own on a free port of the loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.bench_model import BENCH_FOLDER
+from benchmarks.worker import ROOT, stop
+from benchmarks.workload import BenchmarkError
+from src.config import Settings
+
+START_TIMEOUT = 300  # seconds; loading a model from a slow disk takes most of a minute
+TRANSFORMERS = BENCH_FOLDER / "transformers-serve" / "bin" / "transformers"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is ready."""
+
+    url: str
+    process_id: int
+
+    def memory(self) -> float:
+        """MiB of memory that is its own and no file's (RssAnon)."""
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def serve_ours(model: str, **settings: object) -> Iterator[Server]:
+    """Runs this service with these settings and otherwise its defaults, not this machine's."""
+    port = _free_port()
+    fixed = {
+        "MODEL_NAME": model,
+        "PORT": port,
+        "RATE_LIMIT_REQUESTS": 10**6,
+        "TIMEOUT_SECONDS": 3600,
+        "QUEUE_TIMEOUT_SECONDS": 3600,
+        "PYTHONPATH": ROOT,
+    }
+    chosen = fixed | {name.upper(): value for name, value in settings.items()}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in Settings.model_fields
+    }
+    environment = inherited | {name: str(value) for name, value in chosen.items()}
+    command = [sys.executable, "-m", "src.main"]
+    with _run(command, environment, port, "/health/ready") as server:
+        yield server
+
+
+@contextmanager
+def serve_transformers(model: str) -> Iterator[Server]:
+    """Runs `transformers serve --continuous-batching`, which `make bench` installs."""
+    if not TRANSFORMERS.exists():
+        raise BenchmarkError(f"{TRANSFORMERS} is not there: `make bench` installs it")
+    port = _free_port()
+    options = ["--continuous-batching", "--host", "127.0.0.1", "--default-seed", "0"]
+    command = [str(TRANSFORMERS), "serve", model, *options, "--port", str(port)]
+    offline = {"HF_HUB_OFFLINE": "1"}  # the model is a folder: nothing is to be asked or fetched
+    with _run(command, os.environ | offline, port, "/health") as server:
+        yield server
+
+
+@contextmanager
+def _run(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[Server]:
+    """Starts a server, waits until a GET of `path` answers 200, and ends it with the context."""
+    log_path = BENCH_FOLDER / f"server-{port}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            cwd=BENCH_FOLDER,  # no .env is here
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # an interrupt is for us, and we end it
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(process, url + path, log_path)
+        yield Server(url, process.pid)
+    finally:
+        stop(process)
+    log_path.unlink()  # what went wrong, if anything did, is only in the logs that stay
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx2.get(url, timeout=10).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.1)
+    raise BenchmarkError(f"{process.args!r} is not ready:\n{log_path.read_text()[-3000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,64 @@
+"""What is measured: each system opens as a function that runs jobs."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+from benchmarks.servers import serve_ours, serve_transformers
+from benchmarks.worker import Run, start_worker
+
+System = Callable[[str], AbstractContextManager[Run]]
+"""Starts with a model's folder or name, runs jobs while its context lasts, and ends."""
+
+
+@contextmanager
+def clients(url: str, protocol: str = "generate") -> Iterator[Run]:
+    """Clients over HTTP in a process of their own."""
+    with start_worker("benchmarks.load", "--url", url, "--protocol", protocol) as run:
+        yield run
+
+
+@contextmanager
+def ours(model: str, **settings: object) -> Iterator[Run]:
+    """Our service with these settings, over HTTP."""
+    with serve_ours(model, **settings) as server, clients(server.url) as run:
+        yield run
+
+
+@contextmanager
+def reference(model: str) -> Iterator[Run]:
+    """Our service on HuggingFace's `generate`, one request at a time, over HTTP."""
+    with ours(model, engine="reference") as run:
+        yield run
+
+
+@contextmanager
+def ours_offline(model: str, **config: object) -> Iterator[Run]:
+    """Our engine with this `EngineConfig`, without HTTP."""
+    with start_worker("benchmarks.offline", "ours", model, "--config", json.dumps(config)) as run:
+        yield run
+
+
+@contextmanager
+def static_batches(model: str) -> Iterator[Run]:
+    """HuggingFace's `generate` on left-padded batches, without HTTP."""
+    with start_worker("benchmarks.offline", "static", model) as run:
+        yield run
+
+
+@contextmanager
+def transformers_serve(model: str) -> Iterator[Run]:
+    """`transformers serve --continuous-batching`, over HTTP."""
+    with serve_transformers(model) as server, clients(server.url, "completions") as run:
+        yield run
+
+
+SYSTEMS: dict[str, System] = {
+    "continuous": ours,
+    "continuous-offline": ours_offline,
+    "reference": reference,
+    "reference-offline": partial(ours_offline, engine="reference"),
+    "hf-static-offline": static_batches,
+    "transformers-serve": transformers_serve,
+}

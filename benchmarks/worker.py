@@ -1,0 +1,91 @@
+"""Processes that run jobs: jobs go in through standard input, traces come out of standard output.
+
+Whatever is measured runs in a process of its own. Two models in one process have two pools of
+OpenMP threads, which slow each other down; clients in the server's process take its event loop.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import BenchmarkError, Job, Trace, check
+
+ROOT = Path(__file__).parent.parent
+JOB_TIMEOUT = 900  # seconds; the slowest system needs two minutes for the largest job
+STOP_TIMEOUT = 30
+READY = "ready"
+
+Run = Callable[[Job], list[Trace]]
+"""Runs a job on a system and returns checked traces; raises BenchmarkError."""
+
+
+def serve_jobs(run: Run) -> None:
+    """A worker's main loop: says that it is ready, then answers each job."""
+    # Libraries print what they like; the answers keep a channel of their own.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    print(READY, file=answers)
+    for line in sys.stdin:
+        traces = run(Job.from_json(line))
+        print(json.dumps([asdict(trace) for trace in traces]), file=answers)
+
+
+@contextmanager
+def start_worker(module: str, *arguments: str) -> Iterator[Run]:
+    """Runs `python -m module` for as long as the context lasts."""
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # an interrupt is for us, and we end it
+    )
+    try:
+        if _read_line(process).strip() != READY:
+            raise BenchmarkError(f"{module} did not start; see above")
+        yield lambda job: _run(process, job)
+    finally:
+        stop(process)
+
+
+def _run(process: subprocess.Popen[str], job: Job) -> list[Trace]:
+    assert process.stdin is not None
+    line = ""
+    with suppress(BrokenPipeError):
+        process.stdin.write(job.to_json() + "\n")
+        process.stdin.flush()
+        line = _read_line(process)
+    if not line:
+        raise BenchmarkError(f"{process.args!r} ended, or took more than {JOB_TIMEOUT} s for a job")
+    traces = [Trace(**raw) for raw in json.loads(line)]
+    check(job, traces)
+    return traces
+
+
+def _read_line(process: subprocess.Popen[str]) -> str:
+    """The next line; the empty text once the process has ended, which it does when it is late."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(JOB_TIMEOUT, process.kill)
+    watchdog.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        watchdog.cancel()
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Asks a process to end, then makes it."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

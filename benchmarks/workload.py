@@ -1,0 +1,212 @@
+"""What is asked of a system and what came of it: jobs, traces, and the figures drawn from them.
+
+A job goes to any system, over HTTP or not, and comes back as one trace a request. Both travel
+between processes as lines of JSON.
+"""
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+
+
+class BenchmarkError(Exception):
+    """A measurement that says nothing: a request failed or a system did not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The moment at which one of the job's requests has had so many pieces of text."""
+
+    request: int
+    num_texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation.
+
+    Args:
+        prompt: text to continue.
+        max_tokens: exactly so many new tokens, whether the model ends or not.
+        temperature: 0 is greedy.
+        top_p: nucleus sampling.
+        start: when to send it; None is as soon as the job's concurrency allows.
+    """
+
+    prompt: str
+    max_tokens: int = 64
+    temperature: float = 0
+    top_p: float = 1
+    start: Start | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Requests, sent in their order, `concurrency` of them at a time."""
+
+    requests: list[Request]
+    concurrency: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Job":
+        raw = json.loads(line)
+        requests = [
+            Request(**one | {"start": one["start"] and Start(**one["start"])})
+            for one in raw["requests"]
+        ]
+        return cls(requests, raw["concurrency"])
+
+
+@dataclass(slots=True)
+class Trace:
+    """What came of one request; times are seconds since the job began.
+
+    Args:
+        sent: when it was sent.
+        texts: when each piece of text came.
+        num_tokens: new tokens by the system's own count.
+        ended: when all of it was there.
+        error: why there is no answer, if there is none.
+    """
+
+    sent: float
+    texts: list[float] = field(default_factory=list)
+    num_tokens: int = 0
+    ended: float = 0
+    error: str | None = None
+
+    @property
+    def time_to_first_token(self) -> float:
+        return self.texts[0] - self.sent
+
+    @property
+    def gaps(self) -> list[float]:
+        """Times between tokens."""
+        return [later - earlier for earlier, later in itertools.pairwise(self.texts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One run of a job in numbers; times in seconds, gaps are those between a stream's tokens."""
+
+    tokens_per_second: float
+    ttft_p50: float
+    ttft_p95: float
+    gap_p50: float
+    gap_p95: float
+
+
+Stream = Callable[[Request], AsyncGenerator[tuple[str, int]]]
+"""Sends a request; yields each new text and the number of tokens to add to the count."""
+
+
+async def run_job(job: Job, stream: Stream) -> list[Trace]:
+    """Runs a job and traces each of its requests."""
+    running = _RunningJob(job, stream)
+    async with asyncio.TaskGroup() as group:
+        for index in range(len(job.requests)):
+            group.create_task(running.run(index))
+    return running.traces
+
+
+class _RunningJob:
+    """A job under way: who may start, and what has come."""
+
+    def __init__(self, job: Job, stream: Stream) -> None:
+        self._requests = job.requests
+        self._stream = stream
+        self._permits = asyncio.Semaphore(job.concurrency)
+        starts = [request.start for request in job.requests if request.start is not None]
+        self._moments = {start: asyncio.Event() for start in starts}
+        self._began = time.perf_counter()
+        self.traces = [Trace(0) for _ in job.requests]
+
+    async def run(self, index: int) -> None:
+        """Waits for a request's turn and runs it; a failure is noted in its trace."""
+        if (start := self._requests[index].start) is not None:
+            await self._moments[start].wait()
+        async with self._permits:
+            try:
+                await self._trace(index)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this one's result
+                self.traces[index].error = f"{type(error).__name__}: {error}"
+                for moment in self._moments.values():  # none shall wait for what will never come
+                    moment.set()
+
+    async def _trace(self, index: int) -> None:
+        trace = self.traces[index]
+        trace.sent = self._now()
+        async with aclosing(self._stream(self._requests[index])) as pieces:
+            async for text, num_tokens in pieces:
+                trace.num_tokens += num_tokens
+                if text:
+                    trace.texts.append(self._now())
+                    if (moment := self._moments.get(Start(index, len(trace.texts)))) is not None:
+                        moment.set()
+        trace.ended = self._now()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def check(job: Job, traces: list[Trace]) -> None:
+    """Sees to it that each request got just what it asked for.
+
+    Raises:
+        BenchmarkError: one did not.
+    """
+    for number, (request, trace) in enumerate(zip(job.requests, traces, strict=True)):
+        if trace.error is not None:
+            raise BenchmarkError(f"request {number} failed: {trace.error}")
+        if trace.num_tokens != request.max_tokens:
+            raise BenchmarkError(
+                f"request {number} asked for {request.max_tokens} tokens, got {trace.num_tokens}"
+            )
+        if not trace.texts:
+            raise BenchmarkError(f"request {number} got no text")
+
+
+def summarize(traces: list[Trace]) -> Figures:
+    """The figures of a job's traces."""
+    first = [trace.time_to_first_token for trace in traces]
+    gaps = [gap for trace in traces for gap in trace.gaps]
+    return Figures(
+        tokens_per_second=sum(trace.num_tokens for trace in traces) / duration(traces),
+        ttft_p50=quantile(first, 0.5),
+        ttft_p95=quantile(first, 0.95),
+        gap_p50=quantile(gaps, 0.5),
+        gap_p95=quantile(gaps, 0.95),
+    )
+
+
+def duration(traces: list[Trace]) -> float:
+    """Seconds from the first request to the last answer."""
+    return max(trace.ended for trace in traces) - min(trace.sent for trace in traces)
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value that this share of the values does not exceed, interpolated between neighbours."""
+    ordered = sorted(values)
+    if len(ordered) < 2:
+        return ordered[0] if ordered else float("nan")
+    place = share * (len(ordered) - 1)
+    below = min(int(place), len(ordered) - 2)
+    return ordered[below] + (place - below) * (ordered[below + 1] - ordered[below])
+
+
+def median_figures(repeats: list[Figures]) -> Figures:
+    """Of each figure the median over the repeats."""
+    return Figures(
+        **{
+            name: statistics.median(getattr(repeat, name) for repeat in repeats)
+            for name in Figures.__dataclass_fields__
+        }
+    )
