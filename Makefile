@@ -21,7 +21,7 @@ TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit \
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: serve
 serve: $(STAMP) ## serve the bundled model, or what MODEL_NAME or .env say, on PORT (8000)
@@ -83,3 +83,36 @@ $(STAMP): pyproject.toml requirements.lock | $(UV)
 
 .uv/bin/uv:
 	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# The image. Other base: BASE_IMAGE=registry/python:3.11; CUDA: TORCH_BACKEND=cu130; more options: IMAGE_FLAGS=...
+IMAGE ?= llm-inference:latest
+TORCH_BACKEND ?= cpu
+DOCKER_BUILD ?= docker build
+WHEELS := deploy/image/wheels
+
+.PHONY: image
+image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130: for CUDA)
+	@wheel=; for folder in $$(echo "$(UV_FIND_LINKS)" | tr ',' ' '); do \
+	  for file in $$(ls $$folder/torch-*+$(TORCH_BACKEND)-*.whl 2>/dev/null); do cp -u $$file $(WHEELS)/; wheel=1; done; \
+	done; \
+	$(DOCKER_BUILD) --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	  --build-arg TORCH_BACKEND=$$(test $$wheel || echo $(TORCH_BACKEND)) \
+	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
+
+.PHONY: image-test
+image-test: $(STAMP) image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream
+	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/test_image.py
+
+# Validators with the published schemas inside, in an environment that uv keeps for itself.
+K8S_CHECK := kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
+
+.PHONY: k8s-check
+k8s-check: $(UV) ## render deploy/kubernetes (needs kubectl) and validate all of it against the published schemas
+	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(K8S_CHECK)) \
+	  python deploy/kubernetes/check.py $(K8S_FLAGS)
+
+.PHONY: monitoring-check
+monitoring-check: $(STAMP) ## test rules and queries with promtool and Prometheus (Debian's package prometheus has both)
+	@promtool check config prometheus.yml && promtool test rules deploy/prometheus/rules_test.yml
+	@$(BIN)/python -m deploy.grafana.check $(MONITORING_FLAGS)

@@ -36,7 +36,9 @@ def reference(model: str) -> Iterator[Run]:
 @contextmanager
 def ours_offline(model: str, **config: object) -> Iterator[Run]:
     """Our engine with this `EngineConfig`, without HTTP."""
-    with start_worker("benchmarks.offline", "ours", model, "--config", json.dumps(config)) as run:
+    options = ("ours", model, "--config", json.dumps(config))
+    # The service sets this before it imports torch, which the worker has done by then.
+    with start_worker("benchmarks.offline", *options, GOMP_SPINCOUNT="20000") as run:
         yield run
 
 

@@ -38,11 +38,12 @@ def serve_jobs(run: Run) -> None:
 
 
 @contextmanager
-def start_worker(module: str, *arguments: str) -> Iterator[Run]:
+def start_worker(module: str, *arguments: str, **environment: str) -> Iterator[Run]:
     """Runs `python -m module` for as long as the context lasts."""
     process = subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
+        env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,16 +1,60 @@
-"""Writes the tables of the documentation that follow from the code: `make docs`."""
+"""Writes what follows from the code: the documentation's tables and the dashboard: `make docs`."""
 
+import json
 import re
 from pathlib import Path
 from types import UnionType
 from typing import Literal, get_args, get_origin
 
+from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
+from deploy.grafana import dashboard
+from docs.openai_fields import openai_table
 from src.config import Settings
+from src.ops.metrics import EngineMetrics, Metrics
 
 DOCS = Path(__file__).parent
+DASHBOARD = DOCS.parent / "deploy" / "grafana" / "dashboards" / "llm-inference.json"
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# A query for each metric: what it is mostly asked for.
+QUERIES = {
+    "inference_requests_total": "sum by (endpoint, status) (rate(inference_requests_total[5m]))",
+    "inference_request_duration_seconds": "histogram_quantile(0.95, sum by (endpoint, le)"
+    " (rate(inference_request_duration_seconds_bucket[5m])))",
+    "inference_sequences_started_total": "rate(inference_sequences_started_total[5m])",
+    "inference_sequences_finished_total": "sum by (reason)"
+    " (rate(inference_sequences_finished_total[5m]))",
+    "inference_sequences_aborted_total": "sum by (reason)"
+    " (rate(inference_sequences_aborted_total[5m]))",
+    "inference_sequences_failed_total": "sum by (reason)"
+    " (rate(inference_sequences_failed_total[5m]))",
+    "inference_sequences_live": "sum(inference_sequences_live)",
+    "inference_sequences_running": "sum(inference_sequences_running)",
+    "inference_sequences_waiting": "max by (instance) (inference_sequences_waiting)",
+    "inference_sequences_cached": "sum(inference_sequences_cached)",
+    "inference_kv_cache_usage_ratio": "max by (instance) (inference_kv_cache_usage_ratio)",
+    "prompt_tokens_total": "sum(rate(prompt_tokens_total[5m]))",
+    "cached_prompt_tokens_total": "sum(rate(cached_prompt_tokens_total[5m]))"
+    " / sum(rate(prompt_tokens_total[5m]))",
+    "generated_tokens_total": "sum(rate(generated_tokens_total[1m]))",
+    "inference_queue_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(inference_queue_seconds_bucket[5m])))",
+    "inference_inter_token_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(inference_inter_token_seconds_bucket[5m])))",
+    "inference_step_sequences": "rate(inference_step_sequences_sum[5m])"
+    " / rate(inference_step_sequences_count[5m])",
+    "inference_step_tokens": "rate(inference_step_tokens_sum[5m])"
+    " / rate(inference_step_tokens_count[5m])",
+    "inference_step_seconds": "rate(inference_step_seconds_sum[5m])",
+    "gen_ai_server_time_to_first_token_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(gen_ai_server_time_to_first_token_seconds_bucket[5m])))",
+    "gen_ai_server_time_per_output_token_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(gen_ai_server_time_per_output_token_seconds_bucket[5m])))",
+    "gen_ai_server_request_duration_seconds": "histogram_quantile(0.95, sum by (error_type, le)"
+    " (rate(gen_ai_server_request_duration_seconds_bucket[5m])))",
+}
 
 
 def settings_table() -> str:
@@ -21,6 +65,30 @@ def settings_table() -> str:
             f"| `{name.upper()}` | {_values(field)} | {_default(field)} | {field.description} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def metrics_table() -> str:
+    """The table of all metrics in docs/metrics.md."""
+    registry = metrics_registry()
+    labels = {
+        family.name: collector._labelnames  # nothing public tells those of unused metrics
+        for collector in registry._collector_to_names
+        for family in collector.describe()
+    }
+    rows = ["| Metric | Type | Labels | Meaning | A query |", "|---|---|---|---|---|"]
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        shown = ", ".join(_code(label) for label in labels[family.name])
+        query = _code(QUERIES[name])
+        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} | {query} |")
+    return "\n".join(rows) + "\n"
+
+
+def metrics_registry() -> CollectorRegistry:
+    """All metrics of the service."""
+    metrics = Metrics()
+    EngineMetrics(metrics.registry, "model")
+    return metrics.registry
 
 
 def _values(field: FieldInfo) -> str:
@@ -53,17 +121,21 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-TABLES = {"settings": settings_table}
+TABLES = {"settings": settings_table, "metrics": metrics_table, "openai": openai_table}
 
 
 def main() -> None:
-    """Replaces what stands between the marks in every page."""
+    """Replaces what stands between the marks in every page, and the dashboard."""
     for page in DOCS.glob("*.md"):
         text = page.read_text()
-        current = MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
-        if current != text:
-            page.write_text(current)
-            print(f"wrote {page.name}")
+        _write(page, MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text))
+    _write(DASHBOARD, json.dumps(dashboard.create(), indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        print(f"wrote {path.name}")
 
 
 if __name__ == "__main__":

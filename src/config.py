@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         default=False,
         description="Whether Python code that comes with a model may run on this machine.",
     )
+    chat_template: str | None = Field(
+        default=None,
+        description="How conversations are written for the model: a Jinja template, or a file that"
+        " holds one. Empty: the model's own.",
+    )
 
     max_length: int = Field(
         default=100, ge=1, description="New tokens when a request does not say how many."
@@ -191,6 +196,7 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             max_model_len=self.max_model_len,
             trust_remote_code=self.trust_remote_code,
+            chat_template=self.chat_template,
             engine=self.engine,
             max_num_seqs=self.max_batch_size,
             max_num_batched_tokens=self.max_num_batched_tokens,

@@ -6,11 +6,13 @@ Every sequence and each of its tokens passes here, so here they are counted and 
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from src.engine.request import EngineUpdate, FinishReason, Request, RequestOutput
+from src.engine.request import Admission, EngineUpdate, FinishReason, Request, RequestOutput
+from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
@@ -62,13 +64,50 @@ class Observer(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class EndedSequence:
+    """What became of a sequence. Times are in seconds on the monotonic clock.
+
+    Args:
+        request_id: the engine's.
+        params: how its tokens were chosen.
+        outcome: how it ended.
+        num_prompt_tokens: of its prompt.
+        num_cached_tokens: of them, that did not have to be computed.
+        num_tokens: that it generated.
+        arrived_at: when it was submitted.
+        admitted_at: when it got its turn; None if it had no token.
+        first_token_at: likewise.
+        ended_at: when the engine was done with it.
+    """
+
+    request_id: str
+    params: SamplingParams
+    outcome: Outcome
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_tokens: int
+    arrived_at: float
+    admitted_at: float | None
+    first_token_at: float | None
+    ended_at: float
+
+
+class Tracer(Protocol):
+    """Who follows single sequences; called in the event loop, in the context of the submitter."""
+
+    def sequence_ended(self, sequence: EndedSequence) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class _Live:
     """A sequence in the engine."""
 
     request: Request
     outputs: asyncio.Queue[RequestOutput]
+    context: Context = field(default_factory=copy_context)
     outcome: Outcome | None = None  # set by whoever ends it here
+    admission: Admission | None = None
     num_tokens: int = 0
     first_token_at: float = 0
     last_token_at: float = 0
@@ -81,10 +120,12 @@ class Delivery:
 
     Args:
         observer: None counts nothing.
+        tracer: None traces nothing.
     """
 
-    def __init__(self, observer: Observer | None) -> None:
+    def __init__(self, observer: Observer | None, tracer: Tracer | None = None) -> None:
         self._observer = observer
+        self._tracer = tracer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: dict[str, _Live] = {}
 
@@ -138,12 +179,16 @@ class Delivery:
             if observer is not None:
                 _observe_token(observer, live, output, now)
             live.num_tokens += 1
+            live.admission = live.admission or output.admission
             live.last_token_at = now
             live.first_token_at = live.first_token_at or now
         if output.finish_reason is not None:
             del self._live[output.request_id]
+            live.outcome = live.outcome or OUTCOMES[output.finish_reason]
             if observer is not None:
-                _observe_end(observer, live, output.finish_reason, now)
+                _observe_end(observer, live, live.outcome, now)
+            if self._tracer is not None:
+                live.context.run(self._tracer.sequence_ended, _ended(live, live.outcome, now))
 
 
 def _observe_token(observer: Observer, live: _Live, output: RequestOutput, now: float) -> None:
@@ -158,9 +203,24 @@ def _observe_token(observer: Observer, live: _Live, output: RequestOutput, now: 
     )
 
 
-def _observe_end(observer: Observer, live: _Live, reason: FinishReason, now: float) -> None:
-    outcome = OUTCOMES[reason] if live.outcome is None else live.outcome
+def _observe_end(observer: Observer, live: _Live, outcome: Outcome, now: float) -> None:
     seconds_per_token = None
     if live.num_tokens > 1:
         seconds_per_token = (live.last_token_at - live.first_token_at) / (live.num_tokens - 1)
     observer.sequence_ended(outcome, now - live.request.arrived_at, seconds_per_token)
+
+
+def _ended(live: _Live, outcome: Outcome, now: float) -> EndedSequence:
+    request, admission = live.request, live.admission
+    return EndedSequence(
+        request_id=request.request_id,
+        params=request.sampling_params,
+        outcome=outcome,
+        num_prompt_tokens=len(request.prompt_token_ids),
+        num_cached_tokens=admission.num_cached_tokens if admission else 0,
+        num_tokens=live.num_tokens,
+        arrived_at=request.arrived_at,
+        admitted_at=request.arrived_at + admission.queue_seconds if admission else None,
+        first_token_at=live.first_token_at or None,
+        ended_at=now,
+    )

@@ -5,6 +5,8 @@
     │   ├── SettingsError         a setting has a bad value
     │   └── ModelLoadError        the model that was asked for cannot be loaded
     ├── InvalidRequestError       the caller's fault: names the field and the remedy
+    │   ├── ContextLengthError    prompt and new tokens do not fit the model's context
+    │   └── ModelNotFoundError    another model than the one that is served was asked for
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           too many wait, or this one waited too long for its turn
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
@@ -44,6 +46,14 @@ class InvalidRequestError(ServiceError, ValueError):
     def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt and new tokens do not fit the model's context."""
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """Another model than the one that is served was asked for."""
 
 
 class EngineNotReadyError(ServiceError):

@@ -18,7 +18,7 @@ class TextDelta:
     """What is new in one of a prompt's sequences.
 
     Args:
-        index: which sequence, from 0.
+        index: which sequence, from 0; those of the same prompt follow one another.
         text: new text; may be empty.
         num_tokens: tokens it took; an end token counts.
         finish_reason: `stop` or `length` in a sequence's last delta, None before.
@@ -62,20 +62,35 @@ class Generation:
     num_cached_tokens: int = field(default=0, compare=False)
 
     def add(self, delta: TextDelta) -> None:
-        self.completions[delta.index].add(delta)
-        if delta.index == 0:
+        """Adds what is new in one of the call's sequences, if the prompt is one of several too."""
+        index = delta.index % len(self.completions)
+        self.completions[index].add(delta)
+        if index == 0:
             self.prompt_logprobs += delta.prompt_logprobs
             self.num_cached_tokens += delta.num_cached_tokens
 
 
 class TextStream:
-    """One of a call's sequences: its request, and its text so far."""
+    """One of a call's sequences: its request, and its text so far.
+
+    Args:
+        index: which of all sequences, from 0.
+        number: which of its prompt's; added to the seed.
+        loaded: the model.
+        prompt_token_ids: what it continues.
+        params: how.
+    """
 
     def __init__(
-        self, index: int, loaded: "LoadedModel", prompt_token_ids: list[int], params: SamplingParams
+        self,
+        index: int,
+        number: int,
+        loaded: "LoadedModel",
+        prompt_token_ids: list[int],
+        params: SamplingParams,
     ) -> None:
         if params.seed is not None:
-            params = replace(params, seed=params.seed + index)
+            params = replace(params, seed=params.seed + number)
         self.request = Request(uuid.uuid4().hex, prompt_token_ids, params)
         self._index = index
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)

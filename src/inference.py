@@ -6,15 +6,20 @@ The engine below runs in its own thread; `Delivery` is the way there and back.
 
 import asyncio
 import logging
+import os
+import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.delivery import Delivery, Observer, Outcome
+from src.delivery import Delivery, Observer, Outcome, Tracer
+from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
 from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
+from src.engine.token_text import TokenText, TokenTexts
 from src.errors import (
     EngineDeadError,
     EngineNotReadyError,
@@ -25,7 +30,8 @@ from src.errors import (
     ServiceError,
 )
 from src.generation import Completion, Generation, TextDelta, TextStream
-from src.limits import Field, check_length, check_size, check_token_ids
+from src.limits import Field, check_length, check_params
+from src.tokenization import Prompt, decode, encode, encode_chat
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
@@ -50,16 +56,23 @@ class InferenceEngine:
         config: which model, and how to run it.
         timeout_seconds: how long one call may wait and run.
         observer: counts and times what happens.
+        tracer: follows single sequences.
     """
 
     def __init__(
-        self, config: EngineConfig, timeout_seconds: float = 60, observer: Observer | None = None
+        self,
+        config: EngineConfig,
+        timeout_seconds: float = 60,
+        observer: Observer | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config = config
         self._timeout_seconds = timeout_seconds
-        self._delivery = Delivery(observer)
+        self._delivery = Delivery(observer, tracer)
         self._loaded: LoadedModel | None = None
         self._engine: EngineLoop | ReferenceEngine | None = None
+        self._token_texts: TokenTexts | None = None
+        self.created_at = int(time.time())
 
     @property
     def model_name(self) -> str:
@@ -87,11 +100,21 @@ class InferenceEngine:
         Raises:
             ModelLoadError: the model cannot be loaded; the message says what to do.
         """
+        # A thread that computes has OpenMP threads of its own until it ends. Where there are more
+        # of those than cores they hardly spin and are slow to wake: so none but the engine's stays.
+        with ThreadPoolExecutor(1, "load-model") as executor:
+            executor.submit(self._load).result()
+
+    def _load(self) -> None:
+        # OpenMP's threads spin for up to 15 ms while they wait for work, and what else wants
+        # their cores, the event loop first, waits as long. A millisecond does (benchmarks/LOG.md).
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is imported
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model_loader import load_model  # noqa: PLC0415
 
         self._loaded = load_model(self._config)
+        self._token_texts = TokenTexts(self._loaded.tokenizer)
         self._engine = create_engine(self._loaded, self._config, self._delivery.receive)
 
     def shutdown(self) -> None:
@@ -117,6 +140,12 @@ class InferenceEngine:
         text: str = self._require_ready()[0].tokenizer.decode([token_id], skip_special_tokens=False)
         return text
 
+    def token(self, token_id: int) -> TokenText:
+        """What a token adds to a text."""
+        self._require_ready()
+        assert self._token_texts is not None
+        return self._token_texts.get(token_id)
+
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Continues a prompt n times.
 
@@ -126,7 +155,8 @@ class InferenceEngine:
         """
         deadline = self._deadline()
         token_ids = await self.tokenize(prompt, params, deadline=deadline)
-        return await self._collect(token_ids, params, n, deadline)
+        (generation,) = await self.collect([token_ids], params, n, deadline)
+        return generation
 
     async def generate_batch(
         self, prompts: list[str], params: SamplingParams, n: int = 1
@@ -140,18 +170,25 @@ class InferenceEngine:
             await self.tokenize(prompt, params, ("prompts", index), deadline)
             for index, prompt in enumerate(prompts)
         ]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._collect(ids, params, n, deadline)) for ids in tokenized
-                ]
-        except* ServiceError as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await self.collect(tokenized, params, n, deadline)
+
+    async def collect(
+        self,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        n: int = 1,
+        deadline: float | None = None,
+    ) -> list[Generation]:
+        """Continues each of several prompts n times; arguments and errors as `stream_batch`."""
+        generations = [Generation(ids, [Completion() for _ in range(n)]) for ids in prompts]
+        async with aclosing(self.stream_batch(prompts, params, n, deadline)) as deltas:
+            async for delta in deltas:
+                generations[delta.index // n].add(delta)
+        return generations
 
     async def tokenize(
         self,
-        prompt: str,
+        prompt: Prompt,
         params: SamplingParams,
         field: Field = ("prompt",),
         deadline: float | None = None,
@@ -159,7 +196,7 @@ class InferenceEngine:
         """Returns the prompt's token ids if they fit the context together with the new tokens.
 
         Args:
-            prompt: plain text; what spells a special token stays text.
+            prompt: plain text, in which what spells a special token stays text; or token ids.
             params: what is to follow; checked against the model too.
             field: where the prompt stands in the caller's request, for the error.
             deadline: on the event loop's clock; None is the time limit from now on.
@@ -169,44 +206,103 @@ class InferenceEngine:
             GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
-        check_token_ids(params, loaded.vocab_size)
-        check_size(prompt, loaded, field)
-        # encode_batch lets go of the interpreter lock, encode does not; a megabyte takes a second.
+        check_params(params, loaded.vocab_size)
         async with _until(deadline or self._deadline()):
-            encodings = await asyncio.to_thread(loaded.tokenizer.encode_batch, [prompt])
-        token_ids: list[int] = encodings[0].ids
+            token_ids = await encode(loaded, prompt, field)
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
 
-    async def stream(
+    async def tokenize_chat(self, messages: list[ChatMessage]) -> list[int]:
+        """Returns the token ids of a conversation, by the model's chat template.
+
+        Whether they fit the context is `check`'s to say: with how many new tokens may depend on
+        their number.
+
+        Raises:
+            InvalidRequestError: the messages are too long for any context, the model has no chat
+                template, or it refuses these messages.
+            GenerationTimeoutError: the time is up.
+        """
+        loaded, _ = self._require_ready()
+        async with _until(self._deadline()):
+            return await encode_chat(loaded, messages)
+
+    def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
+        """Refuses what the model cannot do.
+
+        Raises:
+            InvalidRequestError: prompt and new tokens do not fit the context, or there is no such
+                token.
+        """
+        loaded, _ = self._require_ready()
+        check_params(params, loaded.vocab_size)
+        check_length(num_prompt_tokens, params.max_tokens, loaded.max_model_len, field)
+
+    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Returns the token ids of a text, with or without those that begin and end one.
+
+        Raises:
+            InvalidRequestError: the text is too long for any context.
+            GenerationTimeoutError: the time is up.
+        """
+        loaded, _ = self._require_ready()
+        async with _until(self._deadline()):
+            return await encode(loaded, text, ("prompt",), add_special_tokens=add_special_tokens)
+
+    async def decode(
+        self,
+        token_ids: list[int],
+        field: Field = ("prompt",),
+        *,
+        skip_special_tokens: bool = True,
+    ) -> str:
+        """Returns the text of token ids; arguments and errors as of `tokenization.decode`."""
+        loaded, _ = self._require_ready()
+        return await decode(loaded, token_ids, field, skip_special_tokens=skip_special_tokens)
+
+    def stream(
         self,
         prompt_token_ids: list[int],
         params: SamplingParams,
         n: int = 1,
         deadline: float | None = None,
     ) -> AsyncGenerator[TextDelta]:
-        """Continues a prompt n times and yields the text as it is made.
+        """Continues one prompt n times; as `stream_batch`."""
+        return self.stream_batch([prompt_token_ids], params, n, deadline)
 
-        Leaving the iterator ends the generation. The i-th sequence uses seed + i.
+    async def stream_batch(
+        self,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        n: int = 1,
+        deadline: float | None = None,
+    ) -> AsyncGenerator[TextDelta]:
+        """Continues each prompt n times and yields the texts as they are made.
+
+        Leaving the iterator ends the generation. The i-th sequence of each prompt uses seed + i;
+        of the p-th prompt its index is p * n + i. When one fails, all end.
 
         Args:
-            prompt_token_ids: as `tokenize` returns them.
+            prompts: token ids, as `tokenize` returns them.
             params: how to choose the tokens.
-            n: number of sequences.
+            n: number of sequences of each prompt.
             deadline: on the event loop's clock; None is the time limit from now on.
 
         Raises:
             EngineNotReadyError: the model is still loading.
             EngineDeadError: the engine has ended.
-            InvalidRequestError: n is more than the server ever holds.
+            InvalidRequestError: these are more sequences than the server ever holds.
             OverloadedError: the queue is full, or the request waited too long in it.
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the time is up.
         """
         loaded, engine = self._require_ready()
         deadline = deadline or self._deadline()
-        streams = [TextStream(index, loaded, prompt_token_ids, params) for index in range(n)]
-        self._check_num_sequences(engine, n)
+        self._check_num_sequences(engine, n * len(prompts))
+        streams = [
+            TextStream(index, index % n, loaded, prompts[index // n], params)
+            for index in range(n * len(prompts))
+        ]
         outputs = self._delivery.submit(engine, [stream.request for stream in streams])
         live = {stream.request.request_id: stream for stream in streams}
         outcome = Outcome.CANCELLED
@@ -230,20 +326,12 @@ class InferenceEngine:
             for request_id in live:
                 self._delivery.end(engine, request_id, outcome)
 
-    async def _collect(
-        self, prompt_token_ids: list[int], params: SamplingParams, n: int, deadline: float
-    ) -> Generation:
-        generation = Generation(prompt_token_ids, [Completion() for _ in range(n)])
-        async with aclosing(self.stream(prompt_token_ids, params, n, deadline)) as deltas:
-            async for delta in deltas:
-                generation.add(delta)
-        return generation
-
-    def _check_num_sequences(self, engine: "EngineLoop | ReferenceEngine", n: int) -> None:
+    def _check_num_sequences(self, engine: "EngineLoop | ReferenceEngine", count: int) -> None:
         most = engine.intake.max_live
-        if n > most:
+        if count > most:
             raise InvalidRequestError(
-                f"{n} sequences are more than this server runs and queues, {most}: ask for fewer.",
+                f"{count} sequences are more than this server runs and queues, {most}: ask for"
+                " fewer.",
                 ("n",),
             )
 

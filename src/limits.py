@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from src.engine.sampling_params import SamplingParams
-from src.errors import InvalidRequestError
+from src.errors import ContextLengthError, InvalidRequestError
 
 if TYPE_CHECKING:
     from src.engine.model_loader import LoadedModel
@@ -16,11 +16,11 @@ def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:
     """Refuses at once what is too long for any tokenization to fit.
 
     Raises:
-        InvalidRequestError: the prompt has too many bytes.
+        ContextLengthError: the prompt has too many bytes.
     """
     num_bytes = len(prompt.encode("utf-8", "replace"))
     if loaded.max_prompt_bytes is not None and num_bytes > loaded.max_prompt_bytes:
-        raise InvalidRequestError(
+        raise ContextLengthError(
             f"The prompt has {num_bytes} bytes, and no text of more than {loaded.max_prompt_bytes}"
             f" bytes fits the model's context of {loaded.max_model_len} tokens: shorten it.",
             field,
@@ -31,7 +31,8 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, fi
     """Refuses a prompt that does not fit the context together with its new tokens.
 
     Raises:
-        InvalidRequestError: the prompt is empty or too long.
+        InvalidRequestError: the prompt is empty.
+        ContextLengthError: it is too long.
     """
     if num_prompt_tokens == 0:
         raise InvalidRequestError("The prompt is empty; it needs at least one token.", field)
@@ -44,7 +45,7 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, fi
         remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
     if num_prompt_tokens < max_model_len:
         remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
-    raise InvalidRequestError(
+    raise ContextLengthError(
         f"The prompt's {num_prompt_tokens} tokens and {max_tokens} new tokens are more than the"
         f" model's context of {max_model_len} tokens: "
         f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
@@ -52,7 +53,7 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, fi
     )
 
 
-def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+def check_params(params: SamplingParams, vocab_size: int) -> None:
     """Refuses token ids that the model does not have.
 
     Raises:
@@ -65,3 +66,17 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
                     f"There is no token {token_id}: the model's ids are 0 to {vocab_size - 1}.",
                     (field,),
                 )
+
+
+def check_token_ids(token_ids: list[int], vocab_size: int, field: Field) -> None:
+    """Refuses a prompt of token ids that the model does not have.
+
+    Raises:
+        InvalidRequestError: an id is out of the vocabulary.
+    """
+    if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+        raise InvalidRequestError(
+            f"The prompt holds token ids that the model does not have: its are 0 to"
+            f" {vocab_size - 1}.",
+            field,
+        )

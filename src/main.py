@@ -25,6 +25,9 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from src import __version__
 from src.api import generate, health
 from src.api.exception_handlers import add_exception_handlers
+from src.api.openai import models, tokenize
+from src.api.openai.chat import routes as chat
+from src.api.openai.completions import routes as completions
 from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
@@ -33,6 +36,7 @@ from src.ops.metrics import MULTIPROC_DIR, EngineMetrics, Metrics
 from src.ops.middleware import RequestMiddleware
 from src.ops.rate_limit import create_limiter, create_rate_limit
 from src.ops.request_body import RequestBodyMiddleware
+from src.ops.tracing import create_tracing, telemetry_config
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or load_settings()
     configure_logging(settings)
+    tracing = create_tracing(settings.model_name)
     metrics = Metrics()
     limiter = create_limiter()
     app: FastAPI = FastAPIOffline(
@@ -68,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         lifespan=_lifespan,
         redirect_slashes=False,
+        telemetry=telemetry_config(tracing),
     )
     app.state.settings = settings
     app.state.metrics = metrics
@@ -76,11 +82,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.engine_config(),
         settings.timeout_seconds,
         EngineMetrics(metrics.registry, settings.model_name),
+        tracing,
     )
+    app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.rate_limit = create_rate_limit(limiter, settings)
-    app.include_router(generate.router)
-    app.include_router(health.router)
+    for routes in (generate, completions, chat, models, tokenize, health):
+        app.include_router(routes.router)
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
@@ -94,6 +102,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(app.state.engine.shutdown)
+    if app.state.tracing is not None:
+        await asyncio.to_thread(app.state.tracing.shutdown)
 
 
 async def _load_model(app: FastAPI) -> None:

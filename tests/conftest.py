@@ -1,17 +1,23 @@
 """Models, apps and servers that many tests share."""
 
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the service does, before torch is there
+
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.config import Settings
 from src.main import create_app
-from tests.servers import Server, serve
-from tests.tiny_models import create_model_folder
+from tests.servers import LocalServer, Server, serve, serve_app
+from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +32,31 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[architecture]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def reciting_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns the folder of a model that continues a prompt of one token with a text, again and
+    again: its tokens follow from their positions alone."""
+
+    def create(text: str) -> Path:
+        tokenizer = create_tokenizer()
+        token_ids = tokenizer(text)["input_ids"]
+        shape = SHAPE | {"hidden_size": CONTEXT, "tie_word_embeddings": False}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **shape))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            model.transformer.wpe.weight.copy_(torch.eye(CONTEXT))
+            model.transformer.ln_f.weight.fill_(1)
+            for position in range(CONTEXT):
+                model.lm_head.weight[token_ids[position % len(token_ids)], position] = 10
+        folder = tmp_path_factory.mktemp("reciting")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return create
 
 
 def create_settings(**values: object) -> Settings:
@@ -46,6 +77,57 @@ def start_client() -> Iterator[Callable[..., TestClient]]:
             return client
 
         yield start
+
+
+@pytest.fixture
+def start_server(tiny_model) -> Iterator[Callable[..., LocalServer]]:
+    """Returns a server in this process, on a tiny random model which never ends a text by itself.
+
+    After the test no sequence may be left over in any of them.
+    """
+    with ExitStack() as stack:
+        servers: list[LocalServer] = []
+
+        def start(send_buffer: int | None = None, **values: object) -> LocalServer:
+            settings = create_settings(**({"model_name": str(tiny_model())} | values))
+            server = stack.enter_context(serve_app(create_app(settings), send_buffer))
+            server.engine._loaded.eos_token_ids.clear()
+            servers.append(server)
+            return server
+
+        yield start
+        for server in servers:
+            assert_nothing_is_left(server)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tiny_model) -> Iterator[LocalServer]:
+    """Such a server for tests that leave it as it was."""
+    with serve_app(create_app(create_settings(model_name=str(tiny_model())))) as server:
+        server.engine._loaded.eos_token_ids.clear()
+        yield server
+        assert_nothing_is_left(server)
+
+
+def assert_nothing_is_left(server: LocalServer) -> None:
+    """Neither the engine nor the delivery nor the figures know of a sequence any more."""
+    for gate in server.gates:
+        gate.open()
+    wait_until(lambda: server.engine.num_live == 0)
+    wait_until(lambda: not server.engine._delivery._live)
+    states = ("live", "running", "waiting")
+    wait_until(lambda: not any(server.sample(f"inference_sequences_{one}") for one in states))
+
+
+def assert_started_are_accounted_for(samples: dict[tuple[str, ...], float]) -> None:
+    """Each sequence that was taken in lives, or has come to one end."""
+
+    def total(name: str) -> float:
+        return sum(value for key, value in samples.items() if key[0] == name)
+
+    ends = ("finished_total", "aborted_total", "failed_total", "live")
+    accounted = sum(total(f"inference_sequences_{end}") for end in ends)
+    assert total("inference_sequences_started_total") == accounted
 
 
 @pytest.fixture(scope="session")

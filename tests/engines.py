@@ -1,14 +1,21 @@
 """What tests of engines share: collecting outputs, starting engines, HuggingFace as the oracle."""
 
 import queue
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
 
+import pytest
 import torch
 
+from src.engine.core import EngineCore
+from src.engine.logprobs import PositionLogprobs
 from src.engine.loop import EngineLoop
 from src.engine.model_loader import LoadedModel
 from src.engine.reference import ReferenceEngine
 from src.engine.request import (
+    Admission,
     EngineUpdate,
     FinishReason,
     Request,
@@ -16,14 +23,39 @@ from src.engine.request import (
     UpdateCallback,
 )
 from src.engine.sampling_params import SamplingParams
+from src.engine.sequence import ScheduledSequence
 
 Engine = EngineLoop | ReferenceEngine
 
 PROMPT = [70, 80, 90, 100, 110]
 
+TOLERANCE = 2e-5
+"""Of log-probabilities. In float32 nothing but the order of additions differs, and in models of two
+layers that moves the logits, which are of size 1, by less than 5e-6."""
+
+
+@dataclass
+class Answer:
+    """All that an engine said of one request."""
+
+    token_ids: list[int] = field(default_factory=list)
+    reason: FinishReason | None = None
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    admission: Admission | None = None
+
+    def add(self, output: RequestOutput) -> None:
+        assert self.reason is None, "an output after the last one"
+        assert output.admission is None or self.admission is None
+        self.token_ids += output.new_token_ids
+        self.reason = output.finish_reason
+        self.logprobs += output.logprobs
+        self.prompt_logprobs += output.prompt_logprobs
+        self.admission = self.admission or output.admission
+
 
 class Outputs:
-    """What an engine says of one request."""
+    """What an engine says of one request, as it comes."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[RequestOutput] = queue.SimpleQueue()
@@ -34,13 +66,20 @@ class Outputs:
     def next(self) -> RequestOutput:
         return self._queue.get(timeout=60)
 
+    @property
+    def is_empty(self) -> bool:
+        return self._queue.empty()
+
+    def answer(self) -> Answer:
+        answer = Answer()
+        while answer.reason is None:
+            answer.add(self.next())
+        return answer
+
     def all(self) -> tuple[list[int], FinishReason]:
-        token_ids: list[int] = []
-        while True:
-            output = self.next()
-            token_ids += output.new_token_ids
-            if output.finish_reason:
-                return token_ids, output.finish_reason
+        answer = self.answer()
+        assert answer.reason is not None
+        return answer.token_ids, answer.reason
 
 
 class Harness:
@@ -62,9 +101,13 @@ class Harness:
             self._outputs[output.request_id].put(output)
 
     def add(self, request: Request) -> Outputs:
-        outputs = self._outputs[request.request_id] = Outputs()
-        self.engine.add_requests([request])
-        return outputs
+        return self.add_all([request])[0]
+
+    def add_all(self, requests: list[Request]) -> list[Outputs]:
+        found = [Outputs() for _ in requests]
+        self._outputs |= zip([one.request_id for one in requests], found, strict=True)
+        self.engine.add_requests(requests)
+        return found
 
     def run(self, request: Request) -> tuple[list[int], FinishReason]:
         return self.add(request).all()
@@ -73,6 +116,69 @@ class Harness:
         """After everything there is no request left over."""
         self.engine.shutdown()
         assert self.engine.intake.num_live == 0
+
+
+class SteppedCore:
+    """A core that a test steps by hand. After every step no slot is lost or has two owners.
+
+    Args:
+        core: no step of it may raise, though it would get over that, unless `may_fail`.
+        answers: by request.
+        followers: who has waited for another one's prefix.
+        num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
+    """
+
+    def __init__(self, core: EngineCore, *, may_fail: bool = False) -> None:
+        self.core = core
+        self.answers: dict[str, Answer] = defaultdict(Answer)
+        self.followers: set[str] = set()
+        self.num_mixed_steps = 0
+        if not may_fail:
+            core._find_culprits = self._raise_again
+
+    @staticmethod
+    def _raise_again(_: list[ScheduledSequence]) -> NoReturn:
+        raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
+
+    @property
+    def leaders(self) -> list[str]:
+        """Those whose prefix is half computed, and others wait for it."""
+        running = self.core._scheduler._running
+        return [
+            follower.leader.request.request_id
+            for follower in running
+            if follower.leader is not None
+            and 0 < follower.leader.num_computed_tokens < follower.num_shared_tokens
+        ]
+
+    def add(self, *requests: Request) -> None:
+        for request in requests:
+            self.core.add(request)
+
+    def abort(self, request_id: str) -> None:
+        self._receive(self.core.abort(request_id))
+
+    def step(self) -> None:
+        self._receive(update := self.core.step())
+        assert update.step is not None
+        self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
+        waiting = [one for one in self.core._scheduler._running if one.leader is not None]
+        self.followers.update(one.request.request_id for one in waiting)
+
+    def finish(self) -> dict[str, Answer]:
+        while self.core.has_work:
+            self.step()
+        return self.answers
+
+    def _receive(self, update: EngineUpdate) -> None:
+        for output in update.outputs:
+            self.answers[output.request_id].add(output)
+        scheduler = self.core._scheduler
+        pool, slots = scheduler._slots, [one.slot for one in scheduler._running]
+        indices = {slot.index for slot in slots}
+        assert len(indices) == len(slots) == update.stats.num_running
+        assert not indices & pool._free.keys()
+        assert pool.num_free + len(slots) == len(pool._slots)
 
 
 def create_request(request_id: str = "a", **params: object) -> Request:
@@ -85,3 +191,12 @@ def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list
     options = {"max_new_tokens": max_tokens, "pad_token_id": 0, "eos_token_id": 0} | options
     output = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     return output[0, len(PROMPT) :].tolist()
+
+
+def assert_same_logprobs(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
+    """The same tokens, with the same log-probabilities but for rounding."""
+    for ours, other in zip(found, expected, strict=True):
+        tokens, others = (ours.chosen, *ours.top), (other.chosen, *other.top)
+        assert [one.token_id for one in tokens] == [one.token_id for one in others]
+        values = [one.logprob for one in others]
+        assert [one.logprob for one in tokens] == pytest.approx(values, abs=TOLERANCE)

@@ -1,6 +1,8 @@
 """Servers to ask: the service as a user would start it, and an app on a socket of this process."""
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import uvicorn
@@ -23,6 +27,92 @@ ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 120  # seconds; a test that needs more has failed
 
 
+def parse_samples(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def parse_events(body: str) -> list[tuple[str, str]]:
+    """Server-Sent Events as a browser reads them: (event, data) of each."""
+    assert body.endswith("\n\n")
+    events = []
+    for block in body.removesuffix("\n\n").split("\n\n"):
+        fields: dict[str, list[str]] = {}
+        for line in re.split("\r\n|\r|\n", block):
+            name, colon, value = line.partition(": ")
+            assert colon, line
+            fields.setdefault(name, []).append(value)
+        assert fields.keys() <= {"event", "data"}
+        (event,) = fields.get("event", ["message"])
+        events.append((event, "\n".join(fields["data"])))
+    return events
+
+
+@dataclass
+class Streamed:
+    """What a whole stream of `/generate` said; its shape is checked as it is read."""
+
+    deltas: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, body: str) -> "Streamed":
+        streamed = cls()
+        *events, (last_event, last_data) = parse_events(body)
+        for event, data in events:
+            assert event == "message"
+            streamed._add(json.loads(data))
+        if last_event == "error":
+            streamed.error = json.loads(last_data)["error"]
+        else:
+            assert (last_event, last_data) == ("message", "[DONE]")
+            assert streamed.live == set()
+        return streamed
+
+    def _add(self, delta: dict[str, Any]) -> None:
+        assert delta["index"] not in self.lasts, "nothing follows the last delta of a sequence"
+        is_last = delta["finish_reason"] is not None
+        assert is_last == ("tokens" in delta) == ("prompt_tokens" in delta)
+        self.deltas.append(delta)
+
+    @property
+    def lasts(self) -> dict[int, dict[str, Any]]:
+        """The last delta of each sequence that came to its end."""
+        return {delta["index"]: delta for delta in self.deltas if delta["finish_reason"]}
+
+    @property
+    def live(self) -> set[int]:
+        return {delta["index"] for delta in self.deltas} - self.lasts.keys()
+
+    @property
+    def texts(self) -> dict[int, str]:
+        texts: dict[int, str] = {}
+        for delta in self.deltas:
+            texts[delta["index"]] = texts.get(delta["index"], "") + delta["text"]
+        return texts
+
+    def generated(self) -> list[dict[str, Any]]:
+        """What the same request answers without a stream."""
+        texts = self.texts
+        return [
+            {"text": texts[index]}
+            | {key: self.lasts[index][key] for key in ("tokens", "finish_reason")}
+            | ({"logprobs": logprobs} if (logprobs := self.logprobs(index)) else {})
+            for index in sorted(texts)
+        ]
+
+    def logprobs(self, index: int = 0) -> list[dict[str, Any]]:
+        return [
+            one
+            for delta in self.deltas
+            if delta["index"] == index
+            for one in delta.get("logprobs", [])
+        ]
+
+
 class Asked:
     """What can be asked of a server by its address."""
 
@@ -31,6 +121,17 @@ class Asked:
     def post(self, body: dict[str, object], timeout: float = 60, **options) -> httpx2.Response:
         return httpx2.post(self.url + "/generate", json=body, timeout=timeout, **options)
 
+    def stream(self, body: dict[str, object], timeout: float = 60) -> Streamed:
+        """Reads a whole stream."""
+        response = self.post(body | {"stream": True}, timeout)
+        assert response.status_code == 200, response.text
+        return Streamed.read(response.text)
+
+    def streams(self, bodies: list[dict[str, object]]) -> list[Streamed]:
+        """Reads many streams at once."""
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            return list(pool.map(self.stream, bodies))
+
     def samples(self) -> dict[tuple[str, ...], float]:
         """All samples of /metrics: (name, label values…) to value."""
         return parse_samples(httpx2.get(self.url + "/metrics", timeout=60).text)
@@ -38,14 +139,6 @@ class Asked:
     def sample(self, *key: str) -> float:
         """One sample; 0 if there is none yet."""
         return self.samples().get(key, 0.0)
-
-
-def parse_samples(text: str) -> dict[tuple[str, ...], float]:
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
 
 
 @dataclass
@@ -151,11 +244,15 @@ class Gate:
         with self._changed:
             assert self._changed.wait_for(lambda: self._is_held and self._permits == 0, 60)
 
-    def let(self, num_steps: int) -> None:
-        """Lets so many steps pass, and returns when one more is held back."""
+    def permit(self, num_steps: int) -> None:
+        """Lets so many steps pass."""
         with self._changed:
             self._permits += num_steps
             self._changed.notify_all()
+
+    def let(self, num_steps: int) -> None:
+        """Lets so many steps pass, and returns when one more is held back."""
+        self.permit(num_steps)
         self.wait()
 
     def open(self) -> None:

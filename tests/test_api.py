@@ -71,6 +71,173 @@ def test_a_stop_text_is_left_out(client):
         assert generated["finish_reason"] == "stop"
 
 
+GREEDY = {"prompt": "Once upon a time", "max_length": 20, "temperature": 0}
+
+
+def generated(client: TestClient, **fields: object) -> dict:
+    """The one continuation of GREEDY with other fields."""
+    response = post(client, **(GREEDY | fields))
+    assert response.status_code == 200, response.text
+    return response.json()["generated"][0]
+
+
+def greedy_token_ids(client: TestClient) -> list[int]:
+    return [position["id"] for position in generated(client, logprobs=0)["logprobs"]]
+
+
+def test_the_new_text_can_be_had_alone(client):
+    full, new = generated(client), generated(client, return_full_text=False)
+    assert full["text"] == GREEDY["prompt"] + new["text"]
+    batch = {"prompts": [GREEDY["prompt"]], "max_length": 20, "temperature": 0}
+    (answer,) = client.post("/generate/batch", json=batch | {"return_full_text": False}).json()
+    assert answer["generated"] == [new]
+
+
+def test_a_bias_forces_a_token_and_a_bias_bans_one(client):
+    token_id = greedy_token_ids(client)[5]
+    forced = generated(client, logit_bias={str(token_id): 100}, logprobs=0, max_length=5)
+    assert [position["id"] for position in forced["logprobs"]] == [token_id] * 5
+    banned = generated(client, logit_bias={str(token_id): -100}, logprobs=0)
+    assert token_id not in [position["id"] for position in banned["logprobs"]]
+
+
+def test_a_stop_token_ends_the_text_and_is_left_out(client):
+    token_ids = greedy_token_ids(client)
+    whole = generated(client)["text"]
+    at = next(at for at in range(3, 20) if token_ids[at] not in token_ids[:at])
+    stopped = generated(client, stop_token_ids=[token_ids[at]])
+    assert (stopped["tokens"], stopped["finish_reason"]) == (at + 1, "stop")
+    assert whole.startswith(stopped["text"])
+    assert stopped["text"] == generated(client, max_length=at)["text"]
+
+
+def test_end_tokens_end_a_text_unless_they_are_to_be_ignored(start_client, tiny_model):
+    client = start_client(model_name=str(tiny_model()), temperature=0)
+    always_the_end = {"prompt": "the cat", "max_length": 9, "logit_bias": {"0": 100}}
+    (ended,) = post(client, **always_the_end).json()["generated"]
+    assert ended == {"text": "the cat", "tokens": 1, "finish_reason": "stop"}
+    (ignored,) = post(client, ignore_eos=True, **always_the_end).json()["generated"]
+    assert (ignored["tokens"], ignored["finish_reason"]) == (9, "length")
+
+
+def test_no_text_ends_before_min_length(start_client, tiny_model):
+    client = start_client(model_name=str(tiny_model()), temperature=0)
+    wants_to_end = {"prompt": "the cat", "max_length": 9, "logit_bias": {"0": 100}}
+    (later,) = post(client, min_length=5, **wants_to_end).json()["generated"]
+    assert (later["tokens"], later["finish_reason"]) == (6, "stop")
+
+
+def test_a_stop_text_before_min_length_stays(client):
+    new_text = generated(client, return_full_text=False)["text"]
+    stop = new_text[1:3]
+    whole = generated(client, stop=stop, min_length=20, return_full_text=False)
+    assert whole["text"] == new_text
+    assert generated(client, stop=stop, return_full_text=False)["text"] == new_text[:1]
+
+
+def test_penalties_make_a_text_repeat_itself_less(client):
+    def num_distinct(**penalty: float) -> int:
+        answer = generated(client, max_length=60, ignore_eos=True, logprobs=0, **penalty)
+        return len({position["id"] for position in answer["logprobs"]})
+
+    plain = num_distinct()
+    assert num_distinct(repetition_penalty=5.0) > plain
+    assert num_distinct(presence_penalty=2) > plain
+    assert num_distinct(frequency_penalty=2) > plain
+
+
+def test_min_p_of_one_is_greedy(client):
+    greedy = generated(client)
+    assert generated(client, temperature=2, top_p=1, min_p=1) == greedy
+
+
+def test_tells_the_log_probability_of_each_token_and_of_the_most_likely_ones(client):
+    answer = generated(client, logprobs=3, return_full_text=False)
+    assert len(answer["logprobs"]) == answer["tokens"]
+    for position in answer["logprobs"]:
+        assert set(position) == {"id", "token", "logprob", "top"}
+        assert [set(one) for one in position["top"]] == [{"id", "token", "logprob"}] * 3
+        values = [one["logprob"] for one in position["top"]]
+        assert values == sorted(values, reverse=True)
+        assert 0 >= values[0] == position["logprob"]
+        assert position["id"] == position["top"][0]["id"]
+    assert "".join(position["token"] for position in answer["logprobs"]) == answer["text"]
+    assert "logprobs" not in generated(client)
+    assert [one["top"] for one in generated(client, logprobs=0)["logprobs"]] == [[]] * 20
+
+
+def test_tells_the_log_probability_of_each_prompt_token_but_the_first(client):
+    body = post(client, **GREEDY, prompt_logprobs=1).json()
+    assert len(body["prompt_logprobs"]) == body["prompt_tokens"] - 1
+    text = "".join(position["token"] for position in body["prompt_logprobs"])
+    assert GREEDY["prompt"].endswith(text)
+    assert {len(position["top"]) for position in body["prompt_logprobs"]} == {1}
+    for position in body["prompt_logprobs"]:
+        assert position["logprob"] <= position["top"][0]["logprob"] <= 0
+    assert "prompt_logprobs" not in post(client, **GREEDY).json()
+
+
+def test_prompt_and_new_tokens_have_the_log_probabilities_that_scoring_gives(client):
+    """What was generated, sent back as a prompt, is scored as it was when it was generated."""
+    answer = generated(client, logprobs=0, max_length=8)
+    scored = post(client, prompt=answer["text"], max_length=1, prompt_logprobs=0).json()
+    for new, old in zip(scored["prompt_logprobs"][-8:], answer["logprobs"], strict=True):
+        assert new["id"] == old["id"]
+        assert new["logprob"] == pytest.approx(old["logprob"], abs=1e-3)
+
+
+def test_fewer_tokens_at_most_than_at_least_are_refused(client):
+    for fields in ({"max_length": 4, "min_length": 5}, {"min_length": 101}):
+        for path, prompt in (
+            ("/generate", {"prompt": "a"}),
+            ("/generate/batch", {"prompts": ["a"]}),
+        ):
+            ((loc, message),) = problems(client.post(path, json=prompt | fields))
+            assert loc == ["body", "min_length"]
+            numbers = {str(fields["min_length"]), str(fields.get("max_length", 100))}
+            assert numbers <= set(re.findall(r"\d+", message))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"logit_bias": {"4096000": 1}},
+        {"logit_bias": {str(10**30): 1}},
+        {"stop_token_ids": [0, 4096000]},
+        {"stop_token_ids": [10**30]},
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_refused(client, fields):
+    (field,) = fields
+    ((loc, message),) = problems(post(client, prompt="a", **fields))
+    assert loc == ["body", field]
+    assert "There is no token" in message
+
+
+def test_the_last_token_of_the_vocabulary_is_one(client):
+    ((_, message),) = problems(post(client, prompt="a", stop_token_ids=[10**9]))
+    last = int(re.search(r"0 to (\d+)", message)[1])
+    for fields in ({"logit_bias": {str(last): 1}}, {"stop_token_ids": [last]}):
+        assert post(client, prompt="a", max_length=1, **fields).status_code == 200
+    ((_, again),) = problems(post(client, prompt="a", stop_token_ids=[last + 1]))
+    assert f"no token {last + 1}" in again
+
+
+@pytest.mark.parametrize(
+    ("fields", "loc"),
+    [
+        ({"logit_bias": {"the": 1}}, ["logit_bias", "the"]),
+        ({"logit_bias": {"5": 101}}, ["logit_bias", "5"]),
+        ({"stop_token_ids": [1, "2"]}, ["stop_token_ids", 1]),
+        ({"logprobs": 21}, ["logprobs"]),
+        ({"stream": "yes"}, ["stream"]),
+    ],
+)
+def test_a_bad_value_is_named_down_to_its_place(client, fields, loc):
+    (found, *_), *_ = problems(post(client, prompt="a", **fields))
+    assert found[: len(loc) + 1] == ["body", *loc]
+
+
 def test_defaults_come_from_the_settings(start_client, tiny_model):
     client = start_client(
         model_name=str(tiny_model("gpt2")), max_length=3, temperature=0, top_p=0.5
@@ -250,20 +417,6 @@ def test_while_the_model_loads(tiny_model):
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert "loading" in refused.json()["detail"]
-
-
-def test_when_the_engine_is_dead(start_client, tiny_model):
-    client = start_client(model_name=str(tiny_model("gpt2")))
-
-    def die(*args: object, **kwargs: object) -> object:
-        raise SystemExit("made to die")
-
-    client.app.state.engine._loaded.model.forward = die
-    assert post(client, prompt="the").status_code == 503
-    for path in ("/health", "/health/live", "/health/ready"):
-        response = client.get(path)
-        assert response.status_code == 503
-        assert response.json()["status"] == "unhealthy"
 
 
 def test_every_documented_example_works_as_it_stands(client):

@@ -1,6 +1,7 @@
 """InferenceEngine: text in, text out; time limits, stop strings, cancellation."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from src.errors import (
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidRequestError,
+    OverloadedError,
 )
 from src.inference import EngineState, InferenceEngine
 from tests.conftest import wait_until
@@ -284,3 +286,126 @@ def test_shutdown_ends_whoever_waits(engine):
             await task
 
     asyncio.run(shut_down_meanwhile())
+
+
+@pytest.fixture(params=["continuous", "reference"])
+def start_engine(request, tiny_model) -> Iterator[Callable[..., InferenceEngine]]:
+    """Starts engines of each kind; after the test no sequence may be left over."""
+    engines: list[InferenceEngine] = []
+
+    def start(**options: object) -> InferenceEngine:
+        config = EngineConfig(str(tiny_model()), engine=request.param, **options)
+        engines.append(InferenceEngine(config))
+        engines[-1].load_model()
+        engines[-1]._loaded.eos_token_ids.clear()
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        wait_until(lambda engine=engine: engine.num_live == 0)
+        engine.shutdown()
+
+
+def test_an_engine_that_hangs_is_dead_and_everybody_is_told(start_engine):
+    engine = start_engine()
+    is_held, release = threading.Event(), threading.Event()
+
+    def hang(*args: object, **kwargs: object) -> object:
+        is_held.set()
+        release.wait()
+        raise RuntimeError("it is over")
+
+    async def hang_meanwhile() -> None:
+        running = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(is_held.wait, 60)
+        waiting = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live == 2)
+        async with asyncio.timeout(60):
+            await engine.wait_until_dead(0.2)
+            for task in (running, waiting):
+                with pytest.raises(EngineDeadError):
+                    await task
+        assert engine.state is EngineState.DEAD
+        with pytest.raises(EngineDeadError):
+            await engine.generate("the", LONG)
+
+    engine._loaded.model.forward = hang
+    try:
+        asyncio.run(hang_meanwhile())
+    finally:
+        release.set()
+
+
+def test_an_engine_that_works_or_waits_for_work_does_not_hang(start_engine):
+    engine = start_engine()
+
+    async def watch() -> None:
+        watching = asyncio.ensure_future(engine.wait_until_dead(0.5))
+        slow_down(engine, 0.1)
+        await engine.generate("the", replace(LONG, max_tokens=15))
+        assert engine._engine.seconds_in_step == 0
+        await asyncio.sleep(1.5)
+        assert not watching.done()
+        watching.cancel()
+
+    asyncio.run(watch())
+    assert engine.state is EngineState.READY
+
+
+def test_what_finds_no_room_is_refused_and_leaves_no_trace(start_engine):
+    engine = start_engine(max_num_seqs=1, max_queue_size=1)
+
+    async def come_third() -> None:
+        slow_down(engine, 0.01)
+        token_ids = await engine.tokenize("the", LONG)
+        running = asyncio.ensure_future(engine.generate("the", LONG, n=2))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live == 2)
+        with pytest.raises(OverloadedError) as caught:
+            await anext(engine.stream(token_ids, LONG))
+        assert caught.value.retry_after >= 1
+        assert engine.num_live == 2
+        with pytest.raises(InvalidRequestError, match="3 sequences are more than"):
+            await engine.generate("the", LONG, n=3)
+        assert [one.num_tokens for one in (await running).completions] == [LONG.max_tokens] * 2
+
+    asyncio.run(come_third())
+
+
+def test_who_waits_too_long_is_told(start_engine):
+    engine = start_engine(max_num_seqs=1, max_queue_size=1, max_queue_seconds=0.2)
+
+    async def wait_too_long() -> None:
+        slow_down(engine, 0.02)
+        running = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live == 1)
+        with pytest.raises(OverloadedError, match="waited too long"):
+            await engine.generate("the", LONG)
+        assert (await running).completions[0].num_tokens == LONG.max_tokens
+
+    asyncio.run(wait_too_long())
+
+
+@pytest.fixture
+def reference_engine_waits_for_its_turn(request) -> None:
+    if "reference" in request.node.name:
+        reason = "the reference engine looks at who waits when their turn comes"
+        request.applymarker(pytest.mark.xfail(reason=reason))
+
+
+@pytest.mark.usefixtures("reference_engine_waits_for_its_turn")
+def test_who_leaves_the_queue_makes_room_while_another_runs(start_engine):
+    engine = start_engine(max_num_seqs=1, max_queue_size=1)
+
+    async def leave_the_queue() -> None:
+        slow_down(engine, 0.05)
+        running = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live == 1)
+        waiting = asyncio.ensure_future(engine.generate("the", LONG))
+        await asyncio.to_thread(wait_until, lambda: engine.num_live == 2)
+        waiting.cancel()
+        await asyncio.to_thread(wait_until, lambda: engine.num_live < 2)
+        assert engine.num_live == 1
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(leave_the_queue())

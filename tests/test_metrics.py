@@ -1,7 +1,16 @@
 """Metrics have the promised names, count what they say, and do not grow without bound."""
 
+import asyncio
+import random
+
+import httpx2
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+
+from src.ops.metrics import DURATION_SECONDS, FIRST_TOKEN_SECONDS, TOKEN_SECONDS
+from tests.conftest import assert_started_are_accounted_for, wait_until
+from tests.servers import LocalServer, parse_samples, serve
+
+MODEL_LABELS = ("text_completion", "llm-inference")
 
 
 @pytest.fixture
@@ -11,12 +20,7 @@ def tiny_client(start_client, tiny_model):
 
 def samples(client) -> dict[tuple[str, ...], float]:
     """All samples of /metrics: (name, label values…) to value."""
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in families
-        for sample in family.samples
-    }
+    return parse_samples(client.get("/metrics").text)
 
 
 def test_counts_requests_durations_and_tokens_under_the_promised_names(tiny_client):
@@ -63,3 +67,203 @@ def test_metrics_speak_openmetrics_to_those_who_ask(tiny_client):
     response = tiny_client.get("/metrics", headers=accept)
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
+
+
+def gauges(server: LocalServer) -> dict[str, float]:
+    found = server.samples()
+    names = ("running", "waiting", "live", "cached")
+    return {name: found["inference_sequences_" + name,] for name in names}
+
+
+def test_gauges_say_how_the_engine_is_before_during_and_after(start_server):
+    server = start_server(max_batch_size=2)
+    assert gauges(server) == {"running": 0, "waiting": 0, "live": 0, "cached": 0}
+    assert server.sample("inference_kv_cache_usage_ratio") == 0
+    gate = server.hold()
+
+    async def ask() -> list[httpx2.Response]:
+        body = {"prompt": "the cat", "max_length": 30, "num_return_sequences": 3, "top_p": 1}
+        async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
+            asking = asyncio.ensure_future(client.post("/generate", json=body))
+            await asyncio.to_thread(gate.let, 10)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: gauges(server) == {"running": 2, "waiting": 1, "live": 3, "cached": 0},
+            )
+            usage = server.sample("inference_kv_cache_usage_ratio")
+            # Two of four slots of 128 hold the prompt and ten tokens, or nine.
+            assert 2 * 9 / (4 * 128) < usage < 2 * 16 / (4 * 128)
+            gate.open()
+            return await asking
+
+    assert asyncio.run(ask()).status_code == 200
+    wait_until(lambda: gauges(server) == {"running": 0, "waiting": 0, "live": 0, "cached": 3})
+    assert 0 < server.sample("inference_kv_cache_usage_ratio") < 3 * 40 / (4 * 128)
+
+
+def test_counts_sequences_and_their_tokens(start_server):
+    server = start_server()
+    body = {"prompt": "the cat sat on the mat", "max_length": 7, "temperature": 0}
+    answer = server.post(body).json()
+    again = server.post(body | {"stream": True, "num_return_sequences": 2})
+    assert again.status_code == 200
+    stopped = server.post(body | {"stop": answer["generated"][0]["text"][-1]}).json()
+    assert stopped["generated"][0]["finish_reason"] == "stop"
+    found = server.samples()
+    assert found["inference_sequences_started_total",] == 4
+    assert found["inference_sequences_finished_total", "length"] == 3
+    assert found["inference_sequences_finished_total", "stop"] == 1
+    assert found["prompt_tokens_total",] == 4 * answer["prompt_tokens"]
+    # All but the last token of the prompt was computed for the first of them.
+    assert found["cached_prompt_tokens_total",] == 3 * (answer["prompt_tokens"] - 1)
+    assert 3 * 7 + stopped["generated"][0]["tokens"] <= found["generated_tokens_total",] <= 4 * 7
+    assert_started_are_accounted_for(found)
+
+
+def test_times_are_in_the_histograms_of_the_conventions(start_server):
+    server = start_server()
+    server.slow_down(0.03)
+    server.post({"prompt": "the cat", "max_length": 4, "num_return_sequences": 2})
+    found = server.samples()
+    labels = (*MODEL_LABELS, server.engine.model_name)
+    for name, error_type, expected in (
+        ("time_to_first_token", (), FIRST_TOKEN_SECONDS),
+        ("time_per_output_token", (), TOKEN_SECONDS),
+        ("request_duration", ("",), DURATION_SECONDS),
+    ):
+        series = (*error_type, *labels)  # in the order of their names
+        assert found[f"gen_ai_server_{name}_seconds_count", *series] == 2
+        assert found[f"gen_ai_server_{name}_seconds_sum", *series] >= 2 * 0.03
+        buckets = [key for key in found if key[0] == f"gen_ai_server_{name}_seconds_bucket"]
+        assert [float(bound) for *_, bound in buckets] == [*expected, float("inf")]
+        assert [found[key] for key in buckets if float(key[-1]) < 0.03] == [0] * sum(
+            bound < 0.03 for bound in expected
+        )
+    assert found["inference_queue_seconds_count",] == 2
+    assert found["inference_inter_token_seconds_count",] == 6
+    assert found["inference_inter_token_seconds_sum",] >= 6 * 0.03
+    assert found["inference_step_seconds_count",] == 4
+    assert found["inference_step_seconds_sum",] >= 4 * 0.03
+    assert found["inference_step_sequences_sum",] == 8
+    assert found["inference_step_tokens_sum",] >= 2 + 3 * 2
+
+
+def test_the_buckets_are_those_of_the_conventions():
+    assert (DURATION_SECONDS[0], DURATION_SECONDS[-1]) == (0.01, 81.92)
+    assert (TOKEN_SECONDS[0], TOKEN_SECONDS[-1]) == (0.01, 2.5)
+    assert (FIRST_TOKEN_SECONDS[0], FIRST_TOKEN_SECONDS[-1]) == (0.001, 10)
+
+
+def test_a_sequence_that_did_not_finish_has_its_reason_in_its_duration(start_server):
+    server = start_server(timeout_seconds=0.5)
+    server.slow_down(0.05)
+    assert server.post({"prompt": "the cat", "max_length": 100}).status_code == 504
+    labels = (*MODEL_LABELS, server.engine.model_name)
+    duration = "gen_ai_server_request_duration_seconds_count"
+    wait_until(lambda: server.sample(duration, "timeout", *labels) == 1)
+    assert server.sample("gen_ai_server_time_per_output_token_seconds_count", *labels) == 0
+
+
+POISON = "!"
+STORM = {
+    "success": {"max_length": 3},
+    "stop": {"max_length": 30, "stop": list("aeiou t"), "num_return_sequences": 3},
+    "stream": {"max_length": 3, "stream": True, "num_return_sequences": 2},
+    "failure": {"prompt": POISON},
+    "failing stream": {"prompt": POISON, "stream": True},
+    "timeout": {"max_length": 120, "num_return_sequences": 2},
+    "timeout of a stream": {"max_length": 120, "stream": True},
+    "leaving": {"max_length": 120},
+    "leaving a stream": {"max_length": 120, "stream": True},
+    "too many": {"num_return_sequences": 16},
+    "bad": {"max_length": 0},
+}
+
+
+async def storm(url: str, num_requests: int) -> None:
+    """Asks for all: what can succeed first, then in a random order that is always the same."""
+    kinds = [*list(STORM)[:3], *random.Random(1).choices(list(STORM), k=num_requests - 3)]
+
+    async def ask(client: httpx2.AsyncClient, kind: str, number: int) -> None:
+        await asyncio.sleep(number * 0.02)
+        body = {"prompt": "the cat", "temperature": 1.5, "top_p": 1} | STORM[kind]
+        work = asyncio.ensure_future(client.post("/generate", json=body))
+        if kind.startswith("leaving"):
+            await asyncio.wait([work], timeout=0.2)
+            work.cancel()
+        await asyncio.wait([work])
+
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+        await asyncio.gather(*(ask(client, kind, number) for number, kind in enumerate(kinds)))
+
+
+def break_for_poison(server: LocalServer) -> None:
+    tokenizer = server.engine._loaded.tokenizer
+    poison = tokenizer.token_to_id(POISON)
+
+    def forward(real, input_ids, **kwargs):
+        if (input_ids == poison).any():
+            raise RuntimeError("made to fail")
+        return real(input_ids=input_ids, **kwargs)
+
+    server.break_model(forward)
+
+
+def test_in_every_scrape_of_a_storm_all_sequences_are_accounted_for(start_server):
+    server = start_server(
+        max_batch_size=4, max_queue_size=6, timeout_seconds=3, queue_timeout_seconds=0.5
+    )
+    server.slow_down(0.03)
+    break_for_poison(server)
+
+    async def scrape_meanwhile() -> list[dict[tuple[str, ...], float]]:
+        scrapes = []
+        raging = asyncio.ensure_future(storm(server.url, 100))
+        async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
+            while not raging.done():
+                scrapes.append(parse_samples((await client.get("/metrics")).text))
+                await asyncio.sleep(0.01)
+        await raging
+        return scrapes
+
+    scrapes = asyncio.run(scrape_meanwhile())
+    for found in scrapes:
+        assert_started_are_accounted_for(found)
+        assert found["inference_sequences_running",] <= 4
+    assert len({found["inference_sequences_live",] for found in scrapes}) > 3
+    wait_until(lambda: server.sample("inference_sequences_live") == 0)
+    found = server.samples()
+    assert_started_are_accounted_for(found)
+    for how, reason in (
+        ("finished", "length"),
+        ("finished", "stop"),
+        ("failed", "error"),
+        ("failed", "expired"),
+        ("aborted", "cancelled"),
+        ("aborted", "timeout"),
+    ):
+        assert found.get((f"inference_sequences_{how}_total", reason), 0) > 0, (how, reason)
+    wait_until(lambda: num_answered(server) == 100)
+
+
+def num_answered(server: LocalServer) -> float:
+    samples = server.samples().items()
+    return sum(value for key, value in samples if key[0] == "inference_requests_total")
+
+
+def test_what_several_workers_count_adds_up(tmp_path, tiny_model):
+    with serve(tmp_path, workers=2, model_name=tiny_model(), timeout_seconds=2) as server:
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        asyncio.run(storm(server.url, 60))
+        wait_until(lambda: server.sample("inference_sequences_live") == 0)
+        found = server.samples()
+        assert_started_are_accounted_for(found)
+        assert found["inference_sequences_finished_total", "length"] > 0
+        for _ in range(8):  # a new connection each time, so both workers get some
+            assert server.post({"prompt": "the", "max_length": 3}).status_code == 200
+        after = server.samples()
+        started = "inference_sequences_started_total"
+        assert after[started,] == found[started,] + 8
+        assert 0 <= after["inference_kv_cache_usage_ratio",] <= 1
+        assert server.stop() == 0

@@ -1,8 +1,11 @@
 """Around every request: its id, and an answer when all else fails."""
 
+import json
 import re
 
 import pytest
+
+from tests.conftest import wait_until
 
 
 def test_a_request_id_is_answered_back(client):
@@ -23,3 +26,31 @@ def test_an_unforeseen_error_gives_500_with_an_id_and_no_more(start_client, tiny
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal server error."}
     assert response.headers["x-request-id"] in capfd.readouterr().err
+
+
+def test_a_stream_has_one_line_in_the_log_with_how_it_ended(start_server, capfd):
+    server = start_server(environment="production")
+    body = {"prompt": "the cat", "max_length": 3, "stream": True}
+
+    log: list[str] = []
+
+    def statuses(request_id: str) -> list[int]:
+        log.extend(capfd.readouterr().err.splitlines())
+        return [
+            event["status"]
+            for event in map(json.loads, log)
+            if event.get("request_id") == request_id and event["event"] == "request"
+        ]
+
+    assert server.post(body, headers={"X-Request-ID": "whole"}).status_code == 200
+    wait_until(lambda: statuses("whole") == [200])
+    steps = iter(range(2))
+
+    def fail(real, *args: object, **kwargs: object) -> object:
+        if next(steps, None) is None:
+            raise RuntimeError("made to fail")
+        return real(*args, **kwargs)
+
+    server.break_model(fail)
+    assert server.post(body, headers={"X-Request-ID": "broken"}).status_code == 200
+    wait_until(lambda: statuses("broken") == [500])

@@ -5,7 +5,13 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from src.models import MAX_PROMPTS, MAX_SEQUENCES, GenerateBatchRequest, GenerateRequest
+from src.models import (
+    MAX_LOGPROBS,
+    MAX_PROMPTS,
+    MAX_SEQUENCES,
+    GenerateBatchRequest,
+    GenerateRequest,
+)
 
 
 def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():
@@ -30,6 +36,26 @@ def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():
         {"seed": 0},
         {"stop": ["\n"] * 16},
         {"stop": []},
+        {"min_length": 0},
+        {"min_length": 2**40},
+        {"min_p": 0},
+        {"min_p": 1},
+        {"repetition_penalty": 0.01},
+        {"repetition_penalty": 10},
+        {"presence_penalty": -2},
+        {"frequency_penalty": 2},
+        {"logit_bias": {}},
+        {"logit_bias": {0: -100, 5: 100.0}},
+        {"logit_bias": dict.fromkeys(range(1024), 1.0)},
+        {"stop_token_ids": [0]},
+        {"stop_token_ids": [7] * 64},
+        {"ignore_eos": True},
+        {"logprobs": 0},
+        {"logprobs": MAX_LOGPROBS},
+        {"prompt_logprobs": 0},
+        {"prompt_logprobs": MAX_LOGPROBS},
+        {"return_full_text": False},
+        {"stream": True},
     ],
 )
 def test_accepts_the_edges_of_every_range(fields):
@@ -73,12 +99,66 @@ def test_one_stop_text_is_a_list_of_one():
         ("stop", ["a"] * 17),
         ("stop", "a" * 129),
         ("best_of", 2),
+        ("min_length", -1),
+        ("min_length", 1.0),
+        ("min_length", None),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("min_p", math.nan),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", 10.1),
+        ("repetition_penalty", math.inf),
+        ("presence_penalty", -2.1),
+        ("presence_penalty", "1"),
+        ("frequency_penalty", 2.1),
+        ("frequency_penalty", True),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", {"the": 1}),
+        ("logit_bias", {"1.5": 1}),
+        ("logit_bias", {1: 100.1}),
+        ("logit_bias", {1: -101}),
+        ("logit_bias", {1: "1"}),
+        ("logit_bias", {1: None}),
+        ("logit_bias", {1: math.nan}),
+        ("logit_bias", [1]),
+        ("logit_bias", None),
+        ("logit_bias", dict.fromkeys(range(1025), 1.0)),
+        ("stop_token_ids", [-1]),
+        ("stop_token_ids", ["1"]),
+        ("stop_token_ids", [1.0]),
+        ("stop_token_ids", [True]),
+        ("stop_token_ids", 1),
+        ("stop_token_ids", [7] * 65),
+        ("ignore_eos", 1),
+        ("ignore_eos", "true"),
+        ("logprobs", -1),
+        ("logprobs", MAX_LOGPROBS + 1),
+        ("logprobs", 10**6),
+        ("logprobs", True),
+        ("prompt_logprobs", -1),
+        ("prompt_logprobs", MAX_LOGPROBS + 1),
+        ("prompt_logprobs", 1.5),
+        ("return_full_text", None),
+        ("return_full_text", "no"),
+        ("stream", 1),
+        ("stream", "true"),
+        ("stream", None),
     ],
 )
 def test_refuses_what_is_out_of_range_and_names_the_field(field, value):
     with pytest.raises(ValidationError) as caught:
         GenerateRequest(**({"prompt": "x"} | {field: value}))
     assert {problem["loc"][0] for problem in caught.value.errors()} == {field}
+
+
+def test_the_keys_of_a_bias_are_token_ids_written_as_json_writes_them():
+    request = GenerateRequest.model_validate_json('{"prompt": "x", "logit_bias": {"17": -1}}')
+    assert request.logit_bias == {17: -1.0}
+
+
+def test_a_batch_cannot_be_streamed():
+    with pytest.raises(ValidationError):
+        GenerateBatchRequest(prompts=["x"], stream=True)
 
 
 @pytest.mark.parametrize("prompts", [[], [""], ["a"] * (MAX_PROMPTS + 1), "a", [1]])

@@ -1,155 +1,447 @@
 """The scheduler's one rule, over its own data alone: no model, no torch."""
 
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Collection
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.engine.request import FinishReason, Request
+from src.engine.logprobs import PositionLogprobs, TokenLogprob
+from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduler import Scheduler
-from src.engine.sequence import ScheduledSequence, SequenceResult
+from src.engine.scheduler import MIN_SHARED_TOKENS, Scheduler
+from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import SlotPool
 
 EOS = 0
+TOKEN = 7
 CAPACITY = 128
+SHARED = list(range(1, 41))
 
 
-def create_scheduler(num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4) -> Scheduler:
-    return Scheduler(SlotPool(num_slots, CAPACITY), max_num_seqs, budget, [EOS])
+def create_request(
+    request_id: str, num_tokens: int = 3, token_ids: list[int] | None = None, **params: object
+) -> Request:
+    """Prompts of different names begin differently, unless their tokens are given."""
+    if token_ids is None:
+        first = zlib.crc32(request_id.encode())
+        token_ids = list(range(first, first + num_tokens))
+    return Request(request_id, token_ids, SamplingParams(**({"max_tokens": 4} | params)))
 
 
-def create_request(request_id: str, num_tokens: int = 3, max_tokens: int = 4) -> Request:
-    token_ids = [1 + (hash(request_id) + i) % 50 for i in range(num_tokens)]
-    return Request(request_id, token_ids, SamplingParams(max_tokens=max_tokens))
+class Simulation:
+    """A scheduler, and in the model's place a record of what each slot's keys were computed from.
+
+    It fails where a sequence is scheduled whose slot does not hold what it is said to hold.
+    """
+
+    def __init__(
+        self, num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4, **options: float
+    ) -> None:
+        self.pool = SlotPool(num_slots, CAPACITY)
+        self.scheduler = Scheduler(self.pool, max_num_seqs, budget, [EOS], **options)
+        self.outputs: dict[str, list[RequestOutput]] = defaultdict(list)
+        self._budget = budget
+        self._cache: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+
+    def add(self, request_id: str, *args: object, **options: object) -> None:
+        self.scheduler.add(create_request(request_id, *args, **options))
+
+    def step(self, token_id: int = TOKEN, failing: Collection[str] = ()) -> dict[str, int]:
+        """Runs a step whose samples are all this token, where it is not banned.
+
+        Returns:
+            How many tokens it computed of each request.
+        """
+        work = self.scheduler.schedule()
+        for lease in work.copies:
+            source = self._cache[lease.copy_from.index]
+            self._cache[lease.slot.index][: lease.num_cached] = source[: lease.num_cached]
+        assert work.num_tokens <= self._budget
+        places = [(one.num_tokens > 1, one.sequence.slot.index) for one in work.scheduled]
+        assert places == sorted(set(places))  # decodes first, in the order of their slots
+        for one in work.scheduled:
+            self._compute(one)
+        going = [one for one in work.scheduled if name(one) not in failing]
+        for one in work.scheduled:
+            if name(one) in failing:
+                self._fail(one.sequence)
+        results = [self._result(one, token_id) for one in going]
+        for output in self.scheduler.update(going, results):
+            self.outputs[output.request_id].append(output)
+        return {name(one): one.num_tokens for one in work.scheduled}
+
+    def _compute(self, one: ScheduledSequence) -> None:
+        sequence, held = one.sequence, self._cache[one.sequence.slot.index]
+        start, tokens = sequence.num_computed_tokens, sequence.token_ids
+        assert one.num_tokens > 0
+        assert held[:start] == [tuple(tokens[: i + 1]) for i in range(start)]
+        held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.num_tokens)]
+
+    def _fail(self, sequence: Sequence) -> None:
+        """As the core does when a sequence made the model raise."""
+        sequence.slot.num_valid = 0
+        self._cache[sequence.slot.index].clear()
+        self.outputs[sequence.request.request_id].append(
+            self.scheduler.finish(sequence, FinishReason.ERROR)
+        )
+
+    def _result(self, one: ScheduledSequence, token_id: int) -> SequenceResult:
+        if token_id in one.sequence.banned_token_ids:
+            token_id = TOKEN
+        logprobs = [PositionLogprobs(TokenLogprob(i, -1.0), []) for i in one.next_prompt_token_ids]
+        return SequenceResult(SampledToken(token_id, None) if one.samples else None, logprobs)
+
+    def run(self, request_id: str, token_id: int = TOKEN, **params: object) -> list[int]:
+        """Steps a request to its end; returns its tokens."""
+        self.add(request_id, **params)
+        for _ in range(CAPACITY):
+            if not self.scheduler.num_running + self.scheduler.num_waiting:
+                break
+            self.step(token_id)
+        return [token for output in self.outputs[request_id] for token in output.new_token_ids]
+
+    def reason(self, request_id: str) -> FinishReason | None:
+        return self.outputs[request_id][-1].finish_reason
 
 
-def step(scheduler: Scheduler, token_id: int = 7) -> dict[str, int]:
-    """Runs a step whose samples are all the same; returns each request's number of tokens."""
-    output = scheduler.schedule()
-    counts = {one.sequence.request.request_id: one.num_tokens for one in output.scheduled}
-    scheduler.update(output.scheduled, [result(one, token_id) for one in output.scheduled])
-    return counts
+def name(one: ScheduledSequence) -> str:
+    return one.sequence.request.request_id
 
 
-def result(one: ScheduledSequence, token_id: int) -> SequenceResult:
-    return SequenceResult(SampledToken(token_id, None) if one.samples else None)
+# The rule.
 
 
 def test_a_long_prompt_is_computed_in_chunks_within_the_budget():
-    scheduler = create_scheduler(budget=8)
-    scheduler.add(create_request("long", num_tokens=20))
-    assert [step(scheduler)["long"] for _ in range(4)] == [8, 8, 4, 1]
+    simulation = Simulation(budget=8)
+    simulation.add("long", 20)
+    assert [simulation.step()["long"] for _ in range(4)] == [8, 8, 4, 1]
 
 
 def test_streams_go_on_while_a_long_prompt_is_computed():
-    scheduler = create_scheduler(budget=8)
-    scheduler.add(create_request("a", num_tokens=2, max_tokens=10))
-    scheduler.add(create_request("b", num_tokens=2, max_tokens=10))
-    step(scheduler)
-    scheduler.add(create_request("long", num_tokens=30))
+    simulation = Simulation(budget=8)
+    simulation.add("a", 2, max_tokens=10)
+    simulation.add("b", 2, max_tokens=10)
+    simulation.step()
+    simulation.add("long", 30)
     for _ in range(4):
-        assert step(scheduler) == {"a": 1, "b": 1, "long": 6}
+        assert simulation.step() == {"a": 1, "b": 1, "long": 6}
+
+
+def test_a_short_prompt_has_its_first_token_soon_though_a_long_one_is_being_computed():
+    simulation = Simulation(budget=16)
+    simulation.add("long", 60)
+    assert simulation.step() == {"long": 16}
+    simulation.add("short", 5)
+    assert simulation.step() == {"long": 11, "short": 5}
+    assert simulation.outputs["short"]
+
+
+def test_a_long_prompt_goes_on_with_half_of_each_step_however_many_short_ones_come():
+    simulation = Simulation(budget=16)
+    simulation.add("long", 60)
+    for number in range(20):
+        simulation.add(f"short {number}", 12, max_tokens=1)
+    assert min(simulation.step()["long"] for _ in range(5)) == 8
+
+
+def test_of_short_prompts_those_that_lack_least_come_first():
+    simulation = Simulation(budget=16)
+    simulation.add("oldest", 60)
+    simulation.add("seven", 7)
+    simulation.add("six", 6)
+    assert simulation.step() == {"oldest": 8, "six": 6, "seven": 2}
+    assert simulation.step() == {"six": 1, "seven": 5, "oldest": 10}
 
 
 def test_requests_are_admitted_in_the_order_they_came():
-    scheduler = create_scheduler(num_slots=2, max_num_seqs=2)
-    for name in "abc":
-        scheduler.add(create_request(name, max_tokens=2))
-    assert set(step(scheduler)) == {"a", "b"}
-    assert scheduler.num_waiting == 1
-    step(scheduler)
-    assert set(step(scheduler)) == {"c"}
-
-
-def test_an_end_token_ends_a_sequence_and_frees_its_slot():
-    pool = SlotPool(1, CAPACITY)
-    scheduler = Scheduler(pool, 1, 8, [EOS])
-    scheduler.add(create_request("a"))
-    step(scheduler, token_id=EOS)
-    assert (scheduler.num_running, pool.num_free) == (0, 1)
+    simulation = Simulation(num_slots=2, max_num_seqs=2)
+    for request_id in "abc":
+        simulation.add(request_id, max_tokens=2)
+    assert set(simulation.step()) == {"a", "b"}
+    assert simulation.scheduler.num_waiting == 1
+    simulation.step()
+    assert set(simulation.step()) == {"c"}
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
 def test_an_abort_frees_whatever_the_request_has(num_steps):
-    pool = SlotPool(1, CAPACITY)
-    scheduler = Scheduler(pool, 1, 8, [EOS])
-    scheduler.add(create_request("a", num_tokens=10))
+    simulation = Simulation(num_slots=1, max_num_seqs=1)
+    scheduler = simulation.scheduler
+    simulation.add("a", 10)
     for _ in range(num_steps):
-        step(scheduler)
+        simulation.step()
     output = scheduler.abort("a")
     assert output is not None
     assert output.finish_reason is FinishReason.ABORT
     assert scheduler.abort("a") is None
-    assert (scheduler.num_running, scheduler.num_waiting, pool.num_free) == (0, 0, 1)
+    assert (scheduler.num_running, scheduler.num_waiting, simulation.pool.num_free) == (0, 0, 1)
+
+
+def test_stats_count_sequences_and_what_the_cache_holds():
+    simulation = Simulation(num_slots=4, max_num_seqs=2, budget=64)
+    assert simulation.scheduler.stats == EngineStats()
+    simulation.add("ended", 20, max_tokens=1)
+    simulation.step()
+    assert simulation.scheduler.stats == EngineStats(0, 0, 1, 20 / (4 * CAPACITY))
+    for request_id in "abc":
+        simulation.add(request_id, 10)
+    simulation.step()
+    assert simulation.scheduler.stats == EngineStats(2, 1, 1, (20 + 10 + 10) / (4 * CAPACITY))
+    simulation.step()
+    assert simulation.scheduler.stats == EngineStats(2, 1, 1, (20 + 11 + 11) / (4 * CAPACITY))
+
+
+# How a sequence ends.
+
+
+def test_an_end_token_ends_a_sequence_and_frees_its_slot():
+    simulation = Simulation(num_slots=1, max_num_seqs=1)
+    assert simulation.run("a", token_id=EOS) == [EOS]
+    assert simulation.reason("a") is FinishReason.STOP
+    assert (simulation.scheduler.num_running, simulation.pool.num_free) == (0, 1)
+
+
+def test_a_sequence_ends_at_its_length():
+    simulation = Simulation()
+    assert simulation.run("a", max_tokens=3) == [TOKEN] * 3
+    assert simulation.reason("a") is FinishReason.LENGTH
+
+
+def test_an_end_token_that_is_ignored_ends_nothing():
+    simulation = Simulation()
+    assert simulation.run("a", token_id=EOS, max_tokens=3, ignore_eos=True) == [EOS] * 3
+    assert simulation.reason("a") is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_a_stop_token_ends_its_own_request_alone(ignore_eos):
+    simulation = Simulation()
+    simulation.add("other", max_tokens=4)
+    stops = {"stop_token_ids": (5, TOKEN), "ignore_eos": ignore_eos}
+    assert simulation.run("a", **stops) == [TOKEN]
+    assert simulation.reason("a") is FinishReason.STOP
+    assert simulation.reason("other") is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("end", [EOS, 5])
+def test_no_end_token_comes_before_the_least_length(end):
+    simulation = Simulation()
+    params = {"min_tokens": 2, "stop_token_ids": (5,)}
+    assert simulation.run("a", token_id=end, **params) == [TOKEN, TOKEN, end]
+    assert simulation.reason("a") is FinishReason.STOP
+
+
+def test_a_request_expires_while_it_waits_and_not_once_it_runs():
+    simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_seconds=60)
+    scheduler = simulation.scheduler
+    long_ago = time.monotonic() - 61
+    scheduler.add(Request("running", [1, 2], SamplingParams(max_tokens=2), long_ago))
+    simulation.step()
+    scheduler.add(Request("late", [1, 2], SamplingParams(), long_ago))
+    simulation.add("early")
+    scheduler.add(Request("late too", [1, 2], SamplingParams(), long_ago))
+    assert scheduler.expire() == [
+        RequestOutput("late", [], FinishReason.EXPIRED),
+        RequestOutput("late too", [], FinishReason.EXPIRED),
+    ]
+    assert scheduler.expire() == []
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 1)
+    assert [set(simulation.step()) for _ in range(2)] == [{"running"}, {"early"}]
+
+
+# Prefixes that ended sequences have left.
 
 
 def test_the_next_turn_of_a_chat_finds_its_beginning_computed():
-    scheduler = create_scheduler(budget=64)
-    first = Request("first", list(range(1, 21)), SamplingParams(max_tokens=1))
-    scheduler.add(first)
-    assert step(scheduler) == {"first": 20}
-    scheduler.add(Request("second", list(range(1, 31)), SamplingParams(max_tokens=1)))
-    assert step(scheduler) == {"second": 10}
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED[:20], max_tokens=1)
+    assert simulation.step() == {"first": 20}
+    simulation.add("second", token_ids=SHARED[:30], max_tokens=1)
+    assert simulation.step() == {"second": 10}
+    assert simulation.outputs["second"][0].admission.num_cached_tokens == 20
 
 
 def test_the_same_prompt_again_computes_its_last_token_only():
-    scheduler = create_scheduler(budget=64)
+    simulation = Simulation(budget=64)
     for _ in range(2):
-        scheduler.add(Request("a", list(range(1, 21)), SamplingParams(max_tokens=1)))
-        counts = step(scheduler)
+        simulation.add("a", token_ids=SHARED, max_tokens=1)
+        counts = simulation.step()
     assert counts == {"a": 1}
 
 
-def test_a_shared_beginning_is_copied_and_leaves_the_other_conversation_whole():
-    pool = SlotPool(2, CAPACITY)
-    long = pool.acquire(list(range(40)))
-    long.slot.num_valid = 40
-    pool.release(long.slot)
-    other = pool.acquire([*range(10), 99, 98])  # shares less than half of what is held
-    assert (other.num_cached, other.copy_from) == (10, long.slot)
-    pool.release(other.slot)
-    again = pool.acquire(list(range(50)))
-    assert (again.slot, again.num_cached, again.copy_from) == (long.slot, 40, None)
+def test_a_beginning_that_another_holds_is_copied():
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED, max_tokens=9)
+    simulation.step()
+    simulation.add("second", token_ids=[*SHARED[:30], 98, 99])
+    assert simulation.step() == {"first": 1, "second": 2}  # and the simulation looks at the keys
 
 
-def test_no_prefix_is_shared_between_salts():
-    pool = SlotPool(2, CAPACITY)
-    lease = pool.acquire(list(range(40)), salt="one")
-    lease.slot.num_valid = 40
-    pool.release(lease.slot)
-    assert pool.acquire(list(range(50)), salt="two").num_cached == 0
-    assert pool.acquire(list(range(50)), salt="one").num_cached in (0, 40)
+def test_a_prompt_whose_logprobs_are_wanted_is_computed_anew_and_in_whole():
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED, max_tokens=1)
+    simulation.step()
+    simulation.add("second", token_ids=SHARED, max_tokens=2, prompt_logprobs=0)
+    assert simulation.step() == {"second": 40}
+    simulation.step()
+    first, second = simulation.outputs["second"]
+    assert [one.chosen.token_id for one in first.prompt_logprobs] == SHARED[1:]
+    assert second.prompt_logprobs == []
+
+
+def test_logprobs_of_a_prompt_in_chunks_come_together_with_the_first_token():
+    simulation = Simulation(budget=8)
+    simulation.add("a", token_ids=SHARED, prompt_logprobs=0)
+    for _ in range(4):
+        simulation.step()
+    assert not simulation.outputs["a"]
+    simulation.step()
+    [output] = simulation.outputs["a"]
+    assert [one.chosen.token_id for one in output.prompt_logprobs] == SHARED[1:]
+
+
+# Prefixes that others are just computing.
+
+
+@pytest.mark.parametrize(("budget", "leading"), [(64, [40]), (22, [22, 18])])
+def test_of_one_prompt_many_times_over_one_is_computed_and_the_others_copy(budget, leading):
+    simulation = Simulation(budget=budget)
+    for request_id in "abcd":
+        simulation.add(request_id, token_ids=SHARED)
+    assert [simulation.step() for _ in leading] == [{"a": num_tokens} for num_tokens in leading]
+    assert simulation.step() == {"a": 1, "b": 1, "c": 1, "d": 1}
+    cached = {one: simulation.outputs[one][0].admission.num_cached_tokens for one in "abcd"}
+    assert cached == {"a": 0, "b": 39, "c": 39, "d": 39}
+
+
+def test_a_short_prefix_is_not_waited_for():
+    simulation = Simulation(budget=64)
+    simulation.add("a", token_ids=SHARED)
+    simulation.add("b", token_ids=[*SHARED[: MIN_SHARED_TOKENS - 1], 98, 99])
+    simulation.add("c", token_ids=[*SHARED[:MIN_SHARED_TOKENS], 98, 99])
+    assert set(simulation.step()) == {"a", "b"}
+    assert simulation.step() == {"a": 1, "b": 1, "c": 2}
+
+
+def start_chain() -> Simulation:
+    """`first` has its prompt, `second` has 47 of its tokens to compute and one step behind it
+    `third`, which shares 40 tokens with it, and `fourth`, which shares all 80."""
+    simulation = Simulation(budget=48)
+    shared = SHARED[:20] + [50 + i for i in range(60)]
+    simulation.add("first", token_ids=SHARED, max_tokens=20)
+    simulation.add("second", token_ids=shared)
+    simulation.add("third", token_ids=[*shared[:40], 98, 99])
+    simulation.add("fourth", token_ids=[*shared, 98, 99])
+    assert simulation.step() == {"first": 40}
+    assert simulation.step() == {"first": 1, "second": 47}
+    return simulation
+
+
+def test_who_waits_copies_as_soon_as_the_shared_beginning_is_there():
+    simulation = start_chain()
+    assert simulation.step() == {"first": 1, "second": 13, "third": 2}
+    assert simulation.step() == {"first": 1, "second": 1, "third": 1, "fourth": 2}
+    cached = [output[0].admission.num_cached_tokens for output in simulation.outputs.values()]
+    assert cached == [0, 20, 40, 80]
+
+
+def test_what_an_aborted_sequence_had_computed_serves_those_who_waited_for_it():
+    simulation = start_chain()
+    simulation.scheduler.abort("second")
+    assert simulation.step() == {"first": 1, "third": 2, "fourth": 15}  # of 82 tokens, 67 are there
+    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 67
+
+
+def test_who_waited_for_a_sequence_that_fails_goes_on_without_it():
+    simulation = start_chain()
+    assert simulation.step(failing=["second"]) == {"first": 1, "second": 13, "third": 2}
+    assert simulation.reason("second") is FinishReason.ERROR
+    # The third one's copy is its own and whole; the fourth finds those 40 tokens there.
+    assert simulation.step() == {"first": 1, "third": 1, "fourth": 42}
+    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 40
+
+
+def test_a_sequence_that_waits_can_be_aborted():
+    simulation = start_chain()
+    simulation.scheduler.abort("third")
+    assert simulation.step() == {"first": 1, "second": 13}
+    assert simulation.step() == {"first": 1, "second": 1, "fourth": 2}
+
+
+def test_a_prompt_whose_logprobs_are_wanted_leads_and_never_follows():
+    simulation = Simulation(budget=64)
+    simulation.add("a", token_ids=SHARED[:30], prompt_logprobs=0)
+    simulation.add("b", token_ids=SHARED[:30], prompt_logprobs=0)
+    simulation.add("c", token_ids=SHARED[:30])
+    assert simulation.step() == {"a": 30, "b": 30}
+    assert simulation.step() == {"a": 1, "b": 1, "c": 1}
+
+
+@st.composite
+def requests(draw: st.DrawFn, request_id: str) -> Request:
+    """Some prompts begin as others do, or are the same."""
+    beginning = [1000 * draw(st.integers(0, 2)) + i for i in range(draw(st.integers(0, 40)))]
+    end = [zlib.crc32(request_id.encode())] * draw(st.integers(0, 6))
+    max_tokens = draw(st.integers(1, 5))
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=draw(st.integers(0, max_tokens)),
+        ignore_eos=draw(st.booleans()),
+        prompt_logprobs=draw(st.sampled_from([None, None, 0])),
+    )
+    return Request(request_id, beginning + end or [1], params)
 
 
 @given(data=st.data())
 def test_any_schedule_keeps_its_promises(data):
-    num_slots = data.draw(st.integers(1, 4))
-    budget = data.draw(st.integers(num_slots, 12))
-    pool = SlotPool(num_slots, CAPACITY)
-    scheduler = Scheduler(pool, num_slots, budget, [EOS])
-    live: set[str] = set()
+    num_slots = data.draw(st.integers(1, 6))
+    max_num_seqs = data.draw(st.integers(1, num_slots))
+    budget = data.draw(st.integers(max_num_seqs, 50))
+    simulation = Simulation(num_slots, budget, max_num_seqs)
+    live: dict[str, Request] = {}
     for number in range(data.draw(st.integers(1, 40))):
-        action = data.draw(st.sampled_from(["add", "step", "step", "abort"]))
+        action = data.draw(st.sampled_from(["add", "add", "step", "step", "step", "abort"]))
+        victim = data.draw(st.sampled_from(sorted(live))) if live else "nobody"
         if action == "add":
-            request = create_request(
-                str(number), data.draw(st.integers(1, 20)), data.draw(st.integers(1, 5))
-            )
-            scheduler.add(request)
-            live.add(request.request_id)
-        elif action == "abort" and live:
-            name = data.draw(st.sampled_from(sorted(live)))
-            assert scheduler.abort(name) is not None
-            live.remove(name)
-        elif action == "step":
-            output = scheduler.schedule()
-            assert sum(one.num_tokens for one in output.scheduled) <= budget
-            assert all(one.num_tokens > 0 for one in output.scheduled)
-            slots = [one.sequence.slot.index for one in output.scheduled]
-            assert len(slots) == len(set(slots))
-            results = [result(one, data.draw(st.integers(0, 9))) for one in output.scheduled]
-            for one in scheduler.update(output.scheduled, results):
-                if one.finish_reason:
-                    live.remove(one.request_id)
-        assert scheduler.num_running + scheduler.num_waiting == len(live)
-        assert pool.num_free == num_slots - scheduler.num_running
+            request = live[str(number)] = data.draw(requests(str(number)))
+            simulation.scheduler.add(request)
+        elif action == "abort":
+            assert (simulation.scheduler.abort(victim) is not None) == bool(live)
+            live.pop(victim, None)
+        elif live:
+            fails = data.draw(st.integers(0, 9)) == 0
+            step_and_check(simulation, live, failing=[victim] if fails else [])
+    while live:
+        step_and_check(simulation, live)
+    assert simulation.pool.num_free == num_slots
+
+
+def step_and_check(
+    simulation: Simulation, live: dict[str, Request], failing: Collection[str] = ()
+) -> None:
+    """Every step brings someone nearer to an end, and who has ended takes nothing with it."""
+    assert simulation.step(EOS, failing)
+    for request_id, request in list(live.items()):
+        outputs, params = simulation.outputs[request_id], request.sampling_params
+        if outputs:
+            wanted = request.prompt_token_ids[1:] if params.prompt_logprobs is not None else []
+            told = [one.chosen.token_id for one in outputs[0].prompt_logprobs]
+            assert told == wanted or outputs[0].finish_reason is FinishReason.ERROR
+        if outputs and outputs[-1].finish_reason:
+            del live[request_id]
+        if outputs and outputs[-1].finish_reason in {FinishReason.STOP, FinishReason.LENGTH}:
+            stops_early = params.min_tokens < params.max_tokens and not params.ignore_eos
+            expected = min(params.min_tokens + 1, params.max_tokens)
+            assert len(outputs) == (expected if stops_early else params.max_tokens)
+    scheduler, pool = simulation.scheduler, simulation.pool
+    assert scheduler.num_running + scheduler.num_waiting == len(live)
+    assert scheduler.num_running <= scheduler.max_num_seqs
+    slots = [sequence.slot.index for sequence in scheduler._running]
+    assert len(set(slots)) == len(slots)
+    assert pool.num_free == len(pool._slots) - len(slots)
+    assert 0 <= scheduler.stats.kv_usage <= 1

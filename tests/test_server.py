@@ -4,15 +4,17 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from src.inference import FinishReason
 from tests.conftest import wait_until
-from tests.servers import Server, serve
+from tests.servers import Server, Streamed, serve
 
 LONG = {"prompt": "Once upon a time", "max_length": 1000, "temperature": 2, "top_p": 1}
 SHORT = {"prompt": "Once upon a time", "max_length": 2}
@@ -95,6 +97,102 @@ def test_health_answers_while_others_generate_and_send_megabytes(server):
     assert len(times) >= 10  # had the loop been blocked, the work would have ended before many
 
 
+@pytest.mark.parametrize("max_batch_size", [1, 8])
+def test_ten_clients_are_served_by_a_batch_of_one_and_of_eight(start_server, max_batch_size):
+    server = start_server(max_batch_size=max_batch_size)
+    bodies = [
+        {"prompt": prompt, "max_length": 20, "temperature": 1.5, "top_p": 1, "seed": seed}
+        for seed, prompt in enumerate(["the cat", "on the mat", "hat", "was there", "a"] * 2)
+    ]
+    alone = [server.post(body).json()["generated"] for body in bodies]
+    assert [one.generated() for one in server.streams(bodies)] == alone
+    with ThreadPoolExecutor(10) as pool:
+        answers = [response.json()["generated"] for response in pool.map(server.post, bodies)]
+    assert answers == alone
+
+
+def test_a_request_that_finds_the_queue_full_is_told_when_to_come_again(start_server):
+    server = start_server(max_batch_size=1, max_queue_size=1)
+    gate = server.hold()
+    tiny = {"prompt": "the", "max_length": 3}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.post, tiny)
+        gate.wait()
+        second = pool.submit(server.stream, tiny)
+        wait_until(lambda: server.engine.num_live == 2)
+        for body in (tiny, tiny | {"stream": True}):
+            refused = server.post(body)
+            assert refused.status_code == 503
+            assert "queue is full" in refused.json()["detail"]
+            assert int(refused.headers["retry-after"]) >= 1
+        assert httpx2.get(server.url + "/health/ready").status_code == 200
+        gate.open()
+        assert first.result(60).status_code == 200
+        assert second.result(60).error is None
+    wait_until(lambda: server.engine.num_live == 0)
+    assert server.post(tiny).status_code == 200
+    assert server.sample("inference_sequences_started_total") == 3
+
+
+def test_a_request_that_waits_too_long_is_told_when_to_come_again(start_server):
+    server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
+    server.slow_down(0.02)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.post, {"prompt": "the", "max_length": 100})
+        wait_until(lambda: server.sample("inference_sequences_running") == 1)
+        refused = server.post({"prompt": "the", "max_length": 1})
+        assert refused.status_code == 503
+        assert "too long" in refused.json()["detail"]
+        assert int(refused.headers["retry-after"]) >= 1
+        assert running.result(60).json()["generated"][0]["tokens"] == 100
+
+
+def test_a_batch_of_which_one_prompt_waits_too_long_is_refused_whole(start_server):
+    server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
+    server.slow_down(0.02)
+    body = {"prompts": ["the", "cat"], "max_length": 100}
+    response = httpx2.post(server.url + "/generate/batch", json=body, timeout=60)
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_more_sequences_than_the_server_ever_holds_are_refused_for_good(start_server):
+    server = start_server(max_batch_size=2, max_queue_size=1)
+    body = {"prompt": "the", "max_length": 2, "num_return_sequences": 4}
+    for stream in (False, True):
+        response = server.post(body | {"stream": stream})
+        assert response.status_code == 422
+        (problem,) = response.json()["detail"]
+        assert problem["loc"] == ["body", "num_return_sequences"]
+        assert "queues, 3" in problem["msg"]
+    assert len(server.post(body | {"num_return_sequences": 3}).json()["generated"]) == 3
+
+
+def test_32_streams_complete_with_their_own_text_while_8_others_leave(server):
+    body = {"max_length": 15, "temperature": 1, "return_full_text": False, "stream": True}
+    prompts = ("Once upon a time", "The capital of France is", "Hello")
+    bodies = [body | {"prompt": prompts[seed % 3], "seed": seed} for seed in range(32)]
+    with ThreadPoolExecutor(4) as pool:  # in small company
+        expected = [streamed.generated() for streamed in pool.map(server.stream, bodies)]
+    before = cancelled(server)
+    staying = [start_curl(server, body) for body in bodies]
+    leaving = [start_curl(server, LONG | {"stream": True, "seed": seed}) for seed in range(8)]
+    for curl in leaving:
+        assert curl.stdout.readline().startswith("data: ")
+        curl.kill()
+        curl.communicate()
+    outputs = [curl.communicate(timeout=120)[0] for curl in staying]
+    assert [curl.returncode for curl in staying] == [0] * 32
+    assert [Streamed.read(output).generated() for output in outputs] == expected
+    wait_until(lambda: cancelled(server) == before + 8)
+    wait_until(lambda: metric(server, "inference_sequences_live") == 0)
+
+
+def start_curl(server: Server, body: dict) -> subprocess.Popen[str]:
+    command = ["curl", "-sN", server.url + "/generate", "-H", "Content-Type: application/json"]
+    return subprocess.Popen([*command, "-d", json.dumps(body)], stdout=subprocess.PIPE, text=True)
+
+
 def test_concurrent_requests_are_each_answered_with_their_own_text(server):
     prompts = [f"The capital of {country} is" for country in ("France", "Italy", "Peru", "Kenya")]
     bodies = [{"prompt": prompt, "max_length": 8, "temperature": 0} for prompt in prompts * 4]
@@ -127,6 +225,16 @@ def test_a_signal_lets_running_requests_finish_and_exits_with_0(tmp_path, number
         (answer,) = answers
         assert answer.status_code == 200
         assert answer.json()["generated"][0]["finish_reason"] in tuple(FinishReason)
+        assert "Traceback" not in server.log
+
+
+def test_a_signal_lets_running_streams_finish(tmp_path):
+    with serve(tmp_path) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until("/health/ready")
+        running = pool.submit(server.stream, LONG | {"max_length": 100, "seed": 5})
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        assert server.stop() == 0, server.log
+        assert running.result(60).error is None
         assert "Traceback" not in server.log
 
 

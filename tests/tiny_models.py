@@ -24,14 +24,47 @@ SHAPE = {
 }
 GROUPED_HEADS = SHAPE | {"num_key_value_heads": 2, "intermediate_size": 64}
 
+SLIDING = GROUPED_HEADS | {"head_dim": 8, "sliding_window": 16}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+
 ARCHITECTURES = {
     "gpt2": SHAPE,
     "gpt_neo": SHAPE | {"attention_types": [[["global", "local"], 1]], "window_size": 16},
     "llama": GROUPED_HEADS,
     "qwen2": GROUPED_HEADS,
-    "mistral": GROUPED_HEADS | {"sliding_window": 16, "head_dim": 8},
-    "gemma2": GROUPED_HEADS | {"sliding_window": 16, "head_dim": 8},
+    "mistral": SLIDING,
+    "gemma2": SLIDING,
 }
+"""Few that differ in their files and in how they are loaded."""
+
+BATCHED = {
+    **{name: config for name, config in ARCHITECTURES.items() if name != "gpt_neo"},
+    "phi": SHAPE | {"intermediate_size": 64},
+    "qwen3": GROUPED_HEADS | {"head_dim": 8},
+    "olmo2": GROUPED_HEADS,
+    "gemma3_text": SLIDING | {"layer_types": ["sliding_attention", "full_attention"]},
+    "smollm3": GROUPED_HEADS
+    | {"sliding_window": 16, "use_sliding_window": True, "no_rope_layer_interval": 2},
+    "mixtral": GROUPED_HEADS | EXPERTS,
+    "qwen3_moe": GROUPED_HEADS
+    | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "gpt_oss": SLIDING | EXPERTS | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+}
+"""They differ in what they ask of attention, and the continuous engine runs them all."""
+
+UNUSUAL = {
+    "gpt_neo": ARCHITECTURES["gpt_neo"],  # its attention cannot be replaced
+    "lfm2": GROUPED_HEADS
+    | {"layer_types": ["conv", "full_attention"]},  # tokens also meet elsewhere
+    "doge": GROUPED_HEADS | {"keep_window_size": 16},  # its attention needs a mask of its own
+    # What a token sees shows in the mask alone, and only in a prompt that is longer than this.
+    "phimoe": GROUPED_HEADS | EXPERTS | {"sliding_window": 64},
+    "llama4_text": GROUPED_HEADS
+    | EXPERTS
+    | {"head_dim": 8, "attention_chunk_size": 64, "layer_types": ["chunked_attention"] * 2}
+    | {"no_rope_layers": [1, 1]},
+}
+"""What the continuous engine knows may not be enough for these."""
 
 
 def create_tokenizer() -> PreTrainedTokenizerFast:
@@ -54,7 +87,7 @@ def create_tokenizer() -> PreTrainedTokenizerFast:
 def create_model_folder(folder: Path, architecture: str = "gpt2", seed: int = 0) -> Path:
     """Writes a model of this architecture with its tokenizer, as `save_pretrained` does."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    config = AutoConfig.for_model(architecture, **(ARCHITECTURES | BATCHED | UNUSUAL)[architecture])
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():  # larger than at a training's start: no two logits tie
         if parameter.dim() > 1:

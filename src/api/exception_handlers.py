@@ -1,26 +1,32 @@
-"""One table from our errors to a status, and the bodies of error answers.
+"""One table from our errors to a status, and the answers to failed requests.
 
+The body's shape is `ops.error_body`'s to decide; only the native API's 422 is made here.
 An answer never repeats what was sent, nor the text of an exception that is not ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from src.api.openai import errors as openai_errors
 from src.errors import (
     ClientDisconnectedError,
+    ContextLengthError,
     EngineDeadError,
     EngineNotReadyError,
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidRequestError,
+    ModelNotFoundError,
     OverloadedError,
     ServiceError,
 )
+from src.ops.error_body import error_body, speaks_openai
 from src.ops.middleware import CLIENT_CLOSED_REQUEST
 from src.ops.rate_limit import seconds_until_allowed
 
@@ -30,9 +36,18 @@ STATUS: dict[type[Exception], int] = {
     OverloadedError: 503,
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
+    ModelNotFoundError: 404,
 }
-# The engine's names to ours.
+CODES: dict[type[Exception], str] = {
+    ContextLengthError: "context_length_exceeded",
+    ModelNotFoundError: "model_not_found",
+    OverloadedError: "overloaded",
+}
+"""OpenAI's names of what a status alone does not tell."""
+
+# The engine's names, which are OpenAI's too, to the native API's.
 FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length", "n": "num_return_sequences"}
+NO_SUCH_PATH = "There is no such path; /docs lists those that there are."
 MAX_PROBLEMS = 20
 UNPARSABLE = (
     "The body cannot be parsed: it must be JSON in UTF-8, without thousands of levels or digits."
@@ -44,6 +59,7 @@ def add_exception_handlers(app: FastAPI) -> None:
     """Makes the app answer errors as this module says."""
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(400, _unparsable)
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(InvalidRequestError, _invalid_request)
     app.add_exception_handler(RateLimitExceeded, _rate_limited)
     app.add_exception_handler(ClientDisconnectedError, _client_left)
@@ -53,7 +69,32 @@ def add_exception_handlers(app: FastAPI) -> None:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()[:MAX_PROBLEMS]
+    if speaks_openai(request.scope):
+        return _openai_refusal(request, problems)
     return _unprocessable([_problem(p["type"], p["loc"], _message(p)) for p in problems])
+
+
+def _openai_refusal(request: Request, problems: Sequence[dict[str, Any]]) -> Response:
+    """All problems in one message; the first one decides the rest."""
+    # What is not JSON has its place in the text for a location, and that is no field.
+    places = [() if p["type"] == "json_invalid" else p["loc"][1:] for p in problems]
+    params = [openai_errors.param_of([_clean(part) for part in place]) for place in places]
+    message = openai_errors.message_of(list(zip(params, map(_message, problems), strict=True)))
+    code = openai_errors.code_of(problems[0])
+    return _answer(request, 400, message, param=params[0], code=code)
+
+
+def _answer(
+    request: Request,
+    status_code: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+) -> Response:
+    body = error_body(request.scope, status_code, message, param=param, code=code)
+    return JSONResponse(body, status_code, headers)
 
 
 def _message(problem: dict[str, Any]) -> str:
@@ -70,11 +111,23 @@ def _message(problem: dict[str, Any]) -> str:
 
 async def _unparsable(request: Request, error: Exception) -> Response:
     """FastAPI's answer when parsing raised what is no JSONDecodeError."""
-    return JSONResponse({"detail": UNPARSABLE}, status_code=400)
+    return _answer(request, 400, UNPARSABLE)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the framework refuses: unknown paths and methods, bodies that are not read."""
+    assert isinstance(error, HTTPException)
+    is_unknown = error.status_code == 404 and speaks_openai(request.scope)
+    message = NO_SUCH_PATH if is_unknown else str(error.detail)
+    return _answer(request, error.status_code, message, error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidRequestError)
+    if speaks_openai(request.scope):
+        status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
+        param = openai_errors.param_of(error.field)
+        return _answer(request, status_code, str(error), param=param, code=code)
     field = tuple(FIELD_NAMES.get(part, part) for part in error.field)
     return _unprocessable([_problem("value_error", ("body", *field), str(error))])
 
@@ -97,11 +150,8 @@ def _unprocessable(problems: list[dict[str, Any]]) -> Response:
 async def _rate_limited(request: Request, error: Exception) -> Response:
     assert isinstance(error, RateLimitExceeded)
     seconds = seconds_until_allowed(request.app.state.limiter, request)
-    return JSONResponse(
-        {"detail": f"Rate limit exceeded: {error.detail}. Try again in {seconds} s."},
-        status_code=429,
-        headers={"Retry-After": str(seconds)},
-    )
+    message = f"Rate limit exceeded: {error.detail}. Try again in {seconds} s."
+    return _answer(request, 429, message, {"Retry-After": str(seconds)})
 
 
 async def _client_left(request: Request, error: Exception) -> Response:
@@ -114,7 +164,12 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
-    return JSONResponse({"detail": str(error)}, status_code=status_of(error), headers=headers)
+    return _answer(request, status_of(error), str(error), headers, code=code_of(error))
+
+
+def code_of(error: Exception) -> str | None:
+    """OpenAI's name of this error; None is its status's."""
+    return CODES.get(type(error))
 
 
 def status_of(error: Exception) -> int:

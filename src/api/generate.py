@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.render import Renderer
+from src.api.sampling import sampling_params
 from src.api.sse import EventStream, stream_events
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
-from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
 from src.models import (
     GenerateBatchRequest,
@@ -83,27 +83,13 @@ async def generate_batch(
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
     """What the request says, and the server's settings for what it leaves out."""
     max_tokens = settings.max_length if body.max_length is None else body.max_length
-    if body.min_length > max_tokens:
-        raise InvalidRequestError(
-            f"At least {body.min_length} new tokens are asked for, and max_length allows"
-            f" {max_tokens}: lower min_length, or raise max_length.",
-            ("min_length",),
-        )
-    return SamplingParams(
+    return sampling_params(
+        body,
+        names=("min_length", "max_length"),
         max_tokens=max_tokens,
         min_tokens=body.min_length,
         temperature=settings.temperature if body.temperature is None else body.temperature,
         top_p=settings.top_p if body.top_p is None else body.top_p,
-        top_k=body.top_k or 0,
-        min_p=body.min_p,
-        repetition_penalty=body.repetition_penalty,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        logit_bias=body.logit_bias,
-        seed=body.seed,
-        stop=tuple(body.stop or ()),
-        stop_token_ids=tuple(body.stop_token_ids),
-        ignore_eos=body.ignore_eos,
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
     )

@@ -1,6 +1,7 @@
 """Answers that are sent as they are made: Server-Sent Events (WHATWG HTML, section 9.2)."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -12,9 +13,10 @@ from pydantic import BaseModel
 from starlette.types import Message, Send
 
 from src.api.deps import while_connected
-from src.api.exception_handlers import status_of
+from src.api.exception_handlers import code_of, status_of
 from src.errors import ServiceError
 from src.models import StreamError, StreamErrorEvent
+from src.ops.error_body import error_body, speaks_openai
 from src.ops.middleware import set_final_status
 
 T = TypeVar("T")
@@ -95,10 +97,10 @@ async def _events(
                 if (event := render(item)) is not None:
                     yield _encode(event)
     except ServiceError as error:
-        yield _encode_error(request, str(error), status_of(error))
+        yield _encode_error(request, str(error), status_of(error), code_of(error))
     except Exception:
         logger.exception("unhandled error in a stream")
-        yield _encode_error(request, "Internal server error.", 500)
+        yield _encode_error(request, "Internal server error.", 500, None)
     else:
         yield DONE
 
@@ -107,7 +109,10 @@ def _encode(event: BaseModel) -> bytes:
     return format_sse_event(data_str=event.model_dump_json(exclude_unset=True))
 
 
-def _encode_error(request: Request, message: str, status_code: int) -> bytes:
+def _encode_error(request: Request, message: str, status_code: int, code: str | None) -> bytes:
     set_final_status(request.scope, status_code)
+    if speaks_openai(request.scope):
+        body = error_body(request.scope, status_code, message, code=code)
+        return format_sse_event(data_str=json.dumps(body))
     event = StreamErrorEvent(error=StreamError(message=message, code=status_code))
     return format_sse_event(event="error", data_str=event.model_dump_json())

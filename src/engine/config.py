@@ -21,6 +21,7 @@ class EngineConfig:
             have it, else float16.
         max_model_len: context in tokens; None is the model's own.
         trust_remote_code: whether Python code that comes with a model may run.
+        chat_template: a file or the template itself; None is the model's own.
         engine: `continuous` batches requests; `reference` runs one at a time.
         max_num_seqs: sequences that run together at most.
         max_num_batched_tokens: tokens that one step computes at most; None fits the device.
@@ -35,6 +36,7 @@ class EngineConfig:
     dtype: DType = "auto"
     max_model_len: int | None = None
     trust_remote_code: bool = False
+    chat_template: str | None = None
     engine: Engine = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None

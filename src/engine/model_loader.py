@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel
 from tokenizers.normalizers import NFC
@@ -22,10 +23,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from src.engine.chat_template import ChatMessage, ChatTemplate
 from src.engine.config import Device, DType, EngineConfig
 from src.engine.model_config import load_model_config
 from src.engine.model_source import REMEDY, find_model_folder, one_line
-from src.errors import ModelLoadError
+from src.errors import InvalidRequestError, ModelLoadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class LoadedModel:
         max_model_len: prompt and new tokens together at most.
         max_prompt_bytes: no longer text fits the context, whatever it says; None is not known.
         vocab_size: the model's token ids are below this.
+        chat_template: writes conversations for it; None if nobody has said how.
     """
 
     model: PreTrainedModel
@@ -47,6 +50,7 @@ class LoadedModel:
     max_model_len: int
     max_prompt_bytes: int | None
     vocab_size: int
+    chat_template: ChatTemplate | None = None
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -80,6 +84,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         max_model_len=max_model_len,
         max_prompt_bytes=_max_prompt_bytes(backend, max_model_len),
         vocab_size=num_embeddings,
+        chat_template=_load_chat_template(tokenizer, backend, config),
     )
 
 
@@ -142,6 +147,41 @@ def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+def _load_chat_template(
+    tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, config: EngineConfig
+) -> ChatTemplate | None:
+    source = _chat_template_source(tokenizer, config)
+    if source is None:
+        return None
+    template = ChatTemplate(source, tokenizer.special_tokens_map, backend)
+    try:
+        template.render([ChatMessage("user", "Hello")])
+    except InvalidRequestError as error:
+        if isinstance(error.__cause__, TemplateSyntaxError):
+            raise ModelLoadError(
+                f"The chat template is no Jinja template ({one_line(error.__cause__)}). Set"
+                " CHAT_TEMPLATE to one, or to a file that holds one."
+            ) from error
+    return template
+
+
+def _chat_template_source(tokenizer: PreTrainedTokenizerBase, config: EngineConfig) -> str | None:
+    given = config.chat_template
+    if given is None:
+        own = tokenizer.chat_template
+        # Old checkpoints hold several, by name.
+        return own.get("default") if isinstance(own, dict) else own
+    if "{{" in given or "{%" in given:
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(
+            f"CHAT_TEMPLATE={given} is neither a Jinja template nor a file that can be read as text"
+            f" ({one_line(error)})."
+        ) from error
 
 
 def _max_prompt_bytes(tokenizer: Tokenizer, max_model_len: int) -> int | None:

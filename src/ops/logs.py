@@ -11,6 +11,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from src.config import Settings
+from src.ops.tracing import add_trace_ids
 
 
 def _drop_color_message(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
@@ -23,6 +24,7 @@ def configure_logging(settings: Settings) -> None:
     """Sends all log messages of the process to standard error, in the environment's format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -55,5 +57,5 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # our middleware writes that
     logging.captureWarnings(capture=True)
-    for name in ("httpx2", "httpcore2", "asyncio", "slowapi", "torch"):
+    for name in ("httpx2", "httpcore2", "asyncio", "slowapi", "torch", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -10,10 +10,12 @@ import time
 import uuid
 
 import structlog
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.ops.error_body import error_body
 from src.ops.metrics import Metrics
 
 logger = logging.getLogger("src.access")
@@ -24,7 +26,7 @@ OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
 """Routes for probes and scrapers, which call all the time: logged at debug level."""
 
 DOCUMENTATION = ("/docs", "/redoc", "__static__")
-NOT_INFERENCE = OPERATIONS + DOCUMENTATION
+NOT_INFERENCE = (*OPERATIONS, *DOCUMENTATION, "/v1/models", "/v1/models/{model_id:path}")
 
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
@@ -32,8 +34,12 @@ FINAL_STATUS = "final_status"
 
 
 def set_final_status(scope: Scope, status_code: int) -> None:
-    """Corrects, for log and metrics, the status of an answer that failed after it had begun."""
+    """Corrects, for log, metrics and traces, the status of an answer that failed after it began."""
     scope[FINAL_STATUS] = status_code
+    if status_code >= 500:
+        span = trace.get_current_span()
+        span.set_status(trace.StatusCode.ERROR)
+        span.set_attribute("error.type", str(status_code))
 
 
 class RequestMiddleware:
@@ -71,13 +77,15 @@ class RequestMiddleware:
             except asyncio.CancelledError:  # the server ends, and the time for that is up
                 if status_code:  # the answer has begun: breaking it off is all that is left
                     raise
-                await _answer(503, "The server is shutting down.")(scope, receive, send_with_id)
+                answer = _answer(scope, 503, "The server is shutting down.")
+                await answer(scope, receive, send_with_id)
             except Exception:
                 logger.exception("unhandled error")
                 set_final_status(scope, 500)
                 if status_code:
                     raise
-                await _answer(500, "Internal server error.")(scope, receive, send_with_id)
+                answer = _answer(scope, 500, "Internal server error.")
+                await answer(scope, receive, send_with_id)
             finally:
                 final = scope.get(FINAL_STATUS) or (
                     status_code if is_whole else CLIENT_CLOSED_REQUEST
@@ -102,8 +110,9 @@ class RequestMiddleware:
             self._metrics.observe_request(endpoint, status_code, seconds)
 
 
-def _answer(status_code: int, detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status_code, headers={"Connection": "close"})
+def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
+    body = error_body(scope, status_code, message)
+    return JSONResponse(body, status_code, headers={"Connection": "close"})
 
 
 def _request_id(scope: Scope) -> str:

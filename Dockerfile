@@ -1,0 +1,58 @@
+# Two stages: `builder` installs the locked packages, `runtime` gets what they became and nothing else.
+# It needs no BuildKit, so every Docker and both Composes can build it. docs/deployment.md says more.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS builder
+# Which build of torch: cpu, or cu126, cu130 … for CUDA (what uv's --torch-backend knows). Empty takes the
+# wheel that lies in deploy/image/wheels.
+ARG TORCH_BACKEND=cpu
+WORKDIR /build
+COPY deploy/image/uv.txt ./
+RUN python -m venv /opt/uv \
+ && /opt/uv/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r uv.txt \
+ && python -m venv --without-pip /app/venv
+COPY deploy/image/wheels /wheels
+COPY pyproject.toml requirements.lock ./
+# A hash of requirements.lock that does not fit ends the build. The bytecode is compiled here: nothing can be
+# written at run time.
+RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode \
+      --find-links /wheels ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
+      --constraint requirements.lock -r pyproject.toml --extra tracing \
+ # torch's tests, and its headers, which are of use with a compiler alone: 200 MB.
+ && cd /app/venv/lib/python3.*/site-packages/torch \
+ && rm -r test include && find bin -type f ! -name torch_shm_manager -delete
+COPY LICENSE /app/
+COPY src /app/src
+RUN python -m compileall -q /app/src
+
+FROM ${BASE_IMAGE} AS runtime
+# The numbers are fixed, so that Kubernetes can see that the user is not root.
+RUN groupadd --gid 10001 app \
+ && useradd --uid 10001 --gid app --no-create-home --home-dir /models --shell /usr/sbin/nologin app \
+ && install -d -o app -g app /models
+COPY --from=builder /app /app
+WORKDIR /app
+ENV PATH=/app/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    MODEL_NAME=storyteller \
+    MODEL_CACHE_DIR=/models \
+    HF_HOME=/models/.huggingface
+VOLUME /models
+EXPOSE 8000
+USER 10001:10001
+# Ready, not only alive: what waits for this container wants to be served.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=600s --retries=3 CMD ["python", "-c", \
+  "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('PORT') or '8000') + '/health/ready', timeout=4)"]
+# No shell between Docker and the server, so SIGTERM reaches it; it ends what runs and exits with 0.
+CMD ["python", "-m", "src.main"]
+# Last, as they change with every commit.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="llm-inference" \
+      org.opencontainers.image.description="An LLM inference service" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,443 @@
+"""The Grafana dashboard: what an operator asks, in that order, and the queries that answer.
+
+`make docs` writes it to dashboards/llm-inference.json; `python -m deploy.grafana.check` runs every
+query against a Prometheus that scrapes the service under load.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+SELECTOR = 'job=~"$job", instance=~"$instance"'
+WINDOW = "[$__rate_interval]"
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+COLUMNS = 24  # of Grafana's grid
+
+GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "#808080"
+COLORS = {
+    "success": GREEN,
+    "client_error": YELLOW,
+    "rate_limited": ORANGE,
+    "cancelled": GREY,
+    "error": RED,
+    "stop": GREEN,
+    "length": BLUE,
+    "timeout": ORANGE,
+    "expired": RED,
+    "shutdown": YELLOW,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture.
+
+    Args:
+        title: what it answers, in a few words.
+        description: what to read from it; shown when the mouse is over the title.
+        queries: legend to PromQL; a legend may name labels, as {{status}}.
+        unit: as Grafana calls it.
+        kind: of panel.
+        width: in the grid's columns.
+        is_stacked: whether the lines add up.
+        maximum: of the axis.
+        red_from: from which value on a number is bad; None: it never is, but 0 is if `is_up`.
+        is_up: whether 0 is bad.
+    """
+
+    title: str
+    description: str
+    queries: dict[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    is_stacked: bool = False
+    maximum: float | None = None
+    red_from: float | None = None
+    is_up: bool = False
+
+    @property
+    def height(self) -> int:
+        return 4 if self.kind in {"stat", "state-timeline"} else 8
+
+
+def rate(metric: str, by: str = "", labels: str = "") -> str:
+    """How fast a counter grows, all selected instances together."""
+    group = f" by ({by})" if by else ""
+    selector = f"{SELECTOR}, {labels}" if labels else SELECTOR
+    return f"sum{group} (rate({metric}{{{selector}}}{WINDOW}))"
+
+
+def mean(histogram: str) -> str:
+    return f"{rate(histogram + '_sum')} / {rate(histogram + '_count')}"
+
+
+def quantile(number: float, histogram: str, by: str = "") -> str:
+    group = f"{by}, le" if by else "le"
+    return f"histogram_quantile({number}, {rate(histogram + '_bucket', group)})"
+
+
+def quantiles(histogram: str) -> dict[str, str]:
+    """Half are faster than the first, 19 of 20 than the second, 99 of 100 than the third."""
+    return {
+        "median": quantile(0.5, histogram),
+        "95 %": quantile(0.95, histogram),
+        "99 %": quantile(0.99, histogram),
+    }
+
+
+def gauge(metric: str, function: str = "sum") -> str:
+    return f"{function} ({metric}{{{SELECTOR}}})"
+
+
+FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"  # noqa: S105
+SEQUENCES = "inference_queue_seconds_count"  # one for each sequence that got its turn
+FAILED_REQUESTS = rate("inference_requests_total", labels='status="error"')
+
+IS_IT_UP = [
+    Panel(
+        "Instances that answer",
+        "Instances of the service that Prometheus reaches.",
+        {"up": gauge("up")},
+        kind="stat",
+        width=4,
+        is_up=True,
+    ),
+    Panel(
+        "Instances that do not",
+        "They are starting, have died, or cannot be reached.",
+        {"down": f"count(up{{{SELECTOR}}} == 0) or vector(0)"},
+        kind="stat",
+        width=4,
+        red_from=1,
+    ),
+    Panel(
+        "Alerts that fire",
+        "Of deploy/prometheus/rules.yml; Prometheus lists them under /alerts.",
+        {"alerts": 'count(ALERTS{alertname=~"LLMInference.*", alertstate="firing"}) or vector(0)'},
+        kind="stat",
+        width=4,
+        red_from=1,
+    ),
+    Panel(
+        "Restarts in the last hour",
+        "Times that an instance's counters began again at 0. A dead engine ends its process.",
+        {"restarts": f"sum(resets(inference_sequences_started_total{{{SELECTOR}}}[1h]))"},
+        kind="stat",
+        width=4,
+        red_from=1,
+    ),
+    Panel(
+        "Answering, by instance",
+        "Green: Prometheus reached it.",
+        {"{{instance}}": f"up{{{SELECTOR}}}"},
+        kind="state-timeline",
+        width=8,
+        maximum=1,
+        is_up=True,
+    ),
+]
+
+ARE_USERS_SERVED = [
+    Panel(
+        "Requests, by how they ended",
+        "error: the service's fault (5xx). client_error: the caller's. rate_limited: refused with"
+        " 429. cancelled: the caller left.",
+        {"{{status}}": rate("inference_requests_total", "status")},
+        unit="reqps",
+        is_stacked=True,
+    ),
+    Panel(
+        "Share of requests that the service failed",
+        "5xx of all requests. The alert LLMInferenceErrors fires above 5 %.",
+        {"failed": f"({FAILED_REQUESTS} or vector(0)) / {rate('inference_requests_total')}"},
+        unit="percentunit",
+    ),
+    Panel(
+        "Sequences, by how they ended",
+        "One answer has one or more. stop, length: whole answers. cancelled, timeout, shutdown:"
+        " nobody waits any more. expired: waited too long for its turn. error: the model failed.",
+        {
+            "{{reason}}": " or ".join(
+                rate(f"inference_sequences_{end}_total", "reason")
+                for end in ("finished", "aborted", "failed")
+            )
+        },
+        unit="ops",
+        is_stacked=True,
+    ),
+]
+
+HOW_FAST = [
+    Panel(
+        "Time to the first token",
+        "From a sequence's arrival to its first token: what a user waits before text appears.",
+        quantiles(FIRST_TOKEN),
+        unit="s",
+        width=6,
+    ),
+    Panel(
+        "Time between two tokens",
+        "How smoothly text flows once it does. A reader reads about ten tokens a second.",
+        quantiles("inference_inter_token_seconds"),
+        unit="s",
+        width=6,
+    ),
+    Panel(
+        "Time to the whole answer (95 %)",
+        "19 of 20 requests took no longer, by route. It grows with the length of the answers.",
+        {"{{endpoint}}": quantile(0.95, "inference_request_duration_seconds", "endpoint")},
+        unit="s",
+        width=6,
+    ),
+    Panel(
+        "Tokens generated per second",
+        "All sequences together: what the machine yields.",
+        {"tokens": rate("generated_tokens_total")},
+        width=6,
+    ),
+]
+
+WHY_SLOW = [
+    Panel(
+        "Where the time to the first token goes",
+        "On average. Mostly queue: too much work for too few instances. Mostly prefill: long"
+        " prompts, or slow steps.",
+        {
+            "queue": mean("inference_queue_seconds"),
+            "prefill": f"({rate(FIRST_TOKEN + '_sum')} - {rate('inference_queue_seconds_sum')})"
+            f" / {rate(FIRST_TOKEN + '_count')}",
+        },
+        unit="s",
+        is_stacked=True,
+    ),
+    Panel(
+        "Sequences that run and that wait",
+        "Up to MAX_BATCH_SIZE run in each instance, up to MAX_QUEUE_SIZE wait.",
+        {
+            "running": gauge("inference_sequences_running"),
+            "waiting": gauge("inference_sequences_waiting"),
+        },
+    ),
+    Panel(
+        "How busy the engine is",
+        "Share of the time in which a step is computed, the busiest instance. At 100 % more"
+        " requests make all slower.",
+        {"busy": f"max (rate(inference_step_seconds_sum{{{SELECTOR}}}{WINDOW}))"},
+        unit="percentunit",
+        maximum=1,
+    ),
+    Panel(
+        "Time that a step takes",
+        "A step gives each decoding sequence its next token, and is most of the time between two.",
+        quantiles("inference_step_seconds"),
+        unit="s",
+    ),
+    Panel(
+        "Sequences in a step",
+        "The batch size, on average. A step of many costs little more than a step of few.",
+        {"sequences": mean("inference_step_sequences")},
+        width=4,
+    ),
+    Panel(
+        "Tokens in a step",
+        "On average: one a decoding sequence, and pieces of prompts up to MAX_NUM_BATCHED_TOKENS.",
+        {"tokens": mean("inference_step_tokens")},
+        width=4,
+    ),
+    Panel(
+        "KV cache in use",
+        "The fullest instance. It holds running sequences, and ended ones for their prefixes: full"
+        " is bad only while sequences wait.",
+        {"in use": gauge("inference_kv_cache_usage_ratio", "max")},
+        unit="percentunit",
+        width=4,
+    ),
+    Panel(
+        "Prefix cache hits",
+        "Share of the prompts' tokens that did not have to be computed again.",
+        {"cached": f"{rate('cached_prompt_tokens_total')} / {rate('prompt_tokens_total')}"},
+        unit="percentunit",
+        width=4,
+        maximum=1,
+    ),
+]
+
+WHO_USES_IT = [
+    Panel(
+        "Requests, by route",
+        "Callers are no labels: there could be any number of them. The access log has them.",
+        {"{{endpoint}}": rate("inference_requests_total", "endpoint")},
+        unit="reqps",
+        width=6,
+    ),
+    Panel(
+        "Sequences, by model",
+        "As the requests name it.",
+        {
+            "{{gen_ai_request_model}}": rate(
+                "gen_ai_server_request_duration_seconds_count", "gen_ai_request_model"
+            )
+        },
+        unit="ops",
+        width=6,
+    ),
+    Panel(
+        "Tokens read and written per second",
+        "read: of prompts. written: of answers, each of which costs more than one read.",
+        {"read": rate("prompt_tokens_total"), "written": rate("generated_tokens_total")},
+        width=6,
+    ),
+    Panel(
+        "Tokens of a sequence",
+        "How long prompts and answers are on average.",
+        {
+            "prompt": f"{rate('prompt_tokens_total')} / {rate(SEQUENCES)}",
+            "answer": f"{rate('generated_tokens_total')} / {rate(SEQUENCES)}",
+        },
+        width=6,
+    ),
+]
+
+ROWS = {
+    "Is it up?": IS_IT_UP,
+    "Are users served?": ARE_USERS_SERVED,
+    "How fast is it?": HOW_FAST,
+    "Why is it slow?": WHY_SLOW,
+    "Who uses it?": WHO_USES_IT,
+}
+
+
+def create() -> dict[str, Any]:
+    """The dashboard, as Grafana reads it."""
+    return {
+        "uid": "llm-inference",
+        "title": "LLM inference",
+        "tags": ["llm-inference"],
+        "schemaVersion": 41,
+        "editable": True,
+        "graphTooltip": 1,  # one crosshair for all panels
+        "refresh": "15s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {
+            "list": [
+                {
+                    "name": "datasource",
+                    "label": "Data source",
+                    "type": "datasource",
+                    "query": "prometheus",
+                },
+                _variable("job", "Job", 'label_values(up{job=~"llm-inference.*"}, job)'),
+                _variable("instance", "Instance", 'label_values(up{job=~"$job"}, instance)'),
+            ]
+        },
+        "panels": _panels(),
+    }
+
+
+def _variable(name: str, label: str, query: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"query": query, "refId": name},
+        "definition": query,
+        "refresh": 2,  # whenever the time range changes
+        "includeAll": True,
+        "multi": True,
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _panels() -> list[dict[str, Any]]:
+    """All panels with their places: rows from above to below, each from left to right."""
+    placed: list[dict[str, Any]] = []
+    y = 0
+    for title, panels in ROWS.items():
+        placed.append(_row(title, y) | {"id": len(placed) + 1})
+        y += 1
+        x = height = 0
+        for panel in panels:
+            if x + panel.width > COLUMNS:
+                x, y = 0, y + height
+            position = {"x": x, "y": y, "w": panel.width, "h": panel.height}
+            placed.append(_panel(panel) | {"id": len(placed) + 1, "gridPos": position})
+            x, height = x + panel.width, panel.height
+        y += height
+    return placed
+
+
+def _row(title: str, y: int) -> dict[str, Any]:
+    position = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+    return {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": position}
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": DATASOURCE,
+        "targets": [
+            {
+                "refId": chr(ord("A") + number),
+                "datasource": DATASOURCE,
+                "expr": query,
+                "legendFormat": legend,
+                "instant": panel.kind == "stat",
+                "range": panel.kind != "stat",
+            }
+            for number, (legend, query) in enumerate(panel.queries.items())
+        ],
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": _overrides(panel)},
+        "options": _options(panel),
+    }
+
+
+def _defaults(panel: Panel) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
+    if panel.maximum is not None:
+        defaults["max"] = panel.maximum
+    if panel.kind == "timeseries":
+        defaults["custom"] = {
+            "fillOpacity": 30 if panel.is_stacked else 0,
+            "stacking": {"mode": "normal" if panel.is_stacked else "none"},
+        }
+    else:
+        defaults["color"] = {"mode": "thresholds"}
+        defaults["thresholds"] = {"mode": "absolute", "steps": _steps(panel)}
+    if panel.kind == "state-timeline":
+        texts = {"0": {"text": "down", "color": RED}, "1": {"text": "up", "color": GREEN}}
+        defaults["mappings"] = [{"type": "value", "options": texts}]
+    return defaults
+
+
+def _steps(panel: Panel) -> list[dict[str, Any]]:
+    if panel.is_up:
+        return [{"color": RED, "value": None}, {"color": GREEN, "value": 1}]
+    return [{"color": GREEN, "value": None}, {"color": RED, "value": panel.red_from}]
+
+
+def _overrides(panel: Panel) -> list[dict[str, Any]]:
+    """Ends have the same colours everywhere."""
+    if not any("{{status}}" in legend or "{{reason}}" in legend for legend in panel.queries):
+        return []
+    return [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+        }
+        for name, color in COLORS.items()
+    ]
+
+
+def _options(panel: Panel) -> dict[str, Any]:
+    if panel.kind == "stat":
+        return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"}
+    if panel.kind == "state-timeline":
+        return {"showValue": "never", "legend": {"showLegend": False}}
+    return {
+        "legend": {"displayMode": "list", "placement": "bottom"},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }

@@ -1,0 +1,103 @@
+"""Users of all kinds, so that every panel of the dashboard has something to show."""
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+
+STORY = "Once upon a time, in a small village by the sea, there lived"
+NAMES = ("a wizard", "a queen", "a baker", "a dragon", "two brothers", "an old sailor")
+# Small, so that a small load shows a queue, a limit and requests that take too long.
+SETTINGS = {
+    "max_batch_size": 8,
+    "queue_timeout_seconds": 2,
+    "timeout_seconds": 8,
+    "rate_limit_requests": 400,
+    "rate_limit_period": 60,
+}
+BURST = 8  # requests at once, of as many sequences each
+BURST_EVERY = 30  # seconds
+
+Rest = Callable[[float], object]
+"""Waits for so many seconds, or less if all is over."""
+
+User = Callable[[httpx2.Client, random.Random, Rest], None]
+
+
+def stream(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Reads a story as it is made; many begin alike."""
+    body = {"prompt": f"{STORY} {draw.choice(NAMES)}", "max_length": draw.randint(30, 120)}
+    client.post("/generate", json=body | {"stream": True})
+    rest(draw.expovariate(1))
+
+
+def batch(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    prompts = [f"The capital of {name} is" for name in draw.sample(("France", "Italy", "Peru"), 2)]
+    client.post("/generate/batch", json={"prompts": prompts, "max_length": 10})
+    rest(draw.expovariate(0.5))
+
+
+def leave(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Stops reading in the middle."""
+    body = {"prompt": STORY, "max_length": 200, "ignore_eos": True, "stream": True}
+    with client.stream("POST", "/generate", json=body) as response:
+        next(response.iter_lines())
+    rest(draw.expovariate(0.3))
+
+
+def err(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    client.post("/generate", json={"prompt": STORY, "max_length": 0})
+    rest(draw.expovariate(1))
+
+
+def hurry(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Asks far more often than it may."""
+    client.post("/generate", json={"prompt": "The capital of France is", "max_length": 1})
+    rest(draw.expovariate(15))
+
+
+def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Sends much at once: most of it waits too long, some takes too long."""
+    rest(BURST_EVERY / 4)
+    body = {"prompt": STORY, "max_length": 300, "ignore_eos": True, "num_return_sequences": BURST}
+    with ThreadPoolExecutor(BURST) as pool:
+        list(pool.map(lambda _: client.post("/generate", json=body), range(BURST)))
+    rest(BURST_EVERY * 3 / 4)
+
+
+USERS: tuple[User, ...] = (stream, stream, stream, stream, batch, leave, err, hurry, burst)
+
+
+@contextlib.contextmanager
+def running(url: str, seconds: float) -> Iterator[None]:
+    """Puts load on a service of this machine, each user from a loopback address of its own.
+
+    Args:
+        url: of the service.
+        seconds: after so many at most it ends by itself.
+    """
+    deadline = time.monotonic() + seconds
+    stopped = threading.Event()
+
+    def live(user: User, number: int) -> None:
+        draw = random.Random(number)  # noqa: S311 - the same users each time
+        transport = httpx2.HTTPTransport(local_address=f"127.0.0.{10 + number}")
+        with httpx2.Client(base_url=url, transport=transport, timeout=60) as client:
+            while not stopped.is_set() and time.monotonic() < deadline:
+                user(client, draw, stopped.wait)
+
+    numbers = itertools.count()
+    threads = [threading.Thread(target=live, args=(user, next(numbers))) for user in USERS]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()

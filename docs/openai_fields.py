@@ -1,0 +1,72 @@
+"""The tables of docs/openai.md: what becomes of each field of OpenAI's requests."""
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from src.api.openai.chat.protocol import ChatCompletionRequest, Message
+from src.api.openai.completions.protocol import CompletionRequest
+from src.api.openai.fields import NoEffect, Refused, StreamOptions
+from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
+
+REQUESTS: dict[str, type[BaseModel]] = {
+    "`POST /v1/completions`": CompletionRequest,
+    "`POST /v1/chat/completions`": ChatCompletionRequest,
+    "Each of a chat's `messages`": Message,
+    "`stream_options`": StreamOptions,
+    "`POST /tokenize`": TokenizeRequest,
+    "`POST /detokenize`": DetokenizeRequest,
+}
+ORDER = ("honoured", "no effect", "refused")
+
+
+def openai_table() -> str:
+    """One table for each kind of request."""
+    return "\n".join(f"### {title}\n\n{_table(kind)}" for title, kind in REQUESTS.items())
+
+
+def _table(kind: type[BaseModel]) -> str:
+    schema = kind.model_json_schema()
+    rows = []
+    for name, field in kind.model_fields.items():
+        fate, why = _fate(field)
+        values = _values(schema["properties"][name], schema.get("$defs", {}))
+        rows.append((ORDER.index(fate), f"| `{name}` | {fate} | {values} | {why} |"))
+    told = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    return "\n".join(["| Field | | Values | |", "|---|---|---|---|", *told]) + "\n"
+
+
+def _fate(field: FieldInfo) -> tuple[str, str]:
+    """What becomes of a field, and why or what it does."""
+    for mark in field.metadata:
+        if isinstance(mark, NoEffect):
+            return "no effect", mark.why
+        if isinstance(mark, Refused):
+            return "refused", mark.why
+    return "honoured", field.description or ""
+
+
+def _values(schema: dict, definitions: dict) -> str:
+    """What a JSON schema allows, in words; null is what leaving out is, and so not told."""
+    if "anyOf" in schema:
+        parts = [_values(part, definitions) for part in schema["anyOf"]]
+        return " or ".join(part for part in parts if part)
+    if "$ref" in schema:
+        return "object"
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return ", ".join(f"`{str(value).lower()}`" for value in values)
+    kind = schema.get("type", "any")
+    if kind == "null":
+        return ""
+    if kind == "array":
+        return f"list of {_values(schema['items'], definitions)}"
+    return ", ".join([_word(kind), *_bounds(schema)])
+
+
+def _word(kind: str) -> str:
+    return {"string": "text", "boolean": "`true`, `false`"}.get(kind, kind)
+
+
+def _bounds(schema: dict) -> list[str]:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]

@@ -1,0 +1,96 @@
+"""What answers of this API have in common: their head, and how many tokens they took."""
+
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from src import __version__
+from src.errors import ModelNotFoundError
+from src.generation import Generation, TextDelta
+from src.inference import InferenceEngine
+
+
+class PromptTokensDetails(BaseModel):
+    """What was special about the prompt's tokens."""
+
+    cached_tokens: int = Field(description="Of them, that did not have to be computed again.")
+
+
+class Usage(BaseModel):
+    """How many tokens a request took, over all of its prompts and sequences."""
+
+    prompt_tokens: int
+    completion_tokens: int = Field(description="End tokens included.")
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+@dataclass(slots=True)
+class UsageCount:
+    """Adds up a request's usage.
+
+    Args:
+        num_prompt_tokens: of all prompts.
+        num_sequences: of each prompt; the first one's cached tokens are the prompt's.
+        drops_new: new tokens are none of the answer.
+    """
+
+    num_prompt_tokens: int
+    num_sequences: int
+    drops_new: bool = False
+    num_cached_tokens: int = 0
+    num_new_tokens: int = 0
+
+    def add(self, delta: TextDelta) -> None:
+        """Counts what is new in a stream."""
+        self.num_new_tokens += delta.num_tokens
+        if delta.index % self.num_sequences == 0:
+            self.num_cached_tokens += delta.num_cached_tokens
+
+    def add_all(self, generation: Generation) -> None:
+        """Counts what a prompt gave."""
+        self.num_new_tokens += sum(one.num_tokens for one in generation.completions)
+        self.num_cached_tokens += generation.num_cached_tokens
+
+    def usage(self) -> Usage:
+        num_new_tokens = 0 if self.drops_new else self.num_new_tokens
+        return Usage(
+            prompt_tokens=self.num_prompt_tokens,
+            completion_tokens=num_new_tokens,
+            total_tokens=self.num_prompt_tokens + num_new_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.num_cached_tokens),
+        )
+
+
+def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, Any]:
+    """The fields with which each answer, and each chunk of one, begins."""
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": engine.model_name,
+        "system_fingerprint": _fingerprint(engine.model_name),
+    }
+
+
+def _fingerprint(model_name: str) -> str:
+    """Changes with what a seed's answer depends on."""
+    digest = hashlib.sha256(f"{__version__} {model_name}".encode()).hexdigest()
+    return f"fp_{digest[:10]}"
+
+
+def check_model(name: str | None, engine: InferenceEngine) -> None:
+    """Refuses another model than the one that is served.
+
+    Raises:
+        ModelNotFoundError: there is no such model here.
+    """
+    if name is not None and name != engine.model_name:
+        raise ModelNotFoundError(
+            f"This model does not exist here; the served model is `{engine.model_name}`.",
+            ("model",),
+        )

@@ -1,0 +1,266 @@
+"""Requests and answers of `/v1/chat/completions`, as they are on the wire."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
+from pydantic_core import PydanticCustomError
+
+from src.api.openai.answers import Usage
+from src.api.openai.fields import (
+    MAX_TOKENS,
+    GenerationRequest,
+    NoEffect,
+    OpenAIRequest,
+    Refused,
+)
+from src.engine.chat_template import ChatMessage
+from src.engine.sampling_params import MAX_LOGPROBS
+from src.errors import InvalidRequestError
+
+MAX_MESSAGES = 2048
+TOOLS = "the served models call no tools"
+AUDIO = "the served models read and write text alone"
+
+
+class TextPart(OpenAIRequest):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: StrictStr
+
+
+def _join_parts(content: object) -> object:
+    """A message's content as one text: parts are joined by line ends."""
+    if not isinstance(content, list):
+        return content
+    for index, part in enumerate(content):
+        is_part = isinstance(part, dict)
+        if is_part and part.get("type") not in ("text", None):
+            raise PydanticCustomError(
+                "unsupported_parameter",
+                "Part {index} is no text, and this model reads text alone",
+                {"index": index},
+            )
+        if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+            raise PydanticCustomError(
+                "invalid_value",
+                'Part {index} must be {{"type": "text", "text": "…"}}',
+                {"index": index},
+            )
+    return "\n".join(part["text"] for part in content)
+
+
+Content = Annotated[
+    StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | list[TextPart])
+]
+
+
+class Message(OpenAIRequest):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="Who speaks; `developer` is `system`."
+    )
+    content: Content = Field(description="What is said: a text, or a list of parts of text.")
+    name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
+        None
+    )
+    refusal: Annotated[None, Refused("a refusal is written as content")] = None
+    annotations: Annotated[list[Any] | None, NoEffect("clients send answers back as they came")] = (
+        None
+    )
+    audio: Annotated[None, Refused(AUDIO)] = None
+    tool_calls: Annotated[None, Refused(TOOLS)] = None
+    tool_call_id: Annotated[None, Refused(TOOLS)] = None
+    function_call: Annotated[None, Refused(TOOLS)] = None
+
+    def to_engine(self) -> ChatMessage:
+        return ChatMessage("system" if self.role == "developer" else self.role, self.content)
+
+
+class ResponseFormat(OpenAIRequest):
+    """How the answer is written."""
+
+    type: Literal["text"]
+
+
+class ChatCompletionRequest(GenerationRequest):
+    """A conversation to answer."""
+
+    messages: list[Message] = Field(
+        min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."
+    )
+    max_completion_tokens: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="New tokens at most. Default: what the prompt leaves of the context.",
+    )
+    max_tokens: StrictInt | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="The older name of the same."
+    )
+    logprobs: StrictBool | None = Field(
+        default=None, description="Tell each new token's log-probability."
+    )
+    top_logprobs: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="And those of so many most likely ones; with `logprobs` alone.",
+    )
+    response_format: ResponseFormat | None = Field(
+        default=None, description="`text` alone; structured output is refused."
+    )
+    modalities: list[Literal["text"]] | None = Field(
+        default=None, min_length=1, max_length=1, description="`text` alone."
+    )
+    tool_choice: Literal["none"] | None = Field(
+        default=None, description="`none` alone, as there are no tools."
+    )
+    tools: Annotated[None, Refused(TOOLS)] = None
+    parallel_tool_calls: Annotated[None, Refused(TOOLS)] = None
+    functions: Annotated[None, Refused(TOOLS)] = None
+    function_call: Annotated[None, Refused(TOOLS)] = None
+    structured_outputs: Annotated[None, Refused("answers are free text")] = None
+    audio: Annotated[None, Refused(AUDIO)] = None
+    moderation: Annotated[None, Refused("there is no moderation model")] = None
+    prediction: Annotated[None, Refused("there is no speculation from a prediction")] = None
+    reasoning_effort: Annotated[None, Refused("the served models do not reason apart")] = None
+    verbosity: Annotated[None, Refused("ask for it in a message")] = None
+    web_search_options: Annotated[None, Refused("nothing is searched")] = None
+    chat_template: Annotated[
+        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+    ] = None
+    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    safety_identifier: Annotated[StrictStr | None, NoEffect("users are not told apart")] = None
+    prompt_cache_key: Annotated[
+        StrictStr | None, NoEffect("common beginnings of prompts are found without it")
+    ] = None
+    prompt_cache_retention: Annotated[
+        Literal["in_memory"] | None, NoEffect("it is what is done")
+    ] = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "storyteller",
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "max_completion_tokens": 20,
+                    "temperature": 0,
+                }
+            ]
+        }
+    )
+
+    @property
+    def most_new_tokens(self) -> int | None:
+        """By either of its names; None is what the prompt leaves."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def check(self) -> None:
+        """Raises InvalidRequestError if fields do not go together."""
+        super().check()
+        if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
+            raise InvalidRequestError(
+                "max_tokens and max_completion_tokens are names of the same; send one of them.",
+                ("max_tokens",),
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequestError("top_logprobs needs logprobs: true.", ("top_logprobs",))
+
+
+class ChatLogprob(BaseModel):
+    """A token and the natural logarithm of its probability."""
+
+    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
+    logprob: float
+    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
+
+
+class ChatPositionLogprob(ChatLogprob):
+    """The token that was taken, and the most likely ones there."""
+
+    top_logprobs: list[ChatLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """What the model thought of each new token; an end token is one."""
+
+    content: list[ChatPositionLogprob]
+    refusal: None
+
+
+class AnswerMessage(BaseModel):
+    """What the model says."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class ChatChoice(BaseModel):
+    """One answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: FinishReason = Field(
+        description="`stop`: an end token or a stop text came. `length`: that was all it may."
+    )
+
+
+class ChatCompletion(BaseModel):
+    """The answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class Delta(BaseModel):
+    """What is new in an answer: first the role, then text; nothing at the end."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+
+
+class ChunkChoice(BaseModel):
+    """What is new in one choice."""
+
+    index: int
+    delta: Delta
+    logprobs: ChoiceLogprobs | None
+    finish_reason: FinishReason | None = Field(description="null before the last chunk.")
+
+
+class ChatCompletionChunk(BaseModel):
+    """What is new in a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None

@@ -1,0 +1,79 @@
+"""The route of `/v1/chat/completions`."""
+
+from fastapi import APIRouter, Request, Response
+
+from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.openai.answers import UsageCount, check_model
+from src.api.openai.chat.protocol import ChatCompletion, ChatCompletionRequest
+from src.api.openai.chat.render import ChatRenderer
+from src.api.openai.responses import STREAMED, error_responses
+from src.api.openai.stream import stream_chunks
+from src.api.sampling import sampling_params
+from src.engine.sampling_params import SamplingParams
+from src.errors import ContextLengthError
+from src.inference import InferenceEngine
+from src.ops.rate_limit import RateLimitedRoute
+
+router = APIRouter(
+    prefix="/v1/chat",
+    tags=["OpenAI"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+)
+
+
+@router.post(
+    "/completions",
+    response_model=ChatCompletion,
+    response_model_exclude_unset=True,
+    responses={200: STREAMED},
+)
+async def create_chat_completion(
+    request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep
+) -> ChatCompletion | Response:
+    """Answer a conversation."""
+    check_model(body.model, engine)
+    body.check()
+    messages = [message.to_engine() for message in body.messages]
+    token_ids = await while_connected(request, engine.tokenize_chat(messages))
+    params = _sampling_params(body, engine, len(token_ids))
+    _check(body, engine, len(token_ids), params)
+    renderer = ChatRenderer(engine, body)
+    count = UsageCount(len(token_ids), body.num_choices)
+    if body.stream:
+        deltas = engine.stream(token_ids, params, body.num_choices)
+        return await stream_chunks(request, body, deltas, renderer, count, settings)
+    (generation,) = await while_connected(
+        request, engine.collect([token_ids], params, body.num_choices)
+    )
+    count.add_all(generation)
+    return renderer.whole(generation, count)
+
+
+def _check(
+    body: ChatCompletionRequest,
+    engine: InferenceEngine,
+    num_prompt_tokens: int,
+    params: SamplingParams,
+) -> None:
+    try:
+        engine.check(num_prompt_tokens, params, ("messages",))
+    except ContextLengthError as error:
+        if error.field == ("max_tokens",) and body.max_completion_tokens is not None:
+            raise ContextLengthError(str(error), ("max_completion_tokens",)) from None
+        raise
+
+
+def _sampling_params(
+    body: ChatCompletionRequest, engine: InferenceEngine, num_prompt_tokens: int
+) -> SamplingParams:
+    rest = engine.max_model_len - num_prompt_tokens
+    return sampling_params(
+        body,
+        # A prompt that leaves no room is refused once it is known what it would have needed.
+        max_tokens=body.most_new_tokens or max(1, rest),
+        min_tokens=body.min_tokens,
+        temperature=1 if body.temperature is None else body.temperature,
+        top_p=1 if body.top_p is None else body.top_p,
+        logprobs=body.num_logprobs,
+    )

@@ -1,0 +1,92 @@
+"""The route of `/v1/completions`."""
+
+from dataclasses import replace
+
+from fastapi import APIRouter, Request, Response
+
+from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.openai.answers import UsageCount, check_model
+from src.api.openai.completions.protocol import (
+    DEFAULT_MAX_TOKENS,
+    Completion,
+    CompletionRequest,
+)
+from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
+from src.api.openai.responses import STREAMED, error_responses
+from src.api.openai.stream import stream_chunks
+from src.api.sampling import sampling_params
+from src.engine.sampling_params import SamplingParams
+from src.inference import InferenceEngine
+from src.ops.rate_limit import RateLimitedRoute
+from src.tokenization import Prompt
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+)
+
+
+@router.post(
+    "/completions",
+    response_model=Completion,
+    response_model_exclude_unset=True,
+    responses={200: STREAMED},
+)
+async def create_completion(
+    request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
+) -> Completion | Response:
+    """Continue texts or token ids."""
+    check_model(body.model, engine)
+    body.check()
+    params = _sampling_params(body)
+    prompts = await while_connected(request, _tokenize(body, params, engine))
+    token_ids = [prompt.token_ids for prompt in prompts]
+    renderer = CompletionRenderer(engine, body, prompts)
+    count = UsageCount(sum(map(len, token_ids)), body.num_sequences, body.max_tokens == 0)
+    if body.stream:
+        deltas = engine.stream_batch(token_ids, params, body.num_sequences)
+        return await stream_chunks(request, body, deltas, renderer, count, settings)
+    generations = await while_connected(
+        request, engine.collect(token_ids, params, body.num_sequences)
+    )
+    for generation in generations:
+        count.add_all(generation)
+    return renderer.whole(generations, count)
+
+
+def _sampling_params(body: CompletionRequest) -> SamplingParams:
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    logprobs = body.logprobs
+    if logprobs is None and body.num_sequences > body.num_choices:
+        logprobs = 0  # to know which are best
+    params = sampling_params(
+        body,
+        max_tokens=max(1, max_tokens),  # the prompt alone is had with a token that is thrown away
+        min_tokens=body.min_tokens,
+        temperature=1 if body.temperature is None else body.temperature,
+        top_p=1 if body.top_p is None else body.top_p,
+        logprobs=logprobs,
+    )
+    return replace(params, prompt_logprobs=body.logprobs) if body.echo else params
+
+
+async def _tokenize(
+    body: CompletionRequest, params: SamplingParams, engine: InferenceEngine
+) -> list[EchoedPrompt]:
+    """All prompts, checked before any runs."""
+    prompts: list[Prompt] = body.prompt
+    found = []
+    for index, prompt in enumerate(prompts):
+        field = ("prompt", index) if len(prompts) > 1 else ("prompt",)
+        token_ids = await engine.tokenize(prompt, params, field)
+        found.append(EchoedPrompt(token_ids, await _echoed(body, prompt, engine)))
+    return found
+
+
+async def _echoed(body: CompletionRequest, prompt: Prompt, engine: InferenceEngine) -> str:
+    """The prompt's text, if it is to be answered too."""
+    if not body.echo:
+        return ""
+    return prompt if isinstance(prompt, str) else await engine.decode(prompt)

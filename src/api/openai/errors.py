@@ -1,0 +1,33 @@
+"""What pydantic says of a request, in OpenAI's words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+MAX_PROBLEMS = 5
+
+# Kinds of pydantic's problems to OpenAI's codes.
+CODES = {
+    "extra_forbidden": "unknown_parameter",
+    "missing": "missing_required_parameter",
+    "unsupported_parameter": "unsupported_parameter",
+    "json_invalid": "invalid_json",
+}
+
+
+def param_of(loc: Sequence[str | int]) -> str | None:
+    """Where a field is, as `messages.[0].content`; None is the body as a whole."""
+    return ".".join(f"[{part}]" if isinstance(part, int) else part for part in loc) or None
+
+
+def code_of(problem: dict[str, Any]) -> str:
+    """What kind of problem it is."""
+    return CODES.get(problem["type"], "invalid_value")
+
+
+def message_of(params_and_messages: Sequence[tuple[str | None, str]]) -> str:
+    """Everything that is wrong, in one text; the first problems if there are many."""
+    told = [
+        f"{param}: {message}" if param else message
+        for param, message in params_and_messages[:MAX_PROBLEMS]
+    ]
+    return "; ".join(told)

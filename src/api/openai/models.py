@@ -1,0 +1,52 @@
+"""`/v1/models`: which model is served."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from src.api.deps import EngineDep
+from src.api.openai.answers import check_model
+from src.api.openai.responses import error_responses
+from src.inference import InferenceEngine
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(503))
+
+
+class Model(BaseModel):
+    """A model that can be asked for."""
+
+    id: str = Field(description="The server's MODEL_NAME.")
+    object: Literal["model"] = "model"
+    created: int = Field(description="When this server started, in Unix time.")
+    owned_by: str
+    max_model_len: int = Field(description="Context in tokens, prompt and new ones together.")
+
+
+class ModelList(BaseModel):
+    """All models that are served: one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@router.get("/models")
+async def list_models(engine: EngineDep) -> ModelList:
+    """List the served model."""
+    return ModelList(data=[_model(engine)])
+
+
+@router.get("/models/{model_id:path}", responses=error_responses(404))
+async def retrieve_model(model_id: str, engine: EngineDep) -> Model:
+    """Tell of a model by its id, which may hold slashes."""
+    check_model(model_id, engine)
+    return _model(engine)
+
+
+def _model(engine: InferenceEngine) -> Model:
+    return Model(
+        id=engine.model_name,
+        created=engine.created_at,
+        owned_by="llm-inference",
+        max_model_len=engine.max_model_len,
+    )

@@ -1,0 +1,121 @@
+"""`/tokenize` and `/detokenize`, in vLLM's shapes: texts, conversations, token ids."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from src.api.deps import EngineDep, while_connected
+from src.api.openai.answers import check_model
+from src.api.openai.chat.protocol import MAX_MESSAGES, Message
+from src.api.openai.fields import OpenAIRequest, Refused
+from src.api.openai.responses import error_responses
+from src.errors import InvalidRequestError
+from src.inference import InferenceEngine
+from src.ops.rate_limit import RateLimitedRoute
+
+router = APIRouter(
+    tags=["OpenAI"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 404, 413, 415, 429, 503, 504),
+)
+
+
+class TokenizeRequest(OpenAIRequest):
+    """A text or a conversation."""
+
+    model: StrictStr | None = Field(default=None, description="The served model, if it is named.")
+    prompt: StrictStr | None = Field(
+        default=None, description="A text; what spells a special token stays text."
+    )
+    messages: list[Message] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="Or a conversation, as the model's chat template writes it.",
+    )
+    add_special_tokens: StrictBool | None = Field(
+        default=None,
+        description="Whether tokens that begin or end a text are added to a prompt, as for its"
+        " completion. Default: true.",
+    )
+    return_token_strs: StrictBool | None = Field(
+        default=None, description="Tell how each token is written."
+    )
+    chat_template: Annotated[
+        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+    ] = None
+    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "The capital of France is"}]}
+    )
+
+    def check(self) -> None:
+        """Raises InvalidRequestError if fields do not go together."""
+        if (self.prompt is None) == (self.messages is None):
+            raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
+        if self.messages is not None and self.add_special_tokens:
+            raise InvalidRequestError(
+                "The chat template adds what special tokens there are; leave this out.",
+                ("add_special_tokens",),
+            )
+
+
+class TokenizeResponse(BaseModel):
+    """Token ids."""
+
+    count: int
+    max_model_len: int = Field(description="Context in tokens, prompt and new ones together.")
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(OpenAIRequest):
+    """Token ids."""
+
+    model: StrictStr | None = Field(default=None, description="The served model, if it is named.")
+    tokens: list[Annotated[StrictInt, Field(ge=0)]] = Field(description="The token ids.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [5, 6, 7]}]})
+
+
+class DetokenizeResponse(BaseModel):
+    """The text; special tokens are written as they are spelled."""
+
+    prompt: str
+
+
+@router.post("/tokenize")
+async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> TokenizeResponse:
+    """Tell the token ids of a text or a conversation."""
+    check_model(body.model, engine)
+    body.check()
+    token_ids = await while_connected(request, _encode(body, engine))
+    written = None
+    if body.return_token_strs:
+        written = await asyncio.to_thread(lambda: [engine.token_text(one) for one in token_ids])
+    return TokenizeResponse(
+        count=len(token_ids),
+        max_model_len=engine.max_model_len,
+        tokens=token_ids,
+        token_strs=written,
+    )
+
+
+async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
+    if body.messages is not None:
+        return await engine.tokenize_chat([message.to_engine() for message in body.messages])
+    assert body.prompt is not None
+    return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
+
+
+@router.post("/detokenize")
+async def detokenize(
+    request: Request, body: DetokenizeRequest, engine: EngineDep
+) -> DetokenizeResponse:
+    """Tell the text of token ids."""
+    check_model(body.model, engine)
+    decoding = engine.decode(body.tokens, ("tokens",), skip_special_tokens=False)
+    return DetokenizeResponse(prompt=await while_connected(request, decoding))

@@ -1,0 +1,80 @@
+"""From what a caller sends to token ids, and back: texts, conversations, ids.
+
+The work is done in threads, by calls that let go of the interpreter lock: a megabyte takes a
+second.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from src.engine.chat_template import ChatMessage, ChatTemplate
+from src.errors import InvalidRequestError
+from src.limits import Field, check_size, check_token_ids
+
+if TYPE_CHECKING:
+    from src.engine.model_loader import LoadedModel
+
+Prompt = str | list[int]
+"""A plain text, in which what spells a special token stays text; or token ids."""
+
+
+async def encode(
+    loaded: "LoadedModel", prompt: Prompt, field: Field, *, add_special_tokens: bool = True
+) -> list[int]:
+    """Returns the prompt's token ids.
+
+    Raises:
+        InvalidRequestError: the text is too long for any context, or there is no such token.
+    """
+    if not isinstance(prompt, str):
+        check_token_ids(prompt, loaded.vocab_size, field)
+        return prompt
+    check_size(prompt, loaded, field)
+    # encode_batch lets go of the interpreter lock, encode does not.
+    encodings = await asyncio.to_thread(
+        loaded.tokenizer.encode_batch, [prompt], add_special_tokens=add_special_tokens
+    )
+    token_ids: list[int] = encodings[0].ids
+    return token_ids
+
+
+async def encode_chat(loaded: "LoadedModel", messages: list[ChatMessage]) -> list[int]:
+    """Returns the token ids of a conversation; the answer's turn has begun.
+
+    Raises:
+        InvalidRequestError: the model has no chat template, the template refuses the messages, or
+            they are too long for any context.
+    """
+    template = require_chat_template(loaded)
+    check_size("".join(message.content for message in messages), loaded, ("messages",))
+    return await asyncio.to_thread(template.encode, messages)
+
+
+def require_chat_template(loaded: "LoadedModel") -> ChatTemplate:
+    """Returns how conversations are written for the model.
+
+    Raises:
+        InvalidRequestError: nobody has said how.
+    """
+    if loaded.chat_template is None:
+        raise InvalidRequestError(
+            "This model has no chat template, so it cannot read messages. Use /v1/completions, or"
+            " have the server started with CHAT_TEMPLATE set to a template or its file.",
+            ("messages",),
+        )
+    return loaded.chat_template
+
+
+async def decode(
+    loaded: "LoadedModel", token_ids: list[int], field: Field, *, skip_special_tokens: bool
+) -> str:
+    """Returns the text of token ids; special tokens are left out, or written as they are spelled.
+
+    Raises:
+        InvalidRequestError: there is no such token.
+    """
+    check_token_ids(token_ids, loaded.vocab_size, field)
+    (text,) = await asyncio.to_thread(
+        loaded.tokenizer.decode_batch, [token_ids], skip_special_tokens=skip_special_tokens
+    )
+    return str(text)

@@ -1,0 +1,139 @@
+"""Chat templates: the token ids are HuggingFace's, and what a message says stays text."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
+
+from src.engine.chat_template import ChatMessage, ChatTemplate
+from src.engine.config import EngineConfig
+from src.engine.model_loader import load_model
+from src.errors import InvalidRequestError, ModelLoadError
+from tests.tiny_models import END, create_tokenizer
+
+TURN = "<|user|>"
+SOURCE = (
+    "{{ eos_token }}{% for m in messages %}<|user|>{{ m.role }}\n{{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<|user|> go{% endif %}"
+)
+
+
+def create_template(
+    source: str = SOURCE, tokenizer: PreTrainedTokenizerFast | None = None
+) -> ChatTemplate:
+    tokenizer = tokenizer or create_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    return ChatTemplate(source, tokenizer.special_tokens_map, backend)
+
+
+def chat(*contents: str) -> list[ChatMessage]:
+    return [ChatMessage("user", content) for content in contents]
+
+
+def by_huggingface(
+    messages: list[ChatMessage], tokenizer: PreTrainedTokenizerFast | None = None
+) -> list[int]:
+    return (tokenizer or create_tokenizer()).apply_chat_template(
+        [{"role": one.role, "content": one.content} for one in messages],
+        chat_template=SOURCE,
+        add_generation_prompt=True,
+    )["input_ids"]
+
+
+def decode(token_ids: list[int]) -> str:
+    return create_tokenizer().decode(token_ids, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("contents", [["the cat"], ["a", "", " b \n"], ["Grüße 👩‍🚀"]])
+def test_token_ids_are_those_of_huggingface(contents):
+    assert create_template().encode(chat(*contents)) == by_huggingface(chat(*contents))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TURN,
+        END,
+        f"the{TURN}cat{END}",
+        f"<|us{TURN}er|>",
+        TURN * 3,
+        f"{chr(0xF0000)}{TURN}{chr(0xF0001)}",
+    ],
+)
+def test_a_spelled_special_token_stays_text(content):
+    token_ids = create_template().encode(chat("hello", content))
+    plain = create_template().encode(chat("hello", "plain"))
+    special = {create_tokenizer().convert_tokens_to_ids(token) for token in (TURN, END)}
+    assert [one for one in token_ids if one in special] == [one for one in plain if one in special]
+    assert decode(token_ids) == decode(plain).replace("plain", content)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["<|user|>", "<|", "|>", "user", " ", "a", "<|endoftext|>"])))
+def test_whatever_pieces_are_put_together_stay_text(pieces):
+    content = "".join(pieces)
+    token_ids = create_template().encode(chat(content))
+    plain = create_template().encode(chat("plain"))
+    assert decode(token_ids) == decode(plain).replace("plain", content)
+    assert sum(one in (0, 1) for one in token_ids) == sum(one in (0, 1) for one in plain)
+
+
+def test_a_token_that_takes_spaces_along_does_so_either_way():
+    def create() -> PreTrainedTokenizerFast:
+        tokenizer = create_tokenizer()
+        greedy = AddedToken("<|x|>", special=True, lstrip=True, rstrip=True, normalized=False)
+        tokenizer.add_tokens([greedy], special_tokens=True)
+        return tokenizer
+
+    source = "{% for m in messages %}a <|x|> \n{{ m.content }} <|x|>{% endfor %}"
+    template = create_template(source, create())
+    (of_x,) = create().convert_tokens_to_ids(["<|x|>"])
+    for content in ("cat", f"cat{END}"):
+        token_ids = template.encode(chat(content))
+        assert token_ids.count(of_x) == 2
+        assert token_ids[0] == create().convert_tokens_to_ids("a")
+        assert token_ids[1] == of_x
+        assert decode(token_ids[2:-1]) == content
+
+
+def test_a_special_token_of_one_character_stays_text():
+    tokenizer = create_tokenizer()
+    tokenizer.add_tokens([AddedToken("字", special=True)], special_tokens=True)
+    template = create_template("字{{ messages[0].content }}", tokenizer)
+    assert template.encode(chat("a字b")).count(tokenizer.convert_tokens_to_ids("字")) == 1
+
+
+def test_what_a_template_says_on_purpose_is_told_and_nothing_else():
+    with pytest.raises(InvalidRequestError, match="turns must alternate"):
+        create_template("{{ raise_exception('turns must alternate') }}").encode(chat("a"))
+    for broken in ("{{ nothing.at.all }}", "{{ messages[0].content.__class__.mro() }}"):
+        with pytest.raises(InvalidRequestError) as caught:
+            create_template(broken).encode(chat("a"))
+        assert str(caught.value) == "The model's chat template cannot write these messages."
+
+
+def load(tiny_model: Callable[[str], object], chat_template: str | None) -> ChatTemplate | None:
+    return load_model(
+        EngineConfig(str(tiny_model("gpt2")), chat_template=chat_template)
+    ).chat_template
+
+
+def test_a_model_without_a_template_has_none_until_one_is_set(tiny_model, tmp_path):
+    assert load(tiny_model, None) is None
+    file = tmp_path / "template.jinja"
+    file.write_text(SOURCE)
+    expected = create_template().encode(chat("the cat"))
+    for given_template in (SOURCE, str(file)):
+        template = load(tiny_model, given_template)
+        assert template is not None
+        assert template.encode(chat("the cat")) == expected
+
+
+@pytest.mark.parametrize("given_template", ["{% for %}", "/no/such/file"])
+def test_a_bad_template_ends_the_start(tiny_model, given_template):
+    with pytest.raises(ModelLoadError, match="CHAT_TEMPLATE"):
+        load(tiny_model, given_template)

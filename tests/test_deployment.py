@@ -1,0 +1,312 @@
+"""The files that put the service into containers, clusters and pipelines, held against the code and
+against each other. That they run is for `make image-test`, `make k8s-check` and
+`python -m deploy.rolling_update` to show.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from src.config import Settings
+from src.main import create_app
+from tests.conftest import create_settings
+from tests.servers import ROOT
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
+OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # the image's, or for development
+DEPLOYED = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders overlays")
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def compose_service(name: str) -> dict[str, Any]:
+    return read("docker-compose.yml")["services"][name]
+
+
+def render(overlay: str) -> dict[str, dict[str, Any]]:
+    """The resources of an overlay by kind; the overlays have one of each."""
+    command = ["kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    resources = list(yaml.safe_load_all(text))
+    by_kind = {resource["kind"]: resource for resource in resources}
+    assert len(by_kind) == len(resources)
+    return by_kind
+
+
+def pod(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return resources["Deployment"]["spec"]["template"]["spec"]
+
+
+def metric_names() -> set[str]:
+    metrics = create_app(create_settings()).state.metrics
+    return {sample.name for family in metrics.registry.collect() for sample in family.samples}
+
+
+# --- The image ---------------------------------------------------------------------------------
+
+
+def test_the_image_runs_without_root_and_gets_signals_itself():
+    runtime = DOCKERFILE.partition(" AS runtime")[2]
+    assert re.findall(r"^USER (.*)", runtime, re.MULTILINE) == ["10001:10001"]
+    assert 'CMD ["python", "-m", "src.main"]' in runtime
+    assert "HOST=0.0.0.0" in runtime
+
+
+def test_the_image_is_built_from_what_is_named_and_nothing_else():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    named = {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    assert {path.split("/")[0] for one in copied for path in one.split()} == {
+        path.split("/")[0] for path in named
+    }
+
+
+def test_the_environment_of_the_image_is_made_of_settings():
+    names = set(
+        re.findall(r"^ *(?:ENV )?([A-Z_]+)=", DOCKERFILE.partition("ENV PATH")[2], re.MULTILINE)
+    )
+    assert names - {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "HF_HOME"} <= SETTINGS.keys()
+
+
+# --- Compose -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["llm-inference", "replica"])
+def test_every_setting_passes_through_compose(service):
+    passed = compose_service(service)["environment"].keys()
+    assert passed & SETTINGS.keys() == SETTINGS.keys() - OF_THE_CONTAINER
+
+
+def test_compose_waits_for_what_runs():
+    for service in ("llm-inference", "replica"):
+        seconds = int(compose_service(service)["stop_grace_period"].removesuffix("s"))
+        assert seconds > SETTINGS["SHUTDOWN_GRACE_SECONDS"].default
+
+
+def test_profiles_and_ports_are_as_documented():
+    services = read("docker-compose.yml")["services"]
+    found = {
+        name: (
+            service.get("profiles"),
+            [port.rsplit(":", 1)[1] for port in service.get("ports", [])],
+        )
+        for name, service in services.items()
+    }
+    assert found == {
+        "llm-inference": (None, ["8000"]),
+        "replica": (["scale"], []),
+        "nginx": (["scale"], ["8080"]),
+        "prometheus": (["monitoring"], ["9090"]),
+        "grafana": (["monitoring"], ["3000"]),
+    }
+
+
+def test_every_file_that_compose_mounts_is_there():
+    services = read("docker-compose.yml")["services"].values()
+    mounts = [mount for service in services for mount in service.get("volumes", [])]
+    paths = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
+    assert len(paths) >= 6
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_prometheus_scrapes_the_services_of_compose_and_reads_the_rules():
+    config = read("prometheus.yml")
+    services = read("docker-compose.yml")["services"]
+    (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "llm-inference")
+    assert job["static_configs"] == [{"targets": ["llm-inference:8000"]}]
+    assert job["dns_sd_configs"][0]["names"] == ["replica"]
+    assert {"llm-inference", "replica"} <= services.keys()
+    mounted = {mount.split(":")[1] for mount in services["prometheus"]["volumes"]}
+    for path in config["rule_files"]:
+        assert (ROOT / path).is_file()
+        assert f"/etc/prometheus/{path.rpartition('/')[0]}" in mounted
+
+
+def test_nginx_holds_no_stream_back_and_sends_no_generation_twice():
+    config = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
+    directives = dict(re.findall(r"^\s+(\w+) ([^;{]+);", config, re.MULTILINE))
+    assert directives["proxy_buffering"] == directives["gzip"] == "off"
+    assert directives["proxy_next_upstream"] == "error timeout"
+    silence = int(directives["proxy_read_timeout"].removesuffix("s"))
+    assert silence > SETTINGS["TIMEOUT_SECONDS"].default
+    largest_body = int(directives["client_max_body_size"].removesuffix("m")) * 2**20
+    assert largest_body > SETTINGS["MAX_BODY_BYTES"].default
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in config
+
+
+# --- Kubernetes --------------------------------------------------------------------------------
+
+
+def test_pods_end_after_their_streams():
+    """Load balancers hear of it, then what runs ends, then the process; all within the grace."""
+    spec = DEPLOYED["template"]["spec"]
+    (container,) = spec["containers"]
+    heard = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    config = read("deploy/kubernetes/base/kustomization.yaml")["configMapGenerator"][0]
+    literals = dict(one.split("=") for one in config["literals"])
+    running = int(literals["SHUTDOWN_GRACE_SECONDS"])
+    assert running > SETTINGS["TIMEOUT_SECONDS"].default
+    assert spec["terminationGracePeriodSeconds"] > heard + running
+
+
+def test_probes_ask_what_they_mean():
+    (container,) = DEPLOYED["template"]["spec"]["containers"]
+    paths = {
+        kind: container[f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "readiness", "liveness")
+    }
+    assert paths["liveness"] == "/health/live"
+    assert paths["readiness"] == paths["startup"] == "/health/ready"
+    described = create_app(create_settings()).openapi()["paths"]
+    assert set(paths.values()) <= described.keys()
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_keep_the_restricted_standard(overlay):
+    """kubernetes.io/docs/concepts/security/pod-security-standards, restricted."""
+    resources = render(overlay)
+    assert not resources["ServiceAccount"]["automountServiceAccountToken"]
+    labels = resources["Namespace"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    spec = pod(resources)
+    assert not spec["automountServiceAccountToken"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["runAsUser"] == 10001
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+    for volume in spec["volumes"]:
+        assert volume.keys() <= {"name", "emptyDir", "persistentVolumeClaim"}
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"]
+        assert {"requests", "limits"} <= container["resources"].keys()
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubernetes_sets_settings_that_there_are(overlay):
+    resources = render(overlay)
+    assert resources["ConfigMap"]["data"].keys() <= SETTINGS.keys()
+    Settings(_env_file=None, **{k.lower(): v for k, v in resources["ConfigMap"]["data"].items()})
+    read_by_libraries = {"HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS"}
+    for container in [*pod(resources)["containers"], *pod(resources).get("initContainers", [])]:
+        names = {one["name"] for one in container.get("env", [])}
+        assert names <= SETTINGS.keys() | read_by_libraries
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_autoscaler_alone_says_how_many_replicas_there_are(overlay):
+    resources = render(overlay)
+    is_scaled = bool(resources.keys() & {"HorizontalPodAutoscaler", "ScaledObject"})
+    assert is_scaled != ("replicas" in resources["Deployment"]["spec"])
+
+
+@needs_kubectl
+def test_weights_are_fetched_once_into_a_volume():
+    spec = pod(render("cpu"))
+    (fetch,), (serve,) = spec["initContainers"], spec["containers"]
+    assert fetch["image"] == serve["image"]
+    (volume,) = (one for one in spec["volumes"] if one["name"] == "models")
+    assert volume.keys() == {"name", "persistentVolumeClaim"}
+    mounts = {one["name"]: one for one in serve["volumeMounts"]}
+    assert mounts["models"]["readOnly"]
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in serve["env"]
+    compile(fetch["command"][2], "fetch-model", "exec")
+
+
+def test_autoscalers_and_adapter_ask_for_a_metric_that_there_is():
+    hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
+    (asked,) = (one["pods"]["metric"]["name"] for one in hpa["metrics"])
+    adapter = read("deploy/kubernetes/components/hpa/prometheus-adapter-values.yaml")
+    (rule,) = adapter["rules"]["custom"]
+    assert rule["name"]["as"] == asked == rule["seriesQuery"].partition("{")[0]
+    keda = read("deploy/kubernetes/components/keda/scaledobject.yaml")["spec"]
+    assert f"({asked}{{" in keda["triggers"][0]["metadata"]["query"]
+    assert asked in metric_names()
+
+
+def test_the_operators_rules_are_those_of_prometheus():
+    copied = read("deploy/kubernetes/components/monitoring/prometheusrule.yaml")
+    assert copied["spec"]["groups"] == read("deploy/prometheus/rules.yml")["groups"]
+
+
+def test_the_ingress_leads_to_all_that_is_public():
+    ingress = read("deploy/kubernetes/components/ingress/ingress.yaml")["spec"]
+    paths = {one["path"]: one["pathType"] for one in ingress["rules"][0]["http"]["paths"]}
+
+    def leads(path: str) -> bool:
+        return path in paths or any(
+            path.startswith(prefix + "/") for prefix, kind in paths.items() if kind == "Prefix"
+        )
+
+    app = create_app(create_settings())
+    pages = {route.path for route in app.routes if hasattr(route, "path")}
+    inside = {"/metrics", "/health/live", "/health/ready"}
+    public = (app.openapi()["paths"].keys() | pages) - inside
+    assert {path for path in public if not leads(path)} == set()
+    assert not any(leads(path) for path in inside)
+
+
+# --- Pipelines ---------------------------------------------------------------------------------
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in WORKFLOWS:
+        for name, job in yaml.safe_load(path.read_text())["jobs"].items():
+            yield f"{path.stem}/{name}", job
+
+
+def test_actions_are_pinned_by_their_commit_and_may_do_little():
+    for path in WORKFLOWS:
+        assert yaml.safe_load(path.read_text())["permissions"] == {}
+        for line in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+    for name, job in jobs():
+        written = {key for key, value in job["permissions"].items() if value == "write"}
+        assert written == {"cd/image": {"packages"}, "cd/release": {"contents"}}.get(name, set())
+
+
+def test_each_job_runs_a_make_target_that_there_is():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name, job in jobs():
+        commands = "\n".join(step.get("run", "") for step in job["steps"])
+        run = set(re.findall(r"^\s*make ([\w-]+)", commands, re.MULTILINE))
+        assert run <= targets
+        assert run or name == "cd/release"
+
+
+def test_ci_runs_on_every_python_that_the_package_allows():
+    (ci,) = (path for path in WORKFLOWS if path.stem == "ci")
+    pythons = yaml.safe_load(ci.read_text())["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert pythons == ["3.11", "3.12", "3.13", "3.14"]
+
+
+# --- All of them -------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_package_index():
+    files = [ROOT / "Dockerfile", ROOT / "Makefile", ROOT / "docker-compose.yml", *WORKFLOWS]
+    files += [
+        path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yaml", ".txt", ".py"}
+    ]
+    for path in files:
+        text = path.read_text()
+        assert not re.search(r"--(extra-)?index-url|--default-index|--find-links=http", text)
