@@ -160,8 +160,8 @@ class SteppedCore:
 
     def step(self) -> None:
         self._receive(update := self.core.step())
-        assert update.step is not None
-        self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
+        if update.step is not None:  # it is None where all who waited have expired
+            self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
         waiting = [one for one in self.core._scheduler._running if one.leader is not None]
         self.followers.update(one.request.request_id for one in waiting)
 

@@ -16,7 +16,7 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
     if path.is_file()
 )
-# A command in a bash block, and the answer in a block right after it, if one is shown: JSON, or a stream.
+# A command in a bash block, and the answer right after it, if one is shown: JSON, or a stream.
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
 STAMPS = ("id", "created", "cached_tokens")
 PYTHON = re.findall(

@@ -52,7 +52,7 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
             know.
     """
     layers: dict[int, LayerShape] = {}
-    unknown: set[str] = set()
+    asked: set[str] = set()
 
     def probe(
         module: torch.nn.Module,
@@ -63,10 +63,8 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
         **options: object,
     ) -> tuple[torch.Tensor, None]:
         layers[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])  # type: ignore[index]
-        unknown.update(
-            name
-            for name, wanted in options.items()
-            if wanted is not None and wanted is not False and name not in KNOWN_OPTIONS
+        asked.update(
+            name for name, wanted in options.items() if wanted is not None and wanted is not False
         )
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1]), None
 
@@ -75,13 +73,26 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
     loaded.model.set_attn_implementation("engine-probe")
     try:
         loaded.model(input_ids=probe_token_ids(loaded)[:, :2], use_cache=False)
+    except Exception as error:
+        raise IncompatibleModelError(f"without a mask it raises {type(error).__name__}") from error
     finally:
         loaded.model.set_attn_implementation(original)
     if not layers:
         raise IncompatibleModelError("its attention does not go through transformers' interface")
-    if unknown:
+    if unknown := asked - KNOWN_OPTIONS:
         raise IncompatibleModelError(f"its attention asks for {', '.join(sorted(unknown))}")
+    if _has_windows(loaded) and "sliding_window" not in asked:
+        raise IncompatibleModelError("the windows of its attention are in the mask alone")
     return layers
+
+
+def _has_windows(loaded: LoadedModel) -> bool:
+    """Whether tokens see but a part of those before them; a short probe cannot show that."""
+    config = loaded.model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return getattr(config, "sliding_window", None) is not None
+    return not {"sliding_attention", "chunked_attention"}.isdisjoint(kinds)
 
 
 def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tensor) -> None:
@@ -94,10 +105,13 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
     slot = Slot(0)
     request = Request("probe", token_ids, SamplingParams())
     sequence = Sequence(request, token_ids=token_ids, slot=slot)
-    for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
-        piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
-        logits = runner.forward([piece], [piece.num_tokens - 1])
-        sequence.num_computed_tokens += piece.num_tokens
+    try:
+        for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
+            piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
+            logits = runner.forward([piece], [piece.num_tokens - 1])
+            sequence.num_computed_tokens += piece.num_tokens
+    except Exception as error:
+        raise IncompatibleModelError(f"in pieces it raises {type(error).__name__}") from error
     difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()
     runner.clear(slot)
     if not difference <= TOLERANCE:

@@ -55,9 +55,11 @@ class EngineCore:
         outputs += self._execute(work.scheduled)
         seconds = time.perf_counter() - started
         step = StepStats(len(work.scheduled), work.num_tokens, seconds)
-        return EngineUpdate(outputs, self._scheduler.stats, step)
+        return EngineUpdate(outputs, self._scheduler.stats, step if work.scheduled else None)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
+        if not scheduled:  # all who waited have expired
+            return []
         try:
             results = self._runner.execute(scheduled)
         except Exception:  # noqa: BLE001 - logged when it is known whose it is

@@ -40,9 +40,11 @@ def create_engine(
         ModelLoadError: the memory is too small for a single sequence.
     """
     if config.engine == "continuous":
+        own_attention = loaded.model.config._attn_implementation
         try:
             core = create_core(loaded, config)
         except IncompatibleModelError as error:
+            loaded.model.set_attn_implementation(own_attention)
             logger.warning(
                 "the model runs one request at a time, on the reference engine: %s", error
             )

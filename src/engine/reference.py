@@ -101,8 +101,9 @@ class ReferenceEngine:
         reason = FinishReason.ERROR
         try:
             while (job := self._inbox.get()) is not None:
-                self._publish(RequestOutput(job.request.request_id, [], self._serve(job)))
-                del self._jobs[job.request.request_id]
+                ending = self._serve(job)
+                del self._jobs[job.request.request_id]  # first: the id may be used again at once
+                self._publish(RequestOutput(job.request.request_id, [], ending))
             reason = FinishReason.ABORT
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
