@@ -358,16 +358,16 @@ def test_what_nobody_foresaw_ends_the_stream_with_an_error_that_says_no_more(sta
     assert "unhandled error in a stream" in capfd.readouterr().err
 
 
-def start_stream(
+def start_request(
     server: LocalServer, body: dict, receive_buffer: int | None = None
 ) -> socket.socket:
-    """Sends a request for a stream; closing the socket is how its client leaves."""
+    """Sends a request; closing the socket is how its client leaves."""
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
     connection.settimeout(60)
-    raw = json.dumps(body | {"stream": True}).encode()
+    raw = json.dumps({"stream": True} | body).encode()
     connection.sendall(
         b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(raw), raw)
@@ -382,17 +382,19 @@ def state(server: LocalServer) -> tuple[float, ...]:
     return tuple(samples.get((f"inference_sequences_{name}",), 0.0) for name in names)
 
 
-def test_a_streaming_client_that_leaves_in_decode_frees_its_slots_and_harms_no_one(start_server):
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_in_decode_frees_its_slots_and_harms_no_one(start_server, stream):
     server = start_server()
     alone = server.stream(LONG).generated()
     server.slow_down(0.01)
     others: list[Streamed] = []
     other = threading.Thread(target=lambda: others.append(server.stream(LONG)))
     other.start()
-    body = LONG | {"num_return_sequences": 4, "seed": 9, "logprobs": 0}
-    with start_stream(server, body) as leaving:
+    body = LONG | {"num_return_sequences": 4, "seed": 9, "logprobs": 0, "stream": stream}
+    with start_request(server, body) as leaving:
         wait_until(lambda: state(server) == (5, 0, 5))
-        assert b"data: " in leaving.recv(65536)
+        if stream:
+            assert b"data: " in leaving.recv(65536)
     wait_until(lambda: ended(server, "aborted", "cancelled") == 4)
     other.join()
     assert others[0].generated() == alone
@@ -400,10 +402,11 @@ def test_a_streaming_client_that_leaves_in_decode_frees_its_slots_and_harms_no_o
     assert state(server) == (0, 0, 0)
 
 
-def test_a_streaming_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(start_server):
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(start_server, stream):
     server = start_server(max_batch_size=1, max_num_batched_tokens=4)
     gate = server.hold()
-    with start_stream(server, {"prompt": " the" * 100, "max_length": 5}):
+    with start_request(server, {"prompt": " the" * 100, "max_length": 5, "stream": stream}):
         gate.let(3)
         wait_until(lambda: state(server) == (1, 0, 1))
     wait_until(lambda: requests_with(server, "cancelled") == 1)
@@ -415,7 +418,8 @@ def test_a_streaming_client_that_leaves_while_its_prompt_is_computed_frees_its_s
     assert server.stream(SHORT).error is None
 
 
-def test_a_streaming_client_that_leaves_the_queue_is_never_served(start_server):
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_the_queue_is_never_served(start_server, stream):
     server = start_server(max_batch_size=1)
     alone = server.stream(LONG).generated()
     before = server.sample("prompt_tokens_total")
@@ -424,7 +428,7 @@ def test_a_streaming_client_that_leaves_the_queue_is_never_served(start_server):
     other = threading.Thread(target=lambda: others.append(server.stream(LONG)))
     other.start()
     gate.let(2)
-    with start_stream(server, LONG | {"num_return_sequences": 2}):
+    with start_request(server, LONG | {"num_return_sequences": 2, "stream": stream}):
         wait_until(lambda: server.engine.num_live == 3)
         gate.let(2)
         wait_until(lambda: state(server) == (1, 2, 3))
@@ -442,7 +446,7 @@ def test_a_reader_that_stops_reading_is_broken_off(start_server):
     server = start_server(send_buffer=4096, send_timeout_seconds=1)
     server.slow_down(0.05)
     body = LONG | {"num_return_sequences": 16, "logprobs": 20}
-    with start_stream(server, body, receive_buffer=4096) as reader:
+    with start_request(server, body, receive_buffer=4096) as reader:
         wait_until(lambda: server.engine.num_live == 16)
         wait_until(lambda: ended(server, "aborted", "cancelled") > 0)
         wait_until(lambda: state(server) == (0, 0, 0))
@@ -468,7 +472,7 @@ def test_the_connection_of_a_reader_that_was_broken_off_is_gone(start_server):
         ]
 
     body = LONG | {"num_return_sequences": 16, "logprobs": 20}
-    with start_stream(server, body, receive_buffer=4096):
+    with start_request(server, body, receive_buffer=4096):
         wait_until(lambda: requests_with(server, "cancelled") == 1)
         wait_until(lambda: not connections(), seconds=5)
 
@@ -477,7 +481,7 @@ def test_a_reader_that_is_slow_gets_it_all(start_server):
     server = start_server(send_buffer=4096, send_timeout_seconds=30)
     body = LONG | {"num_return_sequences": 4, "logprobs": 20}
     whole = server.stream(body)
-    with start_stream(server, body, receive_buffer=4096) as reader:
+    with start_request(server, body, receive_buffer=4096) as reader:
         time.sleep(1)
         received = b""
         while not received.endswith(b"0\r\n\r\n"):
