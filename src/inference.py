@@ -153,7 +153,7 @@ class InferenceEngine:
             InvalidRequestError: the prompt is empty or does not fit the model's context.
             ServiceError: as `stream`.
         """
-        deadline = self._deadline()
+        deadline = self.deadline()
         token_ids = await self.tokenize(prompt, params, deadline=deadline)
         (generation,) = await self.collect([token_ids], params, n, deadline)
         return generation
@@ -165,7 +165,7 @@ class InferenceEngine:
 
         All prompts are checked before any runs. When one fails, all end. Raises as `generate`.
         """
-        deadline = self._deadline()
+        deadline = self.deadline()
         tokenized = [
             await self.tokenize(prompt, params, ("prompts", index), deadline)
             for index, prompt in enumerate(prompts)
@@ -207,7 +207,7 @@ class InferenceEngine:
         """
         loaded, _ = self._require_ready()
         check_params(params, loaded.vocab_size)
-        async with _until(deadline or self._deadline()):
+        async with _until(deadline or self.deadline()):
             token_ids = await encode(loaded, prompt, field)
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
@@ -224,7 +224,7 @@ class InferenceEngine:
             GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
-        async with _until(self._deadline()):
+        async with _until(self.deadline()):
             return await encode_chat(loaded, messages)
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
@@ -246,7 +246,7 @@ class InferenceEngine:
             GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
-        async with _until(self._deadline()):
+        async with _until(self.deadline()):
             return await encode(loaded, text, ("prompt",), add_special_tokens=add_special_tokens)
 
     async def decode(
@@ -297,7 +297,7 @@ class InferenceEngine:
             GenerationTimeoutError: the time is up.
         """
         loaded, engine = self._require_ready()
-        deadline = deadline or self._deadline()
+        deadline = deadline or self.deadline()
         self._check_num_sequences(engine, n * len(prompts))
         streams = [
             TextStream(index, index % n, loaded, prompts[index // n], params)
@@ -335,7 +335,8 @@ class InferenceEngine:
                 ("n",),
             )
 
-    def _deadline(self) -> float:
+    def deadline(self) -> float:
+        """When the time of a call that begins now is up, on the event loop's clock."""
         return asyncio.get_running_loop().time() + self._timeout_seconds
 
     def _require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":

@@ -140,7 +140,6 @@ def test_a_refused_caller_is_never_told_to_wait_for_more_than_a_minute(told):
     assert intake.seconds_to_drain() == RETRY_SECONDS[1]
 
 
-@pytest.mark.xfail(reason="the time in which nothing was there to end counts as time that it took")
 def test_time_without_work_does_not_make_the_rate_slower(told):
     intake = Intake(10, told)
     for _ in range(2):

@@ -57,9 +57,11 @@ async def _stream(
     engine: InferenceEngine,
     settings: Settings,
 ) -> EventStream:
-    token_ids = await while_connected(request, engine.tokenize(body.prompt, params))
+    deadline = engine.deadline()
+    tokenizing = engine.tokenize(body.prompt, params, deadline=deadline)
+    token_ids = await while_connected(request, tokenizing)
     renderer = _renderer(body, body.prompt, engine, len(token_ids))
-    deltas = engine.stream(token_ids, params, body.num_return_sequences)
+    deltas = engine.stream(token_ids, params, body.num_return_sequences, deadline)
     return await stream_events(request, deltas, renderer.delta, settings.send_timeout_seconds)
 
 

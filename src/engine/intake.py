@@ -66,6 +66,9 @@ class Intake:
                     f"The queue is full: {len(self._live)} sequences run or wait.",
                     self._seconds_to_drain(),
                 )
+            if not self._live:
+                self._ends.clear()  # what ended before this was idle says nothing of the rate
+                self._ends.append(time.monotonic())
             ids = {request.request_id for request in requests}
             assert len(ids) == len(requests)
             assert not ids & self._live
