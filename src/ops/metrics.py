@@ -6,6 +6,7 @@ them up (prometheus_client's multiprocess mode).
 
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -91,8 +92,10 @@ class EngineMetrics:
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(name, meaning, labels, registry=registry)
 
-        def gauge(name: str, meaning: str) -> Gauge:
-            return Gauge(name, meaning, registry=registry, multiprocess_mode="livesum")
+        def gauge(
+            name: str, meaning: str, of_workers: Literal["livesum", "livemax"] = "livesum"
+        ) -> Gauge:
+            return Gauge(name, meaning, registry=registry, multiprocess_mode=of_workers)
 
         def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
             return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
@@ -114,7 +117,9 @@ class EngineMetrics:
             "inference_sequences_cached", "Ended sequences whose keys and values are still held."
         )
         self._kv_usage = gauge(
-            "inference_kv_cache_usage_ratio", "Share of the KV cache that holds something, 0 to 1."
+            "inference_kv_cache_usage_ratio",
+            "Share of the KV cache that holds something, 0 to 1; of several workers the fullest.",
+            of_workers="livemax",
         )
         self._prompt_tokens = counter("prompt_tokens_total", "Tokens in prompts.")
         self._cached_tokens = counter(
