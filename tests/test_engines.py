@@ -70,8 +70,8 @@ def test_greedy_tokens_are_those_of_generate(tiny_model, start_engine, architect
 
 
 def test_the_models_own_sampling_defaults_do_not_count(gpt2, start_engine, tmp_path):
-    plain, _ = start_engine(gpt2).run(create_request(temperature=0))
     gpt2.model.save_pretrained(tmp_path)
+    plain, _ = start_engine(gpt2).run(create_request(temperature=0))
     create_tokenizer().save_pretrained(tmp_path)
     GenerationConfig(repetition_penalty=5.0, max_length=7).save_pretrained(tmp_path)
     other = load_model(EngineConfig(str(tmp_path)))

@@ -11,6 +11,7 @@ from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
+from src.engine.layers import replace_layers
 from src.engine.loop import EngineLoop
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
@@ -63,6 +64,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     """
     expected = probe_logits(loaded)
     layers = find_layers(loaded)
+    replace_layers(loaded.model)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[loaded.model.device.type]
