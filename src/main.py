@@ -31,6 +31,7 @@ from src.api.openai.completions import routes as completions
 from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
+from src.ops.connection import Connection
 from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, EngineMetrics, Metrics
 from src.ops.middleware import RequestMiddleware
@@ -181,6 +182,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=Connection,
         ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from src.inference import InferenceEngine
+from src.ops.connection import Connection
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 120  # seconds; a test that needs more has failed
@@ -311,7 +312,12 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         listener.bind(("127.0.0.1", 0))
         server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=10
+            app,
+            http=Connection,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=10,
         )
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, args=([listener],), daemon=True)

@@ -458,7 +458,6 @@ def test_a_reader_that_stops_reading_is_broken_off(start_server):
     assert len(received) < 500_000
 
 
-@pytest.mark.xfail(reason="uvicorn closes the connection once all is sent, which never happens")
 def test_the_connection_of_a_reader_that_was_broken_off_is_gone(start_server):
     server = start_server(send_buffer=4096, send_timeout_seconds=0.5)
     port = int(server.url.rpartition(":")[2])

@@ -16,6 +16,7 @@ from src.api.deps import while_connected
 from src.api.exception_handlers import code_of, status_of
 from src.errors import ServiceError
 from src.models import StreamError, StreamErrorEvent
+from src.ops.connection import abort_connection
 from src.ops.error_body import error_body, speaks_openai
 from src.ops.middleware import set_final_status
 
@@ -31,12 +32,16 @@ class EventStream(EventSourceResponse):
     """Sends events; what makes them is closed whatever ends the stream.
 
     Args:
+        request: that they answer.
         events: as they go over the wire.
         send_timeout: seconds that the client may take to make room for the next one.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes], send_timeout: float) -> None:
+    def __init__(
+        self, request: Request, events: AsyncGenerator[bytes], send_timeout: float
+    ) -> None:
         super().__init__(events, headers=HEADERS)
+        self._request = request
         self._events = events
         self._send_timeout = send_timeout
 
@@ -50,6 +55,7 @@ class EventStream(EventSourceResponse):
                 await super().stream_response(send_in_time)
             except TimeoutError:
                 logger.info("the client has stopped reading: its stream is broken off")
+                abort_connection(self._request.scope)
 
 
 async def stream_events(
@@ -73,7 +79,7 @@ async def stream_events(
         ClientDisconnectedError: the client has left.
     """
     first = await while_connected(request, _next(items))
-    return EventStream(_events(request, first, items, render), send_timeout)
+    return EventStream(request, _events(request, first, items, render), send_timeout)
 
 
 def _next(items: AsyncGenerator[T]) -> Coroutine[Any, Any, T]:
