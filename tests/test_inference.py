@@ -380,19 +380,12 @@ def test_who_waits_too_long_is_told(start_engine):
         await asyncio.to_thread(wait_until, lambda: engine.num_live == 1)
         with pytest.raises(OverloadedError, match="waited too long"):
             await engine.generate("the", LONG)
+        assert not running.done()
         assert (await running).completions[0].num_tokens == LONG.max_tokens
 
     asyncio.run(wait_too_long())
 
 
-@pytest.fixture
-def reference_engine_waits_for_its_turn(request) -> None:
-    if "reference" in request.node.name:
-        reason = "the reference engine looks at who waits when their turn comes"
-        request.applymarker(pytest.mark.xfail(reason=reason))
-
-
-@pytest.mark.usefixtures("reference_engine_waits_for_its_turn")
 def test_who_leaves_the_queue_makes_room_while_another_runs(start_engine):
     engine = start_engine(max_num_seqs=1, max_queue_size=1)
 

@@ -6,9 +6,10 @@ load for one reason: while one request runs, all others wait.
 """
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -57,8 +58,10 @@ class ReferenceEngine:
         self.intake = intake
         self._loaded = loaded
         self._max_queue_seconds = max_queue_seconds
-        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._jobs: dict[str, _Job] = {}  # live ones, waiting and running
+        self._changed = threading.Condition()  # guards the next three
+        self._waiting: deque[_Job] = deque()
+        self._running: _Job | None = None
+        self._stops = False
         self._step_started: float | None = None
         self._thread = threading.Thread(target=self._run, name="reference-engine", daemon=True)
         self._thread.start()
@@ -77,22 +80,25 @@ class ReferenceEngine:
             OverloadedError: too many wait already.
         """
         self.intake.admit(requests)
-        for request in requests:
-            self._jobs[request.request_id] = job = _Job(request)
-            self._inbox.put(job)
+        with self._changed:
+            self._waiting.extend(_Job(request) for request in requests)
+            self._changed.notify()
 
     def abort_request(self, request_id: str) -> None:
-        """Ends a request within a token; one that is not there is none of our business."""
-        job = self._jobs.get(request_id)
-        if job is not None:
-            job.aborted.set()
+        """Ends a request, a running one within a token; one that is not there is no matter."""
+        with self._changed:
+            if self._running is not None and self._running.request.request_id == request_id:
+                self._running.aborted.set()
+        self._drop(lambda job: job.request.request_id == request_id, FinishReason.ABORT)
 
     def shutdown(self) -> None:
         """Aborts all requests and waits for the thread to end. May be called twice."""
         self.intake.close()
-        for job in list(self._jobs.values()):
-            job.aborted.set()
-        self._inbox.put(None)
+        with self._changed:
+            self._stops = True
+            if self._running is not None:
+                self._running.aborted.set()
+            self._changed.notify()
         self._thread.join(JOIN_SECONDS)
         if self._thread.is_alive():
             logger.error("the engine's thread does not end: the model hangs")
@@ -100,9 +106,9 @@ class ReferenceEngine:
     def _run(self) -> None:
         reason = FinishReason.ERROR
         try:
-            while (job := self._inbox.get()) is not None:
+            while (job := self._next()) is not None:
                 ending = self._serve(job)
-                del self._jobs[job.request.request_id]  # first: the id may be used again at once
+                self._running = None
                 self._publish(RequestOutput(job.request.request_id, [], ending))
             reason = FinishReason.ABORT
         except BaseException:
@@ -110,10 +116,27 @@ class ReferenceEngine:
         finally:
             self.intake.end_all(reason)
 
+    def _next(self) -> _Job | None:
+        """Waits for the next job; None: it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stops or self._waiting)
+            self._running = None if self._stops else self._waiting.popleft()
+            return self._running
+
+    def _is_late(self, job: _Job) -> bool:
+        return time.monotonic() - job.request.arrived_at > self._max_queue_seconds
+
+    def _drop(self, is_meant: Callable[[_Job], bool], reason: FinishReason) -> None:
+        """Ends jobs that wait."""
+        with self._changed:
+            dropped = [job for job in self._waiting if is_meant(job)]
+            for job in dropped:
+                self._waiting.remove(job)
+        for job in dropped:
+            self._publish(RequestOutput(job.request.request_id, [], reason))
+
     def _serve(self, job: _Job) -> FinishReason:
-        if job.aborted.is_set():
-            return FinishReason.ABORT
-        if time.monotonic() - job.request.arrived_at > self._max_queue_seconds:
+        if self._is_late(job):
             return FinishReason.EXPIRED
         self._step_started = time.monotonic()
         try:
@@ -162,10 +185,12 @@ class ReferenceEngine:
         """Called by the streamer, inside `generate`."""
         self._step_started = time.monotonic()
         self._publish(output)
+        self._drop(self._is_late, FinishReason.EXPIRED)
 
     def _publish(self, output: RequestOutput) -> None:
-        is_last = output.finish_reason is not None
-        stats = EngineStats(int(not is_last), self.intake.num_live - 1)
+        num_running = int(self._running is not None)
+        num_live = self.intake.num_live - (output.finish_reason is not None)
+        stats = EngineStats(num_running, num_live - num_running)
         self.intake.publish(EngineUpdate([output], stats))
 
 
