@@ -104,7 +104,7 @@ class _Live:
     """A sequence in the engine."""
 
     request: Request
-    outputs: asyncio.Queue[RequestOutput]
+    outputs: asyncio.Queue[RequestOutput | None]
     context: Context = field(default_factory=copy_context)
     outcome: Outcome | None = None  # set by whoever ends it here
     admission: Admission | None = None
@@ -135,15 +135,19 @@ class Delivery:
             with suppress(RuntimeError):  # the loop has ended, and all who would read with it
                 self._loop.call_soon_threadsafe(self._dispatch, update)
 
-    def submit(self, engine: "Engine", requests: list[Request]) -> asyncio.Queue[RequestOutput]:
+    def submit(
+        self, engine: "Engine", requests: list[Request]
+    ) -> asyncio.Queue[RequestOutput | None]:
         """Hands requests to the engine; returns the queue in which all their outputs will be.
+
+        None is never among them: who waits may put it in, to wake up.
 
         Raises:
             EngineDeadError: the engine takes no requests any more.
             OverloadedError: too many wait already.
         """
         self._loop = asyncio.get_running_loop()
-        outputs: asyncio.Queue[RequestOutput] = asyncio.Queue()
+        outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         engine.add_requests(requests)
         for request in requests:
             self._live[request.request_id] = _Live(request, outputs)

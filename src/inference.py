@@ -304,12 +304,16 @@ class InferenceEngine:
             for index in range(n * len(prompts))
         ]
         outputs = self._delivery.submit(engine, [stream.request for stream in streams])
+        # One timer a call: one for each token took as long as the rest of this loop.
+        alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
         live = {stream.request.request_id: stream for stream in streams}
         outcome = Outcome.CANCELLED
         try:
             while live:
-                async with _until(deadline):
-                    output = await outputs.get()
+                output = await outputs.get()
+                if output is None:
+                    outcome = Outcome.TIMEOUT
+                    raise _out_of_time()
                 if output.request_id not in live:
                     continue  # what was under way when a stop string ended it
                 delta = live[output.request_id].advance(output)
@@ -319,10 +323,8 @@ class InferenceEngine:
                     del live[output.request_id]
                     self._delivery.end(engine, output.request_id, Outcome.STOP)
                 yield delta
-        except GenerationTimeoutError:
-            outcome = Outcome.TIMEOUT
-            raise
         finally:
+            alarm.cancel()
             for request_id in live:
                 self._delivery.end(engine, request_id, outcome)
 
@@ -365,7 +367,11 @@ async def _until(deadline: float) -> AsyncGenerator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise GenerationTimeoutError(
-            "The request took longer than this server allows; ask for fewer tokens, or try again"
-            " when it is less busy."
-        ) from None
+        raise _out_of_time() from None
+
+
+def _out_of_time() -> GenerationTimeoutError:
+    return GenerationTimeoutError(
+        "The request took longer than this server allows; ask for fewer tokens, or try again when"
+        " it is less busy."
+    )
