@@ -137,25 +137,33 @@ def test_a_short_prompt_has_its_first_token_soon_though_a_long_one_is_being_comp
     simulation.add("long", 60)
     assert simulation.step() == {"long": 16}
     simulation.add("short", 5)
-    assert simulation.step() == {"long": 11, "short": 5}
+    assert simulation.step() == {"short": 5}
     assert simulation.outputs["short"]
+    assert simulation.step() == {"short": 1, "long": 15}
 
 
-def test_a_long_prompt_goes_on_with_half_of_each_step_however_many_short_ones_come():
+def test_a_long_prompt_has_half_of_every_other_step_however_many_short_ones_come():
     simulation = Simulation(budget=16)
     simulation.add("long", 60)
-    for number in range(20):
+    for number in range(40):
         simulation.add(f"short {number}", 12, max_tokens=1)
-    assert min(simulation.step()["long"] for _ in range(5)) == 8
+    assert [simulation.step().get("long") for _ in range(8)] == [None, 8] * 4
+
+
+def test_a_prompt_that_is_as_short_as_others_is_not_left_out():
+    simulation = Simulation(budget=16)
+    simulation.add("oldest", 12, max_tokens=1)
+    simulation.add("newer", 10, max_tokens=1)
+    assert simulation.step() == {"oldest": 8, "newer": 8}
 
 
 def test_of_short_prompts_those_that_lack_least_come_first():
     simulation = Simulation(budget=16)
     simulation.add("oldest", 60)
-    simulation.add("seven", 7)
-    simulation.add("six", 6)
-    assert simulation.step() == {"oldest": 8, "six": 6, "seven": 2}
-    assert simulation.step() == {"six": 1, "seven": 5, "oldest": 10}
+    simulation.add("nine", 9)
+    simulation.add("eight", 8)
+    assert simulation.step() == {"eight": 8, "nine": 8}
+    assert simulation.step() == {"eight": 1, "oldest": 14, "nine": 1}
 
 
 def test_requests_are_admitted_in_the_order_they_came():

@@ -61,6 +61,7 @@ class Scheduler:
         self._max_queue_seconds = max_queue_seconds
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._favours_short = False  # whether the last step left a long prompt out
 
     @property
     def num_waiting(self) -> int:
@@ -111,14 +112,23 @@ class Scheduler:
 
         The other half goes to those that lack least. So a short prompt has its first token soon
         though a long one is being computed, and however many short ones come the long one goes on.
+        Every other step may leave the long one out, which makes it a short step for who comes new.
         """
         shares = {one: 1 for one in sequences if not one.is_prefilling}
         budget = self._max_num_batched_tokens - len(shares)
         prefills = [one for one in sequences if one.is_prefilling]
-        if budget and prefills:
+        short = sorted(prefills, key=lambda one: one.num_missing)
+        self._favours_short = bool(
+            not self._favours_short
+            and prefills
+            and short[0].num_missing <= budget < prefills[0].num_missing
+        )
+        if self._favours_short:
+            short = [one for one in short if one.num_missing <= budget]
+        elif budget and prefills:
             shares[prefills[0]] = min(prefills[0].num_missing, -(-budget // 2))
             budget -= shares[prefills[0]]
-        for one in sorted(prefills, key=lambda one: one.num_missing):
+        for one in short:
             more = min(one.num_missing - shares.get(one, 0), budget)
             if more:
                 shares[one] = shares.get(one, 0) + more
