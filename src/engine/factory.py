@@ -1,9 +1,7 @@
 """Builds the engine that was asked for, or the one that the model can run on."""
 
 import logging
-from pathlib import Path
 
-import psutil
 import torch
 
 from src.engine.compatibility import IncompatibleModelError, check_logits, find_layers, probe_logits
@@ -13,6 +11,7 @@ from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
 from src.engine.layers import replace_layers
 from src.engine.loop import EngineLoop
+from src.engine.memory import free_memory
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
 from src.engine.reference import ReferenceEngine
@@ -25,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 MEMORY_SHARE = 0.4  # of what is free once the model is loaded; activations and others need the rest
-CGROUP = Path("/sys/fs/cgroup")
 TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
 """A step of so many keeps streams flowing while a long prompt is computed."""
 
@@ -113,15 +111,4 @@ def _memory_budget(device: torch.device, config: EngineConfig) -> float:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return 2 * MEMORY_SHARE * free
-    available: int = psutil.virtual_memory().available
-    return MEMORY_SHARE * min(available, _cgroup_free())
-
-
-def _cgroup_free() -> float:
-    """What the container may still take; without a limit, any amount."""
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-    except OSError:
-        return float("inf")
-    return float("inf") if limit == "max" else int(limit) - used
+    return MEMORY_SHARE * free_memory()
