@@ -18,9 +18,10 @@ COPY pyproject.toml requirements.lock ./
 RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode \
       --find-links /wheels ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
       --constraint requirements.lock -r pyproject.toml --extra tracing \
- # torch's tests, and its headers, which are of use with a compiler alone: 200 MB.
- && cd /app/venv/lib/python3.*/site-packages/torch \
- && rm -r test include && find bin -type f ! -name torch_shm_manager -delete
+ # What packages bring along to test themselves, and torch's headers, which are of use with a compiler alone: 260 MB.
+ && cd /app/venv/lib/python3.*/site-packages \
+ && rm -r torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete \
+ && find mpmath networkx numpy sympy -type d -name tests -prune -exec rm -r {} +
 COPY LICENSE /app/
 COPY src /app/src
 RUN python -m compileall -q /app/src

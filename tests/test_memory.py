@@ -14,8 +14,9 @@ def write_group(folder: Path, version, limit: object, used: int, reclaimable: in
     folder.mkdir(parents=True, exist_ok=True)
     (folder / version.limit).write_text(f"{limit}\n")
     (folder / version.used).write_text(f"{used}\n")
-    field = version.reclaimable
-    (folder / "memory.stat").write_text(f"cache 5\n{field} {reclaimable}\nanon 7\n")
+    stat = f"total_inactive_file {reclaimable}\n" if version is VERSION_1 else ""
+    own = 0 if version is VERSION_1 else reclaimable
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {own}\n{stat}")
 
 
 def free(folder: Path, own: str) -> int:
