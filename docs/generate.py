@@ -23,6 +23,7 @@ QUERIES = {
     "inference_requests_total": "sum by (endpoint, status) (rate(inference_requests_total[5m]))",
     "inference_request_duration_seconds": "histogram_quantile(0.95, sum by (endpoint, le)"
     " (rate(inference_request_duration_seconds_bucket[5m])))",
+    "inference_rate_limit_storage_up": "min by (instance) (inference_rate_limit_storage_up)",
     "inference_sequences_started_total": "rate(inference_sequences_started_total[5m])",
     "inference_sequences_finished_total": "sum by (reason)"
     " (rate(inference_sequences_finished_total[5m]))",

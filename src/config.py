@@ -5,6 +5,7 @@ environment has none.
 `.env.example` and the table in docs/configuration.md are held against this file by a test.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,7 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from src.engine.config import Device, DType, Engine, EngineConfig
 from src.errors import SettingsError
 
+PASSWORD = re.compile("//[^/]*@")
 Environment = Literal["development", "production"]
+StorageFailure = Literal["open", "closed"]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -168,6 +171,18 @@ class Settings(BaseSettings):
     rate_limit_period: int = Field(
         default=60, ge=1, le=86400, description="Seconds over which they are counted."
     )
+    rate_limit_storage: str = Field(
+        default="memory",
+        pattern=r"^(memory|rediss?://.+)$",
+        description="Where they are counted: `memory` is each process's own, so replicas and"
+        " workers multiply the limit; `redis://host:6379/0` is shared by all that name it"
+        " (`rediss://` with TLS).",
+    )
+    rate_limit_storage_failure: StorageFailure = Field(
+        default="open",
+        description="While Redis does not answer: `open` serves requests uncounted, `closed`"
+        " answers them with 503.",
+    )
 
     @model_validator(mode="after")
     def _reload_has_one_worker(self) -> Self:
@@ -224,4 +239,5 @@ def load_settings() -> Settings:
 def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:  # about several settings together
         return problem["msg"].removeprefix("Value error, ")
-    return f"{str(problem['loc'][0]).upper()}={problem['input']}: {problem['msg']}"
+    value = PASSWORD.sub("//***@", str(problem["input"]))
+    return f"{str(problem['loc'][0]).upper()}={value}: {problem['msg']}"

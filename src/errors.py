@@ -9,6 +9,7 @@
     │   └── ModelNotFoundError    another model than the one that is served was asked for
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           too many wait, or this one waited too long for its turn
+    ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
     ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
     ├── GenerationFailedError     the model raised while it served this request
@@ -71,6 +72,13 @@ class OverloadedError(ServiceError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LimitStorageDownError(ServiceError):
+    """It cannot be counted whether the caller is within its rate limit."""
+
+    def __init__(self) -> None:
+        super().__init__("Requests cannot be counted at the moment, and none is taken uncounted.")
 
 
 class EngineDeadError(ServiceError):

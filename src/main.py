@@ -32,10 +32,11 @@ from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
 from src.ops.connection import Connection
+from src.ops.limit_storage import MEMORY
 from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, EngineMetrics, Metrics
 from src.ops.middleware import RequestMiddleware
-from src.ops.rate_limit import create_limiter, create_rate_limit
+from src.ops.rate_limit import RateLimit
 from src.ops.request_body import RequestBodyMiddleware
 from src.ops.tracing import create_tracing, telemetry_config
 
@@ -67,7 +68,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings)
     tracing = create_tracing(settings.model_name)
     metrics = Metrics()
-    limiter = create_limiter()
     app: FastAPI = FastAPIOffline(
         title="LLM inference",
         description=DESCRIPTION,
@@ -78,7 +78,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    app.state.limiter = limiter
     app.state.engine = InferenceEngine(
         settings.engine_config(),
         settings.timeout_seconds,
@@ -87,7 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
-    app.state.rate_limit = create_rate_limit(limiter, settings)
+    app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
     for routes in (generate, completions, chat, models, tokenize, health):
         app.include_router(routes.router)
     add_exception_handlers(app)
@@ -99,9 +98,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(_load_model(app)), asyncio.create_task(_watch_engine(app))]
+    limit_storage = app.state.rate_limit.storage
+    if limit_storage is not None:
+        tasks.append(asyncio.create_task(limit_storage.watch()))
     yield
     for task in tasks:
         task.cancel()
+    if limit_storage is not None:
+        limit_storage.close()
     await asyncio.to_thread(app.state.engine.shutdown)
     if app.state.tracing is not None:
         await asyncio.to_thread(app.state.tracing.shutdown)
@@ -214,11 +218,13 @@ def _url(settings: Settings) -> str | None:
 
 
 def _serve_with_workers(config: uvicorn.Config) -> None:
-    logger.warning(
-        "rate limits are counted in each worker: %d workers let through up to %d times the limit",
-        config.workers,
-        config.workers,
-    )
+    if app.state.settings.rate_limit_storage == MEMORY:
+        logger.warning(
+            "rate limits are counted in each worker: %d workers let through up to %d times the"
+            " limit; RATE_LIMIT_STORAGE=redis://... counts them together",
+            config.workers,
+            config.workers,
+        )
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])

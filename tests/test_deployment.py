@@ -35,11 +35,15 @@ def compose_service(name: str) -> dict[str, Any]:
     return read("docker-compose.yml")["services"][name]
 
 
-def render(overlay: str) -> dict[str, dict[str, Any]]:
-    """The resources of an overlay by kind; the overlays have one of each."""
+def render_all(overlay: str) -> list[dict[str, Any]]:
     command = ["kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    resources = list(yaml.safe_load_all(text))
+    return list(yaml.safe_load_all(text))
+
+
+def render(overlay: str) -> dict[str, dict[str, Any]]:
+    """The service's resources of an overlay by kind, of which it has one each; not Redis'."""
+    resources = [one for one in render_all(overlay) if "redis" not in one["metadata"]["name"]]
     by_kind = {resource["kind"]: resource for resource in resources}
     assert len(by_kind) == len(resources)
     return by_kind
@@ -108,6 +112,7 @@ def test_profiles_and_ports_are_as_documented():
     assert found == {
         "llm-inference": (None, ["8000"]),
         "replica": (["scale"], []),
+        "redis": (["scale"], []),
         "nginx": (["scale"], ["8080"]),
         "prometheus": (["monitoring"], ["9090"]),
         "grafana": (["monitoring"], ["3000"]),
@@ -183,10 +188,15 @@ def test_pods_keep_the_restricted_standard(overlay):
     assert not resources["ServiceAccount"]["automountServiceAccountToken"]
     labels = resources["Namespace"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    spec = pod(resources)
+    assert pod(resources)["securityContext"]["runAsUser"] == 10001
+    for resource in render_all(overlay):
+        if resource["kind"] == "Deployment":
+            assert_restricted(resource["spec"]["template"]["spec"])
+
+
+def assert_restricted(spec: dict[str, Any]) -> None:
     assert not spec["automountServiceAccountToken"]
     assert spec["securityContext"]["runAsNonRoot"]
-    assert spec["securityContext"]["runAsUser"] == 10001
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
     for volume in spec["volumes"]:
@@ -217,6 +227,36 @@ def test_an_autoscaler_alone_says_how_many_replicas_there_are(overlay):
     resources = render(overlay)
     is_scaled = bool(resources.keys() & {"HorizontalPodAutoscaler", "ScaledObject"})
     assert is_scaled != ("replicas" in resources["Deployment"]["spec"])
+
+
+@needs_kubectl
+def test_replicas_find_redis_and_alone_may_ask_it():
+    named = {
+        f"{one['kind']} {one['metadata']['name']}": one
+        for one in render_all("redis")
+        if "redis" in one["metadata"]["name"]
+    }
+    labels = named["Deployment llm-inference-redis"]["spec"]["template"]["metadata"]["labels"]
+    service = named["Service llm-inference-redis"]
+    (port,) = service["spec"]["ports"]
+    assert service["spec"]["selector"] == labels
+    asked = render("redis")["ConfigMap"]["data"]["RATE_LIMIT_STORAGE"]
+    assert asked == f"redis://{service['metadata']['name']}:{port['port']}/0"
+    replicas = render("redis")["Deployment"]["spec"]["selector"]["matchLabels"]
+    policy = named["NetworkPolicy llm-inference-redis"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["ingress"][0]["from"] == [{"podSelector": {"matchLabels": replicas}}]
+    allowed = named["NetworkPolicy llm-inference-to-redis"]["spec"]
+    assert allowed["podSelector"]["matchLabels"] == replicas
+    assert allowed["egress"][0]["to"] == [{"podSelector": {"matchLabels": labels}}]
+
+
+def test_replicas_of_compose_count_together():
+    (address,) = re.findall(
+        r":-redis://(\w+):6379/0\}", compose_service("replica")["environment"]["RATE_LIMIT_STORAGE"]
+    )
+    assert address in compose_service("replica")["depends_on"]
+    assert compose_service(address)["profiles"] == compose_service("replica")["profiles"]
 
 
 @needs_kubectl

@@ -127,11 +127,20 @@ IS_IT_UP = [
         red_from=1,
     ),
     Panel(
+        "Instances without rate limits",
+        "Their RATE_LIMIT_STORAGE does not answer: they serve everybody without a limit, or nobody,"
+        " as RATE_LIMIT_STORAGE_FAILURE says.",
+        {"uncounted": f"count(inference_rate_limit_storage_up{{{SELECTOR}}} == 0) or vector(0)"},
+        kind="stat",
+        width=4,
+        red_from=1,
+    ),
+    Panel(
         "Answering, by instance",
         "Green: Prometheus reached it.",
         {"{{instance}}": f"up{{{SELECTOR}}}"},
         kind="state-timeline",
-        width=8,
+        width=4,
         maximum=1,
         is_up=True,
     ),

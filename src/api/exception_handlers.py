@@ -22,18 +22,19 @@ from src.errors import (
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidRequestError,
+    LimitStorageDownError,
     ModelNotFoundError,
     OverloadedError,
     ServiceError,
 )
 from src.ops.error_body import error_body, speaks_openai
 from src.ops.middleware import CLIENT_CLOSED_REQUEST
-from src.ops.rate_limit import seconds_until_allowed
 
 STATUS: dict[type[Exception], int] = {
     EngineNotReadyError: 503,
     EngineDeadError: 503,
     OverloadedError: 503,
+    LimitStorageDownError: 503,
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
     ModelNotFoundError: 404,
@@ -53,6 +54,7 @@ UNPARSABLE = (
     "The body cannot be parsed: it must be JSON in UTF-8, without thousands of levels or digits."
 )
 RETRY_AFTER_LOADING = 5  # seconds
+RETRY_AFTER_STORAGE = 1
 
 
 def add_exception_handlers(app: FastAPI) -> None:
@@ -149,7 +151,7 @@ def _unprocessable(problems: list[dict[str, Any]]) -> Response:
 
 async def _rate_limited(request: Request, error: Exception) -> Response:
     assert isinstance(error, RateLimitExceeded)
-    seconds = seconds_until_allowed(request.app.state.limiter, request)
+    seconds = request.state.retry_after
     message = f"Rate limit exceeded: {error.detail}. Try again in {seconds} s."
     return _answer(request, 429, message, {"Retry-After": str(seconds)})
 
@@ -162,6 +164,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, EngineNotReadyError):
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
+    if isinstance(error, LimitStorageDownError):
+        headers["Retry-After"] = str(RETRY_AFTER_STORAGE)
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
     return _answer(request, status_of(error), str(error), headers, code=code_of(error))

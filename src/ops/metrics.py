@@ -54,6 +54,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.limit_storage_up = Gauge(
+            "inference_rate_limit_storage_up",
+            "1 while requests can be counted in RATE_LIMIT_STORAGE, 0 while it does not answer.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
 
     def observe_request(self, endpoint: str, status_code: int, seconds: float) -> None:
         """Counts an answered request.

@@ -1,0 +1,89 @@
+"""Where requests are counted: in this process's memory, or in a Redis that all replicas share.
+
+A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own, for
+ANSWER_SECONDS at most. After one question without an answer nobody asks any more until `watch`,
+which tries again every second, has heard from it; the metric says which of the two it is.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from limits.storage import Storage
+from prometheus_client import Gauge
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from src.errors import LimitStorageDownError
+
+logger = logging.getLogger(__name__)
+
+MEMORY = "memory"
+ANSWER_SECONDS = 0.2
+WATCH_SECONDS = 1.0
+NUM_THREADS = 8
+
+
+def redis_options() -> dict[str, Any]:
+    """How the client is to wait: not long, and once more for a connection that was idle."""
+    return {
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 1),
+    }
+
+
+class SharedStorage:
+    """Asks a storage that may be slow or gone.
+
+    Args:
+        storage: what is asked; `check` says whether it is there.
+        up: set to 1 while it answers, to 0 while it does not.
+    """
+
+    def __init__(self, storage: Storage, up: Gauge) -> None:
+        self._storage = storage
+        self._up = up
+        self._is_up = True
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
+
+    async def ask(self, question: Callable[[], None]) -> None:
+        """Runs a question to the storage in a thread, and raises what it raises.
+
+        Raises:
+            LimitStorageDownError: it did not answer in time, or has not answered lately.
+        """
+        if not self._is_up:
+            raise LimitStorageDownError
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, question)
+        await asyncio.wait([asked], timeout=ANSWER_SECONDS)
+        try:
+            if not asked.cancel():
+                return asked.result()
+            problem: object = f"no answer within {ANSWER_SECONDS:g} s"
+        except RedisError as error:
+            problem = type(error).__name__  # its text may hold an address
+        self._set(False, problem)
+        raise LimitStorageDownError
+
+    async def watch(self) -> None:
+        """Notices when the storage comes or goes, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            is_up = await loop.run_in_executor(self._threads, self._storage.check)
+            self._set(is_up, "no answer to a ping")
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _set(self, is_up: bool, problem: object) -> None:
+        self._up.set(is_up)
+        if is_up and not self._is_up:
+            logger.warning("rate limits are counted again: the storage answers")
+        elif self._is_up and not is_up:
+            logger.error("rate limits are not counted: the storage is down (%s)", problem)
+        self._is_up = is_up

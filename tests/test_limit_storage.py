@@ -1,0 +1,153 @@
+"""Rate limits in a Redis that replicas share, which can be slow, gone, and back again."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from src.errors import SettingsError
+from src.main import create_app
+from tests.conftest import create_settings, wait_until
+from tests.servers import free_port, serve
+
+BODY = {"prompt": "the", "max_length": 1}
+UP = "inference_rate_limit_storage_up"
+
+
+@dataclass
+class Redis:
+    """A Redis of this test, that can be ended and started again."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with redis.Redis(port=self.port) as client:
+            try:
+                return client.ping()
+            except redis.ConnectionError:
+                return False
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Redis]:
+    """CI installs Redis; elsewhere a test without it is skipped."""
+    if shutil.which("redis-server") is None:
+        message = "needs redis-server: Debian's package of that name"
+        assert "CI" not in os.environ, message
+        pytest.skip(message)
+    server = Redis(free_port(), tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_replica(start_client, tiny_model, storage):
+    def start(**settings: object):
+        defaults = {"model_name": str(tiny_model("gpt2")), "rate_limit_storage": storage.url}
+        return start_client(**(defaults | settings))
+
+    return start
+
+
+def is_up(client) -> bool:
+    return f"{UP} 1.0" in client.get("/metrics").text
+
+
+def test_replicas_share_one_count(start_replica):
+    one, other = (start_replica(rate_limit_requests=3) for _ in range(2))
+    answers = [client.post("/generate", json=BODY) for client in (one, other, one, other, one)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert "3 per 60 second" in answers[-1].text
+
+
+def test_workers_share_one_count(storage, tmp_path):
+    settings = {"workers": 2, "rate_limit_storage": storage.url, "rate_limit_requests": 3}
+    with serve(tmp_path, **settings) as server:
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        statuses = [server.post(BODY).status_code for _ in range(6)]
+        assert statuses == [200, 200, 200, 429, 429, 429]
+        assert "counted in each worker" not in server.log
+
+
+@pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
+def test_without_redis_the_policy_answers(start_replica, storage, policy, status_code, fault):
+    client = start_replica(rate_limit_requests=2, rate_limit_storage_failure=policy)
+    assert client.post("/generate", json=BODY).status_code == 200
+    assert is_up(client)
+    storage.signal(fault)
+    answers = [client.post("/generate", json=BODY) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [status_code] * 4
+    assert not is_up(client)
+    for path in ("/health/live", "/health/ready"):
+        assert client.get(path).status_code == 200
+
+
+def test_a_refusal_without_redis_says_when_to_come_again(start_replica, storage):
+    client = start_replica(rate_limit_storage_failure="closed")
+    storage.stop()
+    answer = client.post("/v1/completions", json={"prompt": "the"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"] == {
+        "message": "Requests cannot be counted at the moment, and none is taken uncounted.",
+        "type": "server_error",
+        "param": None,
+        "code": "unavailable",
+    }
+
+
+def test_requests_are_counted_again_when_redis_is_back(start_replica, storage):
+    client = start_replica(rate_limit_requests=1, rate_limit_storage_failure="closed")
+    storage.stop()
+    wait_until(lambda: not is_up(client))
+    storage.start()
+    wait_until(lambda: is_up(client))
+    statuses = [client.post("/generate", json=BODY).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+
+
+def test_the_service_starts_without_redis(start_replica, storage):
+    storage.stop()
+    client = start_replica(rate_limit_requests=1)
+    assert [client.post("/generate", json=BODY).status_code for _ in range(3)] == [200] * 3
+    wait_until(lambda: not is_up(client))
+
+
+@pytest.mark.parametrize("value", ["mongodb://host", "redis:/host", "redis://", "Memory"])
+def test_another_storage_is_refused(value):
+    with pytest.raises(ValueError, match="rate_limit_storage"):
+        create_settings(rate_limit_storage=value)
+
+
+def test_an_address_that_is_none_is_refused():
+    with pytest.raises(SettingsError, match="RATE_LIMIT_STORAGE is no address"):
+        create_app(create_settings(rate_limit_storage="redis://host:port"))
