@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from limits.storage import Storage
+from limits.storage import RedisStorage
 from prometheus_client import Gauge
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -40,12 +40,12 @@ class SharedStorage:
     """Asks a storage that may be slow or gone.
 
     Args:
-        storage: what is asked; `check` says whether it is there.
+        storage: what is asked.
         up: set to 1 while it answers, to 0 while it does not.
     """
 
-    def __init__(self, storage: Storage, up: Gauge) -> None:
-        self._storage = storage
+    def __init__(self, storage: RedisStorage, up: Gauge) -> None:
+        self._connection = storage.get_connection()
         self._up = up
         self._is_up = True
         self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
@@ -63,27 +63,34 @@ class SharedStorage:
         try:
             if not asked.cancel():
                 return asked.result()
-            problem: object = f"no answer within {ANSWER_SECONDS:g} s"
+            self._down(f"no answer within {ANSWER_SECONDS:g} s")
         except RedisError as error:
-            problem = type(error).__name__  # its text may hold an address
-        self._set(False, problem)
+            self._down(error)
         raise LimitStorageDownError
 
     async def watch(self) -> None:
         """Notices when the storage comes or goes, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            is_up = await loop.run_in_executor(self._threads, self._storage.check)
-            self._set(is_up, "no answer to a ping")
+            try:
+                await loop.run_in_executor(self._threads, self._connection.ping)
+            except RedisError as error:
+                self._down(error)
+            else:
+                self._answers()
             await asyncio.sleep(WATCH_SECONDS)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _set(self, is_up: bool, problem: object) -> None:
-        self._up.set(is_up)
-        if is_up and not self._is_up:
-            logger.warning("rate limits are counted again: the storage answers")
-        elif self._is_up and not is_up:
-            logger.error("rate limits are not counted: the storage is down (%s)", problem)
-        self._is_up = is_up
+    def _down(self, problem: object) -> None:
+        self._up.set(0)
+        if self._is_up:
+            logger.error("rate limits are not counted, the storage is down: %s", problem)
+        self._is_up = False
+
+    def _answers(self) -> None:
+        self._up.set(1)
+        if not self._is_up:
+            logger.warning("rate limits are counted again, the storage answers")
+        self._is_up = True

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from limits.storage import Storage
+from limits.storage import RedisStorage
 from prometheus_client import Gauge
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
@@ -40,9 +40,9 @@ class RateLimit:
         self._limiter = _create_limiter(settings.rate_limit_storage)
         self._is_open = settings.rate_limit_storage_failure == "open"
         storage = self._limiter._storage
-        assert isinstance(storage, Storage)
-        is_shared = settings.rate_limit_storage != MEMORY
-        self.storage = SharedStorage(storage, storage_up) if is_shared else None
+        self.storage: SharedStorage | None = None
+        if isinstance(storage, RedisStorage):
+            self.storage = SharedStorage(storage, storage_up)
         storage_up.set(1)
 
         @self._limiter.shared_limit(
