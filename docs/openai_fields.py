@@ -5,6 +5,7 @@ from pydantic.fields import FieldInfo
 
 from src.api.openai.chat.protocol import ChatCompletionRequest, Message
 from src.api.openai.completions.protocol import CompletionRequest
+from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
 
@@ -13,6 +14,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/chat/completions`": ChatCompletionRequest,
     "Each of a chat's `messages`": Message,
     "`stream_options`": StreamOptions,
+    "`POST /v1/embeddings`": EmbeddingRequest,
     "`POST /tokenize`": TokenizeRequest,
     "`POST /detokenize`": DetokenizeRequest,
 }

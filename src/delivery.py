@@ -26,6 +26,7 @@ class Outcome(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    EMBEDDED = "embedded"
     CANCELLED = "cancelled"  # nobody wants it any more
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
@@ -36,6 +37,7 @@ class Outcome(StrEnum):
 OUTCOMES = {
     FinishReason.STOP: Outcome.STOP,
     FinishReason.LENGTH: Outcome.LENGTH,
+    FinishReason.EMBEDDED: Outcome.EMBEDDED,
     FinishReason.ABORT: Outcome.SHUTDOWN,  # unless somebody here asked for it
     FinishReason.EXPIRED: Outcome.EXPIRED,
     FinishReason.ERROR: Outcome.ERROR,
@@ -53,9 +55,13 @@ class Observer(Protocol):
 
     def next_token(self, seconds: float) -> None: ...
 
+    def prompt_embedded(self, queue_seconds: float, num_prompt_tokens: int) -> None: ...
+
     def sequence_ended(
         self, outcome: str, seconds: float, seconds_per_token: float | None
     ) -> None: ...
+
+    def embedding_ended(self, outcome: str, seconds: float) -> None: ...
 
     def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None: ...
 
@@ -70,18 +76,20 @@ class EndedSequence:
 
     Args:
         request_id: the engine's.
+        embeds: its prompt was to be embedded, and nothing generated.
         params: how its tokens were chosen.
         outcome: how it ended.
         num_prompt_tokens: of its prompt.
         num_cached_tokens: of them, that did not have to be computed.
         num_tokens: that it generated.
         arrived_at: when it was submitted.
-        admitted_at: when it got its turn; None if it had no token.
-        first_token_at: likewise.
+        admitted_at: when it got its turn; None if it had neither token nor embedding.
+        first_token_at: None if it had no token.
         ended_at: when the engine was done with it.
     """
 
     request_id: str
+    embeds: bool
     params: SamplingParams
     outcome: Outcome
     num_prompt_tokens: int
@@ -183,9 +191,9 @@ class Delivery:
             if observer is not None:
                 _observe_token(observer, live, output, now)
             live.num_tokens += 1
-            live.admission = live.admission or output.admission
             live.last_token_at = now
             live.first_token_at = live.first_token_at or now
+        live.admission = live.admission or output.admission
         if output.finish_reason is not None:
             del self._live[output.request_id]
             live.outcome = live.outcome or OUTCOMES[output.finish_reason]
@@ -208,6 +216,12 @@ def _observe_token(observer: Observer, live: _Live, output: RequestOutput, now: 
 
 
 def _observe_end(observer: Observer, live: _Live, outcome: Outcome, now: float) -> None:
+    if live.request.embeds:
+        if live.admission is not None:
+            num_prompt_tokens = len(live.request.prompt_token_ids)
+            observer.prompt_embedded(live.admission.queue_seconds, num_prompt_tokens)
+        observer.embedding_ended(outcome, now - live.request.arrived_at)
+        return
     seconds_per_token = None
     if live.num_tokens > 1:
         seconds_per_token = (live.last_token_at - live.first_token_at) / (live.num_tokens - 1)
@@ -218,6 +232,7 @@ def _ended(live: _Live, outcome: Outcome, now: float) -> EndedSequence:
     request, admission = live.request, live.admission
     return EndedSequence(
         request_id=request.request_id,
+        embeds=request.embeds,
         params=request.sampling_params,
         outcome=outcome,
         num_prompt_tokens=len(request.prompt_token_ids),

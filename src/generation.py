@@ -1,4 +1,4 @@
-"""What a generation is to its caller: pieces of text, and the sequences they make up."""
+"""What an answer is to its caller: pieces of text, the sequences they make up, embeddings."""
 
 import uuid
 from dataclasses import dataclass, field, replace
@@ -68,6 +68,14 @@ class Generation:
         if index == 0:
             self.prompt_logprobs += delta.prompt_logprobs
             self.num_cached_tokens += delta.num_cached_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A prompt, and what the model makes of it: numbers whose squares add up to 1."""
+
+    prompt_token_ids: list[int]
+    values: list[float]
 
 
 class TextStream:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from src.delivery import Delivery, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
-from src.engine.request import FinishReason
+from src.engine.request import FAILURES, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.engine.token_text import TokenText, TokenTexts
 from src.errors import (
@@ -29,7 +30,7 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
-from src.generation import Completion, Generation, TextDelta, TextStream
+from src.generation import Completion, Embedding, Generation, TextDelta, TextStream
 from src.limits import Field, check_length, check_params
 from src.tokenization import Prompt, decode, encode, encode_chat
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1
+MAX_EMBEDDED_AT_ONCE = 32
+"""So many prompts of one call take places in the queue at a time; the others are left to others."""
 
 
 class EngineState(StrEnum):
@@ -88,6 +91,11 @@ class InferenceEngine:
     def max_model_len(self) -> int:
         """Prompt and new tokens together at most."""
         return self._require_ready()[0].max_model_len
+
+    @property
+    def embedding_size(self) -> int | None:
+        """Numbers in an embedding; None if the model has none."""
+        return self._require_ready()[0].embedding_size
 
     @property
     def num_live(self) -> int:
@@ -303,10 +311,86 @@ class InferenceEngine:
             TextStream(index, index % n, loaded, prompts[index // n], params)
             for index in range(n * len(prompts))
         ]
-        outputs = self._delivery.submit(engine, [stream.request for stream in streams])
+        by_id = {stream.request.request_id: stream for stream in streams}
+        live = set(by_id)
+        requests = [stream.request for stream in streams]
+        async with aclosing(self._run(engine, requests, live, deadline)) as outputs:
+            async for output in outputs:
+                delta = by_id[output.request_id].advance(output)
+                if delta.finish_reason is not None and output.request_id in live:  # a stop text
+                    live.remove(output.request_id)
+                    self._delivery.end(engine, output.request_id, Outcome.STOP)
+                yield delta
+
+    async def embed(self, prompts: list[Prompt], field: Field = ("input",)) -> list[Embedding]:
+        """Returns the mean of the model's last hidden states over each prompt, at length 1.
+
+        All prompts are checked before any runs. When one fails, all end.
+
+        Args:
+            prompts: texts or token ids; each may have as many tokens as the context.
+            field: where they stand in the caller's request, for the error.
+
+        Raises:
+            InvalidRequestError: a prompt is empty or does not fit, or this model has no embeddings.
+            ServiceError: as `stream_batch`.
+        """
+        loaded, engine = self._require_ready()
+        deadline = self.deadline()
+        if loaded.embedding_size is None:
+            raise InvalidRequestError(
+                "This model's code does not tell its hidden states, so it has no embeddings; serve"
+                " another model for them.",
+                ("model",),
+            )
+        tokenized: list[list[int]] = []
+        for index, prompt in enumerate(prompts):
+            own = (*field, index) if len(prompts) > 1 else field
+            async with _until(deadline):
+                tokenized.append(await encode(loaded, prompt, own))
+            check_length(len(tokenized[-1]), 0, loaded.max_model_len, own)
+        found: list[Embedding] = []
+        at_once = min(MAX_EMBEDDED_AT_ONCE, engine.intake.max_live)
+        for start in range(0, len(tokenized), at_once):
+            found += await self._embed(engine, tokenized[start : start + at_once], deadline)
+        return found
+
+    async def _embed(
+        self, engine: "EngineLoop | ReferenceEngine", prompts: list[list[int]], deadline: float
+    ) -> list[Embedding]:
+        requests = [
+            Request(uuid.uuid4().hex, one, SamplingParams(), embeds=True) for one in prompts
+        ]
+        live = {request.request_id for request in requests}
+        found: dict[str, list[float]] = {}
+        async with aclosing(self._run(engine, requests, live, deadline)) as outputs:
+            async for output in outputs:
+                found[output.request_id] = output.embedding
+        return [Embedding(one.prompt_token_ids, found[one.request_id]) for one in requests]
+
+    async def _run(
+        self,
+        engine: "EngineLoop | ReferenceEngine",
+        requests: list[Request],
+        live: set[str],
+        deadline: float,
+    ) -> AsyncGenerator[RequestOutput]:
+        """Hands requests to the engine, and yields their outputs until all have ended.
+
+        Leaving the iterator ends those that are live. When one fails, all end.
+
+        Args:
+            engine: that is ready.
+            requests: all or none are taken in.
+            live: their ids; those that have ended are taken out, here and by the caller.
+            deadline: on the event loop's clock.
+
+        Raises:
+            ServiceError: as `stream_batch`.
+        """
+        outputs = self._delivery.submit(engine, requests)
         # One timer a call: one for each token took as long as the rest of this loop.
         alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
-        live = {stream.request.request_id: stream for stream in streams}
         outcome = Outcome.CANCELLED
         try:
             while live:
@@ -315,14 +399,12 @@ class InferenceEngine:
                     outcome = Outcome.TIMEOUT
                     raise _out_of_time()
                 if output.request_id not in live:
-                    continue  # what was under way when a stop string ended it
-                delta = live[output.request_id].advance(output)
-                if delta.finish_reason not in (None, FinishReason.STOP, FinishReason.LENGTH):
-                    raise self._failure(delta.finish_reason, engine)
-                if delta.finish_reason is not None:
-                    del live[output.request_id]
-                    self._delivery.end(engine, output.request_id, Outcome.STOP)
-                yield delta
+                    continue  # what was under way when the caller ended it
+                if output.finish_reason in FAILURES:
+                    raise self._failure(output.finish_reason, engine)
+                if output.finish_reason is not None:
+                    live.remove(output.request_id)
+                yield output
         finally:
             alarm.cancel()
             for request_id in live:

@@ -45,9 +45,10 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, fi
         remedies.append(f"shorten the prompt to at most {max_model_len - max_tokens} tokens")
     if num_prompt_tokens < max_model_len:
         remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
+    new_tokens = f" and {max_tokens} new tokens" if max_tokens else ""
     raise ContextLengthError(
-        f"The prompt's {num_prompt_tokens} tokens and {max_tokens} new tokens are more than the"
-        f" model's context of {max_model_len} tokens: "
+        f"The prompt's {num_prompt_tokens} tokens{new_tokens} are more than the model's context of"
+        f" {max_model_len} tokens: "
         f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
         field,
     )

@@ -43,6 +43,7 @@ class Answer:
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     admission: Admission | None = None
+    embedding: list[float] = field(default_factory=list)
 
     def add(self, output: RequestOutput) -> None:
         assert self.reason is None, "an output after the last one"
@@ -52,6 +53,7 @@ class Answer:
         self.logprobs += output.logprobs
         self.prompt_logprobs += output.prompt_logprobs
         self.admission = self.admission or output.admission
+        self.embedding = self.embedding or output.embedding
 
 
 class Outputs:

@@ -150,6 +150,20 @@ def test_of_a_single_token_there_is_no_time_between_tokens(house):
     assert (outcome, seconds_per_token) == ("stop", None)
 
 
+def test_an_embedding_is_counted_with_its_prompt(house):
+    async def scenario() -> None:
+        house.delivery.submit(house.door, [Request("a", [1, 2], SamplingParams(), embeds=True)])
+        await house.receive(
+            RequestOutput("a", [], FinishReason.EMBEDDED, admission=FIRST, embedding=[1.0])
+        )
+
+    asyncio.run(scenario())
+    assert house.recorder.of("prompt_embedded") == [(0.25, 2)]
+    assert [call[0] for call in house.recorder.of("embedding_ended")] == ["embedded"]
+    for name in ("first_token", "sequence_ended"):
+        assert house.recorder.of(name) == []
+
+
 @pytest.mark.parametrize(
     ("reason", "outcome"),
     [

@@ -40,6 +40,7 @@ ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/generate/batch": ("POST", "/generate/batch", {"prompts": ["Once"], "max_length": 5}),
     "/v1/completions": ("POST", "/v1/completions", COMPLETION),
     "/v1/chat/completions": ("POST", "/v1/chat/completions", CHAT),
+    "/v1/embeddings": ("POST", "/v1/embeddings", {"model": "storyteller", "input": "Once"}),
     "/v1/models": ("GET", "/v1/models", None),
     "/v1/models/{model_id}": ("GET", "/v1/models/storyteller", None),
     "/tokenize": ("POST", "/tokenize", {"prompt": "Once"}),

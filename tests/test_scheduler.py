@@ -302,6 +302,23 @@ def test_a_prompt_whose_logprobs_are_wanted_is_computed_anew_and_in_whole():
     assert second.prompt_logprobs == []
 
 
+def test_a_prompt_that_is_embedded_has_one_output_when_all_of_it_is_computed():
+    scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 4, [EOS])
+    request = Request("a", [3] * 6, SamplingParams(), embeds=True)
+    scheduler.add(request)
+    for num_tokens, hidden_sum in ((4, [1.0, 4.0]), (2, [2.0, 0.0])):
+        (one,) = scheduler.schedule().scheduled
+        assert (one.num_tokens, one.samples) == (num_tokens, False)
+        outputs = scheduler.update([one], [SequenceResult(hidden_sum=hidden_sum)])
+    (output,) = outputs
+    assert (output.finish_reason, output.new_token_ids) == (FinishReason.EMBEDDED, [])
+    assert output.embedding == pytest.approx([0.6, 0.8])
+    assert output.admission.num_cached_tokens == 0
+    assert scheduler.num_running == 0
+    scheduler.add(request)
+    assert scheduler.schedule().scheduled[0].sequence.num_computed_tokens == 0  # nothing is reused
+
+
 def test_logprobs_of_a_prompt_in_chunks_come_together_with_the_first_token():
     simulation = Simulation(budget=8)
     simulation.add("a", token_ids=SHARED, prompt_logprobs=0)

@@ -124,6 +124,31 @@ def test_each_sequence_of_a_request_has_a_span(traced):
     assert len({span["attributes"]["gen_ai.response.id"] for span in sequences}) == 3
 
 
+def test_an_embedding_is_a_span_of_its_own_kind(traced):
+    trace_id = "6" * 32
+    httpx2.post(
+        traced.server.url + "/v1/embeddings",
+        json={"model": "storyteller", "input": PROMPT},
+        headers={"traceparent": f"00-{trace_id}-{CALLER_ID}-01"},
+    ).raise_for_status()
+    http, sequence, *phases = traced.wait_for(trace_id, 4)
+    assert sequence["name"] == "embeddings storyteller"
+    assert sequence["parent_span_id"] == http["span_id"]
+    assert sequence["status"] == "UNSET"
+    attributes = sequence["attributes"]
+    assert attributes.pop("gen_ai.response.id")
+    assert attributes.pop("gen_ai.usage.input_tokens") >= 5
+    assert attributes == {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "llm-inference",
+        "gen_ai.request.model": "storyteller",
+        "gen_ai.response.model": "storyteller",
+        "gen_ai.usage.cache_read.input_tokens": 0,
+    }
+    assert [phase["name"] for phase in phases] == ["queue", "prefill"]
+    assert phases[-1]["end"] == sequence["end"]
+
+
 def test_a_refused_request_is_a_trace_without_sequences(traced):
     trace_id = "2" * 32
     assert traced.post(trace_id, max_length=0).status_code == 422

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from src.engine.chat_template import ChatMessage, ChatTemplate
 from src.engine.config import Device, DType, EngineConfig
+from src.engine.hidden_states import find_hidden_size
 from src.engine.model_config import load_model_config
 from src.engine.model_source import REMEDY, find_model_folder, one_line
 from src.errors import InvalidRequestError, ModelLoadError
@@ -41,6 +42,7 @@ class LoadedModel:
         max_model_len: prompt and new tokens together at most.
         max_prompt_bytes: no longer text fits the context, whatever it says; None is not known.
         vocab_size: the model's token ids are below this.
+        embedding_size: numbers in an embedding; None if the model's hidden states cannot be had.
         chat_template: writes conversations for it; None if nobody has said how.
     """
 
@@ -50,6 +52,7 @@ class LoadedModel:
     max_model_len: int
     max_prompt_bytes: int | None
     vocab_size: int
+    embedding_size: int | None
     chat_template: ChatTemplate | None = None
 
 
@@ -84,6 +87,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         max_model_len=max_model_len,
         max_prompt_bytes=_max_prompt_bytes(backend, max_model_len),
         vocab_size=num_embeddings,
+        embedding_size=find_hidden_size(model),
         chat_template=_load_chat_template(tokenizer, backend, config),
     )
 

@@ -6,6 +6,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.attention import PackedAttention, Segment, Step, find_runs
+from src.engine.hidden_states import catch_hidden_states
 from src.engine.kv_cache import KVCache, LayerShape
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
@@ -50,17 +51,20 @@ class ModelRunner:
         """Computes what is scheduled; returns one result for each.
 
         Raises:
-            FloatingPointError: the model gave logits that are no numbers.
+            FloatingPointError: the model gave logits or hidden states that are no numbers.
         """
         rows = _keep_rows(scheduled)
-        logits = self.forward(scheduled, [row for kept in rows for row in kept])
+        embeds = any(one.sequence.request.embeds for one in scheduled)
+        with catch_hidden_states(self._model, wanted=embeds) as caught:
+            logits = self.forward(scheduled, [row for kept in rows for row in kept])
         if logits.amax(dim=-1).isnan().any():
             raise FloatingPointError("the model's logits are not numbers")
         prompts = _prompt_logprobs(scheduled, rows, logits)
+        sums = _hidden_sums(scheduled, caught)
         tokens = iter(_sample(scheduled, rows, logits))  # uses the logits up
         return [
-            SequenceResult(next(tokens) if one.samples else None, found)
-            for one, found in zip(scheduled, prompts, strict=True)
+            SequenceResult(next(tokens) if one.samples else None, found, hidden_sum)
+            for one, found, hidden_sum in zip(scheduled, prompts, sums, strict=True)
         ]
 
     @torch.inference_mode()
@@ -155,4 +159,23 @@ def _prompt_logprobs(
         else:
             found.append([])
         start += len(kept)
+    return found
+
+
+def _hidden_sums(
+    scheduled: list[ScheduledSequence], caught: list[torch.Tensor]
+) -> list[list[float]]:
+    """For each sequence whose prompt is embedded the sum of its tokens' hidden states."""
+    found: list[list[float]] = []
+    end = 0
+    for one in scheduled:
+        start, end = end, end + one.num_tokens
+        if one.sequence.request.embeds:
+            (hidden,) = caught  # (1, num_tokens, size)
+            total = hidden[0, start:end].sum(dim=0, dtype=torch.float32)
+            if not total.isfinite().all():
+                raise FloatingPointError("the model's hidden states are not numbers")
+            found.append(total.tolist())
+        else:
+            found.append([])
     return found

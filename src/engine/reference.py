@@ -17,6 +17,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from src.engine.hf_sampling import LogitsRecorder, generation_config, logits_processors
+from src.engine.hidden_states import find_decoder
 from src.engine.intake import Intake
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
@@ -107,9 +108,9 @@ class ReferenceEngine:
         reason = FinishReason.ERROR
         try:
             while (job := self._next()) is not None:
-                ending = self._serve(job)
+                output = self._serve(job)
                 self._running = None
-                self._publish(RequestOutput(job.request.request_id, [], ending))
+                self._publish(output)
             reason = FinishReason.ABORT
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
@@ -135,17 +136,36 @@ class ReferenceEngine:
         for job in dropped:
             self._publish(RequestOutput(job.request.request_id, [], reason))
 
-    def _serve(self, job: _Job) -> FinishReason:
+    def _serve(self, job: _Job) -> RequestOutput:
+        """Returns the request's last output."""
+        request = job.request
         if self._is_late(job):
-            return FinishReason.EXPIRED
+            return RequestOutput(request.request_id, [], FinishReason.EXPIRED)
         self._step_started = time.monotonic()
         try:
-            return self._generate(job)
+            if request.embeds:
+                return self._embed(request)
+            return RequestOutput(request.request_id, [], self._generate(job))
         except Exception:
-            logger.exception("request failed", extra={"request": job.request.request_id})
-            return FinishReason.ERROR
+            logger.exception("request failed", extra={"request": request.request_id})
+            return RequestOutput(request.request_id, [], FinishReason.ERROR)
         finally:
             self._step_started = None
+
+    @torch.inference_mode()
+    def _embed(self, request: Request) -> RequestOutput:
+        admission = Admission(time.monotonic() - request.arrived_at)
+        prompt = torch.tensor([request.prompt_token_ids], device=self._loaded.model.device)
+        decoder = find_decoder(self._loaded.model)
+        assert decoder is not None
+        states = decoder(input_ids=prompt, use_cache=False)[0]  # (1, num_tokens, size)
+        mean = states[0].float().mean(dim=0)
+        if not mean.isfinite().all():
+            raise FloatingPointError("the model's hidden states are not numbers")
+        embedding = torch.nn.functional.normalize(mean, dim=0).tolist()
+        return RequestOutput(
+            request.request_id, [], FinishReason.EMBEDDED, admission=admission, embedding=embedding
+        )
 
     def _generate(self, job: _Job) -> FinishReason:
         """Runs one request to its end and passes its tokens on as they come."""

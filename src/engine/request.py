@@ -10,30 +10,42 @@ from src.engine.sampling_params import SamplingParams
 
 
 class FinishReason(StrEnum):
-    """Why a request ended; the first two are a caller's normal answers."""
+    """Why a request ended; the first three are a caller's normal answers."""
 
     STOP = "stop"  # an end token, or a stop string
     LENGTH = "length"  # max_tokens
+    EMBEDDED = "embedded"  # all of the prompt is in the embedding that was asked for
     ABORT = "abort"  # the caller wanted no more
     EXPIRED = "expired"  # it waited too long for its turn
     ERROR = "error"  # the model raised, or the engine died
 
 
+FAILURES = frozenset({FinishReason.ABORT, FinishReason.EXPIRED, FinishReason.ERROR})
+"""What ends a request that is still wanted without an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sequence to continue.
+    """One sequence to continue, or to embed.
 
     Args:
         request_id: unique among live requests.
         prompt_token_ids: at least one; with `sampling_params.max_tokens` at most the context.
         sampling_params: how to choose the tokens.
         arrived_at: on the monotonic clock, in seconds.
+        embeds: the prompt's embedding is wanted and no token; sampling_params say nothing then.
     """
 
     request_id: str
     prompt_token_ids: list[int]
     sampling_params: SamplingParams
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
+    embeds: bool = False
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether the model has to compute tokens whose keys and values are cached, too."""
+        return self.embeds or self.sampling_params.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,8 @@ class RequestOutput:
         finish_reason: None until the last output.
         logprobs: one for each new token, if the request asks for them.
         prompt_logprobs: for the prompt's tokens but the first, with the first new token, likewise.
-        admission: with the first new token.
+        admission: with the first new token, or with the embedding.
+        embedding: of the prompt, of length 1, with the finish reason of a request that embeds.
     """
 
     request_id: str
@@ -68,6 +81,7 @@ class RequestOutput:
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     admission: Admission | None = None
+    embedding: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

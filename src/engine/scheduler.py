@@ -138,7 +138,7 @@ class Scheduler:
     def _admit(self, copies: list[Lease]) -> None:
         """Gives the first in the queue a slot."""
         sequence = self._waiting.popleft()
-        reuses = sequence.request.sampling_params.prompt_logprobs is None  # needs all its logits
+        reuses = not sequence.request.needs_every_position
         lease = self._slots.acquire(sequence.token_ids, reuse=reuses)
         if lease.copy_from is not None:
             copies.append(lease)
@@ -190,10 +190,18 @@ class Scheduler:
             sequence.num_computed_tokens += one.num_tokens
             sequence.slot.num_valid = sequence.num_computed_tokens
             sequence.prompt_logprobs += result.prompt_logprobs
+            if sequence.request.embeds:
+                sequence.add_hidden_sum(result.hidden_sum)
+                outputs += [] if sequence.num_missing else [self._embedded(sequence)]
             if result.token is not None:
                 sequence.token_ids.append(result.token.token_id)
                 outputs.append(self._output(sequence, result))
         return outputs
+
+    def _embedded(self, sequence: Sequence) -> RequestOutput:
+        """The one output of a sequence whose prompt is embedded."""
+        output = self.finish(sequence, FinishReason.EMBEDDED)
+        return replace(output, admission=sequence.admission, embedding=sequence.embedding)
 
     def _output(self, sequence: Sequence, result: SequenceResult) -> RequestOutput:
         """What its newest token means for a sequence."""

@@ -1,5 +1,6 @@
 """A request on its way through the engine, and its part in a step. No torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +27,7 @@ class Sequence:
         num_shared_tokens: length of that prefix.
         admission: until it left with the first token.
         prompt_logprobs: likewise.
+        hidden_sum: of the last hidden states of what is computed, if the prompt is embedded.
     """
 
     request: Request
@@ -38,6 +40,7 @@ class Sequence:
     num_shared_tokens: int = 0
     admission: Admission | None = None
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    hidden_sum: list[float] = field(default_factory=list)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -62,6 +65,18 @@ class Sequence:
             return self.end_token_ids
         return frozenset()
 
+    @property
+    def embedding(self) -> list[float]:
+        """The mean hidden state at length 1; the sum has the same direction."""
+        length = math.hypot(*self.hidden_sum)
+        return [value / length for value in self.hidden_sum] if length else self.hidden_sum
+
+    def add_hidden_sum(self, more: list[float]) -> None:
+        """Adds what another part of the prompt gave."""
+        if self.hidden_sum:
+            more = [old + new for old, new in zip(self.hidden_sum, more, strict=True)]
+        self.hidden_sum = more
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSequence:
@@ -72,6 +87,11 @@ class ScheduledSequence:
 
     @property
     def samples(self) -> bool:
+        return self.is_last and not self.sequence.request.embeds
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the sequence then has all."""
         return self.num_tokens == self.sequence.num_missing
 
     @property
@@ -85,7 +105,11 @@ class ScheduledSequence:
 
 @dataclass(frozen=True, slots=True)
 class SequenceResult:
-    """What a step computed for one sequence; no token if it has not all of its prompt yet."""
+    """What a step computed for one sequence; no token if it has not all of its prompt yet.
+
+    One whose prompt is embedded never has a token, but the sum of its tokens' hidden states.
+    """
 
     token: "SampledToken | None" = None
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    hidden_sum: list[float] = field(default_factory=list)

@@ -19,8 +19,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
-FINISHED = ("stop", "length")
+FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
+GENERATION, EMBEDDING = "text_completion", "embeddings"
+"""The conventions' names of what a sequence is there for."""
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
 
 # The conventions' buckets.
@@ -150,7 +153,7 @@ class EngineMetrics:
             "inference_step_seconds", "Seconds that a step took.", TOKEN_SECONDS
         )
         labels = {
-            "gen_ai_operation_name": "text_completion",
+            "gen_ai_operation_name": GENERATION,
             "gen_ai_provider_name": "llm-inference",
             "gen_ai_request_model": model_name,
         }
@@ -193,13 +196,22 @@ class EngineMetrics:
         self._generated_tokens.inc()
 
     def sequence_ended(self, outcome: str, seconds: float, seconds_per_token: float | None) -> None:
+        self._count_end(outcome, seconds, self._labels)
+        if outcome in FINISHED and seconds_per_token is not None:
+            self._time_per_output_token.observe(seconds_per_token)
+
+    def prompt_embedded(self, queue_seconds: float, num_prompt_tokens: int) -> None:
+        self._queue_seconds.observe(queue_seconds)
+        self._prompt_tokens.inc(num_prompt_tokens)
+
+    def embedding_ended(self, outcome: str, seconds: float) -> None:
+        self._count_end(outcome, seconds, self._labels | {"gen_ai_operation_name": EMBEDDING})
+
+    def _count_end(self, outcome: str, seconds: float, labels: dict[str, str]) -> None:
         self._live.dec()
         self._ended(outcome).labels(outcome).inc()
-        is_finished = outcome in FINISHED
-        error_type = "" if is_finished else outcome
-        self._duration.labels(**self._labels, error_type=error_type).observe(seconds)
-        if is_finished and seconds_per_token is not None:
-            self._time_per_output_token.observe(seconds_per_token)
+        error_type = "" if outcome in FINISHED else outcome
+        self._duration.labels(**labels, error_type=error_type).observe(seconds)
 
     def _ended(self, outcome: str) -> Counter:
         if outcome in FINISHED:

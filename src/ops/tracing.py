@@ -20,7 +20,7 @@ from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
 from src.errors import SettingsError
-from src.ops.metrics import FINISHED
+from src.ops.metrics import EMBEDDING, FINISHED, GENERATION
 from src.ops.middleware import OPERATIONS
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
 SERVICE_NAME = "llm-inference"
-OPERATION = "text_completion"
 
 # The conventions have the same names for them. Stop texts are missing: they are a caller's words.
 PARAMETERS = (
@@ -44,6 +43,8 @@ class EndedSequence(Protocol):
 
     @property
     def request_id(self) -> str: ...
+    @property
+    def embeds(self) -> bool: ...
     @property
     def params(self) -> object: ...
     @property
@@ -85,7 +86,7 @@ class Tracing:
             return round(seconds * 1e9) + clock
 
         span = self._tracer.start_span(
-            f"{OPERATION} {self._model_name}",
+            f"{_operation(sequence)} {self._model_name}",
             kind=SpanKind.INTERNAL,
             attributes=self._attributes(sequence),
             start_time=at(sequence.arrived_at),
@@ -103,23 +104,28 @@ class Tracing:
 
     def _attributes(self, sequence: EndedSequence) -> dict[str, Any]:
         attributes: dict[str, Any] = {
-            "gen_ai.operation.name": OPERATION,
+            "gen_ai.operation.name": _operation(sequence),
             "gen_ai.provider.name": SERVICE_NAME,
             "gen_ai.request.model": self._model_name,
             "gen_ai.response.model": self._model_name,
             "gen_ai.response.id": sequence.request_id,
             "gen_ai.usage.input_tokens": sequence.num_prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": sequence.num_cached_tokens,
-            "gen_ai.usage.output_tokens": sequence.num_tokens,
         }
+        if not sequence.embeds:
+            attributes |= self._generation_attributes(sequence)
+        if sequence.outcome not in FINISHED:
+            attributes["error.type"] = str(sequence.outcome)
+        return attributes
+
+    def _generation_attributes(self, sequence: EndedSequence) -> dict[str, Any]:
+        attributes: dict[str, Any] = {"gen_ai.usage.output_tokens": sequence.num_tokens}
         for name in PARAMETERS:
             value = getattr(sequence.params, name)
             if value is not None:
                 attributes[f"gen_ai.request.{name}"] = value
         if sequence.outcome in FINISHED:
             attributes["gen_ai.response.finish_reasons"] = [str(sequence.outcome)]
-        else:
-            attributes["error.type"] = str(sequence.outcome)
         return attributes
 
 
@@ -178,15 +184,22 @@ def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
     return event
 
 
+def _operation(sequence: EndedSequence) -> str:
+    return EMBEDDING if sequence.embeds else GENERATION
+
+
 def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
-    """Name, start and end of each; none is known of a sequence that had no token."""
-    if sequence.admitted_at is None or sequence.first_token_at is None:
+    """Name, start and end of each; none is known of a sequence that gave nothing."""
+    if sequence.admitted_at is None:
         return []
-    return [
+    prefilled_at = sequence.first_token_at or sequence.ended_at
+    phases = [
         ("queue", sequence.arrived_at, sequence.admitted_at),
-        ("prefill", sequence.admitted_at, sequence.first_token_at),
-        ("decode", sequence.first_token_at, sequence.ended_at),
+        ("prefill", sequence.admitted_at, prefilled_at),
     ]
+    if sequence.first_token_at is not None:
+        phases.append(("decode", prefilled_at, sequence.ended_at))
+    return phases
 
 
 def _named(resource: "Resource") -> "Resource":

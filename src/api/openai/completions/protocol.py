@@ -2,75 +2,22 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StrictBool,
-    StrictInt,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from src.api.openai.answers import Usage
 from src.api.openai.fields import MAX_SEQUENCES, MAX_TOKENS, GenerationRequest, Refused
+from src.api.openai.prompts import prompts_up_to
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
-from src.tokenization import Prompt
 
 MAX_PROMPTS = 128
 DEFAULT_MAX_TOKENS = 16
 
 
-def _parse_prompts(value: object) -> list[Prompt]:
-    """One prompt or several, each a text or token ids, as a list."""
-    if isinstance(value, str) or _is_token_ids(value):
-        value = [value]
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_PROMPTS:
-        raise PydanticCustomError(
-            "invalid_value",
-            "It must be a text, a list of token ids, or a list of 1 to {most} of either kind",
-            {"most": MAX_PROMPTS},
-        )
-    for index, prompt in enumerate(value):
-        if not (isinstance(prompt, str) or _is_token_ids(prompt)):
-            raise PydanticCustomError(
-                "invalid_value",
-                "Item {index} is neither a text nor a list of token ids",
-                {"index": index},
-            )
-        if isinstance(prompt, str) and not _is_unicode(prompt):
-            raise PydanticCustomError(
-                "invalid_value", "Item {index} holds half of a character", {"index": index}
-            )
-    return value
-
-
-def _is_token_ids(value: object) -> bool:
-    """Whether it is a list of whole numbers, at least one; True is none."""
-    return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-Prompts = Annotated[
-    list[Any],
-    PlainValidator(
-        _parse_prompts, json_schema_input_type=str | list[int] | list[str] | list[list[int]]
-    ),
-]
-
-
 class CompletionRequest(GenerationRequest):
     """Texts or token ids to continue."""
 
-    prompt: Prompts = Field(
+    prompt: Annotated[list[Any], prompts_up_to(MAX_PROMPTS)] = Field(
         description=f"What to continue: a text, token ids, or up to {MAX_PROMPTS} of either."
     )
     max_tokens: StrictInt | None = Field(

@@ -1,0 +1,39 @@
+"""Embeddings in the words of `/v1/embeddings`."""
+
+import asyncio
+import base64
+import struct
+
+from src.api.openai.embeddings.protocol import (
+    EmbeddingItem,
+    EmbeddingList,
+    EmbeddingRequest,
+    EmbeddingUsage,
+)
+from src.generation import Embedding
+
+
+async def render_embeddings(body: EmbeddingRequest, embeddings: list[Embedding]) -> bytes:
+    """The answer as JSON, written one embedding at a time: others run between them.
+
+    Both formats tell the same 32-bit floats.
+    """
+    num_tokens = sum(len(one.prompt_token_ids) for one in embeddings)
+    usage = EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens)
+    empty = EmbeddingList(object="list", data=[], model=body.model, usage=usage)
+    items = []
+    for index, embedding in enumerate(embeddings):
+        items.append(_item(body, index, embedding))
+        await asyncio.sleep(0)
+    head, tail = empty.model_dump_json().split("[]", 1)
+    return f"{head}[{','.join(items)}]{tail}".encode()
+
+
+def _item(body: EmbeddingRequest, index: int, embedding: Embedding) -> str:
+    layout = f"<{len(embedding.values)}f"
+    data = struct.pack(layout, *embedding.values)
+    written: list[float] | str = list(struct.unpack(layout, data))
+    if body.encoding_format == "base64":
+        written = base64.b64encode(data).decode()
+    item = EmbeddingItem(object="embedding", index=index, embedding=written)
+    return item.model_dump_json()

@@ -1,0 +1,29 @@
+"""The route of `/v1/embeddings`."""
+
+from fastapi import APIRouter, Request, Response
+
+from src.api.deps import EngineDep, while_connected
+from src.api.openai.answers import check_model
+from src.api.openai.embeddings.protocol import EmbeddingList, EmbeddingRequest
+from src.api.openai.embeddings.render import render_embeddings
+from src.api.openai.responses import error_responses
+from src.ops.rate_limit import RateLimitedRoute
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+)
+
+
+@router.post("/embeddings", response_model=EmbeddingList)
+async def create_embeddings(
+    request: Request, body: EmbeddingRequest, engine: EngineDep
+) -> Response:
+    """Embed texts or token ids: the mean of the model's last hidden states, at length 1."""
+    check_model(body.model, engine)
+    body.check(engine.embedding_size)
+    embeddings = await while_connected(request, engine.embed(body.input))
+    content = await render_embeddings(body, embeddings)
+    return Response(content, media_type="application/json")

@@ -1,0 +1,53 @@
+"""One text or several, each as a text or as token ids: the same shapes in several requests."""
+
+from functools import partial
+from typing import Any
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+from src.tokenization import Prompt
+
+
+def prompts_up_to(most: int) -> PlainValidator:
+    """Returns what makes a list of prompts of one or of up to so many."""
+    return PlainValidator(
+        partial(_parse_prompts, most=most),
+        json_schema_input_type=str | list[int] | list[str] | list[list[int]],
+    )
+
+
+def _parse_prompts(value: Any, most: int) -> list[Prompt]:
+    if isinstance(value, str) or _is_token_ids(value):
+        value = [value]
+    if not isinstance(value, list) or not 0 < len(value) <= most:
+        raise PydanticCustomError(
+            "invalid_value",
+            "It must be a text, a list of token ids, or a list of 1 to {most} of either kind",
+            {"most": most},
+        )
+    for index, prompt in enumerate(value):
+        if not (isinstance(prompt, str) or _is_token_ids(prompt)):
+            raise PydanticCustomError(
+                "invalid_value",
+                "Item {index} is neither a text nor a list of token ids",
+                {"index": index},
+            )
+        if isinstance(prompt, str) and not _is_unicode(prompt):
+            raise PydanticCustomError(
+                "invalid_value", "Item {index} holds half of a character", {"index": index}
+            )
+    return value
+
+
+def _is_token_ids(value: object) -> bool:
+    """Whether it is a list of whole numbers, at least one; True is none."""
+    return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
