@@ -125,7 +125,7 @@ def test_each_sequence_of_a_request_has_a_span(traced):
 
 
 def test_an_embedding_is_a_span_of_its_own_kind(traced):
-    trace_id = "6" * 32
+    trace_id = "9" * 32
     httpx2.post(
         traced.server.url + "/v1/embeddings",
         json={"model": "storyteller", "input": PROMPT},
