@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
 from deploy.grafana import dashboard
-from docs.openai_fields import openai_table
+from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
 from src.ops.metrics import EngineMetrics, Metrics
 
@@ -122,7 +122,12 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-TABLES = {"settings": settings_table, "metrics": metrics_table, "openai": openai_table}
+TABLES = {
+    "settings": settings_table,
+    "metrics": metrics_table,
+    "openai": openai_table,
+    "anthropic": anthropic_table,
+}
 
 
 def main() -> None:

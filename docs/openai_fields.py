@@ -1,8 +1,14 @@
-"""The tables of docs/openai.md: what becomes of each field of OpenAI's requests."""
+"""The tables of docs/openai.md and docs/anthropic.md: what becomes of each field of a request."""
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from src.api.anthropic.messages.protocol import (
+    CountTokensRequest,
+    InputMessage,
+    MessageRequest,
+    TextBlock,
+)
 from src.api.openai.chat.protocol import ChatCompletionRequest, Message
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
@@ -18,12 +24,27 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /tokenize`": TokenizeRequest,
     "`POST /detokenize`": DetokenizeRequest,
 }
+ANTHROPIC_REQUESTS: dict[str, type[BaseModel]] = {
+    "`POST /v1/messages`": MessageRequest,
+    "`POST /v1/messages/count_tokens`": CountTokensRequest,
+    "Each of `messages`": InputMessage,
+    "Each block of text": TextBlock,
+}
 ORDER = ("honoured", "no effect", "refused")
 
 
 def openai_table() -> str:
-    """One table for each kind of request."""
-    return "\n".join(f"### {title}\n\n{_table(kind)}" for title, kind in REQUESTS.items())
+    """One table for each kind of request of OpenAI's API."""
+    return _tables(REQUESTS)
+
+
+def anthropic_table() -> str:
+    """The same for Anthropic's."""
+    return _tables(ANTHROPIC_REQUESTS)
+
+
+def _tables(requests: dict[str, type[BaseModel]]) -> str:
+    return "\n".join(f"### {title}\n\n{_table(kind)}" for title, kind in requests.items())
 
 
 def _table(kind: type[BaseModel]) -> str:

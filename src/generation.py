@@ -25,6 +25,7 @@ class TextDelta:
         logprobs: one for each of the tokens, if the request asks for them.
         prompt_logprobs: for the prompt's tokens but the first, in the first delta, likewise.
         num_cached_tokens: of the prompt, that were not computed again; in the first delta.
+        stop_text: that ended the sequence, if one did.
     """
 
     index: int
@@ -34,6 +35,7 @@ class TextDelta:
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     num_cached_tokens: int = 0
+    stop_text: str | None = None
 
 
 @dataclass(slots=True)
@@ -44,11 +46,13 @@ class Completion:
     num_tokens: int = 0
     finish_reason: FinishReason | None = None
     logprobs: list[PositionLogprobs] = field(default_factory=list)
+    stop_text: str | None = None
 
     def add(self, delta: TextDelta) -> None:
         self.text += delta.text
         self.num_tokens += delta.num_tokens
         self.finish_reason = delta.finish_reason
+        self.stop_text = delta.stop_text
         self.logprobs += delta.logprobs
 
 
@@ -127,6 +131,7 @@ class TextStream:
             output.logprobs[:num_tokens],
             output.prompt_logprobs,
             output.admission.num_cached_tokens if output.admission else 0,
+            self._detokenizer.stop_text,
         )
 
     def _may_stop(self, num_new: int) -> bool:

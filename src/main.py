@@ -24,6 +24,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from src import __version__
 from src.api import generate, health
+from src.api.anthropic.messages import routes as messages
 from src.api.exception_handlers import add_exception_handlers
 from src.api.openai import models, tokenize
 from src.api.openai.chat import routes as chat
@@ -88,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
-    for routes in (generate, completions, chat, embeddings, models, tokenize, health):
+    for routes in (generate, completions, chat, embeddings, messages, models, tokenize, health):
         app.include_router(routes.router)
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)

@@ -35,12 +35,15 @@ HARDENED = [
 GENERATION = {"prompt": "Once upon a time", "max_length": 20, "seed": 1}
 COMPLETION = {"model": "storyteller", "prompt": "Once", "max_tokens": 5}
 CHAT = {"model": "storyteller", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+COUNTED = {key: CHAT[key] for key in ("model", "messages")}
 ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/generate": ("POST", "/generate", GENERATION),
     "/generate/batch": ("POST", "/generate/batch", {"prompts": ["Once"], "max_length": 5}),
     "/v1/completions": ("POST", "/v1/completions", COMPLETION),
     "/v1/chat/completions": ("POST", "/v1/chat/completions", CHAT),
     "/v1/embeddings": ("POST", "/v1/embeddings", {"model": "storyteller", "input": "Once"}),
+    "/v1/messages": ("POST", "/v1/messages", CHAT),
+    "/v1/messages/count_tokens": ("POST", "/v1/messages/count_tokens", COUNTED),
     "/v1/models": ("GET", "/v1/models", None),
     "/v1/models/{model_id}": ("GET", "/v1/models/storyteller", None),
     "/tokenize": ("POST", "/tokenize", {"prompt": "Once"}),

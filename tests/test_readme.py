@@ -20,7 +20,9 @@ PAGES = sorted(
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
 STAMPS = ("id", "created", "cached_tokens")
 PYTHON = re.findall(
-    r"```python\n(.*?)```", README + (ROOT / "docs" / "openai.md").read_text(), re.DOTALL
+    r"```python\n(.*?)```",
+    README + "".join((ROOT / "docs" / name).read_text() for name in ("openai.md", "anthropic.md")),
+    re.DOTALL,
 )
 IS_REPEATABLE = re.compile(r'"temperature": 0[,}]|/health|"max_length": 0')
 

@@ -13,7 +13,7 @@ from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from src.api.openai import errors as openai_errors
+from src.api import problems as wire
 from src.errors import (
     ClientDisconnectedError,
     ContextLengthError,
@@ -27,7 +27,7 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
-from src.ops.error_body import error_body, speaks_openai
+from src.ops.error_body import Dialect, dialect_of, error_body
 from src.ops.middleware import CLIENT_CLOSED_REQUEST
 
 STATUS: dict[type[Exception], int] = {
@@ -71,19 +71,21 @@ def add_exception_handlers(app: FastAPI) -> None:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()[:MAX_PROBLEMS]
-    if speaks_openai(request.scope):
-        return _openai_refusal(request, problems)
+    if dialect_of(request.scope) is not Dialect.NATIVE:
+        return _refusal(request, problems)
     return _unprocessable([_problem(p["type"], p["loc"], _message(p)) for p in problems])
 
 
-def _openai_refusal(request: Request, problems: Sequence[dict[str, Any]]) -> Response:
+def _refusal(request: Request, problems: Sequence[dict[str, Any]]) -> Response:
     """All problems in one message; the first one decides the rest."""
     # What is not JSON has its place in the text for a location, and that is no field.
     places = [() if p["type"] == "json_invalid" else p["loc"][1:] for p in problems]
-    params = [openai_errors.param_of([_clean(part) for part in place]) for place in places]
-    message = openai_errors.message_of(list(zip(params, map(_message, problems), strict=True)))
-    code = openai_errors.code_of(problems[0])
-    return _answer(request, 400, message, param=params[0], code=code)
+    dialect = dialect_of(request.scope)
+    params = [wire.param_of([_clean(part) for part in place], dialect) for place in places]
+    message = wire.message_of(list(zip(params, map(_message, problems), strict=True)))
+    if dialect is Dialect.ANTHROPIC:  # it has no other place for their names than the message
+        return _answer(request, 400, message)
+    return _answer(request, 400, message, param=params[0], code=wire.code_of(problems[0]))
 
 
 def _answer(
@@ -119,16 +121,17 @@ async def _unparsable(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What the framework refuses: unknown paths and methods, bodies that are not read."""
     assert isinstance(error, HTTPException)
-    is_unknown = error.status_code == 404 and speaks_openai(request.scope)
+    is_unknown = error.status_code == 404 and dialect_of(request.scope) is not Dialect.NATIVE
     message = NO_SUCH_PATH if is_unknown else str(error.detail)
     return _answer(request, error.status_code, message, error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidRequestError)
-    if speaks_openai(request.scope):
+    dialect = dialect_of(request.scope)
+    if dialect is not Dialect.NATIVE:
         status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
-        param = openai_errors.param_of(error.field)
+        param = wire.param_of(error.field, dialect)
         return _answer(request, status_code, str(error), param=param, code=code)
     field = tuple(FIELD_NAMES.get(part, part) for part in error.field)
     return _unprocessable([_problem("value_error", ("body", *field), str(error))])

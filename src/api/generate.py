@@ -62,7 +62,7 @@ async def _stream(
     token_ids = await while_connected(request, tokenizing)
     renderer = _renderer(body, body.prompt, engine, len(token_ids))
     deltas = engine.stream(token_ids, params, body.num_return_sequences, deadline)
-    return await stream_events(request, deltas, renderer.delta, settings.send_timeout_seconds)
+    return await stream_events(request, deltas, renderer.deltas, settings.send_timeout_seconds)
 
 
 @router.post("/generate/batch", response_model_exclude_none=True)

@@ -1,5 +1,6 @@
 """What is generated, in the words of the native API."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from src.engine import logprobs
@@ -48,8 +49,8 @@ class Renderer:
             logprobs=self._logprobs(completion.logprobs) or None,
         )
 
-    def delta(self, delta: TextDelta) -> GenerateDelta | None:
-        """What is new; None if that is nothing that a reader can see."""
+    def deltas(self, delta: TextDelta) -> Iterator[GenerateDelta]:
+        """What is new, if that is anything that a reader can see."""
         index = delta.index
         is_first = index not in self._num_tokens
         self._num_tokens[index] = self._num_tokens.get(index, 0) + delta.num_tokens
@@ -63,11 +64,10 @@ class Renderer:
         if reason is not None:
             fields["tokens"] = self._num_tokens[index]
             fields["prompt_tokens"] = self.num_prompt_tokens
-        if not text and not fields:
-            return None
-        return GenerateDelta.model_validate(
-            {"index": index, "text": text, "finish_reason": reason} | fields
-        )
+        if text or fields:
+            yield GenerateDelta.model_validate(
+                {"index": index, "text": text, "finish_reason": reason} | fields
+            )
 
     def _logprobs(self, positions: list[logprobs.PositionLogprobs]) -> list[PositionLogprobs]:
         return [

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from src.engine.sampling_params import SamplingParams
 from src.errors import InvalidRequestError
 
-# Fields that all generation requests have, under these names; null is what is left out.
+# Fields that generation requests share, under these names; null is what is left out.
 SHARED = (
     "top_k",
     "min_p",
@@ -36,7 +36,8 @@ def sampling_params(
     """Returns what a request says.
 
     Args:
-        body: has the shared fields; what it leaves out is SamplingParams' own default.
+        body: has the shared fields, or those of them that its API knows; what it leaves out is
+            SamplingParams' own default.
         max_tokens: and those below: what the APIs name or fill in each in their own way.
         names: what the API calls min_tokens and max_tokens.
 
@@ -54,7 +55,7 @@ def sampling_params(
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in SHARED
-        if (value := getattr(body, name)) is not None
+        if (value := getattr(body, name, None)) is not None
     }
     return SamplingParams(
         max_tokens=max_tokens,

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,7 +18,7 @@ from src.api.exception_handlers import code_of, status_of
 from src.errors import ServiceError
 from src.models import StreamError, StreamErrorEvent
 from src.ops.connection import abort_connection
-from src.ops.error_body import error_body, speaks_openai
+from src.ops.error_body import Dialect, dialect_of, error_body
 from src.ops.middleware import set_final_status
 
 T = TypeVar("T")
@@ -26,6 +27,15 @@ logger = logging.getLogger(__name__)
 
 DONE = format_sse_event(data_str="[DONE]")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may hold it back
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a stream ends before its time: what would have been the answer had it not begun."""
+
+    message: str
+    status_code: int
+    code: str | None = None
 
 
 class EventStream(EventSourceResponse):
@@ -61,25 +71,31 @@ class EventStream(EventSourceResponse):
 async def stream_events(
     request: Request,
     items: AsyncGenerator[T],
-    render: Callable[[T], BaseModel | None],
+    render: Callable[[T], Iterable[BaseModel]],
     send_timeout: float,
+    *,
+    named: bool = False,
+    render_failure: Callable[[Failure], BaseModel] | None = None,
 ) -> EventStream:
-    """Answers with one event for each item, once the first is there.
+    """Answers with events for each item, once the first is there.
 
-    What fails before has a status of its own; what fails later is an event `error`, the last one.
+    What fails before has a status of its own; what fails later is told by the last event.
 
     Args:
         request: is watched for the client's leave.
         items: what the stream is made of; at least one.
-        render: makes an event of an item, or None if there is nothing to tell.
+        render: makes events of an item; none if there is nothing to tell.
         send_timeout: as of `EventStream`.
+        named: each event is named by its `type`, and nothing follows the last; else `[DONE]` does.
+        render_failure: makes the event that tells of a failure; None is as the route's API has it.
 
     Raises:
         ServiceError: there will be no first item.
         ClientDisconnectedError: the client has left.
     """
     first = await while_connected(request, _next(items))
-    return EventStream(request, _events(request, first, items, render), send_timeout)
+    writer = _Writer(request, named, render_failure)
+    return EventStream(request, _events(writer, first, items, render), send_timeout)
 
 
 def _next(items: AsyncGenerator[T]) -> Coroutine[Any, Any, T]:
@@ -89,36 +105,52 @@ def _next(items: AsyncGenerator[T]) -> Coroutine[Any, Any, T]:
     return get()
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes events as they go over the wire; arguments as of `stream_events`."""
+
+    request: Request
+    named: bool
+    render_failure: Callable[[Failure], BaseModel] | None
+
+    def event(self, event: BaseModel) -> bytes:
+        name = event.type if self.named else None  # type: ignore[attr-defined]
+        return format_sse_event(event=name, data_str=event.model_dump_json(exclude_unset=True))
+
+    def failure(self, failure: Failure) -> bytes:
+        scope = self.request.scope
+        set_final_status(scope, failure.status_code)
+        if self.render_failure is not None:
+            return self.event(self.render_failure(failure))
+        dialect = dialect_of(scope)
+        if dialect is Dialect.NATIVE:
+            error = StreamError(message=failure.message, code=failure.status_code)
+            data = StreamErrorEvent(error=error).model_dump_json()
+        else:
+            body = error_body(scope, failure.status_code, failure.message, code=failure.code)
+            data = json.dumps(body)
+        name = None if dialect is Dialect.OPENAI else "error"
+        return format_sse_event(event=name, data_str=data)
+
+
 async def _events(
-    request: Request,
+    writer: _Writer,
     first: T,
     items: AsyncGenerator[T],
-    render: Callable[[T], BaseModel | None],
+    render: Callable[[T], Iterable[BaseModel]],
 ) -> AsyncGenerator[bytes]:
     try:
         async with aclosing(items):
-            if (event := render(first)) is not None:
-                yield _encode(event)
+            for event in render(first):
+                yield writer.event(event)
             async for item in items:
-                if (event := render(item)) is not None:
-                    yield _encode(event)
+                for event in render(item):
+                    yield writer.event(event)
     except ServiceError as error:
-        yield _encode_error(request, str(error), status_of(error), code_of(error))
+        yield writer.failure(Failure(str(error), status_of(error), code_of(error)))
     except Exception:
         logger.exception("unhandled error in a stream")
-        yield _encode_error(request, "Internal server error.", 500, None)
+        yield writer.failure(Failure("Internal server error.", 500))
     else:
-        yield DONE
-
-
-def _encode(event: BaseModel) -> bytes:
-    return format_sse_event(data_str=event.model_dump_json(exclude_unset=True))
-
-
-def _encode_error(request: Request, message: str, status_code: int, code: str | None) -> bytes:
-    set_final_status(request.scope, status_code)
-    if speaks_openai(request.scope):
-        body = error_body(request.scope, status_code, message, code=code)
-        return format_sse_event(data_str=json.dumps(body))
-    event = StreamErrorEvent(error=StreamError(message=message, code=status_code))
-    return format_sse_event(event="error", data_str=event.model_dump_json())
+        if not writer.named:
+            yield DONE

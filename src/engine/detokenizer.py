@@ -34,7 +34,11 @@ class IncrementalDetokenizer:
         self._stop = stop
         self._num_held_back = max((len(text) for text in stop), default=1) - 1
         self._held_back = ""
-        self.stopped = False
+        self.stop_text: str | None = None  # that was found
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop_text is not None
 
     def push(self, token_id: int, *, may_stop: bool = True) -> str:
         """Takes the next token and returns the text that is now certain.
@@ -72,10 +76,10 @@ class IncrementalDetokenizer:
     def _release(self, text: str) -> str:
         """Gives out all of `text` but a tail that could be the beginning of a stop string."""
         text = self._held_back + text
-        starts = [at for at in map(text.find, self._stop) if at >= 0]
+        starts = {stop: at for stop in self._stop if (at := text.find(stop)) >= 0}
         if starts:
-            self.stopped = True
-            return text[: min(starts)]
+            self.stop_text = min(starts, key=starts.__getitem__)
+            return text[: starts[self.stop_text]]
         cut = max(0, len(text) - self._num_held_back)
         self._held_back = text[cut:]
         return text[:cut]

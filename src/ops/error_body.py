@@ -1,10 +1,29 @@
-"""What an error answer holds: OpenAI's shape on the routes of its API, FastAPI's on all others."""
+"""What an error answer holds: its shape is that of the API that the request was made for."""
 
+from enum import StrEnum
 from typing import Any
 
 from starlette.types import Scope
 
-OPENAI_ROUTES = ("/v1", "/tokenize", "/detokenize")
+REQUEST_ID = "request_id"
+"""Where `RequestMiddleware` leaves a request's id in its scope."""
+
+
+class Dialect(StrEnum):
+    """Whose words an answer is in."""
+
+    NATIVE = "native"  # FastAPI's
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+# The first that fits counts.
+ROUTES = {
+    "/v1/messages": Dialect.ANTHROPIC,
+    "/v1": Dialect.OPENAI,
+    "/tokenize": Dialect.OPENAI,
+    "/detokenize": Dialect.OPENAI,
+}
 
 # Status to OpenAI's type, and the code of an error of which no more is known.
 KINDS: dict[int, tuple[str, str | None]] = {
@@ -19,11 +38,25 @@ KINDS: dict[int, tuple[str, str | None]] = {
 }
 OTHERS = ("invalid_request_error", None)
 
+# Status to Anthropic's type.
+ANTHROPIC_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
-def speaks_openai(scope: Scope) -> bool:
-    """Whether a request is to OpenAI's API; the path as sent says so, whatever the Host header."""
+
+def dialect_of(scope: Scope) -> Dialect:
+    """Whose API a request is made for; the path as sent says so, whatever the Host header."""
     path = scope["path"]
-    return any(path == route or path.startswith(route + "/") for route in OPENAI_ROUTES)
+    for route, dialect in ROUTES.items():
+        if path == route or path.startswith(route + "/"):
+            return dialect
+    return Dialect.NATIVE
 
 
 def error_body(
@@ -40,10 +73,15 @@ def error_body(
         scope: the request's.
         status_code: of the answer, also if it comes too late to be sent as such.
         message: what is wrong.
-        param: OpenAI's name of the field that is wrong.
+        param: the API's name of the field that is wrong.
         code: OpenAI's name of the problem.
     """
-    if not speaks_openai(scope):
+    dialect = dialect_of(scope)
+    if dialect is Dialect.NATIVE:
         return {"detail": message}
+    if dialect is Dialect.ANTHROPIC:
+        kind = ANTHROPIC_KINDS.get(status_code, "invalid_request_error")
+        error = {"type": kind, "message": f"{param}: {message}" if param else message}
+        return {"type": "error", "error": error, "request_id": scope.get(REQUEST_ID)}
     kind, usual_code = KINDS.get(status_code, OTHERS)
     return {"error": {"message": message, "type": kind, "param": param, "code": code or usual_code}}

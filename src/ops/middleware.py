@@ -15,12 +15,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.ops.error_body import error_body
+from src.ops.error_body import REQUEST_ID, Dialect, dialect_of, error_body
 from src.ops.metrics import Metrics
 
 logger = logging.getLogger("src.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
+ANTHROPIC_REQUEST_ID_HEADER = "Request-Id"
+"""Where its clients look for the same."""
+
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
 """Routes for probes and scrapers, which call all the time: logged at debug level."""
@@ -59,7 +62,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        scope[REQUEST_ID] = request_id = _request_id(scope)
+        names = [REQUEST_ID_HEADER]
+        if dialect_of(scope) is Dialect.ANTHROPIC:
+            names.append(ANTHROPIC_REQUEST_ID_HEADER)
         status_code = 0
         is_whole = False
 
@@ -67,7 +73,7 @@ class RequestMiddleware:
             nonlocal status_code, is_whole
             if message["type"] == "http.response.start":
                 status_code = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                MutableHeaders(scope=message).update(dict.fromkeys(names, request_id))
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 

@@ -35,8 +35,8 @@ async def stream_chunks(
     return await stream_events(request, chunks, _as_it_is, settings.send_timeout_seconds)
 
 
-def _as_it_is(chunk: BaseModel) -> BaseModel:
-    return chunk
+def _as_it_is(chunk: BaseModel) -> list[BaseModel]:
+    return [chunk]
 
 
 async def _chunks(

@@ -1,7 +1,9 @@
-"""What pydantic says of a request, in OpenAI's words."""
+"""What pydantic says of a request, in the words of OpenAI's API and of Anthropic's."""
 
 from collections.abc import Sequence
 from typing import Any
+
+from src.ops.error_body import Dialect
 
 MAX_PROBLEMS = 5
 
@@ -14,9 +16,14 @@ CODES = {
 }
 
 
-def param_of(loc: Sequence[str | int]) -> str | None:
-    """Where a field is, as `messages.[0].content`; None is the body as a whole."""
-    return ".".join(f"[{part}]" if isinstance(part, int) else part for part in loc) or None
+def param_of(loc: Sequence[str | int], dialect: Dialect = Dialect.OPENAI) -> str | None:
+    """Where a field is, as `messages.[0].content`; None is the body as a whole.
+
+    Anthropic writes `messages.0.content`.
+    """
+    item = "[{}]" if dialect is Dialect.OPENAI else "{}"
+    parts = (item.format(part) if isinstance(part, int) else part for part in loc)
+    return ".".join(parts) or None
 
 
 def code_of(problem: dict[str, Any]) -> str:
