@@ -107,11 +107,11 @@ def test_a_sequence_that_makes_the_model_fail_is_the_only_one_that_fails(tiny_mo
     loaded = load_model(EngineConfig(str(tiny_model())))
     expected = expected_embedding(loaded, prompt_of(9))
     poison = 300
+    head = loaded.model.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # it shares the embeddings
     stepped = SteppedCore(
         create_core(loaded, EngineConfig("unused", max_num_seqs=4)), may_fail=True
     )
-    head = loaded.model.lm_head
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # it shares the embeddings
     loaded.model.transformer.wte.weight.data[poison] = float("nan")
     stepped.add(embed("good", 9))
     stepped.add(Request("bad", [poison, 1], SamplingParams(), embeds=True))
