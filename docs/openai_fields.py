@@ -13,6 +13,8 @@ from src.api.openai.chat.protocol import ChatCompletionRequest, Message
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
+from src.api.openai.response.protocol import InputMessage as ResponseInputMessage
+from src.api.openai.response.protocol import InputPart, ResponseRequest, TextConfig
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
 
 REQUESTS: dict[str, type[BaseModel]] = {
@@ -20,6 +22,10 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/chat/completions`": ChatCompletionRequest,
     "Each of a chat's `messages`": Message,
     "`stream_options`": StreamOptions,
+    "`POST /v1/responses`": ResponseRequest,
+    "Each message of a response's `input`": ResponseInputMessage,
+    "Each of its parts": InputPart,
+    "`text`": TextConfig,
     "`POST /v1/embeddings`": EmbeddingRequest,
     "`POST /tokenize`": TokenizeRequest,
     "`POST /detokenize`": DetokenizeRequest,

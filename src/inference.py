@@ -220,7 +220,9 @@ class InferenceEngine:
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
 
-    async def tokenize_chat(self, messages: list[ChatMessage]) -> list[int]:
+    async def tokenize_chat(
+        self, messages: list[ChatMessage], field: Field = ("messages",)
+    ) -> list[int]:
         """Returns the token ids of a conversation, by the model's chat template.
 
         Whether they fit the context is `check`'s to say: with how many new tokens may depend on
@@ -233,7 +235,7 @@ class InferenceEngine:
         """
         loaded, _ = self._require_ready()
         async with _until(self.deadline()):
-            return await encode_chat(loaded, messages)
+            return await encode_chat(loaded, messages, field)
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
         """Refuses what the model cannot do.

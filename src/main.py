@@ -30,6 +30,7 @@ from src.api.openai import models, tokenize
 from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
+from src.api.openai.response import routes as responses
 from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
@@ -89,7 +90,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
-    for routes in (generate, completions, chat, embeddings, messages, models, tokenize, health):
+    for routes in (
+        generate,
+        completions,
+        chat,
+        responses,
+        embeddings,
+        messages,
+        models,
+        tokenize,
+        health,
+    ):
         app.include_router(routes.router)
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)

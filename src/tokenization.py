@@ -38,19 +38,24 @@ async def encode(
     return token_ids
 
 
-async def encode_chat(loaded: "LoadedModel", messages: list[ChatMessage]) -> list[int]:
+async def encode_chat(
+    loaded: "LoadedModel", messages: list[ChatMessage], field: Field = ("messages",)
+) -> list[int]:
     """Returns the token ids of a conversation; the answer's turn has begun.
 
     Raises:
         InvalidRequestError: the model has no chat template, the template refuses the messages, or
             they are too long for any context.
     """
-    template = require_chat_template(loaded)
-    check_size("".join(message.content for message in messages), loaded, ("messages",))
-    return await asyncio.to_thread(template.encode, messages)
+    template = require_chat_template(loaded, field)
+    check_size("".join(message.content for message in messages), loaded, field)
+    try:
+        return await asyncio.to_thread(template.encode, messages)
+    except InvalidRequestError as error:  # it does not know what the caller calls them
+        raise InvalidRequestError(str(error), field) from error
 
 
-def require_chat_template(loaded: "LoadedModel") -> ChatTemplate:
+def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:
     """Returns how conversations are written for the model.
 
     Raises:
@@ -60,7 +65,7 @@ def require_chat_template(loaded: "LoadedModel") -> ChatTemplate:
         raise InvalidRequestError(
             "This model has no chat template, so it cannot read messages. Use /v1/completions, or"
             " have the server started with CHAT_TEMPLATE set to a template or its file.",
-            ("messages",),
+            field,
         )
     return loaded.chat_template
 

@@ -41,6 +41,7 @@ ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/generate/batch": ("POST", "/generate/batch", {"prompts": ["Once"], "max_length": 5}),
     "/v1/completions": ("POST", "/v1/completions", COMPLETION),
     "/v1/chat/completions": ("POST", "/v1/chat/completions", CHAT),
+    "/v1/responses": ("POST", "/v1/responses", {"model": "storyteller", "input": "Hello"}),
     "/v1/embeddings": ("POST", "/v1/embeddings", {"model": "storyteller", "input": "Once"}),
     "/v1/messages": ("POST", "/v1/messages", CHAT),
     "/v1/messages/count_tokens": ("POST", "/v1/messages/count_tokens", COUNTED),

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from src import __version__
+from src.engine.logprobs import TokenLogprob
 from src.errors import ModelNotFoundError
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
@@ -81,6 +82,15 @@ def _fingerprint(model_name: str) -> str:
     """Changes with what a seed's answer depends on."""
     digest = hashlib.sha256(f"{__version__} {model_name}".encode()).hexdigest()
     return f"fp_{digest[:10]}"
+
+
+def token_logprob(engine: InferenceEngine, one: TokenLogprob) -> dict[str, Any]:
+    """A token as chats and responses tell it: written, with its bytes and its log-probability."""
+    token = engine.token(one.token_id)
+    text = token.text
+    if text is None:
+        text = "".join(f"\\x{byte:02x}" for byte in token.data)
+    return {"token": text, "logprob": one.logprob, "bytes": list(token.data)}
 
 
 def check_model(name: str | None, engine: InferenceEngine) -> None:

@@ -25,6 +25,11 @@ STREAMED: dict[str, Any] = {
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
+EVENTS: dict[str, Any] = {
+    "description": "The answer; with `stream` events that make it up, each named by its `type`.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+
 DESCRIPTIONS = {
     400: "The request cannot be used as it is; `param` names the field.",
     404: "Another model is served.",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.api.openai.answers import Usage, UsageCount, answer_head
+from src.api.openai.answers import Usage, UsageCount, answer_head, token_logprob
 from src.api.openai.chat.protocol import (
     AnswerMessage,
     ChatChoice,
@@ -88,19 +88,14 @@ class ChatRenderer:
             return None
         content = [
             ChatPositionLogprob(
-                **self._token(position.chosen),
-                top_logprobs=[ChatLogprob(**self._token(one)) for one in position.top],
+                **token_logprob(self.engine, position.chosen),
+                top_logprobs=[
+                    ChatLogprob(**token_logprob(self.engine, one)) for one in position.top
+                ],
             )
             for position in positions
         ]
         return ChoiceLogprobs(content=content, refusal=None)
-
-    def _token(self, one: logprobs.TokenLogprob) -> dict[str, Any]:
-        token = self.engine.token(one.token_id)
-        text = token.text
-        if text is None:
-            text = "".join(f"\\x{byte:02x}" for byte in token.data)
-        return {"token": text, "logprob": one.logprob, "bytes": list(token.data)}
 
 
 def _finish_reason(reason: engine_request.FinishReason | None) -> FinishReason | None:

@@ -1,0 +1,1 @@
+"""`/v1/responses`: conversations in OpenAI's newer words; nothing is stored."""

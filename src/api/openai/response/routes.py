@@ -1,0 +1,69 @@
+"""The route of `/v1/responses`."""
+
+from fastapi import APIRouter, Request, Response
+
+from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.openai.answers import check_model
+from src.api.openai.response.answer import Response as Answer
+from src.api.openai.response.protocol import ResponseRequest
+from src.api.openai.response.render import ResponseRenderer
+from src.api.openai.responses import EVENTS, error_responses
+from src.api.sampling import sampling_params
+from src.api.sse import stream_events
+from src.engine.sampling_params import SamplingParams
+from src.errors import ContextLengthError
+from src.inference import InferenceEngine
+from src.ops.rate_limit import RateLimitedRoute
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["OpenAI"],
+    route_class=RateLimitedRoute,
+    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+)
+
+
+@router.post("/responses", response_model=Answer, responses={200: EVENTS})
+async def create_response(
+    request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
+) -> Answer | Response:
+    """Answer a conversation; nothing of it is stored."""
+    check_model(body.model, engine)
+    body.check()
+    token_ids = await while_connected(request, engine.tokenize_chat(body.to_engine(), ("input",)))
+    params = _sampling_params(body, engine, len(token_ids))
+    renderer = ResponseRenderer(engine, body, len(token_ids))
+    if body.stream:
+        return await stream_events(
+            request,
+            engine.stream(token_ids, params),
+            renderer.events,
+            settings.send_timeout_seconds,
+            named=True,
+            render_failure=renderer.failure,
+        )
+    (generation,) = await while_connected(request, engine.collect([token_ids], params))
+    return renderer.whole(generation)
+
+
+def _sampling_params(
+    body: ResponseRequest, engine: InferenceEngine, num_prompt_tokens: int
+) -> SamplingParams:
+    """What the request says, checked against the context."""
+    rest = engine.max_model_len - num_prompt_tokens
+    params = sampling_params(
+        body,
+        # A prompt that leaves no room is refused once it is known what it would have needed.
+        max_tokens=body.max_output_tokens or max(1, rest),
+        min_tokens=None,
+        temperature=1 if body.temperature is None else body.temperature,
+        top_p=1 if body.top_p is None else body.top_p,
+        logprobs=body.num_logprobs,
+    )
+    try:
+        engine.check(num_prompt_tokens, params, ("input",))
+    except ContextLengthError as error:
+        if error.field == ("max_tokens",):
+            raise ContextLengthError(str(error), ("max_output_tokens",)) from None
+        raise
+    return params
