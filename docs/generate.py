@@ -44,6 +44,9 @@ QUERIES = {
     " (rate(inference_queue_seconds_bucket[5m])))",
     "inference_inter_token_seconds": "histogram_quantile(0.95, sum by (le)"
     " (rate(inference_inter_token_seconds_bucket[5m])))",
+    "inference_grammars_total": "sum by (outcome) (rate(inference_grammars_total[5m]))",
+    "inference_grammar_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(inference_grammar_seconds_bucket[5m])))",
     "inference_step_sequences": "rate(inference_step_sequences_sum[5m])"
     " / rate(inference_step_sequences_count[5m])",
     "inference_step_tokens": "rate(inference_step_tokens_sum[5m])"

@@ -9,18 +9,27 @@ from src.api.anthropic.messages.protocol import (
     MessageRequest,
     TextBlock,
 )
-from src.api.openai.chat.protocol import ChatCompletionRequest, Message
+from src.api.openai.chat.protocol import (
+    ChatCompletionRequest,
+    JsonSchemaFormat,
+    Message,
+    ResponseFormat,
+)
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
 from src.api.openai.response.protocol import InputMessage as ResponseInputMessage
 from src.api.openai.response.protocol import InputPart, ResponseRequest, TextConfig
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
+from src.models import StructuredOutputs
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/completions`": CompletionRequest,
     "`POST /v1/chat/completions`": ChatCompletionRequest,
     "Each of a chat's `messages`": Message,
+    "`structured_outputs`": StructuredOutputs,
+    "A chat's `response_format`": ResponseFormat,
+    "Its `json_schema`": JsonSchemaFormat,
     "`stream_options`": StreamOptions,
     "`POST /v1/responses`": ResponseRequest,
     "Each message of a response's `input`": ResponseInputMessage,
@@ -56,7 +65,8 @@ def _tables(requests: dict[str, type[BaseModel]]) -> str:
 def _table(kind: type[BaseModel]) -> str:
     schema = kind.model_json_schema()
     rows = []
-    for name, field in kind.model_fields.items():
+    for field_name, field in kind.model_fields.items():
+        name = field.alias or field_name
         fate, why = _fate(field)
         values = _values(schema["properties"][name], schema.get("$defs", {}))
         rows.append((ORDER.index(fate), f"| `{name}` | {fate} | {values} | {why} |"))

@@ -162,6 +162,22 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."
     )
+    max_grammar_bytes: int = Field(
+        default=2**16,
+        ge=1,
+        le=2**24,
+        description="Largest schema, pattern or other grammar of structured output; a larger one"
+        " gets 400.",
+    )
+    grammar_timeout_seconds: float = Field(
+        default=5,
+        gt=0,
+        le=3600,
+        description="How long a grammar may take to compile; one that takes longer gets 400.",
+    )
+    grammar_cache_size: int = Field(
+        default=64, ge=1, le=10**4, description="Compiled grammars that are remembered."
+    )
     rate_limit_requests: int = Field(
         default=10,
         ge=1,

@@ -69,6 +69,8 @@ class Observer(Protocol):
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
     ) -> None: ...
 
+    def grammar_asked_for(self, outcome: str, seconds: float) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class EndedSequence:

@@ -6,6 +6,8 @@
     │   └── ModelLoadError        the model that was asked for cannot be loaded
     ├── InvalidRequestError       the caller's fault: names the field and the remedy
     │   ├── ContextLengthError    prompt and new tokens do not fit the model's context
+    │   ├── InvalidGrammarError   answers cannot be shaped as it says
+    │   │   └── InvalidSchemaError  likewise, by a JSON schema
     │   └── ModelNotFoundError    another model than the one that is served was asked for
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           too many wait, or this one waited too long for its turn
@@ -51,6 +53,14 @@ class InvalidRequestError(ServiceError, ValueError):
 
 class ContextLengthError(InvalidRequestError):
     """Prompt and new tokens do not fit the model's context."""
+
+
+class InvalidGrammarError(InvalidRequestError):
+    """A grammar that answers cannot be shaped by: malformed, too complex, or not supported."""
+
+
+class InvalidSchemaError(InvalidGrammarError):
+    """Likewise a JSON schema; the field ends with the place in it."""
 
 
 class ModelNotFoundError(InvalidRequestError):

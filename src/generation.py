@@ -10,6 +10,7 @@ from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
 
 
@@ -91,6 +92,7 @@ class TextStream:
         loaded: the model.
         prompt_token_ids: what it continues.
         params: how.
+        grammar: what it must look like, compiled; None leaves it free.
     """
 
     def __init__(
@@ -100,10 +102,11 @@ class TextStream:
         loaded: "LoadedModel",
         prompt_token_ids: list[int],
         params: SamplingParams,
+        grammar: "Grammar | None" = None,
     ) -> None:
         if params.seed is not None:
             params = replace(params, seed=params.seed + number)
-        self.request = Request(uuid.uuid4().hex, prompt_token_ids, params)
+        self.request = Request(uuid.uuid4().hex, prompt_token_ids, params, grammar=grammar)
         self._index = index
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
         self._num_tokens = 0

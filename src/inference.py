@@ -26,16 +26,19 @@ from src.errors import (
     EngineNotReadyError,
     GenerationFailedError,
     GenerationTimeoutError,
+    InvalidGrammarError,
     InvalidRequestError,
     OverloadedError,
     ServiceError,
 )
 from src.generation import Completion, Embedding, Generation, TextDelta, TextStream
+from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
 from src.limits import Field, check_length, check_params
 from src.tokenization import Prompt, decode, encode, encode_chat
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
+    from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
 
@@ -60,6 +63,7 @@ class InferenceEngine:
         timeout_seconds: how long one call may wait and run.
         observer: counts and times what happens.
         tracer: follows single sequences.
+        grammar_limits: what grammars may cost.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class InferenceEngine:
         timeout_seconds: float = 60,
         observer: Observer | None = None,
         tracer: Tracer | None = None,
+        grammar_limits: GrammarLimits | None = None,
     ) -> None:
         self._config = config
         self._timeout_seconds = timeout_seconds
@@ -75,6 +80,9 @@ class InferenceEngine:
         self._loaded: LoadedModel | None = None
         self._engine: EngineLoop | ReferenceEngine | None = None
         self._token_texts: TokenTexts | None = None
+        self._observer = observer
+        self._grammar_limits = grammar_limits or GrammarLimits()
+        self._grammars: GrammarCompiler | None = None
         self.created_at = int(time.time())
 
     @property
@@ -123,12 +131,15 @@ class InferenceEngine:
 
         self._loaded = load_model(self._config)
         self._token_texts = TokenTexts(self._loaded.tokenizer)
+        self._grammars = create_grammar_compiler(self._loaded, self._grammar_limits, self._observer)
         self._engine = create_engine(self._loaded, self._config, self._delivery.receive)
 
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
         if self._engine is not None:
             self._engine.shutdown()
+        if self._grammars is not None:
+            self._grammars.shutdown()
 
     async def wait_until_dead(self, hang_seconds: float) -> None:
         """Returns when the engine can generate no more; whoever waits for it has been told.
@@ -301,7 +312,8 @@ class InferenceEngine:
         Raises:
             EngineNotReadyError: the model is still loading.
             EngineDeadError: the engine has ended.
-            InvalidRequestError: these are more sequences than the server ever holds.
+            InvalidRequestError: these are more sequences than the server ever holds, or answers
+                cannot be shaped as `params.grammar` says.
             OverloadedError: the queue is full, or the request waited too long in it.
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the time is up.
@@ -309,8 +321,10 @@ class InferenceEngine:
         loaded, engine = self._require_ready()
         deadline = deadline or self.deadline()
         self._check_num_sequences(engine, n * len(prompts))
+        async with _until(deadline):
+            grammar = await self._compile(params)
         streams = [
-            TextStream(index, index % n, loaded, prompts[index // n], params)
+            TextStream(index, index % n, loaded, prompts[index // n], params, grammar)
             for index in range(n * len(prompts))
         ]
         by_id = {stream.request.request_id: stream for stream in streams}
@@ -411,6 +425,26 @@ class InferenceEngine:
             alarm.cancel()
             for request_id in live:
                 self._delivery.end(engine, request_id, outcome)
+
+    async def _compile(self, params: SamplingParams) -> "Grammar | None":
+        """The grammar of a request, if it has one."""
+        source = params.grammar
+        if source is None:
+            return None
+        if self._grammars is None:
+            raise InvalidGrammarError(
+                "This model's tokenizer is of a kind that structured output does not work with; ask"
+                " for the shape in words.",
+                source.field,
+            )
+        for token_id in params.stop_token_ids:
+            if not self.token(token_id).is_special:
+                raise InvalidRequestError(
+                    f"Token {token_id} is text, which would cut structured output short: leave it"
+                    " out.",
+                    ("stop_token_ids",),
+                )
+        return await self._grammars.compile(source)
 
     def _check_num_sequences(self, engine: "EngineLoop | ReferenceEngine", count: int) -> None:
         most = engine.intake.max_live

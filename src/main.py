@@ -33,6 +33,7 @@ from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
+from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.ops.connection import Connection
 from src.ops.limit_storage import MEMORY
@@ -86,6 +87,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.timeout_seconds,
         EngineMetrics(metrics.registry, settings.model_name),
         tracing,
+        GrammarLimits(
+            settings.max_grammar_bytes,
+            settings.grammar_timeout_seconds,
+            settings.grammar_cache_size,
+        ),
     )
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves

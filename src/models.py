@@ -1,6 +1,6 @@
 """Requests and responses of the native API, as they are on the wire."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,43 @@ StopTexts = Annotated[
         json_schema_input_type=StopText | list[StopText],
     ),
 ]
+
+
+JsonSchema = dict[str, Any] | StrictStr
+"""A JSON schema, as an object or as the JSON of one."""
+
+
+class StructuredOutputs(BaseModel):
+    """What the answer must look like, in vLLM's words: exactly one of these."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    json_schema: JsonSchema | None = Field(
+        default=None, alias="json", description="JSON that this schema allows."
+    )
+    regex: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="A text that this regular expression matches as a whole.",
+    )
+    choice: list[Annotated[StrictStr, Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, description="One of these texts."
+    )
+    grammar: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="A text of this context-free grammar, in llguidance's variant of Lark.",
+    )
+    json_object: StrictBool | None = Field(default=None, description="Any JSON object.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        given = [getattr(self, name) for name in type(self).model_fields]
+        if sum(value not in (None, False) for value in given) != 1:
+            raise PydanticCustomError(
+                "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
+            )
+        return self
 
 
 class SamplingFields(BaseModel):
@@ -151,6 +188,11 @@ class SamplingFields(BaseModel):
         ge=0,
         le=MAX_LOGPROBS,
         description="The same of the prompt's tokens, but the first.",
+        examples=[None],
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        default=None,
+        description="What the new text must look like. Default: anything.",
         examples=[None],
     )
     return_full_text: StrictBool = Field(

@@ -382,8 +382,8 @@ def test_prompt_logprobs_tell_of_each_token_but_the_first(both, num_top):
 
 
 def test_every_parameter_is_compared_between_engines():
-    """A stop text is not the engine's: it ends a text, and engines know tokens."""
+    """Not the engine's are a stop text, which ends a text, and a grammar that is not compiled."""
     compared = {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"}
     compared |= {"stop_token_ids", "ignore_eos", "logprobs", "prompt_logprobs"}
     compared |= {name for params in CHANGES for name in params}
-    assert compared == {field.name for field in fields(SamplingParams)} - {"stop"}
+    assert compared == {field.name for field in fields(SamplingParams)} - {"stop", "grammar"}

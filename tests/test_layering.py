@@ -17,11 +17,13 @@ ALLOWED = {
     "generation": {"engine"},
     "delivery": {"engine"},
     "limits": {"engine", "errors"},
+    "grammars": {"engine", "errors"},
     "tokenization": {"engine", "errors", "limits"},
     "inference": {
         "delivery",
         "generation",
         "limits",
+        "grammars",
         "tokenization",
         "engine",
         "config",
@@ -37,12 +39,13 @@ ALLOWED = {
         "config",
         "errors",
         "engine.chat_template",
+        "engine.grammar",
         "engine.logprobs",
         "engine.request",
         "engine.sampling_params",
         "engine.token_text",
     },
-    "main": {"api", "config", "errors", "inference", "ops"},
+    "main": {"api", "config", "errors", "grammars", "inference", "ops"},
 }
 FORBIDDEN_LIBRARIES = {
     "engine": {
@@ -58,6 +61,7 @@ FORBIDDEN_LIBRARIES = {
     "generation": {"fastapi", "starlette", "pydantic", "torch"},
     "delivery": {"fastapi", "starlette", "pydantic", "prometheus_client", "torch"},
     "limits": {"fastapi", "starlette", "pydantic", "torch"},
+    "grammars": {"fastapi", "starlette", "pydantic", "torch"},
     "tokenization": {"fastapi", "starlette", "pydantic", "torch"},
     "inference": {"fastapi", "starlette", "pydantic", "prometheus_client"},
     "api": {"torch", "transformers", "tokenizers"},

@@ -94,7 +94,7 @@ def test_what_is_wrong_with_any_request_is_named(client, fields, param, code):
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
         (
-            {"response_format": {"type": "json_object"}},
+            {"response_format": {"type": "grammar"}},
             "response_format.type",
             "invalid_value",
         ),

@@ -42,6 +42,14 @@ def batch(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(draw.expovariate(0.5))
 
 
+def choose(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Wants one of a few words, which are not always the same."""
+    words = draw.sample(("old", "new", "small", "far", "lost", "brave"), 3)
+    body = {"prompt": STORY, "max_length": 10, "structured_outputs": {"choice": words}}
+    client.post("/generate", json=body)
+    rest(draw.expovariate(1))
+
+
 def leave(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     """Stops reading in the middle."""
     body = {"prompt": STORY, "max_length": 200, "ignore_eos": True, "stream": True}
@@ -70,7 +78,7 @@ def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(BURST_EVERY * 3 / 4)
 
 
-USERS: tuple[User, ...] = (stream, stream, stream, stream, batch, leave, err, hurry, burst)
+USERS: tuple[User, ...] = (stream, stream, stream, stream, batch, choose, leave, err, hurry, burst)
 
 
 @contextlib.contextmanager

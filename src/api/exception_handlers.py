@@ -21,7 +21,9 @@ from src.errors import (
     EngineNotReadyError,
     GenerationFailedError,
     GenerationTimeoutError,
+    InvalidGrammarError,
     InvalidRequestError,
+    InvalidSchemaError,
     LimitStorageDownError,
     ModelNotFoundError,
     OverloadedError,
@@ -41,6 +43,8 @@ STATUS: dict[type[Exception], int] = {
 }
 CODES: dict[type[Exception], str] = {
     ContextLengthError: "context_length_exceeded",
+    InvalidGrammarError: "invalid_grammar",
+    InvalidSchemaError: "invalid_json_schema",
     ModelNotFoundError: "model_not_found",
     OverloadedError: "overloaded",
 }
@@ -131,7 +135,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     dialect = dialect_of(request.scope)
     if dialect is not Dialect.NATIVE:
         status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
-        param = wire.param_of(error.field, dialect)
+        param = wire.param_of([_clean(part) for part in error.field], dialect)
         return _answer(request, status_code, str(error), param=param, code=code)
     field = tuple(FIELD_NAMES.get(part, part) for part in error.field)
     return _unprocessable([_problem("value_error", ("body", *field), str(error))])

@@ -8,6 +8,7 @@ from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.render import Renderer
 from src.api.sampling import sampling_params
 from src.api.sse import EventStream, stream_events
+from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
@@ -84,6 +85,7 @@ async def generate_batch(
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
     """What the request says, and the server's settings for what it leaves out."""
+    structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(
         body,
@@ -94,6 +96,7 @@ def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams
         top_p=settings.top_p if body.top_p is None else body.top_p,
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
+        grammar=structured_source(structured) if structured else None,
     )
 
 

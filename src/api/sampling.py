@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.errors import InvalidRequestError
 
@@ -31,6 +32,7 @@ def sampling_params(
     top_p: float,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
+    grammar: GrammarSource | None = None,
     names: tuple[str, str] = ("min_tokens", "max_tokens"),
 ) -> SamplingParams:
     """Returns what a request says.
@@ -42,7 +44,8 @@ def sampling_params(
         names: what the API calls min_tokens and max_tokens.
 
     Raises:
-        InvalidRequestError: more new tokens are asked for than allowed.
+        InvalidRequestError: more new tokens are asked for than allowed, or fields do not go
+            together.
     """
     least, most = names
     min_tokens = min_tokens or 0
@@ -52,6 +55,8 @@ def sampling_params(
             f" {least}, or raise {most}.",
             (least,),
         )
+    if grammar is not None:
+        _check_goes_with_grammar(body)
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in SHARED
@@ -64,5 +69,17 @@ def sampling_params(
         top_p=top_p,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        grammar=grammar,
         **given,
     )
+
+
+def _check_goes_with_grammar(body: BaseModel) -> None:
+    """Refuses what would end an answer before it has its shape, or never."""
+    for name in ("stop", "ignore_eos"):
+        if getattr(body, name):
+            raise InvalidRequestError(
+                f"{name} does not go with structured output, whose shape says where it ends: leave"
+                " it out.",
+                (name,),
+            )

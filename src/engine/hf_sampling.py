@@ -8,8 +8,11 @@ from transformers import (
     MinNewTokensLengthLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
+    StoppingCriteria,
 )
 
+from src.engine.logits import keep_allowed
+from src.engine.matcher import Matcher, find_allowed
 from src.engine.sampling_params import SamplingParams
 
 
@@ -47,6 +50,7 @@ def logits_processors(
     prompt: torch.Tensor,
     end_token_ids: list[int],
     recorder: LogitsRecorder,
+    matcher: Matcher | None = None,
 ) -> LogitsProcessorList:
     """What changes the logits before temperature and filters, in the order of the sampler."""
     processors = LogitsProcessorList()
@@ -61,13 +65,56 @@ def logits_processors(
         processors.append(RepetitionPenaltyLogitsProcessor(float(params.repetition_penalty)))
     if params.presence_penalty or params.frequency_penalty:
         processors.append(_CountPenalties(params, prompt.shape[1]))
-    if params.min_tokens and end_token_ids:
+    if matcher is not None:
+        processors.append(_KeepAllowed(matcher, prompt.shape[1] + params.min_tokens))
+    elif params.min_tokens and end_token_ids:
         processors.append(
             MinNewTokensLengthLogitsProcessor(
                 prompt.shape[1], params.min_tokens, end_token_ids, device=str(prompt.device)
             )
         )
     return processors
+
+
+class _KeepAllowed(LogitsProcessor):
+    """Makes impossible what a grammar does not allow.
+
+    Args:
+        matcher: where the sequence stands in it.
+        least: tokens, the prompt's included, before which it ends only if nothing can follow.
+    """
+
+    def __init__(self, matcher: Matcher, least: int) -> None:
+        self._matcher = matcher
+        self._least = least
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        bits = find_allowed([self._matcher], [input_ids.shape[1] < self._least])
+        keep_allowed(scores, [0], bits)
+        return scores
+
+
+class GrammarCriteria(StoppingCriteria):
+    """Follows a grammar; ends the sequence where nothing can follow.
+
+    Args:
+        matcher: takes each new token.
+        end_token_ids: tokens that end the sequence.
+    """
+
+    def __init__(self, matcher: Matcher, end_token_ids: list[int]) -> None:
+        self._matcher = matcher
+        self._end_token_ids = end_token_ids
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
+    ) -> torch.Tensor:
+        token_id = int(input_ids[0, -1])
+        if token_id in self._end_token_ids:
+            self._matcher.end()
+        else:
+            self._matcher.advance(token_id)
+        return torch.full((1,), self._matcher.is_complete, device=input_ids.device)
 
 
 class _CountPenalties(LogitsProcessor):

@@ -1,4 +1,4 @@
-"""What a request changes about its logits before a token is chosen: bias, penalties, bans.
+"""What a request changes about its logits before a token is chosen: bias, penalties, bans, grammar.
 
 All of it happens in place, at the tokens concerned alone. A bias or a ban of a token that the
 vocabulary does not have changes nothing: an index out of range would end all use of a GPU.
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from src.engine.sampling_params import SamplingParams
 
@@ -75,6 +76,23 @@ def penalize_frequency_and_presence(
 def ban(logits: torch.Tensor, token_ids: Iterable[int]) -> None:
     """Makes tokens impossible."""
     logits[[token_id for token_id in token_ids if token_id < len(logits)]] = -torch.inf
+
+
+def keep_allowed(logits: torch.Tensor, rows: list[int], bits: NDArray[np.uint8]) -> None:
+    """Makes impossible, in some rows, all tokens but those whose bits are set.
+
+    Args:
+        logits: (num_rows, vocab_size); a token without a bit is not allowed.
+        rows: in which.
+        bits: (len(rows), num_bytes), the lowest of a byte first.
+    """
+    vocab_size = logits.shape[-1]
+    packed = torch.from_numpy(bits).to(logits.device)
+    shifts = torch.arange(8, dtype=torch.uint8, device=logits.device)
+    allowed = (packed[:, :, None] >> shifts & 1).flatten(1).bool()[:, :vocab_size]
+    for row, own in zip(rows, allowed, strict=True):
+        logits[row, len(own) :] = -torch.inf
+        logits[row, : len(own)].masked_fill_(~own, -torch.inf)
 
 
 def _index(token_ids: list[int], logits: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,7 @@ class ModelRunner:
 
         Raises:
             FloatingPointError: the model gave logits or hidden states that are no numbers.
+            DeadEndError: a sequence's grammar allows no token.
         """
         rows = _keep_rows(scheduled)
         embeds = any(one.sequence.request.embeds for one in scheduled)
@@ -141,6 +142,7 @@ def _sampling_row(sequence: Sequence) -> SamplingRow:
         sequence.token_ids,
         sequence.num_prompt_tokens,
         sequence.banned_token_ids,
+        sequence.matcher,
     )
 
 

@@ -16,7 +16,12 @@ import torch
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from src.engine.hf_sampling import LogitsRecorder, generation_config, logits_processors
+from src.engine.hf_sampling import (
+    GrammarCriteria,
+    LogitsRecorder,
+    generation_config,
+    logits_processors,
+)
 from src.engine.hidden_states import find_decoder
 from src.engine.intake import Intake
 from src.engine.logprobs import PositionLogprobs, find_logprobs
@@ -174,6 +179,11 @@ class ReferenceEngine:
         end_token_ids = sorted(params.end_token_ids(self._loaded.eos_token_ids))
         recorder = LogitsRecorder()
         streamer = _TokenStreamer(self, request, recorder, self._prompt_logprobs(request, prompt))
+        grammar = request.grammar
+        matcher = grammar.start(frozenset(end_token_ids)) if grammar else None
+        criteria: list[StoppingCriteria] = [_AbortCriteria(job.aborted)]
+        if matcher is not None:
+            criteria.append(GrammarCriteria(matcher, end_token_ids))
         if params.seed is None:
             torch.seed()  # else the last request's seed would decide this one too
         else:
@@ -182,11 +192,12 @@ class ReferenceEngine:
             prompt,  # (1, num_prompt_tokens)
             attention_mask=torch.ones_like(prompt),
             generation_config=generation_config(params, end_token_ids),
-            logits_processor=logits_processors(params, prompt, end_token_ids, recorder),
-            stopping_criteria=[_AbortCriteria(job.aborted)],
+            logits_processor=logits_processors(params, prompt, end_token_ids, recorder, matcher),
+            stopping_criteria=criteria,
             streamer=streamer,
         )
-        if streamer.last_token_id in end_token_ids:
+        is_complete = matcher is not None and matcher.is_complete
+        if streamer.last_token_id in end_token_ids or is_complete:
             return FinishReason.STOP
         if streamer.num_tokens == params.max_tokens:
             return FinishReason.LENGTH

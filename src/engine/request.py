@@ -4,9 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from src.engine.matcher import Grammar
 
 
 class FinishReason(StrEnum):
@@ -34,6 +38,7 @@ class Request:
         sampling_params: how to choose the tokens.
         arrived_at: on the monotonic clock, in seconds.
         embeds: the prompt's embedding is wanted and no token; sampling_params say nothing then.
+        grammar: what its answer must look like, compiled; None leaves it free.
     """
 
     request_id: str
@@ -41,6 +46,7 @@ class Request:
     sampling_params: SamplingParams
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
     embeds: bool = False
+    grammar: "Grammar | None" = None
 
     @property
     def needs_every_position(self) -> bool:

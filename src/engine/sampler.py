@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from src.engine.draws import NUM_UNIFORMS, draw_filtered, draw_from_all
-from src.engine.logits import ban, change_logits, changes_logits
+from src.engine.logits import ban, change_logits, changes_logits, keep_allowed
 from src.engine.logprobs import PositionLogprobs, find_logprobs
+from src.engine.matcher import Matcher, find_allowed
 from src.engine.sampling_params import SamplingParams
 
 
@@ -28,6 +29,7 @@ class SamplingRow:
         token_ids: all tokens so far, the prompt's first; shared, and not to be changed.
         num_prompt_tokens: so many of them are the prompt's.
         banned_token_ids: never chosen: the end tokens, before min_tokens.
+        matcher: where the sequence stands in its grammar, if it has one.
     """
 
     params: SamplingParams
@@ -35,6 +37,7 @@ class SamplingRow:
     token_ids: list[int]
     num_prompt_tokens: int
     banned_token_ids: frozenset[int] = frozenset()
+    matcher: Matcher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +51,24 @@ class SampledToken:
 def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
     """Chooses a token for each row.
 
-    The log-probabilities are the model's own, from before bias, penalties, bans and temperature. A
-    row whose tokens are all impossible gets one of them.
+    The log-probabilities are the model's own, from before bias, penalties, bans, grammar and
+    temperature. A row whose tokens are all impossible gets one of them.
 
     Args:
         logits: (num_rows, vocab_size), float32; they are used up: changed in place.
         rows: how to choose in each.
+
+    Raises:
+        DeadEndError: a row's grammar allows no token.
     """
     told = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
     raw = logits[told] if told else None  # a copy
     for index, row in enumerate(rows):
         if changes_logits(row.params):
             change_logits(logits[index], row.params, row.token_ids, row.num_prompt_tokens)
-        if row.banned_token_ids:
+        if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
+    _apply_grammars(logits, rows)
     token_ids = _choose(logits, rows)
     sampled = [SampledToken(token_id, None) for token_id in token_ids]
     if raw is not None:
@@ -70,6 +77,16 @@ def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
         for index, logprobs in zip(told, find_logprobs(raw, chosen, num_top), strict=True):
             sampled[index] = SampledToken(token_ids[index], logprobs)
     return sampled
+
+
+def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> None:
+    """Makes impossible what the rows' grammars do not allow, all at once."""
+    found = [(index, row, row.matcher) for index, row in enumerate(rows) if row.matcher is not None]
+    if found:
+        indices = [index for index, _, _ in found]
+        ends_early = [bool(row.banned_token_ids) for _, row, _ in found]
+        bits = find_allowed([matcher for _, _, matcher in found], ends_early)
+        keep_allowed(logits, indices, bits)
 
 
 _Choice = Callable[[torch.Tensor, list[SamplingRow]], torch.Tensor]

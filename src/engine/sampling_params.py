@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from src.engine.grammar import GrammarSource
+
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow."""
 
@@ -49,6 +51,9 @@ class SamplingParams:
         logprobs: tell the log-probability of each new token and of so many most likely ones, up to
             20; 0 is the token's own alone, None tells nothing.
         prompt_logprobs: the same of the prompt's tokens.
+        grammar: what the answer must look like. Tokens that do not fit are impossible, whatever the
+            bias; those that end it are, until the answer is whole; where nothing can follow it
+            ends, before min_tokens too. It goes neither with stop nor with ignore_eos.
 
     Raises:
         ValueError: a value is out of its range.
@@ -70,6 +75,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    grammar: GrammarSource | None = None
 
     def __post_init__(self) -> None:
         # Each comparison is written so that a value that is no number fails it.
@@ -93,6 +99,8 @@ class SamplingParams:
             )
         if "" in self.stop:
             raise ValueError("stop must not hold an empty text")
+        if self.grammar is not None and (self.stop or self.ignore_eos):
+            raise ValueError("a grammar says where an answer ends: stop and ignore_eos cannot")
         self._check_token_ids()
 
     def _check_token_ids(self) -> None:

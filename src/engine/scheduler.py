@@ -9,14 +9,18 @@ A sequence whose prompt begins as one that is just being computed waits for that
 many answers to one prompt, or many questions after one system prompt, compute it once.
 """
 
+import logging
 import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, replace
 
+from src.engine.grammar import DeadEndError
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool, common_length
+
+logger = logging.getLogger(__name__)
 
 MIN_SHARED_TOKENS = 16
 """A shorter prefix is computed sooner than waited for."""
@@ -82,7 +86,9 @@ class Scheduler:
         params = request.sampling_params
         seed = secrets.randbits(63) if params.seed is None else params.seed
         end_token_ids = params.end_token_ids(self._eos_token_ids)
-        self._waiting.append(Sequence(request, end_token_ids, seed, list(request.prompt_token_ids)))
+        matcher = request.grammar.start(end_token_ids) if request.grammar else None
+        token_ids = list(request.prompt_token_ids)
+        self._waiting.append(Sequence(request, end_token_ids, seed, matcher, token_ids))
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Drops a request wherever it is; returns its last output, or None if it is not here."""
@@ -207,11 +213,11 @@ class Scheduler:
         """What its newest token means for a sequence."""
         token = result.token
         assert token is not None
-        reason = None
-        if token.token_id in sequence.end_token_ids:
-            reason = FinishReason.STOP
-        elif sequence.num_generated == sequence.request.sampling_params.max_tokens:
-            reason = FinishReason.LENGTH
+        try:
+            reason = _find_end(sequence, token.token_id)
+        except DeadEndError:
+            logger.exception("request failed", extra={"request": sequence.request.request_id})
+            return self.finish(sequence, FinishReason.ERROR)
         if reason is not None:
             self.finish(sequence, reason)
         output = RequestOutput(
@@ -233,6 +239,26 @@ class Scheduler:
             self._running.remove(sequence)
             self._slots.release(sequence.slot)
         return RequestOutput(sequence.request.request_id, [], reason)
+
+
+def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
+    """Why a sequence ends with its newest token, if it does; its matcher, if any, takes the token.
+
+    Raises:
+        DeadEndError: the token is not allowed there.
+    """
+    matcher = sequence.matcher
+    if token_id in sequence.end_token_ids:
+        if matcher is not None:
+            matcher.end()
+        return FinishReason.STOP
+    if matcher is not None:
+        matcher.advance(token_id)
+        if matcher.is_complete:
+            return FinishReason.STOP
+    if sequence.num_generated == sequence.request.sampling_params.max_tokens:
+        return FinishReason.LENGTH
+    return None
 
 
 def _place_in_pack(one: ScheduledSequence) -> tuple[bool, int]:

@@ -9,6 +9,7 @@ from src.engine.request import Admission, Request
 from src.engine.slots import Slot
 
 if TYPE_CHECKING:
+    from src.engine.matcher import Matcher
     from src.engine.sampler import SampledToken
 
 
@@ -20,6 +21,7 @@ class Sequence:
         request: what was asked for.
         end_token_ids: tokens that end it.
         seed: the request's, or one drawn for it.
+        matcher: where it stands in the request's grammar, if there is one.
         token_ids: prompt and generated tokens.
         num_computed_tokens: of them whose keys and values are in the slot.
         slot: None while it waits.
@@ -33,6 +35,7 @@ class Sequence:
     request: Request
     end_token_ids: frozenset[int] = frozenset()
     seed: int = 0
+    matcher: "Matcher | None" = None
     token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     slot: Slot | None = None

@@ -143,6 +143,16 @@ class EngineMetrics:
             "Seconds between two tokens of a sequence.",
             TOKEN_SECONDS,
         )
+        self._grammars = counter(
+            "inference_grammars_total",
+            "Grammars asked for. outcome: compiled, cached, refused.",
+            "outcome",
+        )
+        self._grammar_seconds = histogram(
+            "inference_grammar_seconds",
+            "Seconds to compile a grammar, or to refuse it.",
+            TOKEN_SECONDS,
+        )
         self._batch_size = histogram(
             "inference_step_sequences", "Sequences that a step computed.", BATCH_SIZES
         )
@@ -230,6 +240,11 @@ class EngineMetrics:
         self._waiting.set(num_waiting)
         self._cached.set(num_cached)
         self._kv_usage.set(kv_usage)
+
+    def grammar_asked_for(self, outcome: str, seconds: float) -> None:
+        self._grammars.labels(outcome).inc()
+        if outcome != "cached":
+            self._grammar_seconds.observe(seconds)
 
 
 def _status(status_code: int) -> str:

@@ -23,8 +23,10 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from src.api.structured import structured_source
+from src.engine.grammar import GrammarSource
 from src.errors import InvalidRequestError
-from src.models import MAX_FIELDS, StopTexts, TokenId
+from src.models import MAX_FIELDS, JsonSchema, StopTexts, StructuredOutputs, TokenId
 
 MAX_SEQUENCES = 128
 """So many choices at most for each prompt."""
@@ -177,6 +179,21 @@ class GenerationRequest(OpenAIRequest):
     ignore_eos: StrictBool | None = Field(
         default=None, description="Extension: the model's end tokens do not end the generation."
     )
+    structured_outputs: StructuredOutputs | None = Field(
+        default=None, description="Extension: what the answer must look like; see below."
+    )
+    guided_json: JsonSchema | None = Field(
+        default=None, description="Extension: an older name of `structured_outputs.json`."
+    )
+    guided_regex: StrictStr | None = Field(
+        default=None, min_length=1, description="Likewise of `structured_outputs.regex`."
+    )
+    guided_choice: list[Annotated[StrictStr, Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, description="Likewise of `structured_outputs.choice`."
+    )
+    guided_grammar: StrictStr | None = Field(
+        default=None, min_length=1, description="Likewise of `structured_outputs.grammar`."
+    )
     user: Annotated[StrictStr | None, NoEffect("users are not told apart by it")] = None
     metadata: Annotated[
         dict[StrictStr, StrictStr] | None, NoEffect("it tags stored answers; nothing is stored")
@@ -193,6 +210,18 @@ class GenerationRequest(OpenAIRequest):
     @property
     def includes_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    def grammars(self) -> list[GrammarSource]:
+        """What the answer must look like, by each field that says so. Raises as `schema_source`."""
+        found = []
+        if self.structured_outputs is not None:
+            found.append(structured_source(self.structured_outputs))
+        for name in ("json", "regex", "choice", "grammar"):
+            value = getattr(self, f"guided_{name}")
+            if value is not None:
+                structured = StructuredOutputs.model_validate({name: value})
+                found.append(structured_source(structured, lambda name: (f"guided_{name}",)))
+        return found
 
     def check(self) -> None:
         """Refuses fields that do not go together.

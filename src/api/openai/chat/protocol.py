@@ -1,6 +1,6 @@
 """Requests and answers of `/v1/chat/completions`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -10,6 +10,7 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -21,7 +22,9 @@ from src.api.openai.fields import (
     OpenAIRequest,
     Refused,
 )
+from src.api.structured import ANY_OBJECT, schema_source
 from src.engine.chat_template import ChatMessage
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
 
@@ -86,10 +89,43 @@ class Message(OpenAIRequest):
         return ChatMessage("system" if self.role == "developer" else self.role, self.content)
 
 
+class JsonSchemaFormat(OpenAIRequest):
+    """JSON that a schema allows."""
+
+    name: Annotated[
+        Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")],
+        NoEffect("it names the schema for those who write it"),
+    ]
+    description: Annotated[StrictStr | None, NoEffect("say in a message what is wanted")] = None
+    json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
+    strict: Annotated[StrictBool | None, NoEffect("answers always keep to the schema")] = None
+
+
 class ResponseFormat(OpenAIRequest):
     """How the answer is written."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="Free text, any JSON object, or what `json_schema` says."
+    )
+    json_schema: JsonSchemaFormat | None = Field(
+        default=None, description="With the type of the same name alone."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_schema_if_it_needs_one(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise PydanticCustomError(
+                "invalid_value", "json_schema goes with the type json_schema, and with no other"
+            )
+        return self
+
+    def grammar(self, field: tuple[str | int, ...]) -> GrammarSource | None:
+        """What an answer in this format is; None is any text."""
+        if self.type == "text":
+            return None
+        if self.json_schema is None:
+            return schema_source(ANY_OBJECT, field)
+        return schema_source(self.json_schema.json_schema, (*field, "json_schema", "schema"))
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -117,7 +153,7 @@ class ChatCompletionRequest(GenerationRequest):
         description="And those of so many most likely ones; with `logprobs` alone.",
     )
     response_format: ResponseFormat | None = Field(
-        default=None, description="`text` alone; structured output is refused."
+        default=None, description="How the answer is written: text, or JSON; see below."
     )
     modalities: list[Literal["text"]] | None = Field(
         default=None, min_length=1, max_length=1, description="`text` alone."
@@ -129,7 +165,6 @@ class ChatCompletionRequest(GenerationRequest):
     parallel_tool_calls: Annotated[None, Refused(TOOLS)] = None
     functions: Annotated[None, Refused(TOOLS)] = None
     function_call: Annotated[None, Refused(TOOLS)] = None
-    structured_outputs: Annotated[None, Refused("answers are free text")] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
     prediction: Annotated[None, Refused("there is no speculation from a prediction")] = None
@@ -169,6 +204,14 @@ class ChatCompletionRequest(GenerationRequest):
     @property
     def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    def grammars(self) -> list[GrammarSource]:
+        """What the answer must look like, by each field that says so."""
+        found = super().grammars()
+        if self.response_format is not None:
+            source = self.response_format.grammar(("response_format",))
+            found += [source] if source else []
+        return found
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""

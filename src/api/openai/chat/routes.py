@@ -9,6 +9,7 @@ from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.responses import STREAMED, error_responses
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
+from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
@@ -76,4 +77,5 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=body.num_logprobs,
+        grammar=only_one(body.grammars()),
     )

@@ -15,6 +15,7 @@ from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
 from src.api.openai.responses import STREAMED, error_responses
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
+from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
@@ -68,6 +69,7 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=logprobs,
+        grammar=only_one(body.grammars()),
     )
     return replace(params, prompt_logprobs=body.logprobs) if body.echo else params
 

@@ -1,0 +1,75 @@
+"""The one place where what a request says of its answer's shape becomes a `GrammarSource`."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from src.engine.grammar import GrammarSource
+from src.errors import InvalidRequestError, InvalidSchemaError
+from src.models import StructuredOutputs
+
+Field = tuple[str | int, ...]
+
+ANY_OBJECT = {"type": "object"}
+
+
+def _in_structured_outputs(name: str) -> Field:
+    return ("structured_outputs", name)
+
+
+def schema_source(schema: dict[str, Any] | str, field: Field) -> GrammarSource:
+    """The grammar of answers in JSON that a schema allows.
+
+    Args:
+        schema: as an object, or as the JSON of one.
+        field: where it stands in the request.
+
+    Raises:
+        InvalidSchemaError: it is no JSON.
+    """
+    try:
+        if isinstance(schema, str):
+            schema = json.loads(schema)
+        text = json.dumps(schema, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise InvalidSchemaError(
+            "A schema must be JSON, without NaN and without hundreds of levels.", field
+        ) from None
+    return GrammarSource("json_schema", text, field)
+
+
+def structured_source(
+    structured: StructuredOutputs, locate: Callable[[str], Field] = _in_structured_outputs
+) -> GrammarSource:
+    """The grammar that `structured_outputs` stands for.
+
+    Args:
+        structured: the field.
+        locate: from the name of one of its parts to where that stands in the request.
+
+    Raises:
+        InvalidSchemaError: a schema is no JSON.
+    """
+    if structured.json_schema is not None:
+        return schema_source(structured.json_schema, locate("json"))
+    if structured.regex is not None:
+        return GrammarSource("regex", structured.regex, locate("regex"))
+    if structured.choice is not None:
+        return GrammarSource("choice", json.dumps(structured.choice), locate("choice"))
+    if structured.grammar is not None:
+        return GrammarSource("lark", structured.grammar, locate("grammar"))
+    return schema_source(ANY_OBJECT, locate("json_object"))
+
+
+def only_one(sources: list[GrammarSource]) -> GrammarSource | None:
+    """The one grammar that a request has, if it has one.
+
+    Raises:
+        InvalidRequestError: it has several.
+    """
+    if len(sources) > 1:
+        names = " and ".join(str(source.field[0]) for source in sources)
+        raise InvalidRequestError(
+            f"{names} each say what the answer looks like: send one of them.", sources[1].field[:1]
+        )
+    return sources[0] if sources else None

@@ -1,0 +1,130 @@
+"""Compiles grammars, and refuses those that are malformed, unsupported, or too much work.
+
+What is refused is named with its place, and with llguidance's reason, which speaks of the grammar
+alone. The work that a grammar can cause is bounded three times: by the size that its repetitions
+stand for, by llguidance's own limits, and by going a few tokens on some way.
+"""
+
+import json
+import random
+import re
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits
+
+from src.engine.grammar import DeadEndError, GrammarSource, expanded_size
+from src.engine.json_schema import MAX_EXPANDED_SIZE, Path, SchemaError, check_schema, find_fault
+from src.engine.matcher import Grammar, find_allowed
+from src.engine.vocabulary import Vocabulary
+from src.errors import InvalidGrammarError, InvalidSchemaError
+
+# A step of the lexer or the parser takes some 20 ms at most, a grammar's states some 50 MB.
+LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
+
+NUM_TRIAL_TOKENS = 8
+"""So far a grammar is tried out: one that goes beyond the limits mostly does so at once."""
+
+# One space may follow a comma or a colon. A model that likes spaces finds no place for more.
+JSON_OPTIONS: dict[str, Any] = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "lenient": False,
+    "coerce_one_of": False,
+}
+
+# In Lark, what is not a name or a sign; there a "<" can only begin a special token.
+LARK_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\\n])+/|//.*|#.*')
+
+MAX_MESSAGE_LENGTH = 300
+
+
+def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> Grammar:
+    """Returns the compiled grammar.
+
+    Raises:
+        InvalidGrammarError: it is malformed, too complex, or not supported; with its place.
+    """
+    compile_source = _compile_schema if source.kind == "json_schema" else _compile_text
+    grammar = Grammar(vocabulary, compile_source(vocabulary, source))
+    _try_out(grammar, source)
+    return grammar
+
+
+def _try_out(grammar: Grammar, source: GrammarSource) -> None:
+    """Goes some way, which is always the same."""
+    chooser = random.Random(0)  # noqa: S311 # nosec
+    matcher = grammar.start(frozenset())
+    for _ in range(NUM_TRIAL_TOKENS):
+        if matcher.is_complete:
+            return
+        try:
+            allowed = np.unpackbits(find_allowed([matcher], [False])[0], bitorder="little")
+            matcher.advance(int(chooser.choice(allowed.nonzero()[0])))
+        except DeadEndError as error:
+            if matcher.is_accepting:
+                return
+            reason = "There is no answer to it, or it is too complex for this server."
+            raise _refusal(source, reason) from error
+
+
+def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
+    try:
+        schema = json.loads(source.text)
+        if not isinstance(schema, dict):
+            raise SchemaError("A schema must be an object.", ())
+        matcher = _compile_json(vocabulary, source.text)
+        check_schema(schema)
+    except SchemaError as error:
+        raise _refusal(source, error.message, error.path) from error
+    except (ValueError, RecursionError) as error:
+        raise _refusal(source, "It is no JSON, or nested too deep.") from error
+    if matcher.is_error():
+        path = find_fault(schema, lambda part: _fails(vocabulary, part))
+        raise _refusal(source, matcher.get_error(), path)
+    return matcher
+
+
+def _compile_json(vocabulary: Vocabulary, text: str) -> LLMatcher:
+    """Raises ValueError if the text is no JSON that can be read."""
+    text = LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
+    return _compile(vocabulary, text)
+
+
+def _fails(vocabulary: Vocabulary, schema: dict[str, Any]) -> bool:
+    try:
+        return _compile_json(vocabulary, json.dumps(schema)).is_error()
+    except ValueError:  # it has become too deep
+        return False
+
+
+def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
+    match source.kind:
+        case "regex":
+            text = LLMatcher.grammar_from_regex(source.text)
+        case "choice":
+            choices = " | ".join(json.dumps(choice) for choice in json.loads(source.text))
+            text = LLMatcher.grammar_from_lark(f"start: {choices}")
+        case _:
+            if "<" in LARK_TEXTS.sub("", source.text):
+                raise _refusal(source, "Special tokens are no part of answers: write texts.")
+            text = LLMatcher.grammar_from_lark(source.text)
+    limit = max(MAX_EXPANDED_SIZE, len(source.text))
+    if source.kind != "choice" and expanded_size(source.text) > limit:
+        raise _refusal(source, f"Its repetitions stand for more than {limit} characters.")
+    matcher = _compile(vocabulary, text)
+    if matcher.is_error():
+        raise _refusal(source, matcher.get_error())
+    return matcher
+
+
+def _compile(vocabulary: Vocabulary, text: str) -> LLMatcher:
+    return LLMatcher(vocabulary.tokens, text, log_level=0, limits=LIMITS)
+
+
+def _refusal(source: GrammarSource, reason: str, path: Path = ()) -> InvalidGrammarError:
+    kind = InvalidSchemaError if source.kind == "json_schema" else InvalidGrammarError
+    lines = [line.strip() for line in reason.splitlines() if not line.startswith("<non-verbose")]
+    message = " ".join(lines)[:MAX_MESSAGE_LENGTH]
+    return kind(f"Answers cannot be shaped by this: {message}", (*source.field, *path))

@@ -1,0 +1,107 @@
+"""What is refused of JSON schemas before they are compiled, and with which place."""
+
+from itertools import pairwise
+
+import pytest
+
+from src.engine.json_schema import SchemaError, check_schema, find_fault
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
+NEEDED = NODE | {"required": ["next"]}
+OR_NULL = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
+IN_A_RING = {
+    "$ref": "#/$defs/a",
+    "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}},
+}
+
+
+def with_node(node: dict) -> dict:
+    return {"$ref": "#/$defs/node", "$defs": {"node": node}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        (with_node(NEEDED), ("$ref",)),
+        ({"$ref": "#"}, ("$ref",)),
+        (IN_A_RING, ("$ref",)),
+        (
+            with_node({"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/node"}}),
+            ("$ref",),
+        ),
+        (
+            {"type": "array", "minItems": 2, "prefixItems": [{"type": "null"}, {"$ref": "#"}]},
+            ("prefixItems", 1, "$ref"),
+        ),
+        (
+            {"properties": {"a": {"$ref": "other.json#/a"}}},
+            ("properties", "a", "$ref"),
+        ),
+        ({"$ref": "#name", "$defs": {"a": {"$anchor": "name"}}}, ("$ref",)),
+        ({"items": {"pattern": "a{100000}"}}, ("items", "pattern")),
+        ({"patternProperties": {"(a{999}){999}": {}}}, ("patternProperties",)),
+        ({"minProperties": 2}, ("minProperties",)),
+        ({"minProperties": 3, "required": ["a", "b"]}, ("minProperties",)),
+    ],
+)
+def test_what_could_not_be_kept_is_refused_with_its_place(schema, path):
+    with pytest.raises(SchemaError) as caught:
+        check_schema(schema)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        with_node(NODE),
+        with_node(NEEDED | {"properties": {"next": OR_NULL}}),
+        with_node(NEEDED | {"type": ["object", "null"]}),
+        with_node({"type": "array", "items": {"$ref": "#/$defs/node"}}),
+        with_node({"enum": [1]}),
+        {"properties": {"a/b": {"type": "null"}, "c": {"$ref": "#/properties/a~1b"}}},
+        {"prefixItems": [{"type": "null"}, {"$ref": "#/prefixItems/0"}], "minItems": 2},
+        {"$ref": "#/nowhere"},
+        {"minProperties": 1},
+        {"minProperties": 2, "required": ["a", "b"]},
+        {"pattern": "a{1000}"},
+        {"required": 5, "properties": 5, "items": 5, "anyOf": 5, "minItems": "x", "type": 5},
+    ],
+)
+def test_what_has_an_end_and_what_others_refuse_is_let_through(schema):
+    check_schema(schema)
+
+
+def test_a_schema_nested_too_deep_is_refused():
+    schema: dict = {}
+    for _ in range(60):
+        schema = {"properties": {"a": schema}}
+    with pytest.raises(SchemaError, match="levels deep"):
+        check_schema(schema)
+
+
+def test_references_in_a_long_chain_are_followed_for_a_bounded_time():
+    names = [f"n{index}" for index in range(2000)]
+    parts = {name: {"$ref": f"#/$defs/{other}"} for name, other in pairwise(names)}
+    schema = {"$ref": "#/$defs/n0", "$defs": parts | {names[-1]: {"type": "null"}}}
+    with pytest.raises(SchemaError, match="too many ways"):
+        check_schema(schema)
+
+
+def test_the_innermost_part_that_fails_is_found():
+    schema = {
+        "properties": {"a": {"type": "null"}, "b": {"items": {"anyOf": [{}, {"bad": 1}]}}},
+    }
+
+    def fails(part: dict) -> bool:
+        def has_bad(value: object) -> bool:
+            if isinstance(value, dict):
+                return "bad" in value or any(map(has_bad, value.values()))
+            return isinstance(value, list) and any(map(has_bad, value))
+
+        found = part["whole"]
+        for step in part["$ref"].split("/")[2:]:
+            found = found[int(step)] if isinstance(found, list) else found[step]
+        return has_bad(found)
+
+    assert find_fault(schema, fails) == ("properties", "b", "items", "anyOf", 1)
