@@ -98,7 +98,8 @@ def _values(schema: dict, definitions: dict) -> str:
     if kind == "null":
         return ""
     if kind == "array":
-        return f"list of {_values(schema['items'], definitions)}"
+        items = _values(schema["items"], definitions)
+        return f"list of ({items})" if " or " in items else f"list of {items}"
     return ", ".join([_word(kind), *_bounds(schema)])
 
 

@@ -1,5 +1,6 @@
 """Requests and responses of the native API, as they are on the wire."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,9 +20,33 @@ MAX_PROMPTS = 32
 MAX_SEQUENCES = 16
 MAX_FIELDS = 64
 MAX_LOGPROBS = 20
+MAX_SEED = 9_223_372_036_854_774_000
+"""Below 2**63 with room for each sequence's own; /openapi.json writes bounds as doubles, and this
+one is the same as a double."""
 
 Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])]
-TokenId = Annotated[int, Field(ge=0)]  # a key of a JSON object is a text
+
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def _token_id(key: object) -> object:
+    """A key of a JSON object is a text; pydantic would take " 5" and "1_0" for numbers too."""
+    if isinstance(key, str) and not TOKEN_ID.fullmatch(key):
+        raise PydanticCustomError("token_id", "A key must be a token id in digits")
+    return key
+
+
+TokenId = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(
+        _token_id, json_schema_input_type=Annotated[str, Field(pattern=f"^({TOKEN_ID.pattern})$")]
+    ),
+]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]],
+    Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
+]
 StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
 StopTexts = Annotated[
     list[StopText],
@@ -115,7 +140,7 @@ class SamplingFields(BaseModel):
     seed: StrictInt | None = Field(
         default=None,
         ge=0,
-        le=2**63 - 1 - MAX_SEQUENCES,
+        le=MAX_SEED,
         description="Makes sampling repeatable: the same request gives the same answer. The i-th"
         " sequence of each prompt uses seed + i. Default: a new one each time.",
         examples=[42],
@@ -159,9 +184,8 @@ class SamplingFields(BaseModel):
         description="The same, as many times as the token was generated.",
         examples=[0.0],
     )
-    logit_bias: dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]] = Field(
+    logit_bias: LogitBias = Field(
         default_factory=dict,
-        max_length=1024,
         description="Token id to what is added to its logit; -100 bans a token.",
         examples=[{}],
     )

@@ -466,6 +466,17 @@ def test_fields_without_effect_have_none_and_null_is_leaving_out(server, path, k
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_whole_numbers_are_whole_however_they_are_written(server):
+    path, headers = "/v1/completions", {"Content-Type": "application/json"}
+    whole = post(server, path, **STORY, n=2, stop_token_ids=[7], logit_bias={"5": 1}).json()
+    written = (
+        b'{"model": "storyteller", "prompt": "Once upon a time", "max_tokens": 3e1, "seed": 3.0,'
+        b' "n": 2.0, "stop_token_ids": [7.0], "logit_bias": {"5": 1.0}}'
+    )
+    same = httpx2.post(server.url + path, content=written, headers=headers, timeout=60).json()
+    assert same["choices"] == whole["choices"]
+
+
 def test_tokenize_and_detokenize_are_each_others_inverse(server):
     for text in ("The capital of <|end|> is", "Grüße 👩‍🚀", " two  spaces\n"):
         found = post(server, "/tokenize", prompt=text, return_token_strs=True).json()

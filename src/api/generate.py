@@ -1,22 +1,22 @@
 """The native generation routes."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.render import Renderer
 from src.api.sampling import sampling_params
-from src.api.sse import EventStream, stream_events
+from src.api.sse import EventStream, stream_events, stream_response
 from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.models import (
     GenerateBatchRequest,
+    GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     SamplingFields,
+    StreamErrorEvent,
     error_responses,
 )
 from src.ops.rate_limit import RateLimitedRoute
@@ -26,10 +26,11 @@ router = APIRouter(
     route_class=RateLimitedRoute,
     responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504),
 )
-STREAMED: dict[str, Any] = {
-    "description": "The answer; with `stream` a `GenerateDelta` in the data of each event.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
+STREAMED = stream_response(
+    "The answer; with `stream` a `GenerateDelta` in the data of each event, then `[DONE]`.",
+    GenerateDelta,
+    StreamErrorEvent,
+)
 
 
 @router.post(

@@ -21,6 +21,7 @@ from slowapi.util import get_remote_address
 from src.config import Settings
 from src.errors import LimitStorageDownError, SettingsError
 from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
+from src.ops.request_body import JSONRequest
 
 
 class RateLimit:
@@ -96,13 +97,16 @@ def _create_limiter(storage: str) -> Limiter:
 
 
 class RateLimitedRoute(APIRoute):
-    """A route that counts a request with the app's `state.rate_limit` before anything else."""
+    """A route that counts a request with the app's `state.rate_limit` before anything else.
+
+    Its body is then read as a `JSONRequest`'s.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_limited(request: Request) -> Response:
             await request.app.state.rate_limit.count(request)
-            return await handle(request)
+            return await handle(JSONRequest(request.scope, request.receive))
 
         return handle_limited

@@ -1,11 +1,15 @@
-"""Refuses a request's body before it is read: too large, or no JSON.
+"""Reads a request's body as JSON, and refuses it before it is read: too large, or no JSON.
 
 The refusal is raised from `receive` as an HTTPException, where the app reads the body, so that the
 app's own handlers give it the shape of the route's errors.
 """
 
+import json
+from typing import Any
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLOSE = {"Connection": "close"}  # what is left of the body is not read
@@ -60,3 +64,20 @@ class RequestBodyMiddleware:
         return HTTPException(
             413, f"The body is larger than {self._max_body_bytes} bytes; send less.", CLOSE
         )
+
+
+class JSONRequest(Request):
+    """A request whose whole numbers are whole however they are written: JSON knows no integers.
+
+    What a client writes for 5 depends on its language, and 5.0 is an integer to JSON Schema.
+    """
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = json.loads(await self.body(), parse_float=_number)
+        return self._json
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number

@@ -4,10 +4,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-STREAMED: dict[str, Any] = {
-    "description": "The message; with `stream` events that make it up, each named by its `type`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
 DESCRIPTIONS = {
     400: "The request cannot be used as it is; the message names the field.",
     404: "Another model is served.",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -26,7 +27,14 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from src.api.structured import structured_source
 from src.engine.grammar import GrammarSource
 from src.errors import InvalidRequestError
-from src.models import MAX_FIELDS, JsonSchema, StopTexts, StructuredOutputs, TokenId
+from src.models import (
+    MAX_FIELDS,
+    MAX_SEED,
+    JsonSchema,
+    LogitBias,
+    StopTexts,
+    StructuredOutputs,
+)
 
 MAX_SEQUENCES = 128
 """So many choices at most for each prompt."""
@@ -35,6 +43,16 @@ MAX_TOKENS = 2**31 - 1
 
 # Both 0 and -1 are all tokens: clients were made for servers that know one or the other.
 TopK = Annotated[StrictInt, Field(ge=-1, le=MAX_TOKENS), AfterValidator(lambda k: max(k, 0))]
+
+
+def _is_false(value: object) -> object:
+    """0 equals False in Python, and is another value in JSON."""
+    if value is not False and value is not None:
+        raise PydanticCustomError("literal_error", "Input should be false")
+    return value
+
+
+OnlyFalse = Annotated[Literal[False], BeforeValidator(_is_false)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class StreamOptions(OpenAIRequest):
         default=None, description="A last chunk without choices tells the usage."
     )
     include_obfuscation: Annotated[
-        Literal[False] | None, NoEffect("chunks are never padded; only false is accepted")
+        OnlyFalse | None, NoEffect("chunks are never padded; only false is accepted")
     ] = None
 
 
@@ -138,15 +156,13 @@ class GenerationRequest(OpenAIRequest):
         le=2,
         description="The same, as many times as the token was generated.",
     )
-    logit_bias: dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]] | None = Field(
-        default=None,
-        max_length=1024,
-        description="Token id to what is added to its logit; -100 bans a token.",
+    logit_bias: LogitBias | None = Field(
+        default=None, description="Token id to what is added to its logit; -100 bans a token."
     )
     seed: StrictInt | None = Field(
         default=None,
         ge=0,
-        le=2**63 - 1 - MAX_SEQUENCES,
+        le=MAX_SEED,
         description="Makes sampling repeatable. The i-th choice of each prompt uses seed + i.",
     )
     top_k: TopK | None = Field(
@@ -198,9 +214,7 @@ class GenerationRequest(OpenAIRequest):
     metadata: Annotated[
         dict[StrictStr, StrictStr] | None, NoEffect("it tags stored answers; nothing is stored")
     ] = None
-    store: Annotated[
-        Literal[False] | None, NoEffect("nothing is stored; only false is accepted")
-    ] = None
+    store: Annotated[OnlyFalse | None, NoEffect("nothing is stored; only false is accepted")] = None
     service_tier: Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")] = None
 
     @property

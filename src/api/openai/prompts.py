@@ -1,19 +1,23 @@
 """One text or several, each as a text or as token ids: the same shapes in several requests."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from src.tokenization import Prompt
+
+TokenIds = Annotated[list[int], Field(min_length=1)]
 
 
 def prompts_up_to(most: int) -> PlainValidator:
     """Returns what makes a list of prompts of one or of up to so many."""
     return PlainValidator(
         partial(_parse_prompts, most=most),
-        json_schema_input_type=str | list[int] | list[str] | list[list[int]],
+        json_schema_input_type=str
+        | TokenIds
+        | Annotated[list[str | TokenIds], Field(min_length=1, max_length=most)],
     )
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from src.api.sse import stream_response
+
 
 class OpenAIError(BaseModel):
     """What is wrong."""
@@ -19,16 +21,6 @@ class OpenAIErrorResponse(BaseModel):
 
     error: OpenAIError
 
-
-STREAMED: dict[str, Any] = {
-    "description": "The answer; with `stream` a chunk in the data of each event, then `[DONE]`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
-
-EVENTS: dict[str, Any] = {
-    "description": "The answer; with `stream` events that make it up, each named by its `type`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
 
 DESCRIPTIONS = {
     400: "The request cannot be used as it is; `param` names the field.",
@@ -48,3 +40,9 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"model": OpenAIErrorResponse, "description": DESCRIPTIONS[status]}
         for status in statuses
     }
+
+
+def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
+    """The answer of a route that can stream."""
+    description = "The answer; with `stream` a chunk in the data of each event, then `[DONE]`."
+    return stream_response(description, chunk, OpenAIErrorResponse)

@@ -2,14 +2,15 @@
 
 from fastapi import APIRouter, Request, Response
 
+from src.api.anthropic.messages import answer
 from src.api.anthropic.messages.answer import Message, TokenCount
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
 from src.api.anthropic.messages.render import MessageRenderer
-from src.api.anthropic.responses import STREAMED, error_responses
+from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
-from src.api.sse import stream_events
+from src.api.sse import stream_events, stream_response
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
@@ -19,6 +20,17 @@ router = APIRouter(
     tags=["Anthropic"],
     route_class=RateLimitedRoute,
     responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+)
+STREAMED = stream_response(
+    "The message; with `stream` events that make it up, each named by its `type`.",
+    answer.MessageStart,
+    answer.BlockStart,
+    answer.BlockDelta,
+    answer.BlockStop,
+    answer.MessageDelta,
+    answer.MessageStop,
+    AnthropicErrorResponse,
+    named=True,
 )
 
 

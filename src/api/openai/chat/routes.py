@@ -4,9 +4,13 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import UsageCount, check_model
-from src.api.openai.chat.protocol import ChatCompletion, ChatCompletionRequest
+from src.api.openai.chat.protocol import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+)
 from src.api.openai.chat.render import ChatRenderer
-from src.api.openai.responses import STREAMED, error_responses
+from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
@@ -27,7 +31,7 @@ router = APIRouter(
     "/completions",
     response_model=ChatCompletion,
     response_model_exclude_unset=True,
-    responses={200: STREAMED},
+    responses={200: streamed(ChatCompletionChunk)},
 )
 async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep

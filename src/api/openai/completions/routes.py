@@ -12,7 +12,7 @@ from src.api.openai.completions.protocol import (
     CompletionRequest,
 )
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
-from src.api.openai.responses import STREAMED, error_responses
+from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
@@ -33,7 +33,7 @@ router = APIRouter(
     "/completions",
     response_model=Completion,
     response_model_exclude_unset=True,
-    responses={200: STREAMED},
+    responses={200: streamed(Completion)},
 )
 async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep

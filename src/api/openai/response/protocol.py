@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest, Refused
+from src.api.openai.fields import MAX_TOKENS, NoEffect, OnlyFalse, OpenAIRequest, Refused
 from src.engine.chat_template import ChatMessage
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
@@ -104,7 +104,7 @@ class ResponseStreamOptions(OpenAIRequest):
     """What a stream tells beside the text."""
 
     include_obfuscation: Annotated[
-        Literal[False] | None, NoEffect("events are never padded; only false is accepted")
+        OnlyFalse | None, NoEffect("events are never padded; only false is accepted")
     ] = None
 
 
@@ -163,10 +163,10 @@ class ResponseRequest(OpenAIRequest):
         Literal["in_memory"] | None, NoEffect("it is what is done")
     ] = None
     service_tier: Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")] = None
-    store: Annotated[
-        Literal[False] | None, NoEffect("nothing is stored, also where it is left out")
-    ] = None
-    background: Annotated[Literal[False] | None, NoEffect("answers are waited for")] = None
+    store: Annotated[OnlyFalse | None, NoEffect("nothing is stored, also where it is left out")] = (
+        None
+    )
+    background: Annotated[OnlyFalse | None, NoEffect("answers are waited for")] = None
     truncation: Annotated[Literal["disabled"] | None, NoEffect("nothing is left out")] = None
     parallel_tool_calls: Annotated[StrictBool | None, NoEffect("there are no tools")] = None
     tool_choice: Annotated[Literal["none", "auto"] | None, NoEffect("there are no tools")] = None

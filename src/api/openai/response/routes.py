@@ -4,12 +4,13 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
+from src.api.openai.response import answer
 from src.api.openai.response.answer import Response as Answer
 from src.api.openai.response.protocol import ResponseRequest
 from src.api.openai.response.render import ResponseRenderer
-from src.api.openai.responses import EVENTS, error_responses
+from src.api.openai.responses import error_responses
 from src.api.sampling import sampling_params
-from src.api.sse import stream_events
+from src.api.sse import stream_events, stream_response
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
@@ -21,9 +22,18 @@ router = APIRouter(
     route_class=RateLimitedRoute,
     responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
 )
+STREAMED = stream_response(
+    "The answer; with `stream` events that make it up, each named by its `type`.",
+    answer.ResponseEvent,
+    answer.ItemEvent,
+    answer.PartEvent,
+    answer.TextDeltaEvent,
+    answer.TextDoneEvent,
+    named=True,
+)
 
 
-@router.post("/responses", response_model=Answer, responses={200: EVENTS})
+@router.post("/responses", response_model=Answer, responses={200: STREAMED})
 async def create_response(
     request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
 ) -> Answer | Response:

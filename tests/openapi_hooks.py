@@ -1,0 +1,64 @@
+"""What schemathesis needs to know of this service: `tests/openapi_checks.toml` names this module.
+
+Most generated requests ask for the served model, as those for another end before they are read.
+A schema cannot say which fields go together, which tokens a model has or how much fits its context.
+So valid requests may be refused for such reasons, and for no others.
+"""
+
+import functools
+import json
+import zlib
+
+import httpx2
+import jsonschema_rs
+import schemathesis
+from schemathesis import Case, CheckContext, HookContext, Response
+
+
+@functools.cache
+def served_model(url: str) -> str:
+    return httpx2.get(f"{url.rstrip('/')}/v1/models").json()["data"][0]["id"]
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case, kwargs: dict[str, object]) -> None:
+    body = case.body
+    if isinstance(body, dict) and isinstance(body.get("model"), str):
+        name = body["model"].encode("utf-8", "replace")
+        if zlib.crc32(name) % 8:  # some stay as they are
+            body["model"] = served_model(case.operation.base_url)
+
+
+@schemathesis.check
+def valid_requests_are_refused_for_what_no_schema_says(
+    context: CheckContext, response: Response, case: Case
+) -> None:
+    """A refusal that pydantic wrote, of what the schema allows: the schema says too little."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    assert response.status_code in (200, 400, 404, 422, 503), "valid data is refused"
+    if response.status_code == 422:
+        kinds = {problem["type"] for problem in response.json()["detail"]}
+        assert kinds == {"value_error"}, f"the schema does not say this: {kinds}"
+    if response.status_code == 400:
+        error = response.json()["error"]
+        by_pydantic = error["param"] is None or error["message"].startswith(f"{error['param']}: ")
+        assert not by_pydantic, f"the schema does not say this: {error['message']}"
+
+
+@schemathesis.check
+def events_are_what_the_document_says(
+    context: CheckContext, response: Response, case: Case
+) -> None:
+    """schemathesis reads the events, and this what their data is."""
+    if not response.headers.get("content-type", [""])[0].startswith("text/event-stream"):
+        return
+    documented = case.operation.definition.raw["responses"]["200"]["content"]["text/event-stream"]
+    kinds = documented["itemSchema"]["properties"]["data"]["anyOf"]
+    schema = {"anyOf": [kind["contentSchema"] for kind in kinds if "contentSchema" in kind]}
+    events = response.text.removesuffix("\n\n").split("\n\n")
+    data = [event.partition("data: ")[2] for event in events]
+    if kinds[-1] == {"const": "[DONE]"} and "error" not in data[-1]:
+        assert data.pop() == "[DONE]"
+    for one in data:
+        jsonschema_rs.validate(schema, json.loads(one))

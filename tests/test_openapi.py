@@ -1,0 +1,41 @@
+"""The service keeps what its /openapi.json says, whatever requests come, valid and invalid.
+
+For a longer look, `make serve` with a high RATE_LIMIT_REQUESTS, and
+`python -m schemathesis.cli --config-file tests/openapi_checks.toml run URL/openapi.json -n 500`.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.servers import ROOT, serve
+
+PHASES = ("Examples", "Coverage", "Fuzzing", "Stateful")
+
+
+def test_answers_are_what_the_document_says(tmp_path: Path, tiny_model):
+    settings = {"model_name": tiny_model(), "max_length": 8, "chat_template": "{{ messages }}"}
+    with serve(tmp_path, **settings) as server:
+        server.wait_until("/health/ready")
+        summary = run_schemathesis(server.url)
+        assert all(f"✅ {phase}" in summary for phase in PHASES), summary
+        assert server.sample("inference_sequences_live") == 0
+
+
+def run_schemathesis(url: str) -> str:
+    """Returns what it says at its end."""
+    command = [sys.executable, "-m", "schemathesis.cli"]
+    options = ["--config-file", "tests/openapi_checks.toml", "run", url + "/openapi.json"]
+    done = subprocess.run(
+        [*command, *options, "--seed", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=ROOT,
+        # What it does itself needs no coverage, which would make it slow.
+        env={key: value for key, value in os.environ.items() if not key.startswith("COV")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.partition(" SUMMARY ")[2]
