@@ -19,10 +19,11 @@ def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:
         ContextLengthError: the prompt has too many bytes.
     """
     num_bytes = len(prompt.encode("utf-8", "replace"))
-    if loaded.max_prompt_bytes is not None and num_bytes > loaded.max_prompt_bytes:
+    most = loaded.max_prompt_bytes
+    if most is not None and num_bytes > most:
         raise ContextLengthError(
-            f"The prompt has {num_bytes} bytes, and no text of more than {loaded.max_prompt_bytes}"
-            f" bytes fits the model's context of {loaded.max_model_len} tokens: shorten it.",
+            f"{_maximum(loaded.max_model_len)}. The prompt has {num_bytes} bytes, and no text of"
+            f" more than {most} fits: shorten it.",
             field,
         )
 
@@ -47,11 +48,15 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, fi
         remedies.append(f"ask for at most {max_model_len - num_prompt_tokens} new tokens")
     new_tokens = f" and {max_tokens} new tokens" if max_tokens else ""
     raise ContextLengthError(
-        f"The prompt's {num_prompt_tokens} tokens{new_tokens} are more than the model's context of"
-        f" {max_model_len} tokens: "
+        f"{_maximum(max_model_len)}. The prompt's {num_prompt_tokens} tokens{new_tokens} are more: "
         f"{' or '.join(remedies) or 'shorten the prompt and ask for fewer new tokens'}.",
         field,
     )
+
+
+def _maximum(max_model_len: int) -> str:
+    """In OpenAI's words, by which clients know this error."""
+    return f"This model's maximum context length is {max_model_len} tokens"
 
 
 def check_params(params: SamplingParams, vocab_size: int) -> None:

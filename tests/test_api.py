@@ -268,14 +268,14 @@ def test_a_bad_prompt_of_a_batch_is_named(client):
     response = client.post("/generate/batch", json={"prompts": ["a", "word " * 2000]})
     ((loc, message),) = problems(response)
     assert loc == ["body", "prompts", 1]
-    assert "context of 1024 tokens" in message
+    assert "context length is 1024 tokens" in message
 
 
 def test_a_request_that_does_not_fit_is_refused_with_field_limit_and_remedy(client):
     ((loc, message),) = problems(post(client, prompt="Once", max_length=5000))
     assert loc == ["body", "max_length"]
     assert "5000 new tokens" in message
-    assert "context of 1024 tokens" in message
+    assert "context length is 1024 tokens" in message
     assert re.search(r"ask for at most 10\d\d new tokens", message)
 
 

@@ -132,7 +132,9 @@ def test_text_that_spells_a_special_token_stays_text(engine):
 def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tokens, remedies):
     with pytest.raises(InvalidRequestError) as caught:
         generate(engine, " the" * num_words, max_tokens=max_tokens)
-    assert f"context of {CONTEXT} tokens: {remedies}" in str(caught.value)
+    limit = f"This model's maximum context length is {CONTEXT} tokens. "
+    assert str(caught.value).startswith(limit)
+    assert str(caught.value).endswith(f" new tokens are more: {remedies}")
     assert caught.value.field == (("max_tokens",) if max_tokens > CONTEXT else ("prompt",))
 
 
