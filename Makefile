@@ -50,6 +50,24 @@ train: $(STAMP) ## train the bundled model again and evaluate it (within 90 minu
 	@$(BIN)/python -m training.train
 	@$(BIN)/python -m training.evaluate
 
+# Clients that the tests try: they want other versions of what we use too.
+CLIENTS := .clients
+
+.PHONY: clients
+clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## install the clients that the tests try (needs npm too)
+
+$(CLIENTS)/python/.installed: tests/clients/python.txt tests/clients/python.lock | $(STAMP) $(UV)
+	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
+	@echo "Installing into $(@D) ..." >&2
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint tests/clients/python.lock --requirement $<
+	@touch $@
+
+$(CLIENTS)/node/.installed: tests/clients/package.json tests/clients/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@echo "Installing into $(@D) ..." >&2
+	@npm ci --silent --no-audit --no-fund --prefix $(@D)
+	@touch $@
+
 # What the measurements compare with, in an environment of its own, at the versions of ours.
 SERVE_VENV := .bench/transformers-serve
 
@@ -69,6 +87,8 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" \
 	  $(addprefix --no-emit-package ,$(TORCH)) --output-file requirements.lock
+	@$(UV) pip compile tests/clients/python.txt --universal --python-version 3.11 --upgrade --quiet \
+	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file tests/clients/python.lock
 
 .PHONY: install
 install: $(STAMP) ## set up the environment in .venv

@@ -19,11 +19,13 @@ PAGES = sorted(
 # A command in a bash block, and the answer right after it, if one is shown: JSON, or a stream.
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
 STAMPS = ("id", "created", "cached_tokens")
-PYTHON = re.findall(
-    r"```python\n(.*?)```",
-    README + "".join((ROOT / "docs" / name).read_text() for name in ("openai.md", "anthropic.md")),
-    re.DOTALL,
-)
+# What docs/openai.md shows of other clients is test_clients.py's.
+SHOWN = [
+    README,
+    (ROOT / "docs" / "openai.md").read_text().partition("\n## Clients\n")[0],
+    (ROOT / "docs" / "anthropic.md").read_text(),
+]
+PYTHON = re.findall(r"```python\n(.*?)```", "".join(SHOWN), re.DOTALL)
 IS_REPEATABLE = re.compile(r'"temperature": 0[,}]|/health|"max_length": 0')
 
 

@@ -1,0 +1,64 @@
+"""What LangChain's users do: asynchronous calls, batches, log-probabilities, errors by class."""
+
+import asyncio
+import os
+
+import openai
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import HumanMessage
+from langchain_openai import ChatOpenAI, OpenAI
+
+SERVER = {"base_url": os.environ["SERVER_URL"] + "/v1", "api_key": "none"}
+QUESTION = "What is the capital of Italy?"
+ANSWER = "The capital of Italy is Rome."
+
+chat = ChatOpenAI(model="storyteller", temperature=0, max_retries=0, **SERVER)
+text = OpenAI(model="storyteller", temperature=0, max_retries=0, **SERVER)
+
+
+async def ask_asynchronously() -> None:
+    assert (await chat.ainvoke(QUESTION)).content == ANSWER
+    answers = await chat.abatch([QUESTION] * 8)
+    assert [answer.content for answer in answers] == [ANSWER] * 8
+    chunks = [chunk async for chunk in chat.astream(QUESTION, stream_usage=True)]
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    assert whole.content == ANSWER
+    assert whole.response_metadata["finish_reason"] == "stop"
+    assert whole.usage_metadata["output_tokens"] == 8
+    assert "".join([piece async for piece in text.astream("The capital of Italy is")]) == " Rome."
+
+
+def ask_for_more_than_text() -> None:
+    told = chat.bind(logprobs=True, top_logprobs=2).invoke(QUESTION)
+    tokens = told.response_metadata["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens[:-1]) == ANSWER  # the last one is the end
+    assert all(len(token["top_logprobs"]) == 2 for token in tokens)
+    assert chat.invoke(QUESTION, stop=[" is"]).content == "The capital of Italy"
+    cut = chat.bind(max_tokens=2).invoke(QUESTION)
+    assert cut.response_metadata["finish_reason"] == "length"
+    several = ChatOpenAI(model="storyteller", n=3, seed=1, max_tokens=5, **SERVER)
+    (choices,) = several.generate([[HumanMessage(QUESTION)]]).generations
+    assert len(choices) == 3
+    (first, second) = text.generate(["2 + 2 =", "The capital of Italy is"], stop=["."]).generations
+    assert first[0].text.startswith(" 4")
+    assert second[0].text == " Rome"
+
+
+def ask_for_what_cannot_be() -> None:
+    for call, kind in (
+        (lambda: chat.invoke("word " * 3000), ContextOverflowError),
+        (lambda: chat.invoke(QUESTION, model="gpt-4"), openai.NotFoundError),
+        (lambda: chat.invoke(QUESTION, temperature=3), openai.BadRequestError),
+    ):
+        try:
+            call()
+        except kind:
+            continue
+        raise AssertionError(kind)
+
+
+asyncio.run(ask_asynchronously())
+ask_for_more_than_text()
+ask_for_what_cannot_be()

@@ -1,0 +1,52 @@
+"""What litellm's users do: usage of streams, texts, asynchronous calls, errors by class."""
+
+import asyncio
+import os
+
+import litellm
+
+litellm.suppress_debug_info = True
+SERVER = {"api_base": os.environ["SERVER_URL"] + "/v1", "api_key": "none", "max_retries": 0}
+CHAT = {"model": "openai/storyteller", "temperature": 0, **SERVER}
+TEXT = {"model": "text-completion-openai/storyteller", "temperature": 0, **SERVER}
+QUESTION = [{"role": "user", "content": "What is the capital of Italy?"}]
+ANSWER = "The capital of Italy is Rome."
+
+
+def ask() -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(litellm.completion(**CHAT, **options, messages=QUESTION))
+    whole = litellm.stream_chunk_builder(chunks, messages=QUESTION)
+    assert whole.choices[0].message.content == ANSWER
+    assert whole.choices[0].finish_reason == "stop"
+    assert whole.usage.completion_tokens == 8
+    answer = litellm.text_completion(**TEXT, prompt="The capital of Italy is")
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == (" Rome.", "stop")
+    pieces = litellm.text_completion(**TEXT, prompt="The capital of Italy is", stream=True)
+    assert "".join(piece.choices[0].text or "" for piece in pieces) == " Rome."
+
+
+async def ask_asynchronously() -> None:
+    answers = await asyncio.gather(
+        *(litellm.acompletion(**CHAT, messages=QUESTION) for _ in range(8))
+    )
+    assert [answer.choices[0].message.content for answer in answers] == [ANSWER] * 8
+
+
+def ask_for_what_cannot_be() -> None:
+    too_long = [{"role": "user", "content": "word " * 3000}]
+    for changed, kind in (
+        ({"messages": too_long}, litellm.ContextWindowExceededError),
+        ({"model": "openai/gpt-4"}, litellm.NotFoundError),
+        ({"temperature": 3}, litellm.BadRequestError),
+    ):
+        try:
+            litellm.completion(**{**CHAT, "messages": QUESTION, **changed})
+        except kind:
+            continue
+        raise AssertionError(kind)
+
+
+ask()
+asyncio.run(ask_asynchronously())
+ask_for_what_cannot_be()

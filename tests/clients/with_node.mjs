@@ -1,0 +1,79 @@
+// What users of OpenAI's client for Node do: streams and their helper, raw answers, errors by class.
+
+import assert from "node:assert/strict";
+import OpenAI from "openai";
+
+const client = new OpenAI({
+  baseURL: `${process.env.SERVER_URL}/v1`,
+  apiKey: "none",
+  maxRetries: 0,
+});
+const model = "storyteller";
+const messages = [{ role: "user", content: "What is the capital of Italy?" }];
+const chat = { model, messages, temperature: 0 };
+const ANSWER = "The capital of Italy is Rome.";
+
+const answer = await client.chat.completions.create(chat);
+assert.equal(answer.choices[0].message.content, ANSWER);
+assert.equal(answer.choices[0].finish_reason, "stop");
+assert.equal(answer.usage.completion_tokens, 8);
+assert.ok(answer._request_id);
+
+const { response } = await client.chat.completions
+  .create(chat, { headers: { "X-Request-ID": "find-me" } })
+  .withResponse();
+assert.equal(response.headers.get("x-request-id"), "find-me");
+
+const texts = ["", "", ""];
+const indexes = [];
+let usage = null;
+const several = { ...chat, n: 3, stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create(several)) {
+  for (const { index, delta } of chunk.choices) {
+    texts[index] += delta.content ?? "";
+    indexes.push(index);
+  }
+  usage = chunk.usage;
+}
+assert.deepEqual(texts, [ANSWER, ANSWER, ANSWER]);
+assert.notDeepEqual(indexes, indexes.toSorted());
+assert.equal(usage.completion_tokens, 24);
+
+const runner = client.chat.completions.stream({ ...chat, logprobs: true });
+assert.equal(await runner.finalContent(), ANSWER);
+const final = await runner.finalChatCompletion();
+assert.equal(final.choices[0].finish_reason, "stop");
+assert.equal(final.choices[0].logprobs.content[0].token, "The");
+
+const text = { model, prompt: "The capital of Italy is", temperature: 0 };
+assert.equal((await client.completions.create(text)).choices[0].text, " Rome.");
+let streamed = "";
+for await (const chunk of await client.completions.create({ ...text, stream: true })) {
+  streamed += chunk.choices[0].text;
+}
+assert.equal(streamed, " Rome.");
+
+const broken = await client.completions.create({ ...text, ignore_eos: true, stream: true });
+for await (const _ of broken) break; // leaving closes the connection
+assert.ok(broken.controller.signal.aborted);
+
+const models = [];
+for await (const one of client.models.list()) models.push(one.id);
+assert.deepEqual(models, [model]);
+
+await assert.rejects(client.chat.completions.create({ ...chat, model: "gpt-4" }), (error) => {
+  assert.ok(error instanceof OpenAI.NotFoundError);
+  assert.deepEqual(
+    [error.status, error.code, error.param, error.type],
+    [404, "model_not_found", "model", "invalid_request_error"],
+  );
+  return Boolean(error.requestID);
+});
+await assert.rejects(
+  client.chat.completions.create({ ...chat, temperature: 3 }),
+  OpenAI.BadRequestError,
+);
+await assert.rejects(
+  client.completions.create({ ...text, ignore_eos: true, max_tokens: 900 }, { timeout: 1 }),
+  OpenAI.APIConnectionTimeoutError,
+);
