@@ -56,10 +56,14 @@ CLIENTS := .clients
 .PHONY: clients
 clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## install the clients that the tests try (needs npm too)
 
-$(CLIENTS)/python/.installed: tests/clients/python.txt tests/clients/python.lock | $(STAMP) $(UV)
+.PHONY: lm-eval
+lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## install lm-evaluation-harness and compare what it finds with the model's logits
+	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/test_lm_eval.py
+
+$(CLIENTS)/%/.installed: tests/clients/%.txt tests/clients/%.lock | $(STAMP) $(UV)
 	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
 	@echo "Installing into $(@D) ..." >&2
-	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint tests/clients/python.lock --requirement $<
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint tests/clients/$*.lock --requirement $<
 	@touch $@
 
 $(CLIENTS)/node/.installed: tests/clients/package.json tests/clients/package-lock.json
@@ -87,8 +91,11 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" \
 	  $(addprefix --no-emit-package ,$(TORCH)) --output-file requirements.lock
-	@$(UV) pip compile tests/clients/python.txt --universal --python-version 3.11 --upgrade --quiet \
-	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file tests/clients/python.lock
+	@for name in python lm-eval; do \
+	  $(UV) pip compile tests/clients/$$name.txt --universal --python-version 3.11 --upgrade --quiet \
+	    --generate-hashes --no-annotate --custom-compile-command "make lock" \
+	    $(addprefix --no-emit-package ,$(TORCH)) --output-file tests/clients/$$name.lock || exit; \
+	done
 
 .PHONY: install
 install: $(STAMP) ## set up the environment in .venv

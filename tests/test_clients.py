@@ -17,7 +17,13 @@ SCRIPTS = sorted((ROOT / "tests" / "clients").glob("with_*"))
 PAGE = (ROOT / "docs" / "openai.md").read_text()
 CLIENTS = PAGE.partition("\n## Clients\n")[2].partition("\n## ")[0]
 # Name, language, what to run and what it prints.
-SHOWN = re.findall(r"### (.*?)\n.*?```(\w+)\n(.*?)```\n\n```text\n(.*?)```", CLIENTS, re.DOTALL)
+SHOWN = [
+    one
+    for one in re.findall(
+        r"### (.*?)\n.*?```(\w+)\n(.*?)```\n\n```text\n(.*?)```", CLIENTS, re.DOTALL
+    )
+    if one[0] != "lm-evaluation-harness"  # test_lm_eval.py's
+]
 
 
 @pytest.fixture
@@ -79,7 +85,7 @@ def test_a_client_does_what_its_users_do(
 
 
 def test_every_client_is_shown():
-    assert len(SHOWN) == CLIENTS.count("\n### ")
+    assert len(SHOWN) + 1 == CLIENTS.count("\n### ")
     wanted = (ROOT / "tests" / "clients" / "python.txt").read_text()
     names = re.findall(r"^([\w-]+)>=", wanted, re.MULTILINE)
     assert {*names, "openai for Node"} == {one[0] for one in SHOWN}
