@@ -14,6 +14,7 @@ from src.api.openai.chat.protocol import (
     JsonSchemaFormat,
     Message,
     ResponseFormat,
+    TextPart,
 )
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
@@ -27,6 +28,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/completions`": CompletionRequest,
     "`POST /v1/chat/completions`": ChatCompletionRequest,
     "Each of a chat's `messages`": Message,
+    "Each part of a message's `content`": TextPart,
     "`structured_outputs`": StructuredOutputs,
     "A chat's `response_format`": ResponseFormat,
     "Its `json_schema`": JsonSchemaFormat,

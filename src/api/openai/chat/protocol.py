@@ -36,8 +36,8 @@ AUDIO = "the served models read and write text alone"
 class TextPart(OpenAIRequest):
     """A piece of a message's text."""
 
-    type: Literal["text"]
-    text: StrictStr
+    type: Literal["text"] = Field(description="`text` alone.")
+    text: StrictStr = Field(description="The text; parts are joined by line ends.")
 
 
 def _join_parts(content: object) -> object:
