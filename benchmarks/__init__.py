@@ -7,6 +7,6 @@ tokenization  how long tokenizing a megabyte stops other threads
 bench_model   builds the model that the others measure
 
 Below them: `systems` opens what is measured as a function that runs jobs, `worker` runs each in a
-process of its own (`load`: clients over HTTP, `offline`: engines without HTTP), `workload` holds
-jobs, traces and the figures drawn from them.
+process of its own (`load`: clients over HTTP, `openai_load`: OpenAI's client, `offline`: engines
+without HTTP), `workload` holds jobs, traces and the figures drawn from them.
 """

@@ -2,6 +2,8 @@
 
 sampling  top-p 0.9 costs at most a tenth of greedy's tokens per second
 http      streaming over HTTP costs at most a tenth of the engine's tokens per second
+openai    streams of OpenAI's API give at most a tenth less tokens per second than the native ones,
+          read by OpenAI's client both
 arrival   a short request that arrives in a full batch, while a long prompt is computed, has its
           first token after the time that it takes alone and one step
 steps     a step's time grows with the live tokens, not with the capacity of the KV cache
@@ -12,11 +14,12 @@ import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, medians, milliseconds, note, parse, table
 from benchmarks.servers import serve_ours
-from benchmarks.systems import clients, ours, ours_offline
+from benchmarks.systems import clients, openai_clients, ours, ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import BenchmarkError, Job, Request, Start, Trace, quantile, summarize
 
@@ -56,6 +59,31 @@ def http(arguments: Namespace) -> str:
                 pairs.append([speed(run, job) for run in (run_offline, run_http)])
             rows.append([num_requests, *compare(pairs)])
     return table(["at once", "without HTTP tok/s", "over HTTP tok/s", "ratio"], rows)
+
+
+def openai(arguments: Namespace) -> str:
+    """All take turns on one server; a process of OpenAI's client each, of which one is awake."""
+    prompts = Prompts(arguments.model)
+    rows = []
+    template = {"chat_template": "{{ messages[0].content }}"}  # as many tokens as without
+    with serve_ours(str(arguments.model), **template) as server, ExitStack() as stack:
+        native, *others = (
+            stack.enter_context(openai_clients(server.url, protocol))
+            for protocol in ("generate", "completions", "chat")
+        )
+        for num_requests in arguments.concurrency:
+            warm_up = prompts.job(num_requests, 4)
+            for run in (native, *others):
+                run(warm_up)
+            pairs: list[list[list[float]]] = [[] for _ in others]
+            for _ in range(arguments.repeats):
+                for run, found in zip(others, pairs, strict=True):
+                    job = prompts.job(num_requests, arguments.max_tokens)
+                    found.append([speed(native, job), speed(run, job)])
+            names = ("/v1/completions", "/v1/chat/completions")
+            for name, found in zip(names, pairs, strict=True):
+                rows.append([num_requests, name, *compare(found)])
+    return table(["at once", "route", "/generate tok/s", "tok/s", "ratio"], rows)
 
 
 def speed(run: Run, job: Job) -> float:
@@ -152,6 +180,7 @@ def memory(arguments: Namespace) -> str:
 GOALS: dict[str, Callable[[Namespace], str]] = {
     "sampling": sampling,
     "http": http,
+    "openai": openai,
     "arrival": arrival,
     "steps": steps,
     "memory": memory,

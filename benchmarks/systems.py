@@ -20,6 +20,13 @@ def clients(url: str, protocol: str = "generate") -> Iterator[Run]:
 
 
 @contextmanager
+def openai_clients(url: str, protocol: str) -> Iterator[Run]:
+    """OpenAI's client, in a process of its own."""
+    with start_worker("benchmarks.openai_load", "--url", url, "--protocol", protocol) as run:
+        yield run
+
+
+@contextmanager
 def ours(model: str, **settings: object) -> Iterator[Run]:
     """Our service with these settings, over HTTP."""
     with serve_ours(model, **settings) as server, clients(server.url) as run:
