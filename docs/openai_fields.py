@@ -20,7 +20,13 @@ from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
 from src.api.openai.response.protocol import InputMessage as ResponseInputMessage
-from src.api.openai.response.protocol import InputPart, ResponseRequest, TextConfig
+from src.api.openai.response.protocol import (
+    InputPart,
+    ResponseRequest,
+    ResponseStreamOptions,
+    TextConfig,
+    TextFormat,
+)
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
 from src.models import StructuredOutputs
 
@@ -37,6 +43,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Each message of a response's `input`": ResponseInputMessage,
     "Each of its parts": InputPart,
     "`text`": TextConfig,
+    "Its `format`": TextFormat,
+    "`stream_options` of a response": ResponseStreamOptions,
     "`POST /v1/embeddings`": EmbeddingRequest,
     "`POST /tokenize`": TokenizeRequest,
     "`POST /detokenize`": DetokenizeRequest,

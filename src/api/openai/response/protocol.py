@@ -28,8 +28,8 @@ SENT_BACK = "clients send answers back as they came"
 class InputPart(OpenAIRequest):
     """A piece of a message's text."""
 
-    type: Literal["input_text", "output_text"]
-    text: StrictStr
+    type: Literal["input_text", "output_text"] = Field(description="A client's, or an answer's.")
+    text: StrictStr = Field(description="The text; parts are joined by line ends.")
     annotations: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
     logprobs: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
 
@@ -88,7 +88,7 @@ class InputMessage(OpenAIRequest):
 class TextFormat(OpenAIRequest):
     """How the answer is written."""
 
-    type: Literal["text"]
+    type: Literal["text"] = Field(description="`text` alone.")
 
 
 class TextConfig(OpenAIRequest):
