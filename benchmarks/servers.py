@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 
@@ -28,10 +29,10 @@ class Server:
     url: str
     process_id: int
 
-    def memory(self) -> float:
-        """MiB of memory that is its own and no file's (RssAnon)."""
+    def memory(self, kind: Literal["RssAnon", "RssFile"] = "RssAnon") -> float:
+        """MiB of memory that is its own and no file's, or that holds files it has mapped."""
         status = Path(f"/proc/{self.process_id}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+        line = next(line for line in status.splitlines() if line.startswith(f"{kind}:"))
         return int(line.split()[1]) / 1024
 
 

@@ -1,0 +1,77 @@
+"""What memory a process takes, beside what docs/deployment.md says: `python -m benchmarks.memory`.
+
+For the bundled model and one of gpt2-small's shape it runs the service, fills the whole KV cache
+with prompts that have nothing in common, and prints what the process held when it was ready, after
+one short request and when the cache was full, beside what weights and cache are by their sizes.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+from safetensors import safe_open
+
+from benchmarks.bench_model import ensure_model
+from benchmarks.report import table
+from benchmarks.servers import Server, serve_ours
+from src.engine.model_source import BUNDLED_FOLDER
+
+MIB = 2**20
+MAX_BATCH_SIZE = 4  # so that there are eight slots
+NUM_SLOTS = 2 * MAX_BATCH_SIZE
+BYTES = 4  # float32
+
+
+def measure(name: str, folder: Path) -> list[object]:
+    """One row of the table."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = num_parameters(folder) * BYTES / MIB
+    per_token = config["n_layer"] * 2 * config["n_embd"] * BYTES  # both are of gpt2's family
+    with serve_ours(str(folder), max_batch_size=MAX_BATCH_SIZE) as server:
+        (served,) = httpx2.get(f"{server.url}/v1/models").json()["data"]
+        context = served["max_model_len"]
+        cache = NUM_SLOTS * context * per_token / MIB
+        held = [server.memory()]
+        for num_tokens, number in [(10, 1), (context - 1, NUM_SLOTS)]:
+            for prompt in prompts(num_tokens, number, config["vocab_size"]):
+                ask(server, served["id"], prompt)
+            held.append(server.memory())
+        held.append(server.memory("RssFile"))
+        assert kv_usage(server) > 0.99
+    return [name, *(f"{number:.0f}" for number in (weights, cache, *held))]
+
+
+def num_parameters(folder: Path) -> int:
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        return sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
+
+
+def prompts(num_tokens: int, number: int, vocab_size: int) -> Iterator[list[int]]:
+    draw = random.Random(num_tokens)  # noqa: S311 - the same prompts each time
+    for _ in range(number):
+        yield [draw.randrange(vocab_size // 2, vocab_size) for _ in range(num_tokens)]
+
+
+def ask(server: Server, model: str, prompt: list[int]) -> None:
+    body = {"model": model, "prompt": prompt, "max_tokens": 1}
+    httpx2.post(f"{server.url}/v1/completions", json=body, timeout=600).raise_for_status()
+
+
+def kv_usage(server: Server) -> float:
+    text = httpx2.get(f"{server.url}/metrics").text
+    lines = text.splitlines()
+    (line,) = (one for one in lines if one.startswith("inference_kv_cache_usage_ratio "))
+    return float(line.split()[1])
+
+
+def main() -> None:
+    models = {"storyteller": BUNDLED_FOLDER, "gpt2-small's shape": ensure_model()}
+    head = ["model", "weights", "KV cache", "ready", "one request", "cache full", "files"]
+    print(table(head, [measure(name, folder) for name, folder in models.items()]))
+    print("MiB. The process's own (RssAnon), and at the end the files it has mapped (RssFile).")
+
+
+if __name__ == "__main__":
+    main()
