@@ -110,7 +110,9 @@ def _draw_panel(
     axes.set_xlim(0, span[1] - span[0])
     axes.xaxis.set_major_locator(MaxNLocator(max(3, panel.width * 3 // 4)))
     # Without the 0, which would stand on the y axis' own.
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} s" * (value > 0)))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.0f} s" if value else "")
+    )
     if panel.kind == "state-timeline":
         _draw_states(axes, answers, span[0])
         return
