@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.engine.detokenizer import IncrementalDetokenizer
-from tests.tiny_models import END, VOCAB_SIZE, create_tokenizer
+from tests.tiny_models import (
+    END,
+    VOCAB_SIZE,
+    create_byte_fallback_tokenizer,
+    create_tokenizer,
+)
 
 TOKENIZER = create_tokenizer().backend_tokenizer
 
@@ -57,6 +62,15 @@ def text_until_stop(token_ids: list[int], stop: tuple[str, ...]) -> tuple[str, b
         if starts:
             return text[: min(starts)], True
     return text, False
+
+
+@given(text=st.text("aé€😀", max_size=30), prompt=st.text("aé€😀", min_size=1, max_size=5))
+def test_characters_of_single_bytes_come_out_whole(text, prompt):
+    tokenizer = create_byte_fallback_tokenizer()
+    detokenizer = IncrementalDetokenizer(tokenizer, tokenizer.encode(prompt).ids)
+    token_ids = tokenizer.encode("a" + text).ids[2:]  # without the space and the letter
+    deltas = [detokenizer.push(token_id) for token_id in token_ids]
+    assert "".join(deltas) + detokenizer.finish() == text
 
 
 def test_a_character_of_many_tokens_comes_out_at_once():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 VOCAB_SIZE = 320
 CONTEXT = 128
 END = "<|endoftext|>"
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 SHAPE = {
     "vocab_size": VOCAB_SIZE,
@@ -82,6 +83,33 @@ def create_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, extra_special_tokens=["<|user|>"]
     )
+
+
+def create_byte_fallback_tokenizer() -> Tokenizer:
+    """As SentencePiece's models are written for the library: bytes stand in for the unknown."""
+    names = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    names += [SPACE, *'abcdefghijklmnopqrstuvwxyz{}[]:,."', "th", SPACE + "t", SPACE + "th", '":']
+    model = BPE(
+        vocab={name: index for index, name in enumerate(names)},
+        merges=[("t", "h"), (SPACE, "t"), (SPACE + "t", "h"), ('"', ":")],
+        byte_fallback=True,
+        fuse_unk=True,
+        unk_token="<unk>",
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(["<s>", "</s>", "<unk>"])
+    return tokenizer
 
 
 def create_model_folder(folder: Path, architecture: str = "gpt2", seed: int = 0) -> Path:

@@ -5,6 +5,9 @@ from tokenizers import Tokenizer
 NUM_CONTEXT_TOKENS = 6
 """Tokens before a new one that can change how it is written (a leading space, a joined accent)."""
 
+MAX_CHARACTER_BYTES = 4
+"""A character takes so many bytes at most."""
+
 REPLACEMENT = "\ufffd"
 """What decoding makes of bytes that are no whole character."""
 
@@ -29,7 +32,9 @@ class IncrementalDetokenizer:
         self, tokenizer: Tokenizer, prompt_token_ids: list[int], stop: tuple[str, ...] = ()
     ) -> None:
         self._tokenizer = tokenizer
-        self._context = prompt_token_ids[-NUM_CONTEXT_TOKENS:]
+        # Where bytes stand in for what the vocabulary lacks, a run of them is decoded as a whole.
+        self._has_byte_runs = "ByteFallback" in repr(tokenizer.decoder)
+        self._context = self._last_tokens(prompt_token_ids)
         self._pending: list[int] = []  # tokens whose text was not given out yet
         self._stop = stop
         self._num_held_back = max((len(text) for text in stop), default=1) - 1
@@ -52,7 +57,7 @@ class IncrementalDetokenizer:
         text = self._pending_text()
         if not text or text.endswith(REPLACEMENT):
             return ""
-        self._context = (self._context + self._pending)[-NUM_CONTEXT_TOKENS:]
+        self._context = self._last_tokens(self._context + self._pending)
         self._pending = []
         return self._release(text) if may_stop else text
 
@@ -65,6 +70,15 @@ class IncrementalDetokenizer:
             text += self._held_back
         self._held_back, self._pending = "", []
         return text
+
+    def _last_tokens(self, token_ids: list[int]) -> list[int]:
+        """The context of what comes next; it begins with a whole character."""
+        num_tokens = NUM_CONTEXT_TOKENS
+        if self._has_byte_runs:
+            starts = range(NUM_CONTEXT_TOKENS, NUM_CONTEXT_TOKENS + MAX_CHARACTER_BYTES)
+            whole = (one for one in starts if REPLACEMENT not in self._decode(token_ids[-one:]))
+            num_tokens = next(whole, num_tokens)
+        return token_ids[-num_tokens:]
 
     def _pending_text(self) -> str:
         before = self._decode(self._context)
