@@ -7,6 +7,8 @@ from src.api.anthropic.messages.protocol import (
     CountTokensRequest,
     InputMessage,
     MessageRequest,
+    OutputConfig,
+    OutputFormat,
     TextBlock,
 )
 from src.api.openai.chat.protocol import (
@@ -54,6 +56,8 @@ ANTHROPIC_REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/messages/count_tokens`": CountTokensRequest,
     "Each of `messages`": InputMessage,
     "Each block of text": TextBlock,
+    "`output_config`": OutputConfig,
+    "Its `format`": OutputFormat,
 }
 ORDER = ("honoured", "no effect", "refused")
 

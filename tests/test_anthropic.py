@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import anthropic
 import httpx2
@@ -11,7 +12,7 @@ import pytest
 from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
 from anthropic.types.shared import ErrorResponse
 from fastapi.testclient import TestClient
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from docs.openai_fields import anthropic_table
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
@@ -192,6 +193,36 @@ def test_an_answer_ends_where_the_context_does(start_server):
     assert post(server, MESSAGES, max_tokens=room, **body).json()["stop_reason"] == "max_tokens"
 
 
+class Place(BaseModel):
+    """What an answer can be made to be."""
+
+    city: Literal["Paris", "Rome"]
+    size: Literal["small", "large"]
+
+
+SHAPE = {
+    "format": {
+        "type": "json_schema",
+        "schema": Place.model_json_schema() | {"additionalProperties": False},
+    }
+}
+
+
+def test_the_client_parses_an_answer_that_a_schema_shapes(ai):
+    message = ai.messages.parse(model=MODEL, max_tokens=200, messages=QUESTION, output_format=Place)
+    assert isinstance(message.parsed_output, Place)
+    assert message.stop_reason == "end_turn"
+
+
+def test_a_shaped_answer_is_the_same_as_events(server):
+    body = BODY | {"output_config": SHAPE, "max_tokens": 200}
+    text = post(server, MESSAGES, **body).json()["content"][0]["text"]
+    Place.model_validate_json(text)
+    events = events_of(server, **body)
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(delta["text"] for delta in deltas) == text
+
+
 # Errors.
 
 
@@ -236,6 +267,14 @@ def said(content: object) -> dict:
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
         ({"thinking": {"type": "disabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"seed": 1}, "seed"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"output_config": {"format": {"type": "json"}}}, "output_config.format.type"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "objekt"}}}},
+            "output_config.format.schema",
+        ),
+        ({"output_config": SHAPE, "stop_sequences": ["a"]}, "stop_sequences"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(client, fields, place):
@@ -255,7 +294,7 @@ def test_an_image_is_refused_by_name(client):
 def test_every_refused_field_is_refused_by_name(client, path, kind):
     body = BODY if path == MESSAGES else {"model": MODEL, "messages": QUESTION}
     names = marked(kind, Refused)
-    assert {"tools", "output_config"} <= set(names)
+    assert {"tools", "mcp_servers"} <= set(names)
     for name in names:
         message = error_of(client.post(path, json=body | {name: "x"}), 400, "invalid_request_error")
         assert message.startswith(f"{name}: It is not supported"), message

@@ -4,12 +4,13 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import httpx2
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from src.api.openai.fields import NoEffect, Refused
 from src.api.openai.response.protocol import ResponseRequest
@@ -217,6 +218,39 @@ def test_cached_tokens_are_told(ai):
         assert stream.get_final_response().usage == usage
 
 
+class Place(BaseModel):
+    """What an answer can be made to be."""
+
+    city: str = Field(max_length=20)
+    size: Literal["small", "large"]
+
+
+SCHEMA = Place.model_json_schema() | {"additionalProperties": False}
+SHAPE = {"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True}
+
+
+def test_the_client_parses_an_answer_that_a_schema_shapes(ai):
+    response = ai.responses.parse(model=MODEL, input=TEXT, text_format=Place)
+    assert isinstance(response.output_parsed, Place)
+    assert response.status == "completed"
+
+
+@pytest.mark.parametrize("shape", [SHAPE, {"type": "json_object"}])
+def test_a_shaped_answer_is_json_whole_and_streamed(server, shape):
+    body = BODY | {"text": {"format": shape}, "max_output_tokens": 200}
+    whole = post(server, RESPONSES, **body).json()
+    assert_shape(Response, whole)
+    assert whole["text"]["format"] == shape
+    *_, end = events_of(server, **body)
+    assert end["response"]["text"]["format"] == shape
+    text = whole["output"][0]["content"][0]["text"]
+    assert end["response"]["output"][0]["content"][0]["text"] == text
+    if whole["status"] == "completed":
+        assert isinstance(json.loads(text), dict)
+    if shape is SHAPE:
+        Place.model_validate_json(text)
+
+
 VALUES = {
     "metadata": {"a": "b"},
     "user": "me",
@@ -281,7 +315,15 @@ def test_every_refused_field_is_refused_by_name(client):
         ({"background": True}, "background", "invalid_value"),
         ({"truncation": "auto"}, "truncation", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format.type", "invalid_value"),
+        ({"text": {"format": {"type": "json"}}}, "text.format.type", "invalid_value"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format", "invalid_value"),
+        ({"text": {"format": SHAPE | {"type": "text"}}}, "text.format", "invalid_value"),
+        ({"text": {"format": SHAPE | {"name": "a b"}}}, "text.format.name", "invalid_value"),
+        (
+            {"text": {"format": SHAPE | {"schema": {"type": "objekt"}}}},
+            "text.format.schema",
+            "invalid_json_schema",
+        ),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "unsupported_parameter"),
         ({"stream_options": {"include_usage": True}}, "stream_options.include_usage",
          "unknown_parameter"),

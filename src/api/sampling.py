@@ -77,7 +77,7 @@ def sampling_params(
 def _check_goes_with_grammar(body: BaseModel) -> None:
     """Refuses what would end an answer before it has its shape, or never."""
     for name in ("stop", "ignore_eos"):
-        if getattr(body, name):
+        if getattr(body, name, None):
             raise InvalidRequestError(
                 f"{name} does not go with structured output, whose shape says where it ends: leave"
                 " it out.",

@@ -14,7 +14,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest, Refused
+from src.api.structured import schema_source
 from src.engine.chat_template import ChatMessage
+from src.engine.grammar import GrammarSource
 from src.errors import InvalidRequestError
 from src.models import StopText
 
@@ -73,6 +75,20 @@ class Thinking(OpenAIRequest):
     type: Literal["disabled"]
 
 
+class OutputFormat(OpenAIRequest):
+    """How the answer is written."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
+
+
+class OutputConfig(OpenAIRequest):
+    """What the answer is like."""
+
+    format: OutputFormat | None = Field(default=None, description="How the answer is written.")
+    effort: Annotated[None, Refused("the served models take the same with each answer")] = None
+
+
 class Metadata(OpenAIRequest):
     """What is known of the request."""
 
@@ -95,7 +111,9 @@ class CountTokensRequest(OpenAIRequest):
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
     tools: Annotated[None, Refused(TOOLS)] = None
     tool_choice: Annotated[None, Refused(TOOLS)] = None
-    output_config: Annotated[None, Refused("answers are free text")] = None
+    output_config: OutputConfig | None = Field(
+        default=None, description="What the answer is like: text, or JSON that a schema allows."
+    )
     mcp_servers: Annotated[None, Refused(TOOLS)] = None
     context_management: Annotated[None, Refused("conversations are read as they are sent")] = None
     speed: Annotated[Literal["standard"] | None, NoEffect("there is one speed")] = None
@@ -187,6 +205,23 @@ class MessageRequest(CountTokensRequest):
             ]
         }
     )
+
+    def grammar(self) -> GrammarSource | None:
+        """What the answer must look like; None is any text."""
+        if self.output_config is None or self.output_config.format is None:
+            return None
+        schema = self.output_config.format.json_schema
+        return schema_source(schema, ("output_config", "format", "schema"))
+
+    def check(self) -> None:
+        """Raises InvalidRequestError if fields do not go together."""
+        super().check()
+        if self.stop_sequences and self.grammar() is not None:
+            raise InvalidRequestError(
+                "They do not go with structured output, whose shape says where it ends: leave them"
+                " out.",
+                ("stop_sequences",),
+            )
 
     @property
     def stop(self) -> list[Any] | None:

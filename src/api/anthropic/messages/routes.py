@@ -77,4 +77,5 @@ def _sampling_params(body: MessageRequest, max_tokens: int) -> SamplingParams:
         min_tokens=None,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
+        grammar=body.grammar(),
     )

@@ -1,6 +1,6 @@
 """Answers of `/v1/responses` and the events of their streams, as they are on the wire."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -77,16 +77,10 @@ class IncompleteDetails(BaseModel):
     reason: Literal["max_output_tokens"]
 
 
-class AnswerFormat(BaseModel):
-    """How the answer is written."""
-
-    type: Literal["text"]
-
-
 class AnswerText(BaseModel):
     """What the answer's text is like."""
 
-    format: AnswerFormat
+    format: dict[str, Any] = Field(description="As it was asked for.")
 
 
 class Response(BaseModel):

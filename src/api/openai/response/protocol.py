@@ -1,6 +1,6 @@
 """Requests of `/v1/responses`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -10,11 +10,14 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OnlyFalse, OpenAIRequest, Refused
+from src.api.structured import ANY_OBJECT, schema_source
 from src.engine.chat_template import ChatMessage
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
 
@@ -88,15 +91,45 @@ class InputMessage(OpenAIRequest):
 class TextFormat(OpenAIRequest):
     """How the answer is written."""
 
-    type: Literal["text"] = Field(description="`text` alone.")
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="Free text, any JSON object, or what `schema` says."
+    )
+    json_schema: dict[str, Any] | None = Field(
+        default=None,
+        alias="schema",
+        description="What the answer's JSON is; with the type `json_schema` alone.",
+    )
+    name: Annotated[
+        Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None,
+        NoEffect("it names the schema for those who write it"),
+    ] = None
+    description: Annotated[StrictStr | None, NoEffect("say in a message what is wanted")] = None
+    strict: Annotated[StrictBool | None, NoEffect("answers always keep to the schema")] = None
+
+    @model_validator(mode="after")
+    def _has_a_schema_if_it_needs_one(self) -> Self:
+        is_shaped = self.type == "json_schema"
+        if is_shaped != (self.json_schema is not None) or is_shaped != (self.name is not None):
+            raise PydanticCustomError(
+                "invalid_value",
+                "schema and name go with the type json_schema, and with no other",
+            )
+        return self
+
+    def grammar(self) -> GrammarSource | None:
+        """What an answer in this format is; None is any text."""
+        if self.type == "text":
+            return None
+        field = ("text", "format")
+        if self.json_schema is None:
+            return schema_source(ANY_OBJECT, field)
+        return schema_source(self.json_schema, (*field, "schema"))
 
 
 class TextConfig(OpenAIRequest):
     """What the answer's text is like."""
 
-    format: TextFormat | None = Field(
-        default=None, description="`text` alone; structured output is refused."
-    )
+    format: TextFormat | None = Field(default=None, description="How it is written: text, or JSON.")
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
 
 
@@ -202,6 +235,10 @@ class ResponseRequest(OpenAIRequest):
     @property
     def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.include else None
+
+    @property
+    def text_format(self) -> TextFormat:
+        return (self.text and self.text.format) or TextFormat(type="text")
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from src.api.openai.answers import token_logprob
 from src.api.openai.response.answer import (
-    AnswerFormat,
     AnswerText,
     EventLogprob,
     EventTopLogprob,
@@ -196,7 +195,7 @@ class ResponseRenderer:
             safety_identifier=body.safety_identifier,
             service_tier="default",
             temperature=1 if body.temperature is None else body.temperature,
-            text=AnswerText(format=AnswerFormat(type="text")),
+            text=AnswerText(format=body.text_format.model_dump(by_alias=True, exclude_none=True)),
             tool_choice=body.tool_choice or "auto",
             tools=[],
             top_logprobs=body.top_logprobs or 0,

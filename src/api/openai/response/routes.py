@@ -69,6 +69,7 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=body.num_logprobs,
+        grammar=body.text_format.grammar(),
     )
     try:
         engine.check(num_prompt_tokens, params, ("input",))
