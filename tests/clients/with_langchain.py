@@ -1,4 +1,5 @@
-"""What LangChain's users do: asynchronous calls, batches, log-probabilities, errors by class."""
+"""What LangChain's users do: asynchronous calls, batches, log-probabilities, objects for answers,
+embeddings, OpenAI's newer API, errors by class."""
 
 import asyncio
 import os
@@ -6,7 +7,8 @@ import os
 import openai
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+from pydantic import BaseModel
 
 SERVER = {"base_url": os.environ["SERVER_URL"] + "/v1", "api_key": "none"}
 QUESTION = "What is the capital of Italy?"
@@ -46,6 +48,33 @@ def ask_for_more_than_text() -> None:
     assert second[0].text == " Rome"
 
 
+class City(BaseModel):
+    """What is known of a city."""
+
+    name: str
+    is_capital: bool
+
+
+def ask_for_objects() -> None:
+    city = chat.with_structured_output(City).invoke(QUESTION)
+    assert isinstance(city, City)
+    assert isinstance(chat.with_structured_output(method="json_mode").invoke(QUESTION), dict)
+
+
+def ask_the_newer_api() -> None:
+    newer = ChatOpenAI(model="storyteller", temperature=0, use_responses_api=True, **SERVER)
+    assert newer.invoke(QUESTION).text == ANSWER
+    assert "".join(chunk.text for chunk in newer.stream(QUESTION)) == ANSWER
+
+
+def embed() -> None:
+    # Without the check it sends texts, and not what OpenAI's tokenizer makes of them.
+    embeddings = OpenAIEmbeddings(model="storyteller", check_embedding_ctx_length=False, **SERVER)
+    first, second = embeddings.embed_documents(["Once upon a time", "Once upon a time"])
+    assert first == second
+    assert abs(sum(value * value for value in first) - 1) < 1e-3
+
+
 def ask_for_what_cannot_be() -> None:
     for call, kind in (
         (lambda: chat.invoke("word " * 3000), ContextOverflowError),
@@ -61,4 +90,7 @@ def ask_for_what_cannot_be() -> None:
 
 asyncio.run(ask_asynchronously())
 ask_for_more_than_text()
+ask_for_objects()
+ask_the_newer_api()
+embed()
 ask_for_what_cannot_be()

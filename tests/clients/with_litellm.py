@@ -1,6 +1,8 @@
-"""What litellm's users do: usage of streams, texts, asynchronous calls, errors by class."""
+"""What litellm's users do: usage of streams, JSON, texts, embeddings, asynchronous calls, errors by
+class."""
 
 import asyncio
+import json
 import os
 
 import litellm
@@ -20,6 +22,14 @@ def ask() -> None:
     assert whole.choices[0].message.content == ANSWER
     assert whole.choices[0].finish_reason == "stop"
     assert whole.usage.completion_tokens == 8
+    schema = {"type": "object", "properties": {"name": {"enum": ["Rome", "Oslo"]}}}
+    shape = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    answer = litellm.completion(**CHAT, messages=QUESTION, response_format=shape)
+    assert isinstance(json.loads(answer.choices[0].message.content), dict)
+    model = {"model": "openai/storyteller", **SERVER}
+    assert len(litellm.embedding(**model, input=["a", "b"]).data) == 2
+    newer = litellm.responses(**model, temperature=0, input=QUESTION[0]["content"])
+    assert newer.output[0].content[0].text == ANSWER
     answer = litellm.text_completion(**TEXT, prompt="The capital of Italy is")
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == (" Rome.", "stop")
     pieces = litellm.text_completion(**TEXT, prompt="The capital of Italy is", stream=True)

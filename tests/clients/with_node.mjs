@@ -53,6 +53,25 @@ for await (const chunk of await client.completions.create({ ...text, stream: tru
 }
 assert.equal(streamed, " Rome.");
 
+const schema = { type: "object", properties: { name: { enum: ["Rome"] } }, required: ["name"] };
+const shaped = await client.chat.completions.parse({
+  ...chat,
+  response_format: { type: "json_schema", json_schema: { name: "city", schema, strict: true } },
+});
+assert.equal(JSON.parse(shaped.choices[0].message.content).name, "Rome");
+
+const newer = await client.responses.create({ model, input: messages, temperature: 0 });
+assert.equal(newer.output_text, ANSWER);
+const events = client.responses.stream({ model, input: messages, temperature: 0 });
+let told = "";
+events.on("response.output_text.delta", ({ delta }) => (told += delta));
+assert.equal((await events.finalResponse()).output_text, ANSWER);
+assert.equal(told, ANSWER);
+
+const { data } = await client.embeddings.create({ model, input: ["a", "a"] });
+assert.equal(data.length, 2);
+assert.deepEqual(data[0].embedding, data[1].embedding);
+
 const broken = await client.completions.create({ ...text, ignore_eos: true, stream: true });
 for await (const _ of broken) break; // leaving closes the connection
 assert.ok(broken.controller.signal.aborted);

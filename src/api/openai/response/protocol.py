@@ -148,7 +148,11 @@ class ResponseRequest(OpenAIRequest):
     input: Annotated[
         list[InputMessage],
         Field(min_length=1, max_length=MAX_ITEMS),
-        BeforeValidator(_only_messages, json_schema_input_type=StrictStr | list[InputMessage]),
+        BeforeValidator(
+            _only_messages,
+            json_schema_input_type=StrictStr
+            | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_ITEMS)],
+        ),
     ] = Field(description="The conversation so far: a text of the user's, or messages.")
     instructions: StrictStr | None = Field(
         default=None, description="What the system says before the conversation."
