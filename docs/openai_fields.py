@@ -18,6 +18,7 @@ from src.api.openai.chat.protocol import (
     ResponseFormat,
     TextPart,
 )
+from src.api.openai.chat.tools import CalledFunction, FunctionDefinition, FunctionTool, MessageCall
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
@@ -37,6 +38,10 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/chat/completions`": ChatCompletionRequest,
     "Each of a chat's `messages`": Message,
     "Each part of a message's `content`": TextPart,
+    "Each of a message's `tool_calls`": MessageCall,
+    "Its `function`": CalledFunction,
+    "Each of a chat's `tools`": FunctionTool,
+    "A tool's `function`": FunctionDefinition,
     "`structured_outputs`": StructuredOutputs,
     "A chat's `response_format`": ResponseFormat,
     "Its `json_schema`": JsonSchemaFormat,

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from src.engine.config import Device, DType, Engine, EngineConfig
+from src.engine.config import Device, DType, Engine, EngineConfig, ToolCallFormatName
 from src.errors import SettingsError
 
 PASSWORD = re.compile("//[^/]*@")
@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         default=None,
         description="How conversations are written for the model: a Jinja template, or a file that"
         " holds one. Empty: the model's own.",
+    )
+
+    tool_call_format: ToolCallFormatName = Field(
+        default="auto",
+        description="How the model writes calls of tools: `hermes` between tags, as Qwen too, or"
+        " `llama3` as a bare JSON object. `auto`: as its chat template does.",
     )
 
     max_length: int = Field(
@@ -163,7 +169,7 @@ class Settings(BaseSettings):
         default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."
     )
     max_grammar_bytes: int = Field(
-        default=2**16,
+        default=2**18,
         ge=1,
         le=2**24,
         description="Largest schema, pattern or other grammar of structured output; a larger one"
@@ -228,6 +234,7 @@ class Settings(BaseSettings):
             max_model_len=self.max_model_len,
             trust_remote_code=self.trust_remote_code,
             chat_template=self.chat_template,
+            tool_call_format=self.tool_call_format,
             engine=self.engine,
             max_num_seqs=self.max_batch_size,
             max_num_batched_tokens=self.max_num_batched_tokens,

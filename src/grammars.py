@@ -47,7 +47,7 @@ class GrammarLimits:
         cache_size: so many are remembered.
     """
 
-    max_bytes: int = 65536
+    max_bytes: int = 2**18
     timeout_seconds: float = 5
     cache_size: int = 64
 
@@ -82,6 +82,8 @@ class GrammarCompiler:
         Raises:
             InvalidGrammarError: it is too large, takes too long, or cannot be compiled.
         """
+        for part in source.parts:
+            await self.compile(part)
         outcome, started = GrammarOutcome.REFUSED, time.perf_counter()
         try:
             grammar = self._known.get(source)

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
@@ -34,7 +34,8 @@ from src.errors import (
 from src.generation import Completion, Embedding, Generation, TextDelta, TextStream
 from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
 from src.limits import Field, check_length, check_params
-from src.tokenization import Prompt, decode, encode, encode_chat
+from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
+from src.tool_calls import Tool, ToolCallFormat, find_format
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
@@ -231,13 +232,31 @@ class InferenceEngine:
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
 
+    @property
+    def tool_call_format(self) -> ToolCallFormat:
+        """How the model writes calls of tools.
+
+        Raises:
+            InvalidRequestError: it calls none, or in no way that is known.
+        """
+        template = require_chat_template(self._require_ready()[0], ("messages",))
+        return find_format(template, self._config.tool_call_format)
+
     async def tokenize_chat(
-        self, messages: list[ChatMessage], field: Field = ("messages",)
+        self,
+        messages: list[ChatMessage],
+        field: Field = ("messages",),
+        tools: Sequence[Tool] = (),
     ) -> list[int]:
         """Returns the token ids of a conversation, by the model's chat template.
 
         Whether they fit the context is `check`'s to say: with how many new tokens may depend on
         their number.
+
+        Args:
+            messages: the conversation.
+            field: where it stands in the caller's request, for the error.
+            tools: what the model may call.
 
         Raises:
             InvalidRequestError: the messages are too long for any context, the model has no chat
@@ -246,7 +265,8 @@ class InferenceEngine:
         """
         loaded, _ = self._require_ready()
         async with _until(self.deadline()):
-            return await encode_chat(loaded, messages, field)
+            described = [tool.described() for tool in tools]
+            return await encode_chat(loaded, messages, field, described)
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
         """Refuses what the model cannot do.

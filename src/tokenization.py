@@ -5,7 +5,7 @@ second.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.engine.chat_template import ChatMessage, ChatTemplate
 from src.errors import InvalidRequestError
@@ -39,9 +39,18 @@ async def encode(
 
 
 async def encode_chat(
-    loaded: "LoadedModel", messages: list[ChatMessage], field: Field = ("messages",)
+    loaded: "LoadedModel",
+    messages: list[ChatMessage],
+    field: Field = ("messages",),
+    tools: list[dict[str, Any]] | None = None,
 ) -> list[int]:
     """Returns the token ids of a conversation; the answer's turn has begun.
+
+    Args:
+        loaded: the model.
+        messages: the conversation.
+        field: where it stands in the caller's request, for the error.
+        tools: what the model may call, as OpenAI describes tools.
 
     Raises:
         InvalidRequestError: the model has no chat template, the template refuses the messages, or
@@ -50,9 +59,11 @@ async def encode_chat(
     template = require_chat_template(loaded, field)
     check_size("".join(message.content for message in messages), loaded, field)
     try:
-        return await asyncio.to_thread(template.encode, messages)
+        return await asyncio.to_thread(template.encode, messages, tools)
     except InvalidRequestError as error:  # it does not know what the caller calls them
         raise InvalidRequestError(str(error), field) from error
+    except RecursionError:
+        raise InvalidRequestError("What is said of tools is nested too deep.", field) from None
 
 
 def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:

@@ -40,6 +40,8 @@ def with_node(node: dict) -> dict:
         ({"$ref": "#name", "$defs": {"a": {"$anchor": "name"}}}, ("$ref",)),
         ({"items": {"pattern": "a{100000}"}}, ("items", "pattern")),
         ({"patternProperties": {"(a{999}){999}": {}}}, ("patternProperties",)),
+        ({"items": {"const": ["a" * 20_000]}}, ("items", "const")),
+        ({"enum": [1, "a" * 20_000]}, ("enum",)),
         ({"minProperties": 2}, ("minProperties",)),
         ({"minProperties": 3, "required": ["a", "b"]}, ("minProperties",)),
     ],

@@ -271,7 +271,8 @@ REFUSED = [
     ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "invalid_value"),
     ({"guided_regex": "a", "stop_token_ids": [70]}, "stop_token_ids", "invalid_value"),
     ({"guided_regex": "a{100000}"}, "guided_regex", "invalid_grammar"),
-    ({"guided_choice": ["a" * 70000]}, "guided_choice", "invalid_grammar"),
+    ({"guided_choice": ["a" * 20_001]}, "guided_choice", "invalid_grammar"),
+    ({"guided_json": {"enum": ["a"] * 70_000}}, "guided_json", "invalid_grammar"),
 ]
 
 

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
-from src.engine.grammar import GrammarSource
-from src.errors import InvalidRequestError, InvalidSchemaError
+from src.engine.grammar import GrammarSource, schema_source
+from src.errors import InvalidRequestError
 from src.models import StructuredOutputs
 
 Field = tuple[str | int, ...]
@@ -15,27 +14,6 @@ ANY_OBJECT = {"type": "object"}
 
 def _in_structured_outputs(name: str) -> Field:
     return ("structured_outputs", name)
-
-
-def schema_source(schema: dict[str, Any] | str, field: Field) -> GrammarSource:
-    """The grammar of answers in JSON that a schema allows.
-
-    Args:
-        schema: as an object, or as the JSON of one.
-        field: where it stands in the request.
-
-    Raises:
-        InvalidSchemaError: it is no JSON.
-    """
-    try:
-        if isinstance(schema, str):
-            schema = json.loads(schema)
-        text = json.dumps(schema, allow_nan=False)
-    except (ValueError, RecursionError):
-        raise InvalidSchemaError(
-            "A schema must be JSON, without NaN and without hundreds of levels.", field
-        ) from None
-    return GrammarSource("json_schema", text, field)
 
 
 def structured_source(

@@ -5,8 +5,8 @@ it. Special tokens are the template's alone.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from src.errors import InvalidRequestError
@@ -19,11 +19,52 @@ STAND_INS = range(0xF0000, 0xFFFFE)
 
 
 @dataclass(frozen=True, slots=True)
+class MessageToolCall:
+    """A call of a tool in an earlier turn."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation: who speaks, and what."""
+    """One turn of a conversation.
+
+    Args:
+        role: who speaks.
+        content: what is said.
+        tool_calls: what the assistant calls.
+        tool_call_id: of a tool, which call this is the result of.
+        name: of a tool.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[MessageToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    def described(self) -> dict[str, Any]:
+        """As templates read it; what is not there they do not see."""
+        told: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            told["tool_calls"] = [
+                {
+                    "type": "function",
+                    "id": call.call_id,
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        for key in ("tool_call_id", "name"):
+            if (value := getattr(self, key)) is not None:
+                told[key] = value
+        return told
+
+
+Description = dict[str, Any]
+"""A message or a tool as templates read it: JSON."""
 
 
 class ChatTemplate:
@@ -55,32 +96,41 @@ class ChatTemplate:
             r"\s*" * one.lstrip + re.escape(one.content) + r"\s*" * one.rstrip for one in special
         )
 
-    def encode(self, messages: list[ChatMessage]) -> list[int]:
+    def encode(
+        self, messages: list[ChatMessage], tools: Sequence[Description] | None = None
+    ) -> list[int]:
         """Returns the token ids of the conversation; the answer's turn has begun.
+
+        Args:
+            messages: the conversation.
+            tools: what the model may call, as OpenAI describes tools; None says nothing of any.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
-        stand_ins = self._choose_stand_ins(messages)
+        told: list[Description] = [message.described() for message in messages]
+        stand_ins = self._choose_stand_ins([told, list(tools or ())])
         if not stand_ins:
-            return self._ids_of(self._aware, [self.render(messages)])[0]
+            return self._ids_of(self._aware, [self._render(told, tools)])[0]
 
-        def stand_in(found: re.Match[str]) -> str:
-            return stand_ins[found[0]]
+        def hide(text: str) -> str:
+            return self._spelled.sub(lambda found: stand_ins[found[0]], text)
 
-        hidden = [
-            replace(message, content=self._spelled.sub(stand_in, message.content))
-            for message in messages
-        ]
+        hidden = _map_texts(hide, told), _map_texts(hide, list(tools)) if tools else None
         spelled = {ord(character): token for token, character in stand_ins.items()}
-        return self._encode_pieces(self.render(hidden), spelled)
+        return self._encode_pieces(self._render(*hidden), spelled)
 
-    def render(self, messages: list[ChatMessage]) -> str:
+    def render(
+        self, messages: list[ChatMessage], tools: Sequence[Description] | None = None
+    ) -> str:
         """Returns the conversation as the template writes it, in transformers' sandbox.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
+        return self._render([message.described() for message in messages], tools)
+
+    def _render(self, messages: list[Description], tools: Sequence[Description] | None) -> str:
         # Both take seconds to import, and who only names a ChatMessage shall not wait for them.
         from jinja2 import TemplateError  # noqa: PLC0415
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
@@ -88,7 +138,8 @@ class ChatTemplate:
         try:
             # Its type is said to be a text; it is a pair.
             rendered: Any = render_jinja_template(
-                conversations=[[asdict(message) for message in messages]],
+                conversations=[messages],
+                tools=list(tools) if tools else None,
                 chat_template=self._source,
                 add_generation_prompt=True,
                 **self._variables,
@@ -102,14 +153,13 @@ class ChatTemplate:
             ) from error
         return str(rendered[0][0])
 
-    def _choose_stand_ins(self, messages: list[ChatMessage]) -> dict[str, str]:
-        """For each special token that a message spells a character that is in no message."""
-        spelled = {
-            token for message in messages for token in self._spelled.findall(message.content)
-        }
+    def _choose_stand_ins(self, told: list[Any]) -> dict[str, str]:
+        """For each special token that any text spells a character that is in none."""
+        texts = list(_texts_in(told))
+        spelled = {token for text in texts for token in self._spelled.findall(text)}
         if not spelled:
             return {}
-        taken = set().union(*(message.content for message in messages))
+        taken = set().union(*texts)
         free = (character for code in STAND_INS if (character := chr(code)) not in taken)
         return dict(zip(sorted(spelled), free, strict=False))
 
@@ -131,6 +181,27 @@ class ChatTemplate:
         # encode_batch lets go of the interpreter lock, encode does not.
         encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All texts in what is JSON, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _texts_in(list(pair))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts_in(one)
+
+
+def _map_texts(change: Callable[[str], str], value: Any) -> Any:
+    """The same JSON with all of its texts changed, keys too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _map_texts(change, one) for key, one in value.items()}
+    return [_map_texts(change, one) for one in value] if isinstance(value, list) else value
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 Engine = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
+ToolCallFormatName = Literal["auto", "hermes", "llama3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class EngineConfig:
         max_model_len: context in tokens; None is the model's own.
         trust_remote_code: whether Python code that comes with a model may run.
         chat_template: a file or the template itself; None is the model's own.
+        tool_call_format: how the model writes calls of tools; `auto` is as its template does.
         engine: `continuous` batches requests; `reference` runs one at a time.
         max_num_seqs: sequences that run together at most.
         max_num_batched_tokens: tokens that one step computes at most; None fits the device.
@@ -37,6 +39,7 @@ class EngineConfig:
     max_model_len: int | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
+    tool_call_format: ToolCallFormatName = "auto"
     engine: Engine = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None

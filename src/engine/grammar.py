@@ -1,9 +1,24 @@
 """What an answer must look like, as a caller says it: grammars before they are compiled."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from src.errors import InvalidSchemaError
 
 GrammarKind = Literal["json_schema", "regex", "choice", "lark"]
+
+
+# One space may follow a comma or a colon. A model that likes spaces finds no place for more.
+JSON_OPTIONS: dict[str, Any] = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "lenient": False,
+    "coerce_one_of": False,
+}
+"""How answers in JSON are written; in a Lark grammar they are a schema's `x-guidance`."""
 
 
 class DeadEndError(Exception):
@@ -18,11 +33,35 @@ class GrammarSource:
         kind: the language that it is written in.
         text: a JSON schema, a regular expression, a JSON list of texts, or a Lark grammar.
         field: where it stands in the request's body, for errors.
+        parts: schemas in it; each is compiled by itself first, for errors of its own. Who gives
+            some has written the rest of the grammar himself.
     """
 
     kind: GrammarKind
     text: str
-    field: tuple[str | int, ...] = field(default=(), compare=False)
+    field: tuple[str | int, ...] = dataclasses.field(default=(), compare=False)
+    parts: "tuple[GrammarSource, ...]" = dataclasses.field(default=(), compare=False)
+
+
+def schema_source(schema: dict[str, Any] | str, field: tuple[str | int, ...]) -> GrammarSource:
+    """The grammar of answers in JSON that a schema allows.
+
+    Args:
+        schema: as an object, or as the JSON of one.
+        field: where it stands in the request.
+
+    Raises:
+        InvalidSchemaError: it is no JSON.
+    """
+    try:
+        if isinstance(schema, str):
+            schema = json.loads(schema)
+        text = json.dumps(schema, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise InvalidSchemaError(
+            "A schema must be JSON, without NaN and without hundreds of levels.", field
+        ) from None
+    return GrammarSource("json_schema", text, field)
 
 
 def expanded_size(pattern: str) -> int:

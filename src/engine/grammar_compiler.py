@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from src.engine.grammar import DeadEndError, GrammarSource, expanded_size
+from src.engine.grammar import JSON_OPTIONS, DeadEndError, GrammarSource, expanded_size
 from src.engine.json_schema import MAX_EXPANDED_SIZE, Path, SchemaError, check_schema, find_fault
 from src.engine.matcher import Grammar, find_allowed
 from src.engine.vocabulary import Vocabulary
@@ -24,15 +24,6 @@ LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 
 NUM_TRIAL_TOKENS = 8
 """So far a grammar is tried out: one that goes beyond the limits mostly does so at once."""
-
-# One space may follow a comma or a colon. A model that likes spaces finds no place for more.
-JSON_OPTIONS: dict[str, Any] = {
-    "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-    "lenient": False,
-    "coerce_one_of": False,
-}
 
 # In Lark, what is not a name or a sign; there a "<" can only begin a special token.
 LARK_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\\n])+/|//.*|#.*')
@@ -100,6 +91,7 @@ def _fails(vocabulary: Vocabulary, schema: dict[str, Any]) -> bool:
 
 
 def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
+    _check_size(source)
     match source.kind:
         case "regex":
             text = LLMatcher.grammar_from_regex(source.text)
@@ -110,13 +102,23 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             if "<" in LARK_TEXTS.sub("", source.text):
                 raise _refusal(source, "Special tokens are no part of answers: write texts.")
             text = LLMatcher.grammar_from_lark(source.text)
-    limit = max(MAX_EXPANDED_SIZE, len(source.text))
-    if source.kind != "choice" and expanded_size(source.text) > limit:
-        raise _refusal(source, f"Its repetitions stand for more than {limit} characters.")
     matcher = _compile(vocabulary, text)
     if matcher.is_error():
         raise _refusal(source, matcher.get_error())
     return matcher
+
+
+def _check_size(source: GrammarSource) -> None:
+    if source.parts:  # the rest is not the caller's
+        return
+    if source.kind == "choice":
+        size = max(map(len, json.loads(source.text)))
+    else:
+        size = expanded_size(source.text)
+    if size > MAX_EXPANDED_SIZE:
+        raise _refusal(
+            source, f"It stands for {size} characters; the limit is {MAX_EXPANDED_SIZE}."
+        )
 
 
 def _compile(vocabulary: Vocabulary, text: str) -> LLMatcher:

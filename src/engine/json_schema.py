@@ -4,6 +4,7 @@ The compiler says what is wrong but not where, and it takes some schemas whose a
 end, or would not be valid.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,8 +15,8 @@ from src.engine.grammar import expanded_size
 MAX_DEPTH = 100
 """So deep a schema may be nested; the compiler's own limit is a little higher."""
 
-MAX_EXPANDED_SIZE = 10_000
-"""So many characters a pattern may stand for: each token's cost grows with them."""
+MAX_EXPANDED_SIZE = 20_000
+"""So many characters a pattern or a text may stand for: each token's cost grows with them."""
 
 MAX_LOOKS = 100_000
 """So many parts are looked at to find out whether answers can end; each may be looked at often."""
@@ -70,11 +71,17 @@ def _check_part(part: dict[str, Any], path: Path) -> None:
     patterns = [pattern] if isinstance(pattern, str) else []
     if isinstance(keys := part.get("patternProperties"), dict):
         patterns += keys
-    if any(expanded_size(one) > max(MAX_EXPANDED_SIZE, len(one)) for one in patterns):
+    if any(expanded_size(one) > MAX_EXPANDED_SIZE for one in patterns):
         raise SchemaError(
-            f"The pattern's repetitions stand for more than {MAX_EXPANDED_SIZE} characters.",
+            f"The pattern stands for more than {MAX_EXPANDED_SIZE} characters.",
             (*path, "pattern" if isinstance(pattern, str) else "patternProperties"),
         )
+    for key in ("const", "enum"):
+        values = _list(part, key) if key == "enum" else [part.get(key)]
+        if any(len(json.dumps(value)) > MAX_EXPANDED_SIZE for value in values):
+            raise SchemaError(
+                f"A value may have at most {MAX_EXPANDED_SIZE} characters.", (*path, key)
+            )
     least, required = part.get("minProperties"), part.get("required")
     known = len(set(map(str, required))) if isinstance(required, list) else 0
     if isinstance(least, int) and least > max(1, known):

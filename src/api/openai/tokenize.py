@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from src.api.deps import EngineDep, while_connected
 from src.api.openai.answers import check_model
+from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.protocol import MAX_MESSAGES, Message
 from src.api.openai.fields import OpenAIRequest, Refused
 from src.api.openai.responses import error_responses
@@ -106,7 +107,7 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
 
 async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        return await engine.tokenize_chat([message.to_engine() for message in body.messages])
+        return await engine.tokenize_chat(to_conversation(body.messages))
     assert body.prompt is not None
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
 

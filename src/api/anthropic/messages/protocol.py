@@ -14,9 +14,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest, Refused
-from src.api.structured import schema_source
 from src.engine.chat_template import ChatMessage
-from src.engine.grammar import GrammarSource
+from src.engine.grammar import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.models import StopText
 

@@ -15,6 +15,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from src.api.openai.answers import Usage
+from src.api.openai.chat.tools import (
+    MAX_TOOLS,
+    FunctionTool,
+    MessageCall,
+    NamedToolChoice,
+    ToolChoiceField,
+    choose_tools,
+)
 from src.api.openai.fields import (
     MAX_TOKENS,
     GenerationRequest,
@@ -22,14 +30,14 @@ from src.api.openai.fields import (
     OpenAIRequest,
     Refused,
 )
-from src.api.structured import ANY_OBJECT, schema_source
-from src.engine.chat_template import ChatMessage
-from src.engine.grammar import GrammarSource
+from src.api.structured import ANY_OBJECT
+from src.engine.grammar import GrammarSource, schema_source
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
+from src.tool_calls import ToolChoice
 
 MAX_MESSAGES = 2048
-TOOLS = "the served models call no tools"
+OLD_CALLS = "it is the older form of tools"
 AUDIO = "the served models read and write text alone"
 
 
@@ -69,10 +77,19 @@ Content = Annotated[
 class Message(OpenAIRequest):
     """One turn of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
         description="Who speaks; `developer` is `system`."
     )
-    content: Content = Field(description="What is said: a text, or a list of parts of text.")
+    content: Content | None = Field(
+        default=None,
+        description="What is said: a text, or a list of parts of text. Not needed beside calls.",
+    )
+    tool_calls: list[MessageCall] | None = Field(
+        default=None, min_length=1, max_length=MAX_TOOLS, description="What the assistant calls."
+    )
+    tool_call_id: StrictStr | None = Field(
+        default=None, description="Of the role `tool`: which call this is the result of."
+    )
     name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
         None
     )
@@ -81,12 +98,7 @@ class Message(OpenAIRequest):
         None
     )
     audio: Annotated[None, Refused(AUDIO)] = None
-    tool_calls: Annotated[None, Refused(TOOLS)] = None
-    tool_call_id: Annotated[None, Refused(TOOLS)] = None
-    function_call: Annotated[None, Refused(TOOLS)] = None
-
-    def to_engine(self) -> ChatMessage:
-        return ChatMessage("system" if self.role == "developer" else self.role, self.content)
+    function_call: Annotated[None, Refused(OLD_CALLS)] = None
 
 
 class JsonSchemaFormat(OpenAIRequest):
@@ -178,13 +190,20 @@ class ChatCompletionRequest(GenerationRequest):
     modalities: list[Literal["text"]] | None = Field(
         default=None, min_length=1, max_length=1, description="`text` alone."
     )
-    tool_choice: Literal["none"] | None = Field(
-        default=None, description="`none` alone, as there are no tools."
+    tools: list[FunctionTool] | None = Field(
+        default=None, max_length=MAX_TOOLS, description="Functions that the model may call."
     )
-    tools: Annotated[None, Refused(TOOLS)] = None
-    parallel_tool_calls: Annotated[None, Refused(TOOLS)] = None
-    functions: Annotated[None, Refused(TOOLS)] = None
-    function_call: Annotated[None, Refused(TOOLS)] = None
+    tool_choice: ToolChoiceField | None = Field(
+        default=None,
+        description="`none` keeps the tools from the model, `auto` lets it choose, `required` makes"
+        " it call one, an object says which. Default: `auto`.",
+    )
+    parallel_tool_calls: StrictBool | None = Field(
+        default=None,
+        description="Whether an answer may hold several calls; with `tools` alone. Default: true.",
+    )
+    functions: Annotated[None, Refused(OLD_CALLS)] = None
+    function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
     prediction: Annotated[None, Refused("there is no speculation from a prediction")] = None
@@ -225,6 +244,21 @@ class ChatCompletionRequest(GenerationRequest):
     def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    def tools_to_call(self) -> ToolChoice | None:
+        """Which tools the answer may or must call; None is none."""
+        return choose_tools(
+            self.tools, self.tool_choice, is_parallel=self.parallel_tool_calls is not False
+        )
+
+    @property
+    def has_named_tool(self) -> bool:
+        return isinstance(self.tool_choice, NamedToolChoice)
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer is a call, and no text."""
+        return self.has_named_tool or self.tool_choice == "required"
+
     def grammars(self) -> list[GrammarSource]:
         """What the answer must look like, by each field that says so."""
         found = super().grammars()
@@ -243,6 +277,8 @@ class ChatCompletionRequest(GenerationRequest):
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true.", ("top_logprobs",))
+        if self.parallel_tool_calls is not None and not self.tools:
+            raise InvalidRequestError("parallel_tool_calls needs tools.", ("parallel_tool_calls",))
 
 
 class ChatLogprob(BaseModel):
@@ -266,15 +302,33 @@ class ChoiceLogprobs(BaseModel):
     refusal: None
 
 
+class Function(BaseModel):
+    """What is called."""
+
+    name: str
+    arguments: str = Field(description="A JSON object as a text; cut where the answer is.")
+
+
+class AnswerCall(BaseModel):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function"]
+    function: Function
+
+
 class AnswerMessage(BaseModel):
-    """What the model says."""
+    """What the model says, or calls."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None = Field(description="null if there are calls and no text.")
     refusal: None
+    tool_calls: list[AnswerCall] | None = Field(
+        default=None, description="Left out if there are none."
+    )
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class ChatChoice(BaseModel):
@@ -284,7 +338,8 @@ class ChatChoice(BaseModel):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason = Field(
-        description="`stop`: an end token or a stop text came. `length`: that was all it may."
+        description="`stop`: an end token or a stop text came, or the named tool was called."
+        " `tool_calls`: tools were called. `length`: that was all it may."
     )
 
 
@@ -300,12 +355,29 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class FunctionDelta(BaseModel):
+    """What is new of what is called: first the name, then pieces of the arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class CallDelta(BaseModel):
+    """What is new in a call; first its id, type and name."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(BaseModel):
-    """What is new in an answer: first the role, then text; nothing at the end."""
+    """What is new in an answer: first the role, then text and calls; nothing at the end."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    tool_calls: list[CallDelta] | None = None
 
 
 class ChunkChoice(BaseModel):

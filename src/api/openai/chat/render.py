@@ -6,7 +6,9 @@ from typing import Any
 
 from src.api.openai.answers import Usage, UsageCount, answer_head, token_logprob
 from src.api.openai.chat.protocol import (
+    AnswerCall,
     AnswerMessage,
+    CallDelta,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
@@ -17,11 +19,23 @@ from src.api.openai.chat.protocol import (
     ChunkChoice,
     Delta,
     FinishReason,
+    Function,
+    FunctionDelta,
 )
 from src.engine import logprobs
 from src.engine import request as engine_request
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
+from src.tool_call_parser import (
+    Answer,
+    ArgumentsDelta,
+    CallStarted,
+    ContentDelta,
+    Event,
+    TextReader,
+    ToolCallParser,
+)
+from src.tool_calls import ToolCallFormat
 
 
 @dataclass(slots=True)
@@ -31,12 +45,14 @@ class ChatRenderer:
     Args:
         engine: knows how tokens are written.
         body: the request.
+        written: how the model writes calls of tools, if it may.
     """
 
     engine: InferenceEngine
     body: ChatCompletionRequest
+    written: ToolCallFormat | None = None
     _head: dict[str, Any] = field(init=False)
-    _begun: set[int] = field(default_factory=set)  # indexes of choices
+    _readers: dict[int, TextReader | ToolCallParser] = field(default_factory=dict)  # of choices
 
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.body.stream else "chat.completion"
@@ -49,26 +65,71 @@ class ChatRenderer:
         choices = [
             ChatChoice(
                 index=index,
-                message=AnswerMessage(role="assistant", content=one.text, refusal=None),
+                message=self._message(index, one.text),
                 logprobs=self._logprobs(one.logprobs),
-                finish_reason=_finish_reason(one.finish_reason) or "length",
+                finish_reason=self._finish_reason(index, one.finish_reason) or "length",
             )
             for index, one in enumerate(generation.completions)
         ]
         return ChatCompletion(**self._head | {"choices": choices, "usage": count.usage()})
 
+    def _message(self, index: int, text: str) -> AnswerMessage:
+        answer, reader = Answer(), self._reader(index)
+        for event in [*reader.push(text), *reader.finish()]:
+            answer.add(event)
+        if not answer.calls:
+            return AnswerMessage(role="assistant", content=answer.content, refusal=None)
+        calls = [
+            AnswerCall(
+                id=call.call_id,
+                type="function",
+                function=Function(name=call.name, arguments=call.arguments),
+            )
+            for call in answer.calls
+        ]
+        content = answer.content or None
+        return AnswerMessage(role="assistant", content=content, refusal=None, tool_calls=calls)
+
     def chunks(self, delta: TextDelta) -> Iterator[ChatCompletionChunk]:
-        """The role, the text and the end, each in a chunk of its own."""
-        if delta.index not in self._begun:
-            self._begun.add(delta.index)
-            first = Delta(role="assistant", content="", refusal=None)
+        """The role, what is said and called, and the end, each in chunks of its own."""
+        if delta.index not in self._readers:
+            content = None if self.body.must_call else ""
+            first = Delta(role="assistant", content=content, refusal=None)
             yield self._chunk(delta.index, first, None, None)
-        if delta.text or (delta.logprobs and self.body.logprobs):
-            found = self._logprobs(delta.logprobs) if delta.logprobs else None
-            yield self._chunk(delta.index, Delta(content=delta.text), found, None)
-        reason = _finish_reason(delta.finish_reason)
+        reader = self._reader(delta.index)
+        events = reader.push(delta.text)
+        if delta.finish_reason is not None:
+            events += reader.finish()
+        news = [_delta(event) for event in events]
+        found = self._logprobs(delta.logprobs) if delta.logprobs else None
+        if found is not None and not news:  # of text that is held back
+            news.append(Delta())
+        for number, new in enumerate(news):
+            yield self._chunk(delta.index, new, None if number else found, None)
+        reason = self._finish_reason(delta.index, delta.finish_reason)
         if reason is not None:
             yield self._chunk(delta.index, Delta(), None, reason)
+
+    def _reader(self, index: int) -> TextReader | ToolCallParser:
+        """Who reads a choice's text."""
+        if index not in self._readers:
+            self._readers[index] = (
+                ToolCallParser(self.written, is_forced=self.body.must_call)
+                if self.written
+                else TextReader()
+            )
+        return self._readers[index]
+
+    def _finish_reason(
+        self, index: int, reason: engine_request.FinishReason | None
+    ) -> FinishReason | None:
+        if reason is None:
+            return None
+        if reason is not engine_request.FinishReason.STOP:
+            return "length"
+        # As OpenAI has it: who has named the tool is not told that there is a call.
+        is_call = self._reader(index).num_calls and not self.body.has_named_tool
+        return "tool_calls" if is_call else "stop"
 
     def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
         return ChatCompletionChunk(**self._head | {"choices": [], "usage": usage})
@@ -98,7 +159,13 @@ class ChatRenderer:
         return ChoiceLogprobs(content=content, refusal=None)
 
 
-def _finish_reason(reason: engine_request.FinishReason | None) -> FinishReason | None:
-    if reason is None:
-        return None
-    return "stop" if reason is engine_request.FinishReason.STOP else "length"
+def _delta(event: Event) -> Delta:
+    match event:
+        case ContentDelta(text):
+            return Delta(content=text)
+        case CallStarted(index, call_id, name):
+            function = FunctionDelta(name=name, arguments="")
+            call = CallDelta(index=index, id=call_id, type="function", function=function)
+        case ArgumentsDelta(index, text):
+            call = CallDelta(index=index, function=FunctionDelta(arguments=text))
+    return Delta(tool_calls=[call])

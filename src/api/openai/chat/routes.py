@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import UsageCount, check_model
+from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.protocol import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -14,10 +15,13 @@ from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
+from src.engine.chat_template import ChatMessage
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
-from src.errors import ContextLengthError
+from src.errors import ContextLengthError, InvalidRequestError
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_calls import ToolCallFormat, ToolChoice, tool_grammar
 
 router = APIRouter(
     prefix="/v1/chat",
@@ -39,11 +43,17 @@ async def create_chat_completion(
     """Answer a conversation."""
     check_model(body.model, engine)
     body.check()
-    messages = [message.to_engine() for message in body.messages]
-    token_ids = await while_connected(request, engine.tokenize_chat(messages))
-    params = _sampling_params(body, engine, len(token_ids))
+    messages = to_conversation(body.messages)
+    choice = body.tools_to_call()
+    written = _tool_call_format(messages, choice, engine)
+    tools = choice.tools if choice else ()
+    token_ids = await while_connected(request, engine.tokenize_chat(messages, tools=tools))
+    grammars = body.grammars()
+    if choice is not None and written is not None:
+        grammars.append(tool_grammar(choice, written))
+    params = _sampling_params(body, engine, len(token_ids), only_one(grammars))
     _check(body, engine, len(token_ids), params)
-    renderer = ChatRenderer(engine, body)
+    renderer = ChatRenderer(engine, body, written if choice else None)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
         deltas = engine.stream(token_ids, params, body.num_choices)
@@ -53,6 +63,20 @@ async def create_chat_completion(
     )
     count.add_all(generation)
     return renderer.whole(generation, count)
+
+
+def _tool_call_format(
+    messages: list[ChatMessage], choice: ToolChoice | None, engine: InferenceEngine
+) -> ToolCallFormat | None:
+    """How the model writes calls, if the answer may be one or the conversation tells of some."""
+    if choice is not None:
+        return engine.tool_call_format
+    if any(message.tool_calls for message in messages):
+        try:
+            return engine.tool_call_format
+        except InvalidRequestError as error:
+            raise InvalidRequestError(str(error), ("messages",)) from None
+    return None
 
 
 def _check(
@@ -70,7 +94,10 @@ def _check(
 
 
 def _sampling_params(
-    body: ChatCompletionRequest, engine: InferenceEngine, num_prompt_tokens: int
+    body: ChatCompletionRequest,
+    engine: InferenceEngine,
+    num_prompt_tokens: int,
+    grammar: GrammarSource | None,
 ) -> SamplingParams:
     rest = engine.max_model_len - num_prompt_tokens
     return sampling_params(
@@ -81,5 +108,5 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=body.num_logprobs,
-        grammar=only_one(body.grammars()),
+        grammar=grammar,
     )

@@ -15,9 +15,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OnlyFalse, OpenAIRequest, Refused
-from src.api.structured import ANY_OBJECT, schema_source
+from src.api.structured import ANY_OBJECT
 from src.engine.chat_template import ChatMessage
-from src.engine.grammar import GrammarSource
+from src.engine.grammar import GrammarSource, schema_source
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
 

@@ -1,0 +1,205 @@
+"""Calls of tools: how a model writes them, and which grammar makes them fit the tools.
+
+It knows no API: tools are plain dataclasses, for whoever has a shape of its own for them.
+`src/tool_call_parser.py` reads calls again.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
+from src.engine.config import ToolCallFormatName
+from src.engine.grammar import JSON_OPTIONS, GrammarSource, schema_source
+from src.errors import InvalidRequestError
+
+Field = tuple[str | int, ...]
+
+NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallFormat:
+    """How a model writes calls: a JSON object of a name and arguments, between two texts.
+
+    Args:
+        name: of the format.
+        begin: before each call; without it an answer is a call if it begins with a brace.
+        end: after each call.
+        arguments: what the arguments are called.
+        separator: between two calls; None allows but one.
+    """
+
+    name: str
+    begin: str
+    end: str
+    arguments: str
+    separator: str | None
+
+    @property
+    def tag(self) -> str:
+        """What tells that a call begins, wherever it stands."""
+        return self.begin.strip()
+
+
+HERMES = ToolCallFormat("hermes", "<tool_call>\n", "\n</tool_call>", "arguments", "\n")
+LLAMA3 = ToolCallFormat("llama3", "", "", "parameters", None)
+FORMATS = {one.name: one for one in (HERMES, LLAMA3)}
+
+
+PROBE = {
+    "type": "function",
+    "function": {
+        "name": "probe_tool",
+        "description": "Looks whether the template tells of tools.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+
+
+def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:
+    """How a model that this template is for writes calls.
+
+    Args:
+        template: the model's.
+        name: `auto` is as the template writes calls of earlier turns.
+
+    Raises:
+        InvalidRequestError: the template has no place for tools, or writes calls in another way.
+    """
+    if not _tells_of_tools(template):
+        raise InvalidRequestError(
+            "The model's chat template has no place for tools, so it cannot call any. Leave tools"
+            " out, or have the server started with a CHAT_TEMPLATE that lists them.",
+            ("tools",),
+        )
+    found = _find_written(template) if name == "auto" else FORMATS[name]
+    if found is None:
+        raise InvalidRequestError(
+            "The model's chat template does not show in which of the known ways it calls tools."
+            " Have the server started with TOOL_CALL_FORMAT, if it is one of them.",
+            ("tools",),
+        )
+    return found
+
+
+def _tells_of_tools(template: ChatTemplate) -> bool:
+    try:
+        text = template.render([ChatMessage("user", "Hello")], [PROBE])
+    except InvalidRequestError:
+        return False
+    return "probe_tool" in text
+
+
+def _find_written(template: ChatTemplate) -> ToolCallFormat | None:
+    call = MessageToolCall("probe0001", "probe_tool", {"probe": "1"})
+    conversation = [
+        ChatMessage("user", "Hello"),
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "1", tool_call_id="probe0001", name="probe_tool"),
+    ]
+    try:
+        text = template.render(conversation, [PROBE])
+    except InvalidRequestError:
+        return None
+    for one in FORMATS.values():
+        head = rf'{re.escape(one.begin)}\{{"name": ?"probe_tool", ?"{one.arguments}": ?\{{'
+        if re.search(head, text):
+            return one
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call.
+
+    Args:
+        name: letters, digits, `_` and `-`.
+        description: what it does, for the model.
+        parameters: the JSON schema of its arguments, an object.
+        field: where that stands in the request, for errors.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] = dataclasses.field(default_factory=lambda: NO_ARGUMENTS)
+    field: Field = ("tools",)
+
+    def described(self) -> dict[str, Any]:
+        """As chat templates read it."""
+        function: dict[str, Any] = {"name": self.name}
+        if self.description is not None:
+            function["description"] = self.description
+        return {"type": "function", "function": function | {"parameters": self.parameters}}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Which tools the answer may or must call.
+
+    Args:
+        tools: all that the model is told of.
+        callable_tools: those of them that may be called, at least one.
+        is_forced: the answer is a call, and no text.
+        is_parallel: it may be several calls.
+    """
+
+    tools: tuple[Tool, ...]
+    callable_tools: tuple[Tool, ...]
+    is_forced: bool = False
+    is_parallel: bool = True
+
+
+def tool_grammar(choice: ToolChoice, written: ToolCallFormat) -> GrammarSource:
+    """The grammar of answers that call tools as they may be called."""
+    rules = [_tool_rules(index, tool, written) for index, tool in enumerate(choice.callable_tools)]
+    bodies = " | ".join(f"tool_{index}" for index in range(len(rules)))
+    start = _forced_rules if choice.is_forced else _free_rules
+    lark = [start(choice, written), f"body: {bodies}", 'SPACE: " "', *rules]
+    parts = tuple(_arguments_source(tool) for tool in choice.callable_tools)
+    return GrammarSource("lark", "\n".join(lark), ("tools",), parts)
+
+
+def _arguments_source(tool: Tool) -> GrammarSource:
+    return schema_source(_arguments_schema(tool), tool.field)
+
+
+def _arguments_schema(tool: Tool) -> dict[str, Any]:
+    return {"type": "object"} | tool.parameters
+
+
+def _tool_rules(index: int, tool: Tool, written: ToolCallFormat) -> str:
+    pieces = ['{"name":', f'"{tool.name}",', f'"{written.arguments}":']
+    head = " SPACE? ".join(map(json.dumps, pieces))
+    schema = json.dumps(_arguments_schema(tool) | {"x-guidance": JSON_OPTIONS})
+    return f'tool_{index}: {head} SPACE? arguments_{index} "}}"\narguments_{index}: %json {schema}'
+
+
+def _forced_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
+    begin, end = _quoted(written.begin), _quoted(written.end)
+    more = ""
+    if written.separator is not None and choice.is_parallel:
+        more = f" ({_quoted(written.separator)} call)*"
+    return f"start: call{more}\ncall: {begin} body {end}"
+
+
+def _free_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
+    """Text, and then calls; a tag in the text, or a brace at its beginning, is a call's."""
+    if not written.tag:
+        return "start: TEXT? | body\nTEXT: /[^{](.|\\n)*/"
+    rest = written.begin.removeprefix(written.tag)
+    more = ""
+    if written.separator is not None and choice.is_parallel:
+        more = f" ({_quoted(written.separator + written.tag)} call)*"
+    return (
+        f"start: TEXT | head call{more}\n"
+        f"head[lazy]: TEXT {_quoted(written.tag)}\n"
+        "TEXT: /(.|\\n)*/\n"
+        f"call: {_quoted(rest)} body {_quoted(written.end)}"
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text) if text else ""
