@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
-from src.engine.chat_template import ChatMessage, ChatTemplate
+from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from src.engine.config import EngineConfig
 from src.engine.model_loader import load_model
 from src.errors import InvalidRequestError, ModelLoadError
@@ -137,3 +137,57 @@ def test_a_model_without_a_template_has_none_until_one_is_set(tiny_model, tmp_pa
 def test_a_bad_template_ends_the_start(tiny_model, given_template):
     with pytest.raises(ModelLoadError, match="CHAT_TEMPLATE"):
         load(tiny_model, given_template)
+
+
+TOOL_SOURCE = (
+    "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}{% for m in messages %}<|user|>"
+    "{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}"
+    "{{ m.tool_call_id }} {{ m.name }}{% endfor %}"
+)
+TOOL = {
+    "type": "function",
+    "function": {"name": "clock", "description": 'Tells "it"é.', "parameters": {"a": [1, None]}},
+}
+
+
+def test_tools_and_calls_are_written_as_huggingface_writes_them():
+    call = MessageToolCall("1", "clock", {"a": {"b": [1, 2.5, None, True, "é"]}})
+    messages = [
+        ChatMessage("user", "When?"),
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "noon", tool_call_id="1", name="clock"),
+    ]
+    told = [
+        {"role": "user", "content": "When?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "type": "function",
+                    "id": "1",
+                    "function": {"name": "clock", "arguments": call.arguments},
+                }
+            ],
+        },
+        {"role": "tool", "content": "noon", "tool_call_id": "1", "name": "clock"},
+    ]
+    expected = create_tokenizer().apply_chat_template(
+        told, tools=[TOOL], chat_template=TOOL_SOURCE, add_generation_prompt=True
+    )["input_ids"]
+    assert create_template(TOOL_SOURCE).encode(messages, [TOOL]) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["<|user|>", "<|", "|>", "user", '"', "\\", "<|endoftext|>"])))
+def test_what_is_said_of_tools_stays_text_wherever_it_stands(pieces):
+    text = "".join(pieces)
+    call = MessageToolCall("1", "clock", {text: [text, {"a": text}]})
+    tool = {"type": "function", "function": {"name": "clock", "description": text}}
+    messages = [ChatMessage("user", "a"), ChatMessage("assistant", "", (call,))]
+    template = create_template(TOOL_SOURCE)
+    token_ids = template.encode(messages, [tool])
+    user, end = create_tokenizer().convert_tokens_to_ids([TURN, END])
+    assert token_ids.count(user) == len(messages)
+    assert end not in token_ids
+    assert decode(token_ids) == template.render(messages, [tool])

@@ -1,5 +1,6 @@
 """Bias, penalties and bans are HuggingFace's, and OpenAI's where HuggingFace has none."""
 
+import numpy as np
 import pytest
 import torch
 from transformers.generation.logits_process import (
@@ -14,6 +15,7 @@ from src.engine.logits import (
     ban,
     change_logits,
     changes_logits,
+    keep_allowed,
     penalize_frequency_and_presence,
     penalize_repetition,
 )
@@ -139,3 +141,19 @@ def test_works_in_place_on_a_row_of_a_batch():
 def test_knows_which_requests_change_their_logits(params):
     assert changes_logits(SamplingParams(**params))
     assert not changes_logits(SamplingParams(temperature=2.0, top_k=3, min_p=0.5, logprobs=2))
+
+
+@pytest.mark.parametrize("vocab_size", [40, 37, 70])
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1], [2, 0]])
+def test_only_what_is_allowed_stays_possible_and_only_in_its_rows(vocab_size, rows):
+    logits = torch.randn(3, vocab_size)
+    before = logits.clone()
+    allowed = torch.zeros(3, vocab_size, dtype=torch.bool)
+    for row in rows:
+        allowed[row, [row, row + 7, row + 30]] = True
+    bits = np.packbits(allowed[rows, :64].numpy(), axis=1, bitorder="little")
+    keep_allowed(logits, rows, bits)
+    for row in range(3):
+        if row in rows:
+            assert logits[row].isfinite().tolist() == allowed[row].tolist()
+        assert (logits[row] == before[row])[allowed[row] | (row not in rows)].all()

@@ -87,12 +87,14 @@ def keep_allowed(logits: torch.Tensor, rows: list[int], bits: NDArray[np.uint8])
         bits: (len(rows), num_bytes), the lowest of a byte first.
     """
     vocab_size = logits.shape[-1]
-    packed = torch.from_numpy(bits).to(logits.device)
-    shifts = torch.arange(8, dtype=torch.uint8, device=logits.device)
-    allowed = (packed[:, :, None] >> shifts & 1).flatten(1).bool()[:, :vocab_size]
-    for row, own in zip(rows, allowed, strict=True):
-        logits[row, len(own) :] = -torch.inf
-        logits[row, : len(own)].masked_fill_(~own, -torch.inf)
+    # On a CPU numpy unpacks many times faster than torch shifts.
+    unpacked = np.unpackbits(bits, axis=1, count=vocab_size, bitorder="little")
+    forbidden = torch.from_numpy(unpacked == 0).to(logits.device)
+    if len(rows) == len(logits):
+        logits.masked_fill_(forbidden, -torch.inf)
+        return
+    for row, own in zip(rows, forbidden, strict=True):
+        logits[row].masked_fill_(own, -torch.inf)
 
 
 def _index(token_ids: list[int], logits: torch.Tensor) -> torch.Tensor:
