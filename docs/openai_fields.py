@@ -3,13 +3,15 @@
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from src.api.anthropic.messages.blocks import TextBlock, ToolResultBlock, ToolUseBlock
 from src.api.anthropic.messages.protocol import (
     CountTokensRequest,
     InputMessage,
     MessageRequest,
     OutputConfig,
     OutputFormat,
-    TextBlock,
+    ToolChoiceConfig,
+    ToolDefinition,
 )
 from src.api.openai.chat.protocol import (
     ChatCompletionRequest,
@@ -22,11 +24,12 @@ from src.api.openai.chat.tools import CalledFunction, FunctionDefinition, Functi
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
-from src.api.openai.response.protocol import InputMessage as ResponseInputMessage
+from src.api.openai.response.items import FunctionCallItem, FunctionOutputItem, InputPart
+from src.api.openai.response.items import InputMessage as ResponseInputMessage
 from src.api.openai.response.protocol import (
-    InputPart,
     ResponseRequest,
     ResponseStreamOptions,
+    ResponseTool,
     TextConfig,
     TextFormat,
 )
@@ -49,6 +52,9 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/responses`": ResponseRequest,
     "Each message of a response's `input`": ResponseInputMessage,
     "Each of its parts": InputPart,
+    "Each `function_call` of a response's `input`": FunctionCallItem,
+    "Each `function_call_output`": FunctionOutputItem,
+    "Each of a response's `tools`": ResponseTool,
     "`text`": TextConfig,
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,
@@ -61,6 +67,10 @@ ANTHROPIC_REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/messages/count_tokens`": CountTokensRequest,
     "Each of `messages`": InputMessage,
     "Each block of text": TextBlock,
+    "Each `tool_use`": ToolUseBlock,
+    "Each `tool_result`": ToolResultBlock,
+    "Each of `tools`": ToolDefinition,
+    "`tool_choice`": ToolChoiceConfig,
     "`output_config`": OutputConfig,
     "Its `format`": OutputFormat,
 }

@@ -59,6 +59,17 @@ def reciting_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return create
 
 
+@pytest.fixture(scope="session")
+def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with room for lists of tools."""
+    folder = tmp_path_factory.mktemp("roomy")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", **SHAPE | {"max_position_embeddings": 2048})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    create_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def create_settings(**values: object) -> Settings:
     """Settings that neither this machine's environment nor an `.env` can change."""
     defaults = {"model_name": "storyteller", "rate_limit_requests": 10**6}

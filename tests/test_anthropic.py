@@ -264,6 +264,7 @@ def said(content: object) -> dict:
          "messages.0.content"),
         (said("a " * 5000), "messages"),
         ({"system": [{"type": "document"}]}, "system"),
+        ({"system": [{"type": "tool_use"}]}, "system"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
         ({"thinking": {"type": "disabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"seed": 1}, "seed"),
@@ -294,7 +295,7 @@ def test_an_image_is_refused_by_name(client):
 def test_every_refused_field_is_refused_by_name(client, path, kind):
     body = BODY if path == MESSAGES else {"model": MODEL, "messages": QUESTION}
     names = marked(kind, Refused)
-    assert {"tools", "mcp_servers"} <= set(names)
+    assert {"mcp_servers", "context_management"} <= set(names)
     for name in names:
         message = error_of(client.post(path, json=body | {name: "x"}), 400, "invalid_request_error")
         assert message.startswith(f"{name}: It is not supported"), message

@@ -261,8 +261,6 @@ VALUES = {
     "store": False,
     "background": False,
     "truncation": "disabled",
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
     "stream_options": {"include_obfuscation": False},
 }
 
@@ -282,7 +280,7 @@ def test_fields_without_effect_have_none_and_null_is_leaving_out(server):
 
 def test_every_refused_field_is_refused_by_name(client):
     names = marked(ResponseRequest, Refused)
-    assert {"tools", "previous_response_id", "conversation", "reasoning"} <= set(names)
+    assert {"max_tool_calls", "previous_response_id", "conversation", "reasoning"} <= set(names)
     for name in names:
         answer = refused(client, RESPONSES, BODY | {name: "x"})
         assert answer == (name, "unsupported_parameter")

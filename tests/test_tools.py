@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
@@ -10,14 +9,12 @@ import torch
 from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
 from tests.servers import LocalServer, serve_app
 from tests.test_openai import PLAIN_TEMPLATE, assert_shape, chunks_of, create_client, post
 from tests.test_tool_calls import HERMES_TEMPLATE, LLAMA3_TEMPLATE
-from tests.tiny_models import SHAPE, create_tokenizer
 
 TEMPLATES = {"hermes": HERMES_TEMPLATE, "llama3": LLAMA3_TEMPLATE}
 WEATHER = {
@@ -51,17 +48,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
-
-
-@pytest.fixture(scope="module")
-def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random model with room for lists of tools."""
-    folder = tmp_path_factory.mktemp("roomy")
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("gpt2", **SHAPE | {"max_position_embeddings": 2048})
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    create_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)

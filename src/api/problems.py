@@ -19,10 +19,14 @@ CODES = {
 def param_of(loc: Sequence[str | int], dialect: Dialect = Dialect.OPENAI) -> str | None:
     """Where a field is, as `messages.[0].content`; None is the body as a whole.
 
-    Anthropic writes `messages.0.content`.
+    Anthropic writes `messages.0.content`. Names like `<text>` are ours, of kinds of items.
     """
     item = "[{}]" if dialect is Dialect.OPENAI else "{}"
-    parts = (item.format(part) if isinstance(part, int) else part for part in loc)
+    parts = (
+        item.format(part) if isinstance(part, int) else part
+        for part in loc
+        if not (isinstance(part, str) and part.startswith("<") and part.endswith(">"))
+    )
     return ".".join(parts) or None
 
 

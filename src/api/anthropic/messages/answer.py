@@ -1,10 +1,12 @@
 """Answers of `/v1/messages` and the events of their streams, as they are on the wire."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
+StopReason = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
+]
 
 
 class TokenCount(BaseModel):
@@ -30,6 +32,18 @@ class OutputText(BaseModel):
     citations: None
 
 
+class OutputCall(BaseModel):
+    """A call of a tool."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any] = Field(description="Empty where the answer is cut in it.")
+
+
+OutputBlock = OutputText | OutputCall
+
+
 class Message(BaseModel):
     """The answer, or what is known of it when a stream begins."""
 
@@ -37,7 +51,7 @@ class Message(BaseModel):
     type: Literal["message"]
     role: Literal["assistant"]
     model: str
-    content: list[OutputText]
+    content: list[OutputBlock]
     stop_reason: StopReason | None = Field(description="null when a stream begins.")
     stop_sequence: str | None = Field(description="Which of `stop_sequences` ended it.")
     usage: MessageUsage
@@ -55,7 +69,7 @@ class BlockStart(BaseModel):
 
     type: Literal["content_block_start"]
     index: int
-    content_block: OutputText
+    content_block: OutputBlock
 
 
 class TextDeltaPart(BaseModel):
@@ -65,12 +79,19 @@ class TextDeltaPart(BaseModel):
     text: str
 
 
+class InputDeltaPart(BaseModel):
+    """What is new in a call's arguments, a JSON object as a text."""
+
+    type: Literal["input_json_delta"]
+    partial_json: str
+
+
 class BlockDelta(BaseModel):
     """A block goes on."""
 
     type: Literal["content_block_delta"]
     index: int
-    delta: TextDeltaPart
+    delta: TextDeltaPart | InputDeltaPart
 
 
 class BlockStop(BaseModel):

@@ -1,71 +1,93 @@
 """Requests of `/v1/messages` and `/v1/messages/count_tokens`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from src.api.anthropic.messages.blocks import CACHED, CacheControl, Content, TextContent
+from src.api.calls import choose
+from src.api.openai.chat.tools import MAX_TOOLS, FunctionName
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest, Refused
-from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.models import StopText
+from src.tool_calls import Tool, ToolChoice
 
 MAX_MESSAGES = 2048
-CACHED = "common beginnings of prompts are found without it"
-TOOLS = "the served models call no tools"
-
-
-class CacheControl(OpenAIRequest):
-    """A mark where a prompt may be cached."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class TextBlock(OpenAIRequest):
-    """A piece of a message's text."""
-
-    type: Literal["text"]
-    text: StrictStr
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    citations: Annotated[None, Refused("nothing is cited")] = None
-
-
-def _only_text(content: object) -> object:
-    """Refuses other blocks than text by name; a text is one block."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    for index, block in enumerate(content if isinstance(content, list) else ()):
-        kind = block.get("type") if isinstance(block, dict) else None
-        if isinstance(kind, str) and kind != "text":
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "Block {index} is of type {kind}, and this model reads text alone",
-                {"index": index, "kind": kind[:40].encode("utf-8", "replace").decode()},
-            )
-    return content
-
-
-Content = Annotated[
-    list[TextBlock],
-    BeforeValidator(_only_text, json_schema_input_type=StrictStr | list[TextBlock]),
-]
 
 
 class InputMessage(OpenAIRequest):
     """One turn of the conversation."""
 
     role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
-    content: Content = Field(description="What is said: a text, or blocks of text.")
+    content: Content = Field(
+        description="What is said, a text or blocks of text; calls of tools; their results."
+    )
+
+
+class ToolDefinition(OpenAIRequest):
+    """A tool that the model may call."""
+
+    name: FunctionName = Field(description="Letters, digits, `_` and `-`, at most 64.")
+    description: StrictStr | None = Field(default=None, description="What it does, for the model.")
+    input_schema: dict[str, Any] = Field(description="The JSON schema of its arguments.")
+    type: Annotated[Literal["custom"] | None, NoEffect("tools of the caller's are all alike")] = (
+        None
+    )
+    strict: Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")] = None
+    eager_input_streaming: Annotated[
+        StrictBool | None, NoEffect("arguments are always sent as they are made")
+    ] = None
+    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+    allowed_callers: Annotated[None, Refused("no code is run")] = None
+    defer_loading: Annotated[None, Refused("all tools are told of")] = None
+    input_examples: Annotated[None, Refused("show them in a message")] = None
+
+
+class ToolChoiceConfig(OpenAIRequest):
+    """Which tools the answer may or must call."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["name"],
+                    "properties": {"type": {"const": "tool"}, "name": {"type": "string"}},
+                },
+                {
+                    "properties": {
+                        "type": {"enum": ["auto", "any", "none"]},
+                        "name": {"type": "null"},
+                    }
+                },
+            ]
+        }
+    )
+
+    type: Literal["auto", "any", "tool", "none"] = Field(
+        description="What the model likes, some tool, the one of this `name`, or none."
+    )
+    name: StrictStr | None = Field(default=None, description="With the type `tool` alone.")
+    disable_parallel_tool_use: StrictBool | None = Field(
+        default=None, description="Allow no more than one call."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_name_if_it_needs_one(self) -> Self:
+        if (self.type == "tool") != (self.name is not None):
+            raise PydanticCustomError(
+                "invalid_value", "name goes with the type tool, and with no other"
+            )
+        return self
 
 
 class Thinking(OpenAIRequest):
@@ -103,17 +125,21 @@ class CountTokensRequest(OpenAIRequest):
         max_length=MAX_MESSAGES,
         description="The conversation so far; its last turn is not the assistant's.",
     )
-    system: Content | None = Field(
+    system: TextContent | None = Field(
         default=None, description="What comes before: a text, or blocks of text."
     )
     thinking: Annotated[Thinking | None, NoEffect("only disabled is accepted, and so it is")] = None
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    tools: Annotated[None, Refused(TOOLS)] = None
-    tool_choice: Annotated[None, Refused(TOOLS)] = None
+    tools: list[ToolDefinition] | None = Field(
+        default=None, max_length=MAX_TOOLS, description="Tools that the model may call."
+    )
+    tool_choice: ToolChoiceConfig | None = Field(
+        default=None, description="Which of them it may or must call. Default: `auto`."
+    )
     output_config: OutputConfig | None = Field(
         default=None, description="What the answer is like: text, or JSON that a schema allows."
     )
-    mcp_servers: Annotated[None, Refused(TOOLS)] = None
+    mcp_servers: Annotated[None, Refused("the caller calls the tools")] = None
     context_management: Annotated[None, Refused("conversations are read as they are sent")] = None
     speed: Annotated[Literal["standard"] | None, NoEffect("there is one speed")] = None
     user_profile_id: Annotated[None, Refused("users are not told apart")] = None
@@ -138,19 +164,29 @@ class CountTokensRequest(OpenAIRequest):
                 ("messages", len(self.messages) - 1, "role"),
             )
 
-    def to_engine(self) -> list[ChatMessage]:
-        """The conversation; turns of the same speaker that follow one another are one."""
-        turns = [("system", self.system)] if self.system else []
-        turns += [(message.role, message.content) for message in self.messages]
-        joined: list[tuple[str, list[TextBlock]]] = []
-        for role, blocks in turns:
-            if joined and joined[-1][0] == role:
-                joined[-1][1].extend(blocks)
-            else:
-                joined.append((role, list(blocks)))
-        return [
-            ChatMessage(role, "\n".join(block.text for block in blocks)) for role, blocks in joined
+    def tools_to_call(self) -> ToolChoice | None:
+        """Which tools the answer may or must call; None is none.
+
+        Raises:
+            InvalidRequestError: tools and the choice do not go together.
+        """
+        wanted = self.tool_choice or ToolChoiceConfig(type="auto")
+        if not self.tools:
+            if wanted.type in ("any", "tool"):
+                raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
+            return None
+        if wanted.type == "none":
+            return None
+        tools = [
+            Tool(one.name, one.description, one.input_schema, ("tools", index, "input_schema"))
+            for index, one in enumerate(self.tools)
         ]
+        return choose(
+            tools,
+            named=wanted.name,
+            is_forced=wanted.type != "auto",
+            is_parallel=not wanted.disable_parallel_tool_use,
+        )
 
 
 class MessageRequest(CountTokensRequest):
@@ -215,10 +251,10 @@ class MessageRequest(CountTokensRequest):
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""
         super().check()
-        if self.stop_sequences and self.grammar() is not None:
+        if self.stop_sequences and (self.grammar() or self.tools_to_call()):
             raise InvalidRequestError(
-                "They do not go with structured output, whose shape says where it ends: leave them"
-                " out.",
+                "They do not go with structured output or tools, whose shape says where it ends:"
+                " leave them out.",
                 ("stop_sequences",),
             )
 

@@ -1,8 +1,10 @@
 """Generations in the words of `/v1/messages`: whole messages and events, by the same code."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -11,17 +13,29 @@ from src.api.anthropic.messages.answer import (
     BlockStart,
     BlockStop,
     Ending,
+    InputDeltaPart,
     Message,
     MessageDelta,
     MessageStart,
     MessageStop,
     MessageUsage,
+    OutputBlock,
+    OutputCall,
     OutputText,
     StopReason,
     TextDeltaPart,
 )
 from src.engine.request import FinishReason
 from src.generation import Generation, TextDelta
+from src.tool_call_parser import (
+    Answer,
+    ArgumentsDelta,
+    CallStarted,
+    ContentDelta,
+    Event,
+    TextReader,
+    ToolCallParser,
+)
 
 
 @dataclass(slots=True)
@@ -32,23 +46,34 @@ class MessageRenderer:
         model_name: the served model's.
         num_prompt_tokens: of the conversation.
         is_cut: the context has less room than the request's max_tokens.
+        reader: tells text and calls apart.
     """
 
     model_name: str
     num_prompt_tokens: int
     is_cut: bool
+    reader: TextReader | ToolCallParser
     _id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     _num_cached_tokens: int = 0
     _num_tokens: int = 0
     _has_begun: bool = False
+    _num_blocks: int = 0
+    _is_in_text: bool = False  # the last block is one of text
 
     def whole(self, generation: Generation) -> Message:
         """The answer without a stream."""
         (completion,) = generation.completions
         self._num_cached_tokens = generation.num_cached_tokens
         self._num_tokens = completion.num_tokens
-        ending = self._ending(completion.finish_reason, completion.stop_text)
-        return self._message([_block(completion.text)], ending)
+        answer = Answer()
+        for event in [*self.reader.push(completion.text), *self.reader.finish()]:
+            answer.add(event)
+        blocks: list[OutputBlock] = [
+            _call(call.call_id, call.name, _parsed(call.arguments)) for call in answer.calls
+        ]
+        if answer.content or not blocks:
+            blocks.insert(0, _text(answer.content))
+        return self._message(blocks, self._ending(completion.finish_reason, completion.stop_text))
 
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
         """What a delta says: the first one begins the message, the last one ends it."""
@@ -56,18 +81,46 @@ class MessageRenderer:
         if not self._has_begun:
             self._has_begun = True
             yield MessageStart(type="message_start", message=self._message([], None))
-            yield BlockStart(type="content_block_start", index=0, content_block=_block(""))
         self._num_tokens += delta.num_tokens
-        if delta.text:
-            part = TextDeltaPart(type="text_delta", text=delta.text)
-            yield BlockDelta(type="content_block_delta", index=0, delta=part)
-        if delta.finish_reason is not None:
-            yield BlockStop(type="content_block_stop", index=0)
-            ending = self._ending(delta.finish_reason, delta.stop_text)
-            yield MessageDelta(type="message_delta", delta=ending, usage=self._usage())
-            yield MessageStop(type="message_stop")
+        is_last = delta.finish_reason is not None
+        read = self.reader.push(delta.text) + (self.reader.finish() if is_last else [])
+        for event in read:
+            yield from self._block_events(event)
+        if is_last:
+            yield from self._end(self._ending(delta.finish_reason, delta.stop_text))
 
-    def _message(self, content: list[OutputText], ending: Ending | None) -> Message:
+    def _block_events(self, event: Event) -> Iterator[BaseModel]:
+        part: TextDeltaPart | InputDeltaPart
+        match event:
+            case ContentDelta(text):
+                if not self._is_in_text:
+                    yield from self._start_block(_text(""))
+                part = TextDeltaPart(type="text_delta", text=text)
+            case CallStarted(_, call_id, name):
+                yield from self._start_block(_call(call_id, name, {}))
+                return
+            case ArgumentsDelta(_, text):
+                part = InputDeltaPart(type="input_json_delta", partial_json=text)
+        yield BlockDelta(type="content_block_delta", index=self._num_blocks - 1, delta=part)
+
+    def _start_block(self, block: OutputBlock) -> Iterator[BaseModel]:
+        """Ends the block before, if there is one, and begins another."""
+        if self._num_blocks:
+            yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
+        index = self._num_blocks
+        self._num_blocks += 1
+        self._is_in_text = isinstance(block, OutputText)
+        yield BlockStart(type="content_block_start", index=index, content_block=block)
+
+    def _end(self, ending: Ending) -> Iterator[BaseModel]:
+        """There is always a block, though nothing may have been said."""
+        if not self._num_blocks:
+            yield from self._start_block(_text(""))
+        yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
+        yield MessageDelta(type="message_delta", delta=ending, usage=self._usage())
+        yield MessageStop(type="message_stop")
+
+    def _message(self, content: list[OutputBlock], ending: Ending | None) -> Message:
         return Message(
             id=self._id,
             type="message",
@@ -80,7 +133,7 @@ class MessageRenderer:
         )
 
     def _ending(self, reason: FinishReason | None, stop_text: str | None) -> Ending:
-        stop_reason: StopReason = "end_turn"
+        stop_reason: StopReason = "tool_use" if self.reader.num_calls else "end_turn"
         if stop_text is not None:
             stop_reason = "stop_sequence"
         elif reason is FinishReason.LENGTH:
@@ -96,5 +149,19 @@ class MessageRenderer:
         )
 
 
-def _block(text: str) -> OutputText:
+def _text(text: str) -> OutputText:
     return OutputText(type="text", text=text, citations=None)
+
+
+def _call(call_id: str, name: str, arguments: dict[str, Any]) -> OutputCall:
+    tool_use_id = "toolu_" + call_id.removeprefix("call_")
+    return OutputCall(type="tool_use", id=tool_use_id, name=name, input=arguments)
+
+
+def _parsed(arguments: str) -> dict[str, Any]:
+    """A call's arguments; those of a call that is cut are none."""
+    try:
+        parsed: dict[str, Any] = json.loads(arguments)
+    except ValueError:
+        return {}
+    return parsed

@@ -4,16 +4,23 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.anthropic.messages import answer
 from src.api.anthropic.messages.answer import Message, TokenCount
+from src.api.anthropic.messages.conversation import to_conversation
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
 from src.api.anthropic.messages.render import MessageRenderer
 from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
+from src.api.calls import call_format, call_grammars
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
+from src.api.structured import only_one
+from src.engine.chat_template import ChatMessage
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_call_parser import TextReader, ToolCallParser
+from src.tool_calls import ToolChoice
 
 router = APIRouter(
     prefix="/v1/messages",
@@ -39,10 +46,15 @@ async def create_message(
     request: Request, body: MessageRequest, engine: EngineDep, settings: SettingsDep
 ) -> Message | Response:
     """Answer a conversation."""
-    token_ids = await _tokenize(request, body, engine)
+    messages, choice = _read(body, engine)
+    written = call_format(engine, choice, messages, ("messages",))
+    token_ids = await _tokenize(request, messages, choice, engine)
+    engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
     room = engine.max_model_len - len(token_ids)
-    params = _sampling_params(body, min(body.max_tokens, room))
-    renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut=body.max_tokens > room)
+    params = _sampling_params(body, min(body.max_tokens, room), call_grammars(choice, written))
+    reader = ToolCallParser(written) if written else TextReader()
+    is_cut = body.max_tokens > room
+    renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut, reader)
     if body.stream:
         deltas = engine.stream(token_ids, params)
         return await stream_events(
@@ -55,27 +67,40 @@ async def create_message(
 @router.post("/count_tokens", response_model=TokenCount)
 async def count_tokens(request: Request, body: CountTokensRequest, engine: EngineDep) -> TokenCount:
     """Tell how many tokens a conversation has."""
-    return TokenCount(input_tokens=len(await _tokenize(request, body, engine, has_room=False)))
+    messages, choice = _read(body, engine)
+    call_format(engine, choice, messages, ("messages",))
+    token_ids = await _tokenize(request, messages, choice, engine)
+    return TokenCount(input_tokens=len(token_ids))
+
+
+def _read(
+    body: CountTokensRequest, engine: InferenceEngine
+) -> tuple[list[ChatMessage], ToolChoice | None]:
+    """The conversation, and which tools its answer may or must call."""
+    check_model(body.model, engine)
+    body.check()
+    return to_conversation(body), body.tools_to_call()
 
 
 async def _tokenize(
-    request: Request, body: CountTokensRequest, engine: InferenceEngine, *, has_room: bool = True
+    request: Request,
+    messages: list[ChatMessage],
+    choice: ToolChoice | None,
+    engine: InferenceEngine,
 ) -> list[int]:
-    """The conversation's token ids, with room for an answer if that is wanted."""
-    check_model(body.model, engine)
-    body.check()
-    token_ids = await while_connected(request, engine.tokenize_chat(body.to_engine()))
-    if has_room:
-        engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
-    return token_ids
+    tools = choice.tools if choice else ()
+    return await while_connected(request, engine.tokenize_chat(messages, tools=tools))
 
 
-def _sampling_params(body: MessageRequest, max_tokens: int) -> SamplingParams:
+def _sampling_params(
+    body: MessageRequest, max_tokens: int, grammars: list[GrammarSource]
+) -> SamplingParams:
+    shape = body.grammar()
     return sampling_params(
         body,
         max_tokens=max_tokens,
         min_tokens=None,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
-        grammar=body.grammar(),
+        grammar=only_one(grammars + ([shape] if shape else [])),
     )

@@ -41,6 +41,20 @@ class OutputMessage(BaseModel):
     content: list[OutputText]
 
 
+class OutputCall(BaseModel):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str = Field(description="A JSON object as a text; cut where the answer is.")
+    status: Status
+
+
+OutputItem = OutputMessage | OutputCall
+
+
 class InputTokensDetails(BaseModel):
     """What was special about the conversation's tokens."""
 
@@ -98,7 +112,7 @@ class Response(BaseModel):
     max_output_tokens: int | None
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage]
+    output: list[OutputItem]
     parallel_tool_calls: bool
     previous_response_id: None
     prompt_cache_key: str | None
@@ -106,8 +120,8 @@ class Response(BaseModel):
     service_tier: Literal["default"]
     temperature: float
     text: AnswerText
-    tool_choice: Literal["none", "auto"]
-    tools: list[None]
+    tool_choice: str | dict[str, Any] = Field(description="As it was asked for.")
+    tools: list[dict[str, Any]] = Field(description="As they were asked for.")
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"]
@@ -135,7 +149,7 @@ class ItemEvent(BaseModel):
     type: Literal["response.output_item.added", "response.output_item.done"]
     sequence_number: int
     output_index: int
-    item: OutputMessage
+    item: OutputItem
 
 
 class PartEvent(BaseModel):
@@ -184,3 +198,23 @@ class TextDoneEvent(BaseModel):
     content_index: int
     text: str
     logprobs: list[EventLogprob]
+
+
+class ArgumentsDeltaEvent(BaseModel):
+    """A call goes on."""
+
+    type: Literal["response.function_call_arguments.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class ArgumentsDoneEvent(BaseModel):
+    """A call's arguments are whole, or as whole as they get."""
+
+    type: Literal["response.function_call_arguments.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    arguments: str

@@ -3,93 +3,56 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from src.api.calls import choose
+from src.api.openai.chat.tools import MAX_TOOLS, FunctionName
 from src.api.openai.fields import MAX_TOKENS, NoEffect, OnlyFalse, OpenAIRequest, Refused
+from src.api.openai.response.items import Items
 from src.api.structured import ANY_OBJECT
-from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource, schema_source
 from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
+from src.tool_calls import NO_ARGUMENTS, Tool, ToolChoice
 
-MAX_ITEMS = 2048
 LOGPROBS = "message.output_text.logprobs"
-TOOLS = "the served models call no tools"
 STATE = "nothing is stored here; send the whole conversation as input"
-SENT_BACK = "clients send answers back as they came"
-
-
-class InputPart(OpenAIRequest):
-    """A piece of a message's text."""
-
-    type: Literal["input_text", "output_text"] = Field(description="A client's, or an answer's.")
-    text: StrictStr = Field(description="The text; parts are joined by line ends.")
-    annotations: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
-    logprobs: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
-
-
-def _only_text(content: object) -> object:
-    """Refuses other parts than text by name; a text is one part."""
-    if isinstance(content, str):
-        return [{"type": "input_text", "text": content}]
-    return _only_types(content, ("input_text", "output_text"), "Part")
-
-
-def _only_messages(value: object) -> object:
-    """Refuses other items than messages by name; a text is the user's message."""
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    return _only_types(value, ("message",), "Item")
-
-
-def _only_types(value: object, known: tuple[str, ...], what: str) -> object:
-    for index, one in enumerate(value if isinstance(value, list) else ()):
-        kind = one.get("type") if isinstance(one, dict) else None
-        if isinstance(kind, str) and kind not in known:
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "{what} {index} is of type {kind}; known are: {known}",
-                {
-                    "what": what,
-                    "index": index,
-                    "kind": kind[:40].encode("utf-8", "replace").decode(),
-                    "known": ", ".join(known),
-                },
-            )
-    return value
-
-
-class InputMessage(OpenAIRequest):
-    """One turn of the conversation, as a client writes it or as an answer had it."""
-
-    role: Literal["user", "assistant", "system", "developer"] = Field(
-        description="Who speaks; `developer` is `system`."
-    )
-    content: Annotated[
-        list[InputPart],
-        BeforeValidator(_only_text, json_schema_input_type=StrictStr | list[InputPart]),
-    ] = Field(description="What is said: a text, or a list of parts of text.")
-    type: Annotated[Literal["message"] | None, NoEffect("there are messages alone")] = None
-    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    phase: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-
-    def to_engine(self) -> ChatMessage:
-        role = "system" if self.role == "developer" else self.role
-        return ChatMessage(role, "\n".join(part.text for part in self.content))
 
 
 class TextFormat(OpenAIRequest):
     """How the answer is written."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": ["schema", "name"],
+                    "properties": {
+                        "type": {"const": "json_schema"},
+                        "schema": {"type": "object"},
+                        "name": {"type": "string"},
+                    },
+                },
+                {
+                    "properties": {
+                        "type": {"enum": ["text", "json_object"]},
+                        "schema": {"type": "null"},
+                        "name": {"type": "null"},
+                    }
+                },
+            ]
+        }
+    )
 
     type: Literal["text", "json_object", "json_schema"] = Field(
         description="Free text, any JSON object, or what `schema` says."
@@ -133,6 +96,50 @@ class TextConfig(OpenAIRequest):
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
 
 
+class ResponseTool(OpenAIRequest):
+    """A function that the model may call."""
+
+    type: Literal["function"] = Field(description="`function` alone.")
+    name: FunctionName = Field(description="Letters, digits, `_` and `-`, at most 64.")
+    description: StrictStr | None = Field(default=None, description="What it does, for the model.")
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="The JSON schema of its arguments, an object. Default: none."
+    )
+    strict: Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")] = None
+    allowed_callers: Annotated[None, Refused("no code is run")] = None
+    defer_loading: Annotated[None, Refused("all tools are told of")] = None
+    output_schema: Annotated[None, Refused("results are read as they come")] = None
+
+
+class NamedTool(OpenAIRequest):
+    """The one tool that is to be called."""
+
+    type: Literal["function"]
+    name: StrictStr
+
+
+def _parse_tool_choice(value: object) -> object:
+    """One of the words, or which function; that is no union, whose errors nobody would read."""
+    if value in ("none", "auto", "required"):
+        return value
+    try:
+        return NamedTool.model_validate(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "invalid_value",
+            'It must be none, auto, required, or {{"type": "function", "name": …}}',
+        ) from None
+
+
+ToolChoiceField = Annotated[
+    Literal["none", "auto", "required"] | NamedTool,
+    PlainValidator(
+        _parse_tool_choice,
+        json_schema_input_type=Literal["none", "auto", "required"] | NamedTool,
+    ),
+]
+
+
 class ResponseStreamOptions(OpenAIRequest):
     """What a stream tells beside the text."""
 
@@ -145,15 +152,9 @@ class ResponseRequest(OpenAIRequest):
     """A conversation to answer. Null is what leaving out is."""
 
     model: StrictStr = Field(description="The served model, as /v1/models names it.")
-    input: Annotated[
-        list[InputMessage],
-        Field(min_length=1, max_length=MAX_ITEMS),
-        BeforeValidator(
-            _only_messages,
-            json_schema_input_type=StrictStr
-            | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_ITEMS)],
-        ),
-    ] = Field(description="The conversation so far: a text of the user's, or messages.")
+    input: Items = Field(
+        description="The conversation so far: a text of the user's, or messages, calls and results."
+    )
     instructions: StrictStr | None = Field(
         default=None, description="What the system says before the conversation."
     )
@@ -188,6 +189,17 @@ class ResponseRequest(OpenAIRequest):
         le=MAX_LOGPROBS,
         description=f"And those of so many most likely ones; with `{LOGPROBS}` included alone.",
     )
+    tools: list[ResponseTool] | None = Field(
+        default=None, max_length=MAX_TOOLS, description="Functions that the model may call."
+    )
+    tool_choice: ToolChoiceField | None = Field(
+        default=None,
+        description="`none` keeps the tools from the model, `auto` lets it choose, `required` makes"
+        " it call one, an object says which. Default: `auto`.",
+    )
+    parallel_tool_calls: StrictBool | None = Field(
+        default=None, description="Whether an answer may hold several calls. Default: true."
+    )
     metadata: Annotated[
         dict[StrictStr, StrictStr] | None, NoEffect("the answer repeats it; nothing is stored")
     ] = None
@@ -205,13 +217,10 @@ class ResponseRequest(OpenAIRequest):
     )
     background: Annotated[OnlyFalse | None, NoEffect("answers are waited for")] = None
     truncation: Annotated[Literal["disabled"] | None, NoEffect("nothing is left out")] = None
-    parallel_tool_calls: Annotated[StrictBool | None, NoEffect("there are no tools")] = None
-    tool_choice: Annotated[Literal["none", "auto"] | None, NoEffect("there are no tools")] = None
     stream_options: Annotated[
         ResponseStreamOptions | None, NoEffect("its one field has no effect")
     ] = None
-    tools: Annotated[None, Refused(TOOLS)] = None
-    max_tool_calls: Annotated[None, Refused(TOOLS)] = None
+    max_tool_calls: Annotated[None, Refused("parallel_tool_calls allows one, or any number")] = None
     previous_response_id: Annotated[None, Refused(STATE)] = None
     conversation: Annotated[None, Refused(STATE)] = None
     prompt: Annotated[None, Refused(STATE)] = None
@@ -244,14 +253,45 @@ class ResponseRequest(OpenAIRequest):
     def text_format(self) -> TextFormat:
         return (self.text and self.text.format) or TextFormat(type="text")
 
+    def tools_to_call(self) -> ToolChoice | None:
+        """Which tools the answer may or must call; None is none.
+
+        Raises:
+            InvalidRequestError: tools and the choice do not go together.
+        """
+        wanted = self.tool_choice or "auto"
+        named = wanted.name if isinstance(wanted, NamedTool) else None
+        if not self.tools:
+            if named is not None or wanted == "required":
+                raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
+            return None
+        if wanted == "none":
+            return None
+        tools = [
+            Tool(
+                tool.name,
+                tool.description,
+                NO_ARGUMENTS if tool.parameters is None else tool.parameters,
+                ("tools", index, "parameters"),
+            )
+            for index, tool in enumerate(self.tools)
+        ]
+        return choose(
+            tools,
+            named=named,
+            is_forced=wanted == "required",
+            is_parallel=self.parallel_tool_calls is not False,
+        )
+
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""
+        if self.include and self.tools_to_call():
+            raise InvalidRequestError(
+                "Log-probabilities are told of answers that are text alone: leave tools out, or"
+                " choose none.",
+                ("include",),
+            )
         if self.top_logprobs is not None and not self.include:
             raise InvalidRequestError(
                 f'top_logprobs needs include: ["{LOGPROBS}"].', ("top_logprobs",)
             )
-
-    def to_engine(self) -> list[ChatMessage]:
-        """The conversation, with what the system says before it."""
-        before = [] if self.instructions is None else [ChatMessage("system", self.instructions)]
-        return before + [message.to_engine() for message in self.input]

@@ -2,19 +2,24 @@
 
 from fastapi import APIRouter, Request, Response
 
+from src.api.calls import call_format, call_grammars
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.openai.response import answer
 from src.api.openai.response.answer import Response as Answer
+from src.api.openai.response.conversation import to_conversation
 from src.api.openai.response.protocol import ResponseRequest
 from src.api.openai.response.render import ResponseRenderer
 from src.api.openai.responses import error_responses
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
+from src.api.structured import only_one
+from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_call_parser import TextReader, ToolCallParser
 
 router = APIRouter(
     prefix="/v1",
@@ -29,6 +34,8 @@ STREAMED = stream_response(
     answer.PartEvent,
     answer.TextDeltaEvent,
     answer.TextDoneEvent,
+    answer.ArgumentsDeltaEvent,
+    answer.ArgumentsDoneEvent,
     named=True,
 )
 
@@ -40,9 +47,14 @@ async def create_response(
     """Answer a conversation; nothing of it is stored."""
     check_model(body.model, engine)
     body.check()
-    token_ids = await while_connected(request, engine.tokenize_chat(body.to_engine(), ("input",)))
-    params = _sampling_params(body, engine, len(token_ids))
-    renderer = ResponseRenderer(engine, body, len(token_ids))
+    messages = to_conversation(body.instructions, body.input)
+    choice = body.tools_to_call()
+    written = call_format(engine, choice, messages, ("input",))
+    tools = choice.tools if choice else ()
+    token_ids = await while_connected(request, engine.tokenize_chat(messages, ("input",), tools))
+    params = _sampling_params(body, engine, len(token_ids), call_grammars(choice, written))
+    reader = ToolCallParser(written) if written else TextReader()
+    renderer = ResponseRenderer(engine, body, len(token_ids), reader)
     if body.stream:
         return await stream_events(
             request,
@@ -57,9 +69,13 @@ async def create_response(
 
 
 def _sampling_params(
-    body: ResponseRequest, engine: InferenceEngine, num_prompt_tokens: int
+    body: ResponseRequest,
+    engine: InferenceEngine,
+    num_prompt_tokens: int,
+    grammars: list[GrammarSource],
 ) -> SamplingParams:
     """What the request says, checked against the context."""
+    shape = body.text_format.grammar()
     rest = engine.max_model_len - num_prompt_tokens
     params = sampling_params(
         body,
@@ -69,7 +85,7 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=body.num_logprobs,
-        grammar=body.text_format.grammar(),
+        grammar=only_one(grammars + ([shape] if shape else [])),
     )
     try:
         engine.check(num_prompt_tokens, params, ("input",))

@@ -1,0 +1,96 @@
+"""What messages are made of: blocks of text, calls of tools, and their results."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
+from pydantic_core import PydanticCustomError
+
+from src.api.openai.chat.tools import FunctionName
+from src.api.openai.fields import NoEffect, OpenAIRequest, Refused
+
+CACHED = "common beginnings of prompts are found without it"
+
+
+class CacheControl(OpenAIRequest):
+    """A mark where a prompt may be cached."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class TextBlock(OpenAIRequest):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: StrictStr
+    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+    citations: Annotated[None, Refused("nothing is cited")] = None
+
+
+def _only(blocks: Any, *known: str) -> BeforeValidator:
+    """Refuses other blocks than these by name; a text is one block."""
+
+    def check(content: object) -> object:
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        for index, block in enumerate(content if isinstance(content, list) else ()):
+            kind = block.get("type") if isinstance(block, dict) else None
+            if isinstance(kind, str) and kind not in known:
+                raise PydanticCustomError(
+                    "unsupported_parameter",
+                    "Block {index} is of type {kind}; here may be: {known}",
+                    {
+                        "index": index,
+                        "kind": kind[:40].encode("utf-8", "replace").decode(),
+                        "known": ", ".join(known),
+                    },
+                )
+        return content
+
+    return BeforeValidator(check, json_schema_input_type=StrictStr | blocks)
+
+
+TextContent = Annotated[list[TextBlock], _only(list[TextBlock], "text")]
+
+
+class ToolUseBlock(OpenAIRequest):
+    """A call of a tool in an earlier answer."""
+
+    type: Literal["tool_use"]
+    id: StrictStr = Field(min_length=1, description="By which its result is told.")
+    name: FunctionName = Field(description="Of the tool.")
+    input: dict[str, Any] = Field(description="Its arguments.")
+    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+    caller: Annotated[dict[str, Any] | None, NoEffect("answers come back as they were")] = None
+
+
+class ToolResultBlock(OpenAIRequest):
+    """What a tool gave."""
+
+    type: Literal["tool_result"]
+    tool_use_id: StrictStr = Field(description="Of the call that this is the result of.")
+    content: TextContent | None = Field(
+        default=None, description="The result: a text, or blocks of text."
+    )
+    is_error: Annotated[StrictBool | None, NoEffect("say it in the content")] = None
+    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+
+
+def _kind_of(block: Any) -> str:
+    """The tag of a block's class; one of no known kind is taken for text, whose errors say why."""
+    kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
+    return f"<{kind}>" if kind in ("tool_use", "tool_result") else "<text>"
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ToolUseBlock, Tag("<tool_use>")]
+    | Annotated[ToolResultBlock, Tag("<tool_result>")],
+    Discriminator(_kind_of),
+]
+Content = Annotated[list[Block], _only(list[Block], "text", "tool_use", "tool_result")]
+
+
+def text_of(content: list[Any] | None) -> str:
+    """The blocks of text as one, joined by line ends."""
+    return "\n".join(block.text for block in content or () if isinstance(block, TextBlock))

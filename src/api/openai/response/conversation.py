@@ -1,0 +1,53 @@
+"""A response's input as the engine reads it, if each result of a tool answers a call."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from src.api.openai.response.items import (
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    text_of,
+)
+from src.engine.chat_template import ChatMessage
+from src.errors import InvalidRequestError
+
+
+def to_conversation(instructions: str | None, items: Sequence[Item]) -> list[ChatMessage]:
+    """Returns the conversation; calls that follow one another, or a text, are one turn.
+
+    Raises:
+        InvalidRequestError: calls and results do not go together.
+    """
+    turns = [] if instructions is None else [ChatMessage("system", instructions)]
+    waiting: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
+    for index, item in enumerate(items):
+        field = ("input", index)
+        if isinstance(item, FunctionCallItem):
+            call = item.to_engine(field)
+            if call.call_id in waiting:
+                raise InvalidRequestError("Two calls have the same id.", (*field, "call_id"))
+            if not turns or turns[-1].role != "assistant":
+                turns.append(ChatMessage("assistant", ""))
+            turns[-1] = replace(turns[-1], tool_calls=(*turns[-1].tool_calls, call))
+            waiting[call.call_id] = call.name
+        elif isinstance(item, FunctionOutputItem):
+            if item.call_id not in waiting:
+                raise InvalidRequestError(
+                    "No call of this id waits for a result.", (*field, "call_id")
+                )
+            name = waiting.pop(item.call_id)
+            turns.append(
+                ChatMessage("tool", text_of(item.output), tool_call_id=item.call_id, name=name)
+            )
+        elif waiting:
+            raise InvalidRequestError(
+                "After calls come their results, a function_call_output for each.", field
+            )
+        else:
+            turns.append(item.to_engine())
+    if waiting:
+        raise InvalidRequestError(
+            "The last calls have no results: each needs a function_call_output.", ("input",)
+        )
+    return turns
