@@ -62,22 +62,10 @@ JsonSchema = dict[str, Any] | StrictStr
 """A JSON schema, as an object or as the JSON of one."""
 
 
-KINDS_OF_OUTPUT = ("json", "regex", "choice", "grammar", "json_object")
-
-
 class StructuredOutputs(BaseModel):
     """What the answer must look like, in vLLM's words: exactly one of these."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        json_schema_extra={
-            "oneOf": [
-                {"required": [name], "properties": {name: {"not": {"enum": [None, False]}}}}
-                for name in KINDS_OF_OUTPUT
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     json_schema: JsonSchema | None = Field(
         default=None, alias="json", description="JSON that this schema allows."
@@ -102,7 +90,7 @@ class StructuredOutputs(BaseModel):
         given = [getattr(self, name) for name in type(self).model_fields]
         if sum(value not in (None, False) for value in given) != 1:
             raise PydanticCustomError(
-                "invalid_value", f"Send exactly one of {', '.join(KINDS_OF_OUTPUT)}"
+                "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
             )
         return self
 

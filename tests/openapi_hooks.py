@@ -15,8 +15,11 @@ import jsonschema_rs
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-# How a refusal by pydantic begins: messages.[0].content, in Anthropic's words messages.0.content.
-FIELD = re.compile(r"[a-z_]+(\.\S+)?: |The body ")
+# What is said of a field whose own shape is wrong, in pydantic's words and in ours.
+WRONG_SHAPE = re.compile(
+    r"Field required|Input should|(List|String|Dictionary|Value) should|There is no such field"
+    r"|It must be|Item \d+ (is neither|holds)|Part \d+ must|A key must"
+)
 
 
 @functools.cache
@@ -37,16 +40,13 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, object]) -> 
 def valid_requests_are_refused_for_what_no_schema_says(
     context: CheckContext, response: Response, case: Case
 ) -> None:
-    """A refusal that pydantic wrote, of what the schema allows: the schema says too little."""
+    """A refusal of the shape of what the schema allows: the schema says too little."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     assert response.status_code in (200, 400, 404, 422, 503), "valid data is refused"
-    if response.status_code == 422:
-        kinds = {problem["type"] for problem in response.json()["detail"]}
-        assert kinds == {"value_error"}, f"the schema does not say this: {kinds}"
-    if response.status_code == 400:
-        message = response.json()["error"]["message"]
-        assert not FIELD.match(message), f"the schema does not say this: {message}"
+    if response.status_code in (400, 422):
+        found = WRONG_SHAPE.search(response.text)
+        assert not found, f"the schema does not say this: {response.text}"
 
 
 @schemathesis.check

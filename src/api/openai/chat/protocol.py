@@ -116,26 +116,6 @@ class JsonSchemaFormat(OpenAIRequest):
 class ResponseFormat(OpenAIRequest):
     """How the answer is written."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {
-                    "required": ["json_schema"],
-                    "properties": {
-                        "type": {"const": "json_schema"},
-                        "json_schema": {"type": "object"},
-                    },
-                },
-                {
-                    "properties": {
-                        "type": {"enum": ["text", "json_object"]},
-                        "json_schema": {"type": "null"},
-                    }
-                },
-            ]
-        }
-    )
-
     type: Literal["text", "json_object", "json_schema"] = Field(
         description="Free text, any JSON object, or what `json_schema` says."
     )
