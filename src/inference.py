@@ -84,6 +84,7 @@ class InferenceEngine:
         self._observer = observer
         self._grammar_limits = grammar_limits or GrammarLimits()
         self._grammars: GrammarCompiler | None = None
+        self._end_message = "The engine has ended; this server can generate no more."
         self.created_at = int(time.time())
 
     @property
@@ -135,6 +136,12 @@ class InferenceEngine:
         self._grammars = create_grammar_compiler(self._loaded, self._grammar_limits, self._observer)
         self._engine = create_engine(self._loaded, self._config, self._delivery.receive)
 
+    def end(self) -> None:
+        """Ends what runs, as the server shuts down; who waits is told so at once."""
+        self._end_message = "The server is shutting down."
+        if self._engine is not None:
+            self._engine.intake.end_all(FinishReason.ABORT)
+
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
         if self._engine is not None:
@@ -148,10 +155,16 @@ class InferenceEngine:
         Args:
             hang_seconds: a step that takes longer is taken for one that never ends.
         """
+        paused = 0.0
         while self.state is not EngineState.DEAD:
+            slept_at = time.monotonic()
             await asyncio.sleep(HEARTBEAT_SECONDS)
             engine = self._engine
-            if engine is not None and engine.seconds_in_step > hang_seconds:
+            seconds = engine.seconds_in_step if engine is not None else 0.0
+            # Who stops the process (a debugger, a frozen container) stops this loop and the step.
+            late = time.monotonic() - slept_at - 2 * HEARTBEAT_SECONDS
+            paused = paused + max(0.0, late) if seconds > HEARTBEAT_SECONDS else 0.0
+            if engine is not None and seconds - paused > hang_seconds:
                 logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
                 engine.intake.end_all(FinishReason.ERROR)
 
@@ -185,6 +198,8 @@ class InferenceEngine:
 
         All prompts are checked before any runs. When one fails, all end. Raises as `generate`.
         """
+        if n == 1:  # else it is their number times n that is too large
+            self._check_num_sequences(self._require_ready()[1], len(prompts), ("prompts",))
         deadline = self.deadline()
         tokenized = [
             await self.tokenize(prompt, params, ("prompts", index), deadline)
@@ -247,6 +262,7 @@ class InferenceEngine:
         messages: list[ChatMessage],
         field: Field = ("messages",),
         tools: Sequence[Tool] = (),
+        deadline: float | None = None,
     ) -> list[int]:
         """Returns the token ids of a conversation, by the model's chat template.
 
@@ -257,6 +273,7 @@ class InferenceEngine:
             messages: the conversation.
             field: where it stands in the caller's request, for the error.
             tools: what the model may call.
+            deadline: on the event loop's clock; None is the time limit from now on.
 
         Raises:
             InvalidRequestError: the messages are too long for any context, the model has no chat
@@ -264,7 +281,7 @@ class InferenceEngine:
             GenerationTimeoutError: the time is up.
         """
         loaded, _ = self._require_ready()
-        async with _until(self.deadline()):
+        async with _until(deadline or self.deadline()):
             described = [tool.described() for tool in tools]
             return await encode_chat(loaded, messages, field, described)
 
@@ -340,7 +357,7 @@ class InferenceEngine:
         """
         loaded, engine = self._require_ready()
         deadline = deadline or self.deadline()
-        self._check_num_sequences(engine, n * len(prompts))
+        self._check_num_sequences(engine, n * len(prompts), ("n",) if n > 1 else ("prompt",))
         async with _until(deadline):
             grammar = await self._compile(params)
         streams = [
@@ -466,13 +483,15 @@ class InferenceEngine:
                 )
         return await self._grammars.compile(source)
 
-    def _check_num_sequences(self, engine: "EngineLoop | ReferenceEngine", count: int) -> None:
+    def _check_num_sequences(
+        self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
+    ) -> None:
         most = engine.intake.max_live
         if count > most:
             raise InvalidRequestError(
                 f"{count} sequences are more than this server runs and queues, {most}: ask for"
                 " fewer.",
-                ("n",),
+                field,
             )
 
     def deadline(self) -> float:
@@ -483,14 +502,14 @@ class InferenceEngine:
         if self._loaded is None or self._engine is None:
             raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
         if not self._engine.intake.is_open:
-            raise EngineDeadError("The engine has ended; this server can generate no more.")
+            raise EngineDeadError(self._end_message)
         return self._loaded, self._engine
 
     def _failure(
         self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
     ) -> ServiceError:
         if self.state is EngineState.DEAD:
-            return EngineDeadError("The engine has ended; this server can generate no more.")
+            return EngineDeadError(self._end_message)
         if reason is FinishReason.EXPIRED:
             return OverloadedError(
                 "The server is busy: the request waited too long for its turn.",

@@ -9,11 +9,13 @@ import concurrent.futures
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import NoReturn
 
 import uvicorn
@@ -116,7 +118,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(_load_model(app)), asyncio.create_task(_watch_engine(app))]
+    app.state.watch = asyncio.create_task(_watch_engine(app))
+    tasks = [asyncio.create_task(_load_model(app)), app.state.watch]
     limit_storage = app.state.rate_limit.storage
     if limit_storage is not None:
         tasks.append(asyncio.create_task(limit_storage.watch()))
@@ -193,6 +196,24 @@ async def _in_daemon_thread(function: Callable[[], None]) -> None:
     await asyncio.wrap_future(future)
 
 
+class _Server(uvicorn.Server):
+    """Tells who is still served when the grace is over; a second signal ends it at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        grace = app.state.settings.shutdown_grace_seconds
+        ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    def _end_engine(self) -> None:
+        app.state.watch.cancel()  # that it ends is no failure now
+        app.state.engine.end()
+
+
 def main() -> None:
     """Serves until SIGTERM or SIGINT, then exits with 0; exits with 3 if it cannot start."""
     settings: Settings = app.state.settings
@@ -209,7 +230,7 @@ def main() -> None:
         ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds + LAST_WORDS_SECONDS,
     )
     if settings.reload:
         ChangeReload(
@@ -223,7 +244,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         try:
-            uvicorn.Server(config).run()
+            _Server(config).run()
         finally:  # a forced end skips the lifespan's; no thread may be inside torch at the exit
             app.state.engine.shutdown()
 

@@ -160,6 +160,9 @@ def test_more_sequences_than_the_server_ever_holds_are_refused_for_good(start_se
         assert problem["loc"] == ["body", "num_return_sequences"]
         assert "queues, 3" in problem["msg"]
     assert len(server.post(body | {"num_return_sequences": 3}).json()["generated"]) == 3
+    batch = {"prompts": ["the"] * 4, "max_length": 2}
+    response = httpx2.post(server.url + "/generate/batch", json=batch, timeout=60)
+    assert response.json()["detail"][0]["loc"] == ["body", "prompts"]
 
 
 def test_32_streams_complete_with_their_own_text_while_8_others_leave(server):
@@ -253,6 +256,40 @@ def test_requests_that_outlast_the_grace_are_ended(tmp_path):
         assert answer.json() == {"detail": "The server is shutting down."}
         assert "x-request-id" in answer.headers
         assert "Traceback" not in server.log
+
+
+def test_a_stream_that_outlasts_the_grace_ends_with_an_error_event(tmp_path):
+    with serve(tmp_path, shutdown_grace_seconds=1) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until("/health/ready")
+        running = pool.submit(server.stream, LONG | {"num_return_sequences": 16})
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        assert server.stop() == 0, server.log
+        assert running.result(60).error == {"message": "The server is shutting down.", "code": 503}
+        assert "Traceback" not in server.log
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    with serve(tmp_path, shutdown_grace_seconds=3600) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until("/health/ready")
+        running = pool.submit(post, server, LONG | {"num_return_sequences": 16}, 300)
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Shutting down" in server.log)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(60)
+        assert running.exception(60) or running.result().status_code == 503
+
+
+def test_a_process_that_was_stopped_for_a_while_goes_on(tmp_path):
+    with serve(tmp_path, hang_timeout_seconds=2) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until("/health/ready")
+        running = pool.submit(post, server, LONG | {"max_length": 500})
+        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(5)
+        server.process.send_signal(signal.SIGCONT)
+        assert running.result(60).status_code == 200
+        assert post(server, SHORT).status_code == 200
 
 
 def test_it_listens_and_answers_while_the_model_loads(tmp_path):

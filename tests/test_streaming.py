@@ -441,6 +441,15 @@ def test_a_client_that_leaves_the_queue_is_never_served(start_server, stream):
     assert server.sample("prompt_tokens_total") - before == len(token_ids("the cat"))
 
 
+def test_no_text_looks_like_the_end_of_a_line(start_server):
+    server = start_server()
+    prompt = "a\x85b\u2028c\u2029d"
+    response = server.post({"prompt": prompt, "max_length": 1, "stream": True})
+    lines = response.text.splitlines()
+    texts = [json.loads(line[6:])["text"] for line in lines if line.startswith("data: {")]
+    assert texts[0].startswith(prompt)
+
+
 def test_a_reader_that_stops_reading_is_broken_off(start_server):
     server = start_server(send_buffer=4096, send_timeout_seconds=1)
     server.slow_down(0.05)

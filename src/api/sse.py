@@ -27,6 +27,7 @@ Schema = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 DONE = format_sse_event(data_str="[DONE]")
+LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may hold it back
 
 
@@ -116,7 +117,7 @@ class _Writer:
 
     def event(self, event: BaseModel) -> bytes:
         name = event.type if self.named else None  # type: ignore[attr-defined]
-        return format_sse_event(event=name, data_str=event.model_dump_json(exclude_unset=True))
+        return _format(name, event.model_dump_json(exclude_unset=True))
 
     def failure(self, failure: Failure) -> bytes:
         scope = self.request.scope
@@ -131,7 +132,12 @@ class _Writer:
             body = error_body(scope, failure.status_code, failure.message, code=failure.code)
             data = json.dumps(body)
         name = None if dialect is Dialect.OPENAI else "error"
-        return format_sse_event(event=name, data_str=data)
+        return _format(name, data)
+
+
+def _format(name: str | None, data: str) -> bytes:
+    """An event; what some readers take for the end of a line, and JSON does not, is escaped."""
+    return format_sse_event(event=name, data_str=data.translate(LINE_ENDS))
 
 
 async def _events(

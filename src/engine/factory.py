@@ -85,8 +85,8 @@ def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: Engin
     num_slots = min(2 * config.max_num_seqs, int(budget // per_slot))
     if num_slots < 1:
         raise ModelLoadError(
-            f"The KV cache may take {budget / GIB:.2f} GiB, and one sequence of"
-            f" {loaded.max_model_len} tokens needs {per_slot / GIB:.2f} GiB. Lower MAX_MODEL_LEN,"
+            f"The KV cache may take {budget / GIB:.3g} GiB, and one sequence of"
+            f" {loaded.max_model_len} tokens needs {per_slot / GIB:.3g} GiB. Lower MAX_MODEL_LEN,"
             " or raise KV_CACHE_GB if there is memory."
         )
     logger.info(

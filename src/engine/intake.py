@@ -81,7 +81,7 @@ class Intake:
 
     def _seconds_to_drain(self) -> int:
         least, most = RETRY_SECONDS
-        if len(self._ends) < 2:
+        if not self._ends:
             return least
         seconds_each = (time.monotonic() - self._ends[0]) / len(self._ends)
         return max(least, min(most, math.ceil(len(self._live) * seconds_each)))

@@ -88,9 +88,10 @@ class Metrics:
 class EngineMetrics:
     """Counts and times what the engine does; `src/delivery.py` says what and when.
 
-    Sequences started are at all times those finished, aborted, failed and live together. Where
-    OpenTelemetry's conventions for generative AI have a metric it has their name, labels and
-    buckets: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics.
+    Sequences started are at all times those finished, aborted, failed and live together; with
+    several workers once they rest, as one may count while another reads. Where OpenTelemetry's
+    conventions for generative AI have a metric it has their name, labels and buckets:
+    opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics.
 
     Args:
         registry: where to register.

@@ -46,9 +46,10 @@ async def create_message(
     request: Request, body: MessageRequest, engine: EngineDep, settings: SettingsDep
 ) -> Message | Response:
     """Answer a conversation."""
+    deadline = engine.deadline()
     messages, choice = _read(body, engine)
     written = call_format(engine, choice, messages, ("messages",))
-    token_ids = await _tokenize(request, messages, choice, engine)
+    token_ids = await _tokenize(request, messages, choice, engine, deadline)
     engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
     room = engine.max_model_len - len(token_ids)
     params = _sampling_params(body, min(body.max_tokens, room), call_grammars(choice, written))
@@ -56,11 +57,12 @@ async def create_message(
     is_cut = body.max_tokens > room
     renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut, reader)
     if body.stream:
-        deltas = engine.stream(token_ids, params)
+        deltas = engine.stream(token_ids, params, deadline=deadline)
         return await stream_events(
             request, deltas, renderer.events, settings.send_timeout_seconds, named=True
         )
-    (generation,) = await while_connected(request, engine.collect([token_ids], params))
+    collecting = engine.collect([token_ids], params, deadline=deadline)
+    (generation,) = await while_connected(request, collecting)
     return renderer.whole(generation)
 
 
@@ -69,7 +71,7 @@ async def count_tokens(request: Request, body: CountTokensRequest, engine: Engin
     """Tell how many tokens a conversation has."""
     messages, choice = _read(body, engine)
     call_format(engine, choice, messages, ("messages",))
-    token_ids = await _tokenize(request, messages, choice, engine)
+    token_ids = await _tokenize(request, messages, choice, engine, engine.deadline())
     return TokenCount(input_tokens=len(token_ids))
 
 
@@ -87,9 +89,11 @@ async def _tokenize(
     messages: list[ChatMessage],
     choice: ToolChoice | None,
     engine: InferenceEngine,
+    deadline: float,
 ) -> list[int]:
     tools = choice.tools if choice else ()
-    return await while_connected(request, engine.tokenize_chat(messages, tools=tools))
+    tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
+    return await while_connected(request, tokenizing)
 
 
 def _sampling_params(

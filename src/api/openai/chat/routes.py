@@ -41,13 +41,15 @@ async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> ChatCompletion | Response:
     """Answer a conversation."""
+    deadline = engine.deadline()
     check_model(body.model, engine)
     body.check()
     messages = to_conversation(body.messages)
     choice = body.tools_to_call()
     written = _tool_call_format(messages, choice, engine)
     tools = choice.tools if choice else ()
-    token_ids = await while_connected(request, engine.tokenize_chat(messages, tools=tools))
+    tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
+    token_ids = await while_connected(request, tokenizing)
     grammars = body.grammars()
     if choice is not None and written is not None:
         grammars.append(tool_grammar(choice, written))
@@ -56,10 +58,10 @@ async def create_chat_completion(
     renderer = ChatRenderer(engine, body, written if choice else None)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
-        deltas = engine.stream(token_ids, params, body.num_choices)
+        deltas = engine.stream(token_ids, params, body.num_choices, deadline)
         return await stream_chunks(request, body, deltas, renderer, count, settings)
     (generation,) = await while_connected(
-        request, engine.collect([token_ids], params, body.num_choices)
+        request, engine.collect([token_ids], params, body.num_choices, deadline)
     )
     count.add_all(generation)
     return renderer.whole(generation, count)

@@ -39,18 +39,19 @@ async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> Completion | Response:
     """Continue texts or token ids."""
+    deadline = engine.deadline()
     check_model(body.model, engine)
     body.check()
     params = _sampling_params(body)
-    prompts = await while_connected(request, _tokenize(body, params, engine))
+    prompts = await while_connected(request, _tokenize(body, params, engine, deadline))
     token_ids = [prompt.token_ids for prompt in prompts]
     renderer = CompletionRenderer(engine, body, prompts)
     count = UsageCount(sum(map(len, token_ids)), body.num_sequences, body.max_tokens == 0)
     if body.stream:
-        deltas = engine.stream_batch(token_ids, params, body.num_sequences)
+        deltas = engine.stream_batch(token_ids, params, body.num_sequences, deadline)
         return await stream_chunks(request, body, deltas, renderer, count, settings)
     generations = await while_connected(
-        request, engine.collect(token_ids, params, body.num_sequences)
+        request, engine.collect(token_ids, params, body.num_sequences, deadline)
     )
     for generation in generations:
         count.add_all(generation)
@@ -75,14 +76,14 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
 
 
 async def _tokenize(
-    body: CompletionRequest, params: SamplingParams, engine: InferenceEngine
+    body: CompletionRequest, params: SamplingParams, engine: InferenceEngine, deadline: float
 ) -> list[EchoedPrompt]:
     """All prompts, checked before any runs."""
     prompts: list[Prompt] = body.prompt
     found = []
     for index, prompt in enumerate(prompts):
         field = ("prompt", index) if len(prompts) > 1 else ("prompt",)
-        token_ids = await engine.tokenize(prompt, params, field)
+        token_ids = await engine.tokenize(prompt, params, field, deadline)
         found.append(EchoedPrompt(token_ids, await _echoed(body, prompt, engine)))
     return found
 

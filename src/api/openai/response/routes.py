@@ -45,26 +45,29 @@ async def create_response(
     request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
 ) -> Answer | Response:
     """Answer a conversation; nothing of it is stored."""
+    deadline = engine.deadline()
     check_model(body.model, engine)
     body.check()
     messages = to_conversation(body.instructions, body.input)
     choice = body.tools_to_call()
     written = call_format(engine, choice, messages, ("input",))
     tools = choice.tools if choice else ()
-    token_ids = await while_connected(request, engine.tokenize_chat(messages, ("input",), tools))
+    tokenizing = engine.tokenize_chat(messages, ("input",), tools, deadline)
+    token_ids = await while_connected(request, tokenizing)
     params = _sampling_params(body, engine, len(token_ids), call_grammars(choice, written))
     reader = ToolCallParser(written) if written else TextReader()
     renderer = ResponseRenderer(engine, body, len(token_ids), reader)
     if body.stream:
         return await stream_events(
             request,
-            engine.stream(token_ids, params),
+            engine.stream(token_ids, params, deadline=deadline),
             renderer.events,
             settings.send_timeout_seconds,
             named=True,
             render_failure=renderer.failure,
         )
-    (generation,) = await while_connected(request, engine.collect([token_ids], params))
+    collecting = engine.collect([token_ids], params, deadline=deadline)
+    (generation,) = await while_connected(request, collecting)
     return renderer.whole(generation)
 
 
