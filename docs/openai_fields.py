@@ -20,13 +20,21 @@ from src.api.openai.chat.protocol import (
     ResponseFormat,
     TextPart,
 )
-from src.api.openai.chat.tools import CalledFunction, FunctionDefinition, FunctionTool, MessageCall
+from src.api.openai.chat.tools import (
+    CalledFunction,
+    FunctionDefinition,
+    FunctionReference,
+    FunctionTool,
+    MessageCall,
+    NamedToolChoice,
+)
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
 from src.api.openai.response.items import FunctionCallItem, FunctionOutputItem, InputPart
 from src.api.openai.response.items import InputMessage as ResponseInputMessage
 from src.api.openai.response.protocol import (
+    NamedTool,
     ResponseRequest,
     ResponseStreamOptions,
     ResponseTool,
@@ -45,6 +53,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Its `function`": CalledFunction,
     "Each of a chat's `tools`": FunctionTool,
     "A tool's `function`": FunctionDefinition,
+    "A chat's `tool_choice`, if it names a tool": NamedToolChoice,
+    "Its only `function`": FunctionReference,
     "`structured_outputs`": StructuredOutputs,
     "A chat's `response_format`": ResponseFormat,
     "Its `json_schema`": JsonSchemaFormat,
@@ -55,6 +65,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Each `function_call` of a response's `input`": FunctionCallItem,
     "Each `function_call_output`": FunctionOutputItem,
     "Each of a response's `tools`": ResponseTool,
+    "A response's `tool_choice`, if it names a tool": NamedTool,
     "`text`": TextConfig,
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,

@@ -38,14 +38,14 @@ class FunctionTool(OpenAIRequest):
 class FunctionReference(OpenAIRequest):
     """A function by its name."""
 
-    name: StrictStr
+    name: StrictStr = Field(description="One of `tools`.")
 
 
 class NamedToolChoice(OpenAIRequest):
     """The one tool that is to be called."""
 
-    type: Literal["function"]
-    function: FunctionReference
+    type: Literal["function"] = Field(description="`function` alone.")
+    function: FunctionReference = Field(description="Which function.")
 
 
 def _parse_tool_choice(value: object) -> object:

@@ -76,7 +76,7 @@ class InputMessage(OpenAIRequest):
 class FunctionCallItem(OpenAIRequest):
     """A call of a tool in an earlier answer."""
 
-    type: Literal["function_call"]
+    type: Literal["function_call"] = Field(description="`function_call` alone.")
     call_id: StrictStr = Field(min_length=1, description="By which its result is told.")
     name: FunctionName = Field(description="Of the function.")
     arguments: StrictStr = Field(description="Its arguments, a JSON object as a text.")
@@ -99,7 +99,7 @@ class FunctionCallItem(OpenAIRequest):
 class FunctionOutputItem(OpenAIRequest):
     """What a tool gave."""
 
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output"] = Field(description="`function_call_output` alone.")
     call_id: StrictStr = Field(description="Of the call that this is the result of.")
     output: Content = Field(description="The result: a text, or a list of parts of text.")
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None

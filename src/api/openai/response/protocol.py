@@ -114,8 +114,8 @@ class ResponseTool(OpenAIRequest):
 class NamedTool(OpenAIRequest):
     """The one tool that is to be called."""
 
-    type: Literal["function"]
-    name: StrictStr
+    type: Literal["function"] = Field(description="`function` alone.")
+    name: StrictStr = Field(description="One of `tools`.")
 
 
 def _parse_tool_choice(value: object) -> object:
