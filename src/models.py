@@ -26,7 +26,7 @@ one is the same as a double."""
 
 Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])]
 
-TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,99}")
 
 
 def _token_id(key: object) -> object:
