@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from src.api.calls import call_format, call_grammars
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import UsageCount, check_model
 from src.api.openai.chat.conversation import to_conversation
@@ -15,13 +16,11 @@ from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
-from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
-from src.errors import ContextLengthError, InvalidRequestError
+from src.errors import ContextLengthError
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
-from src.tool_calls import ToolCallFormat, ToolChoice, tool_grammar
 
 router = APIRouter(
     prefix="/v1/chat",
@@ -46,16 +45,14 @@ async def create_chat_completion(
     body.check()
     messages = to_conversation(body.messages)
     choice = body.tools_to_call()
-    written = _tool_call_format(messages, choice, engine)
+    written = call_format(engine, choice, messages, ("messages",))
     tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
     token_ids = await while_connected(request, tokenizing)
-    grammars = body.grammars()
-    if choice is not None and written is not None:
-        grammars.append(tool_grammar(choice, written))
+    grammars = body.grammars() + call_grammars(choice, written)
     params = _sampling_params(body, engine, len(token_ids), only_one(grammars))
     _check(body, engine, len(token_ids), params)
-    renderer = ChatRenderer(engine, body, written if choice else None)
+    renderer = ChatRenderer(engine, body, written)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
         deltas = engine.stream(token_ids, params, body.num_choices, deadline)
@@ -65,20 +62,6 @@ async def create_chat_completion(
     )
     count.add_all(generation)
     return renderer.whole(generation, count)
-
-
-def _tool_call_format(
-    messages: list[ChatMessage], choice: ToolChoice | None, engine: InferenceEngine
-) -> ToolCallFormat | None:
-    """How the model writes calls, if the answer may be one or the conversation tells of some."""
-    if choice is not None:
-        return engine.tool_call_format
-    if any(message.tool_calls for message in messages):
-        try:
-            return engine.tool_call_format
-        except InvalidRequestError as error:
-            raise InvalidRequestError(str(error), ("messages",)) from None
-    return None
 
 
 def _check(
