@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tok
 
 def test_what_is_too_long_for_any_tokenization_is_refused_without_one(engine):
     longest = max(len(token) for token in engine._loaded.tokenizer.get_vocab())
-    with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} bytes"):
+    with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} fits"):
         generate(engine, "a" * (CONTEXT * longest + 1), max_tokens=1)
     with pytest.raises(InvalidRequestError, match="tokens"):
         generate(engine, "a" * (CONTEXT * longest), max_tokens=1)
