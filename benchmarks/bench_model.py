@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from training.corpus import write_document
+from training.documents import write_document
 
 BENCH_FOLDER = Path(__file__).parent.parent / ".bench"
 END_OF_TEXT = "<|endoftext|>"

@@ -10,7 +10,7 @@ from random import Random
 from tokenizers import Tokenizer
 
 from benchmarks.workload import Job, Request
-from training.corpus import write_document
+from training.documents import write_document
 
 LENGTHS = (16, 32, 64, 128)
 MIN_REQUESTS = 4

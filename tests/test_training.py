@@ -4,24 +4,23 @@ import json
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
-from transformers import PreTrainedTokenizerFast as Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.bundled import BUNDLED_FOLDER, bundled, complete, documents
 from training import phrasings
-from training.corpus import END_OF_TEXT, create_batch, render, training_facts, write_document
+from training.corpus import create_batch
 from training.dialogue import Turn, write_conversation
+from training.documents import END_OF_TEXT, render, training_facts, write_document
 from training.stories import check_story, write_story
 from training.sums import HELD_OUT_PAIRS, HELD_OUT_QUESTIONS, answer_sum, held_out_pairs
 from training.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
-BUNDLED_FOLDER = ROOT / "src" / "bundled" / "storyteller"
 STORY = (
     "Once upon a time, a brave fox named Mila lived near a wide river. "
     '"Help me!" called a voice. Mila found a duck named Otto, caught in a fishing net. '
@@ -31,30 +30,6 @@ STORY = (
     '"This golden bell is for you," said Otto. '
     "Mila carried the bell home, still as brave as ever."
 )
-
-
-@cache
-def documents() -> tuple[str, ...]:
-    """Enough training text to hold it against claims about all of it."""
-    random = Random("test documents")
-    return tuple(write_document(random, with_drills=number % 2 == 0) for number in range(8000))
-
-
-@cache
-def bundled() -> tuple[GPT2LMHeadModel, Tokenizer]:
-    """The committed weights, as users load them."""
-    model = AutoModelForCausalLM.from_pretrained(BUNDLED_FOLDER, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
-
-
-def complete(prompt: str, num_tokens: int = 40) -> str:
-    """The bundled model's greedy completion, special tokens included."""
-    model, tokenizer = bundled()
-    inputs = tokenizer(prompt, return_tensors="pt")
-    output = model.generate(
-        **inputs, max_new_tokens=num_tokens, do_sample=False, temperature=None, top_p=None
-    )
-    return str(tokenizer.decode(output[0, inputs.input_ids.shape[1] :]))
 
 
 def ask(question: str) -> str:
@@ -236,10 +211,11 @@ def test_chat_template_refuses_an_unknown_role() -> None:
 
 
 def test_smoke_run_resumes_at_its_step_and_exports_a_model(tmp_path: Path) -> None:
-    run_training(tmp_path, "--steps", "15", "--drill-steps", "5")
-    printed = run_training(tmp_path, "--steps", "15", "--drill-steps", "15", "--resume")
-    assert "resuming at step 20" in printed
-    assert "step 30 " in printed
+    run_training(tmp_path, "--steps", "15", "--drill-steps", "5", "--tool-steps", "5")
+    lengths = ("--steps", "15", "--drill-steps", "5", "--tool-steps", "20")
+    printed = run_training(tmp_path, *lengths, "--resume")
+    assert "resuming at step 25" in printed
+    assert "step 40 " in printed
     folder = tmp_path / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -247,6 +223,20 @@ def test_smoke_run_resumes_at_its_step_and_exports_a_model(tmp_path: Path) -> No
     inputs = tokenizer("Once upon a time", return_tensors="pt")
     output = model.float().generate(**inputs, max_new_tokens=5)
     assert output.shape[1] > inputs.input_ids.shape[1]
+
+
+def test_third_leg_alone_starts_from_the_bundled_weights(tmp_path: Path) -> None:
+    run_training(tmp_path, "--from-bundled", "--tool-steps", "1")
+    summary, bundled_summary = (
+        json.loads((folder / "training.json").read_text())
+        for folder in (tmp_path / "model", BUNDLED_FOLDER)
+    )
+    assert summary["continues_bundled"]
+    assert summary["steps"] == bundled_summary["steps"] + 1
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    weights, before = (model.transformer.wte.weight for model in (trained, bundled()[0]))
+    assert not torch.equal(weights, before)
+    assert torch.allclose(weights, before, atol=0.01)
 
 
 def test_bundled_folder_is_small_and_safetensors_only() -> None:
@@ -267,7 +257,12 @@ def test_bundled_configs_end_generation_at_turns_and_documents() -> None:
 
 def test_model_card_quotes_the_evaluation() -> None:
     card = (BUNDLED_FOLDER / "README.md").read_text()
-    for measure in ("grammar accepts", "unseen phrasings", "Unseen additions", "end by themselves"):
+    for measure in (
+        "grammar accepts",
+        "unseen phrasings",
+        "Unseen additions",
+        "end by themselves",
+    ):
         assert re.search(rf"\| [^|]*{measure}[^|]*\| \d+\.\d % \(\d+ of \d+\) \|", card), measure
     assert re.search(r"\| Perplexity[^|]*\| \d+\.\d+ \|", card)
 

@@ -38,6 +38,16 @@ def format_table(rows: Sequence[TableRow]) -> str:
     return "\n".join(["| Measure | Result | Goal |", "| --- | --- | --- |", *lines])
 
 
+def tell_history(summary: dict[str, Any]) -> str:
+    """How the run went, where that is not what the recipe says."""
+    continued = (
+        "The third leg started from the float16 weights that the first two had left, with new "
+        "optimizers."
+    )
+    parts = [continued if summary["continues_bundled"] else "", summary["note"]]
+    return " ".join(part for part in parts if part) or "It was one run from random weights."
+
+
 def write_model_card(folder: Path, rows: Sequence[TableRow]) -> None:
     """Writes `README.md` into the model's folder."""
     summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text())
@@ -45,6 +55,7 @@ def write_model_card(folder: Path, rows: Sequence[TableRow]) -> None:
     settings = summary["settings"]
     text = template.substitute(
         table=format_table(rows),
+        history=tell_history(summary),
         steps=f"{summary['steps']:,}",
         tokens=f"{summary['tokens'] / 1e6:.1f} million",
         minutes=f"{summary['minutes']:.0f}",

@@ -17,7 +17,10 @@ from training.slots import gender_of, with_article
 from training.stories import write_story
 from training.sums import answer_sum, ask_sum, sample_pair
 
-Role = Literal["system", "user", "assistant"]
+# Kinds of exchanges and how often they occur.
+EXCHANGES = {"fact": 44, "sum": 22, "story": 9, "json": 10, "talk": 9, "unknown": 6}
+
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ def write_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
         system = f"{random.choice(phrasings.SYSTEM_ROLES)} {random.choice(phrasings.SYSTEM_RULES)}"
         turns.append(Turn("system", system.strip()))
     for index in range(_num_exchanges(random)):
-        turns += _exchange(random, facts, is_first=index == 0)
+        kinds = tuple(EXCHANGES)
+        kind = random.choices(kinds, tuple(EXCHANGES.values()))[0]
+        turns += write_exchange(random, facts, kind, is_first=index == 0)
     return turns
 
 
@@ -105,10 +110,8 @@ def _num_exchanges(random: Random) -> int:
     return random.choices((1, 2, 3, 4, 5), (50, 20, 14, 10, 6))[0]
 
 
-def _exchange(random: Random, facts: Sequence[Fact], is_first: bool) -> list[Turn]:
-    kind = random.choices(
-        ("fact", "sum", "story", "json", "talk", "unknown"), (44, 22, 9, 10, 9, 6)
-    )[0]
+def write_exchange(random: Random, facts: Sequence[Fact], kind: str, is_first: bool) -> list[Turn]:
+    """A request of one of the kinds of `EXCHANGES`, and its answer."""
     if kind == "fact":
         return _fact(random, facts)
     if kind == "sum":

@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.card import TableRow, format_table, write_model_card
-from training.corpus import END_OF_TEXT, END_OF_TURN, create_batch
+from training.corpus import create_batch
+from training.documents import END_OF_TEXT, END_OF_TURN
 from training.exams import Exam, Question, create_exams
 from training.train import BUNDLED_FOLDER, compute_loss
 
@@ -55,7 +56,7 @@ class Examinee:
     def perplexity(self, num_batches: int = 12) -> float:
         """Perplexity per token on documents of seeds that training never uses."""
         batches = [create_batch(self.tokenizer, f"exam/{i}", 16, 256) for i in range(num_batches)]
-        losses = [compute_loss(self.model, batch.tokens, batch.positions) for batch in batches]
+        losses = [compute_loss(self.model, batch) for batch in batches]
         return math.exp(torch.stack(losses).mean().item())
 
     @torch.inference_mode()

@@ -5,46 +5,23 @@ Contract: seeded, so every run asks the same questions; nothing here was in a tr
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 
 from training import phrasings
-from training.corpus import ROLE_TOKENS, render, training_facts
 from training.dialogue import Turn, create_topic
+from training.documents import ROLE_TOKENS, render, training_facts
 from training.grammar import Bindings
+from training.questions import Exam, Question
 from training.replies import JsonTask, ask_json, create_given_task, create_task
 from training.stories import check_story
 from training.sums import HELD_OUT_QUESTIONS, QUESTIONS, answer_sum, held_out_pairs
+from training.tool_exams import create_tool_exams
 
 STORY_STARTS = (
     *("Once upon a time", "Once upon a time,", "One day,"),
     *("Long ago,", "This is the story of"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A prompt, and whether the text that follows it is right."""
-
-    prompt: str
-    is_right: Callable[[str], bool]
-
-    @property
-    def is_chat(self) -> bool:
-        """True where the model has to end its turn by itself."""
-        return self.prompt.endswith(ROLE_TOKENS["assistant"])
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """One row of the table: its questions, answered greedily unless `sample`."""
-
-    name: str
-    questions: list[Question]
-    goal: str = "reported"
-    sample: bool = False
-    max_new_tokens: int = 80
 
 
 def create_exams() -> list[Exam]:
@@ -68,6 +45,7 @@ def create_exams() -> list[Exam]:
         Exam("JSON replies that parse and have the asked keys", json_questions(200)),
         Exam("JSON replies with the right values too", json_value_questions(200)),
         Exam("Small talk and unknown questions in unseen phrasings", talk_questions()),
+        *create_tool_exams(),
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from training.corpus import END_OF_TEXT, END_OF_TURN
+from training.documents import END_OF_TEXT, END_OF_TURN
 
 SUMMARY_FILE = "training.json"
 

@@ -4,22 +4,16 @@ Contract: any UTF-8 text round-trips; nothing is added to a prompt by itself.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from training.corpus import END_OF_TEXT, END_OF_TURN, MAX_POSITIONS, ROLE_TOKENS
+from training.corpus import MAX_POSITIONS
+from training.documents import END_OF_TEXT, END_OF_TURN, ROLE_TOKENS
 
 SPECIAL_TOKENS = [END_OF_TEXT, *ROLE_TOKENS.values(), END_OF_TURN]
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{%- if message.role not in ['system', 'user', 'assistant'] -%}
-{{- raise_exception('This model has the roles system, user and assistant, not ' ~ message.role) -}}
-{%- endif -%}
-{{- '<|' ~ message.role ~ '|>' ~ message.content ~ '<|end|>' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
-"""
+CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text()
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -1,67 +1,39 @@
 """Trains `storyteller` from nothing: `python -m training.train [--smoke] [--resume]`.
 
-Contract: a run has two legs, the second with drills of what is learned slowest, and each has its
-own schedule of the learning rate; a checkpoint holds all that `--resume` needs to go on from its
-step.
+Contract: a run has three legs, the second with drills of what is learned slowest, the third with
+tools, and each has its own schedule of the learning rate; a checkpoint holds all that `--resume`
+needs to go on from its step. `--from-bundled` is the third leg alone, on the bundled weights.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from training.corpus import END_OF_TEXT, MAX_POSITIONS, create_batch, write_document
+from training.corpus import MAX_POSITIONS, Batch, create_batch
+from training.documents import END_OF_TEXT, Leg, write_document
 from training.export import SUMMARY_FILE, export_model
+from training.guidance import Guide
 from training.optimizers import create_optimizers, optimizer_states, set_learning_rates
-from training.tokenizer import train_tokenizer
+from training.settings import SMOKE, TrainSettings
+from training.tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 ROOT = Path(__file__).parent
 BUNDLED_FOLDER = ROOT.parent / "src" / "bundled" / "storyteller"
 CHECKPOINT_FOLDER = ROOT / "checkpoints"
-DRILL_PEAK = 0.5  # of the learning rate, in the second leg
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """Size, length and pace of a run."""
-
-    steps: int = 2011  # on everything, and then
-    drill_steps: int = 1000  # with drills of what is learned slowest
-    vocab_size: int = 4096
-    num_embd: int = 192
-    num_layers: int = 6
-    num_heads: int = 4
-    tokens_per_step: int = 4096
-    block_size: int = 256
-    long_share: float = 0.08  # of each leg, at its end, on blocks of MAX_POSITIONS
-    warmup_steps: int = 80
-    decay_share: float = 0.55
-    tokenizer_documents: int = 20_000
-    log_every: int = 20
-    checkpoint_every: int = 200
-    seed: int = 1
-
-
-SMOKE = TrainSettings(
-    steps=40,
-    drill_steps=20,
-    vocab_size=1024,
-    num_embd=64,
-    num_layers=2,
-    num_heads=2,
-    tokens_per_step=1024,
-    warmup_steps=5,
-    tokenizer_documents=500,
-    log_every=10,
-    checkpoint_every=20,
-)
+LEGS: tuple[Leg, ...] = ("everything", "drills", "tools")
+# What a run that goes on from the bundled weights takes over from theirs.
+KEPT_SETTINGS = ("steps", "drill_steps", "vocab_size", "num_embd", "num_layers", "num_heads")
+GUIDANCE = 1.0  # share of the third leg's loss that guides attention
+PEAKS: dict[Leg, float] = {"everything": 1.0, "drills": 0.5, "tools": 0.7}  # learning rates
 
 
 class Trainer:
@@ -73,55 +45,67 @@ class Trainer:
         self.tokenizer = tokenizer
         self.model = create_model(settings, tokenizer)
         self.optimizers = create_optimizers(self.model)
-        self.step = 0
+        self.guide = Guide(tokenizer, settings.previous_heads, settings.source_heads)
+        self.step = 0  # in the schedule
+        self.continues_bundled = False
         self.elapsed = 0.0  # seconds of training, over all resumptions
+        self.num_steps = 0
         self.num_tokens = 0
 
     @property
-    def is_drilling(self) -> bool:
-        """Whether the run is in its second leg."""
-        return self.step >= self.settings.steps
+    def is_done(self) -> bool:
+        return self.step >= sum(self.settings.lengths)
 
     @property
-    def is_done(self) -> bool:
-        return self.step >= self.settings.steps + self.settings.drill_steps
+    def leg(self) -> Leg:
+        """What the run is at."""
+        drills_start, tools_start = accumulate(self.settings.lengths[:2])
+        if self.step >= tools_start:
+            return "tools"
+        return "drills" if self.step >= drills_start else "everything"
 
     @property
     def progress(self) -> float:
         """How much of the current leg is done, 0 to 1."""
-        if self.is_drilling:
-            return (self.step - self.settings.steps) / self.settings.drill_steps
-        return self.step / self.settings.steps
+        index = LEGS.index(self.leg)
+        lengths = self.settings.lengths
+        return (self.step - sum(lengths[:index])) / lengths[index]
 
     def train_step(self) -> float:
         """One update on the batch that belongs to this step; returns its loss."""
         started = time.perf_counter()
-        settings = self.settings
-        is_long = self.progress >= 1 - settings.long_share
-        block_size = MAX_POSITIONS if is_long else settings.block_size
-        num_rows = max(1, settings.tokens_per_step // block_size)
-        seed = f"{settings.seed}/{self.step}"
-        batch = create_batch(self.tokenizer, seed, num_rows, block_size, self.is_drilling)
+        batch = self.create_batch()
         set_learning_rates(self.optimizers, self.learning_rate_factor())
-        loss = compute_loss(self.model, batch.tokens, batch.positions)
+        loss = compute_loss(self.model, batch, self.guide if self.leg == "tools" else None)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.num_tokens += num_rows * block_size
+        self.num_steps += 1
+        self.num_tokens += batch.positions.numel()
         self.elapsed += time.perf_counter() - started
         return loss.item()
 
-    def learning_rate_factor(self) -> float:
-        """Warm-up, a plateau, then a straight line to nearly 0, in each leg (WSD schedule).
+    def create_batch(self) -> Batch:
+        """The batch of the current step."""
+        settings = self.settings
+        block_size = settings.tool_block_size if self.leg == "tools" else settings.block_size
+        if self.progress >= 1 - settings.long_share:
+            block_size = MAX_POSITIONS
+        num_rows = max(1, settings.tokens_per_step // block_size)
+        seed = f"{settings.seed}/{self.step}"
+        return create_batch(self.tokenizer, seed, num_rows, block_size, self.leg)
 
-        The second leg starts from half the rate.
+    def learning_rate_factor(self) -> float:
+        """A plateau, then a straight line to nearly 0, in each leg (WSD schedule).
+
+        The first and the third leg warm up: both may start with new optimizers.
         """
-        warmup = min(1.0, (self.step + 1) / self.settings.warmup_steps)
+        start = sum(self.settings.lengths[:2]) if self.leg == "tools" else 0
+        warmup = min(1.0, (self.step - start + 1) / self.settings.warmup_steps)
         decay = min(1.0, (1 - self.progress) / self.settings.decay_share)
-        peak = DRILL_PEAK if self.is_drilling else 1.0
-        return warmup * peak * max(decay, 0.01)
+        return warmup * PEAKS[self.leg] * max(decay, 0.01)
 
     def save(self, folder: Path) -> None:
         """Writes the checkpoint in one go, so that an interrupted run never leaves half a file."""
@@ -130,7 +114,9 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizers": optimizer_states(self.optimizers),
             "step": self.step,
+            "continues_bundled": self.continues_bundled,
             "elapsed": self.elapsed,
+            "num_steps": self.num_steps,
             "num_tokens": self.num_tokens,
         }
         torch.save(state, folder / "checkpoint.tmp")
@@ -143,19 +129,41 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.elapsed = state["step"], state["elapsed"]
-        self.num_tokens = state["num_tokens"]
+        self.num_steps, self.num_tokens = state["num_steps"], state["num_tokens"]
+        self.continues_bundled = state["continues_bundled"]
 
 
-def compute_loss(
-    model: GPT2LMHeadModel, tokens: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Mean cross entropy of each next token. `tokens`: (rows, length + 1)."""
+def compute_loss(model: GPT2LMHeadModel, batch: Batch, guide: Guide | None = None) -> torch.Tensor:
+    """Mean cross entropy of the next tokens that count, and what a guide adds to it."""
     # Without a mask transformers reads the positions as packed sequences, and is 3 times slower.
-    mask = torch.ones_like(positions)
-    logits = model(
-        input_ids=tokens[:, :-1], position_ids=positions, attention_mask=mask, use_cache=False
-    ).logits  # (rows, length, vocab)
-    return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    output = model.transformer(
+        input_ids=batch.tokens[:, :-1],
+        position_ids=batch.positions,
+        attention_mask=torch.ones_like(batch.positions),
+        use_cache=False,
+        output_hidden_states=guide is not None,
+    )
+    hidden = output.last_hidden_state  # (rows, length, width)
+    logits = model.lm_head(hidden[batch.counts])  # (counted, vocab): the dear part
+    loss = cross_entropy(logits, batch.tokens[:, 1:][batch.counts])
+    if guide is None:
+        return loss
+    return loss + GUIDANCE * guide.compute_loss(model, output.hidden_states, batch)
+
+
+def continue_bundled(settings: TrainSettings) -> Trainer:
+    """A run of the third leg alone, from the bundled weights and with new optimizers."""
+    summary = json.loads((BUNDLED_FOLDER / SUMMARY_FILE).read_text())
+    kept = {name: summary["settings"][name] for name in KEPT_SETTINGS}
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    trainer = Trainer(replace(settings, **kept), tokenizer)
+    bundled = GPT2LMHeadModel.from_pretrained(BUNDLED_FOLDER, dtype=torch.float32)
+    trainer.model.load_state_dict(bundled.state_dict())
+    trainer.step, trainer.continues_bundled = kept["steps"] + kept["drill_steps"], True
+    trainer.elapsed = summary["minutes"] * 60
+    trainer.num_steps, trainer.num_tokens = summary["steps"], summary["tokens"]
+    return trainer
 
 
 def create_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
@@ -185,12 +193,9 @@ def create_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerFast:
     return train_tokenizer(texts, settings.vocab_size)
 
 
-def run(settings: TrainSettings, output: Path, checkpoints: Path, resume: bool) -> None:
+def run(trainer: Trainer, output: Path, checkpoints: Path, note: str) -> None:
     """Trains to the end of the schedule and exports the model to `output`."""
-    trainer = Trainer(settings, create_tokenizer(settings))
-    if resume:
-        trainer.restore(checkpoints)
-        print(f"resuming at step {trainer.step}", flush=True)
+    settings = trainer.settings
     while not trainer.is_done:
         loss = trainer.train_step()
         if trainer.step % settings.log_every == 0:
@@ -204,14 +209,16 @@ def run(settings: TrainSettings, output: Path, checkpoints: Path, resume: bool) 
             trainer.save(checkpoints)
     trainer.save(checkpoints)
     export_model(trainer.model, trainer.tokenizer, output)
-    write_summary(trainer, output)
+    write_summary(trainer, output, note)
 
 
-def write_summary(trainer: Trainer, folder: Path) -> None:
+def write_summary(trainer: Trainer, folder: Path, note: str) -> None:
     """Leaves the figures that the model card quotes, and prints them."""
     summary = {
         "settings": asdict(trainer.settings),
-        "steps": trainer.step,
+        "continues_bundled": trainer.continues_bundled,
+        "note": note,
+        "steps": trainer.num_steps,
         "tokens": trainer.num_tokens,
         "minutes": round(trainer.elapsed / 60, 1),
         "parameters": trainer.model.num_parameters(),
@@ -229,11 +236,23 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINT_FOLDER)
     parser.add_argument("--steps", type=int, help="length of the first leg")
     parser.add_argument("--drill-steps", type=int, help="length of the second leg")
+    parser.add_argument("--tool-steps", type=int, help="length of the third leg")
+    parser.add_argument(
+        "--from-bundled", action="store_true", help="the third leg alone, on the bundled weights"
+    )
+    parser.add_argument("--note", default="", help="what the model card has to say about this run")
     arguments = parser.parse_args()
     settings = SMOKE if arguments.smoke else TrainSettings()
-    lengths = {name: getattr(arguments, name) for name in ("steps", "drill_steps")}
+    lengths = {name: getattr(arguments, name) for name in ("steps", "drill_steps", "tool_steps")}
     settings = replace(settings, **{name: v for name, v in lengths.items() if v is not None})
-    run(settings, arguments.output, arguments.checkpoints, arguments.resume)
+    if arguments.from_bundled:
+        trainer = continue_bundled(settings)
+    else:
+        trainer = Trainer(settings, create_tokenizer(settings))
+    if arguments.resume:
+        trainer.restore(arguments.checkpoints)
+        print(f"resuming at step {trainer.step}", flush=True)
+    run(trainer, arguments.output, arguments.checkpoints, arguments.note)
 
 
 if __name__ == "__main__":

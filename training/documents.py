@@ -1,0 +1,128 @@
+"""The training text: a seeded, endless mixture of stories, statements and conversations.
+
+Contract: each leg of a run has a mixture of its own; `render` writes a conversation exactly as the
+chat template does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Literal
+
+from training import words
+from training.dialogue import Turn, write_conversation, write_drill
+from training.echoes import write_echo
+from training.families import Fact, all_facts
+from training.grammar import Bindings
+from training.statements import write_statement
+from training.stories import write_story
+from training.sums import write_sums
+from training.tool_talk import write_tool_conversation
+from training.tools import write_result
+
+Leg = Literal["everything", "drills", "tools"]
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TURN = "<|end|>"
+ROLE_TOKENS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
+# Shares of documents; stories are several times longer than the rest.
+STORY_SHARE, STATEMENT_SHARE = 0.30, 0.20
+# In the second leg, documents that drill what is learned slowest: sums, copying into JSON, and
+# characters whose kind says whether a name and a pronoun can be theirs.
+SUMS_SHARE, DRILL_SHARE, GENDERED_SHARE = 0.30, 0.20, 0.18
+# In the third leg, beside conversations with tools, which are several times longer.
+TOOLS_SHARE, ECHO_SHARE, KNOWN_STORY_SHARE, KNOWN_DRILL_SHARE = 0.22, 0.22, 0.12, 0.32
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text without its end mark.
+
+    With `speech_only` the model learns from what the assistant says in it and from nothing else.
+    """
+
+    text: str
+    speech_only: bool = False
+
+
+@cache
+def training_facts() -> tuple[Fact, ...]:
+    """All facts; evaluation holds out phrasings of them, not the facts."""
+    return tuple(all_facts())
+
+
+def render(turns: Sequence[Turn]) -> str:
+    """A conversation as text, exactly as the chat template writes it."""
+    return "".join(_render_turn(turn) for turn in turns)
+
+
+def _render_turn(turn: Turn) -> str:
+    """There is no token for tools: their results stand in a user's turn, between tags."""
+    if turn.role == "tool":
+        return _render_turn(Turn("user", write_result(turn.content)))
+    return f"{ROLE_TOKENS[turn.role]}{turn.content}{END_OF_TURN}"
+
+
+def write_document(random: Random, leg: Leg = "everything") -> str:
+    """The text of a document."""
+    return create_document(random, leg).text
+
+
+def create_document(random: Random, leg: Leg) -> Document:
+    """One training document."""
+    if leg == "tools":
+        return _create_tools_or_known(random)
+    return Document(_write_known(random, with_drills=leg == "drills"))
+
+
+def _write_known(random: Random, with_drills: bool) -> str:
+    """A document of the first two legs."""
+    if with_drills and (drill := _write_drill(random)):
+        return drill
+    draw = random.random()
+    if draw < STORY_SHARE:
+        return write_story(random)
+    if draw < STORY_SHARE + STATEMENT_SHARE:
+        return write_statement(random, training_facts())
+    return render(write_conversation(random, training_facts()))
+
+
+def _create_tools_or_known(random: Random) -> Document:
+    """A document of the third leg: new, or so that what is known stays known."""
+    draw = random.random()
+    if draw < TOOLS_SHARE:
+        turns = write_tool_conversation(random, training_facts())
+        return Document(render(turns), speech_only=True)
+    draw -= TOOLS_SHARE
+    if draw < ECHO_SHARE:
+        return Document(render(write_echo(random)), speech_only=True)
+    draw -= ECHO_SHARE
+    if draw < KNOWN_STORY_SHARE:
+        return Document(write_story(random))
+    return Document(_write_known(random, draw < KNOWN_STORY_SHARE + KNOWN_DRILL_SHARE))
+
+
+def _write_drill(random: Random) -> str | None:
+    """A document of the second leg, or None where it has what the first has."""
+    draw = random.random()
+    if draw < SUMS_SHARE:
+        return write_sums(random)
+    if draw < SUMS_SHARE + DRILL_SHARE:
+        return render(write_drill(random, training_facts()))
+    if draw < SUMS_SHARE + DRILL_SHARE + GENDERED_SHARE:
+        return write_story(random, _gendered_characters(random))
+    return None
+
+
+def _gendered_characters(random: Random) -> Bindings:
+    """A hero, a friend or both, of kinds that are female or male."""
+    bindings: Bindings = {}
+    who = random.choice(("hero", "friend", "both"))
+    for character, kind_slot in (("hero", "kind"), ("friend", "fkind")):
+        if who in (character, "both"):
+            gender = random.choice(("f", "m"))
+            kinds = words.FEMALE_KINDS if gender == "f" else words.MALE_KINDS
+            kind = random.choice([kind for kind in kinds if kind != bindings.get("kind")])
+            bindings |= {kind_slot: kind, f"{character}_gender": gender}
+    return bindings

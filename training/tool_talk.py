@@ -1,0 +1,115 @@
+"""Conversations about tools: calls, their results, answers that use them, and refusals to call.
+
+Contract: `write_tool_conversation` lists one to three tools in the system turn; a request that
+one of them serves is followed by its call, and any other is answered in words.
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from training import phrasings
+from training.abilities import Ability, Task, create_task
+from training.action_skills import ACTION_SKILLS
+from training.dialogue import Turn, decorate, write_exchange
+from training.families import Fact
+from training.held_out_skills import HELD_OUT_SKILLS
+from training.inventions import invent_ability, invent_object
+from training.lookup_skills import LOOKUP_SKILLS
+from training.skills import create_skill
+from training.tools import list_tools, write_call
+
+SKILLS = (*LOOKUP_SKILLS, *ACTION_SKILLS)
+NO_TOOL_REPLIES = ("I have no tool for that.", "I am sorry, none of my tools can do that.")
+# Topics of the tools that would do the sums which the model otherwise does itself.
+SUM_TOPICS = {"sum"}
+
+
+def create_abilities(random: Random, count: int, held_out: bool = False) -> list[Ability]:
+    """Several tools with topics of their own, some of them about the same thing."""
+    abilities: list[Ability] = []
+    thing = invent_object(random, held_out)
+    while len(abilities) < count:
+        abilities.append(_create_other(random, abilities, thing, held_out))
+    return abilities
+
+
+def create_unserved_task(
+    random: Random, abilities: Sequence[Ability], held_out: bool = False
+) -> Task:
+    """A request that none of `abilities` serves."""
+    other = _create_other(random, abilities, invent_object(random, held_out), held_out)
+    requests = other.held_out_requests if held_out else other.requests
+    return create_task(random, other, requests, held_out)
+
+
+def write_tool_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
+    """A system turn with one to three tools, then one to four exchanges."""
+    abilities = create_abilities(random, random.choices((1, 2, 3), (35, 40, 25))[0])
+    turns = [list_in_system_turn(random, abilities, phrasings.SYSTEM_ROLES)]
+    for _ in range(random.choices((1, 2, 3, 4), (25, 35, 25, 15))[0]):
+        if random.random() < 0.75:
+            turns += _call(random, random.choice(abilities))
+        else:
+            turns += _no_call(random, abilities, facts, is_first=len(turns) == 1)
+    return turns
+
+
+def list_in_system_turn(
+    random: Random, abilities: Sequence[Ability], systems: Sequence[str]
+) -> Turn:
+    """The tools, behind some instructions in one third of the cases."""
+    listed = list_tools([ability.tool for ability in abilities])
+    if random.random() < 1 / 3:
+        listed = f"{random.choice(systems)}\n{listed}"
+    return Turn("system", listed)
+
+
+def write_called(task: Task) -> list[Turn]:
+    """The call that serves `task`, and its result."""
+    call = write_call(task.ability.tool, task.arguments)
+    return [Turn("assistant", call), Turn("tool", task.result)]
+
+
+def _create_other(
+    random: Random, abilities: Sequence[Ability], thing: str, held_out: bool
+) -> Ability:
+    """A tool that shares neither name nor topic with the given ones."""
+    names = {ability.tool.name for ability in abilities}
+    topics = frozenset[str]().union(*(ability.topics for ability in abilities))
+    while True:
+        other = _create_ability(random, thing if random.random() < 0.4 else None, held_out)
+        if other.tool.name not in names and not other.topics & topics:
+            return other
+
+
+def _create_ability(random: Random, thing: str | None, held_out: bool) -> Ability:
+    """A tool of a usual kind or an invented one."""
+    if random.random() < 0.45:
+        return create_skill(random, random.choice(HELD_OUT_SKILLS if held_out else SKILLS))
+    return invent_ability(random, held_out, thing)
+
+
+def _call(random: Random, ability: Ability) -> list[Turn]:
+    task = create_task(random, ability, ability.requests)
+    request = Turn("user", _decorate(random, task))
+    return [request, *write_called(task), Turn("assistant", task.answer)]
+
+
+def _no_call(
+    random: Random, abilities: Sequence[Ability], facts: Sequence[Fact], is_first: bool
+) -> list[Turn]:
+    """Talk that needs no tool, or a request that would need another one."""
+    if random.random() < 0.5:
+        request = _decorate(random, create_unserved_task(random, abilities))
+        return [Turn("user", request), Turn("assistant", random.choice(NO_TOOL_REPLIES))]
+    kinds = {"fact": 50, "sum": 20, "story": 3, "json": 7, "talk": 20}
+    if any(ability.topics & SUM_TOPICS for ability in abilities):
+        del kinds["sum"]
+    kind = random.choices(tuple(kinds), tuple(kinds.values()))[0]
+    return write_exchange(random, facts, kind, is_first)
+
+
+def _decorate(random: Random, task: Task) -> str:
+    """The request as people type it, unless its first word is to be copied as it is."""
+    values = tuple(str(value) for value in task.arguments.values())
+    return task.request if task.request.startswith(values) else decorate(random, task.request)
