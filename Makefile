@@ -46,7 +46,7 @@ docs: $(STAMP) ## write the generated tables in docs/
 	@$(BIN)/python -m docs.generate
 
 .PHONY: train
-train: $(STAMP) ## train the bundled model again and evaluate it (within 90 minutes on 2 CPU cores)
+train: $(STAMP) ## train the bundled model again and evaluate it (about two hours on 2 CPU cores)
 	@$(BIN)/python -m training.train
 	@$(BIN)/python -m training.evaluate
 
