@@ -53,7 +53,7 @@ StopTexts = Annotated[
     Field(max_length=16),
     BeforeValidator(
         lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=StopText | list[StopText],
+        json_schema_input_type=StopText | Annotated[list[StopText], Field(max_length=16)],
     ),
 ]
 

@@ -75,7 +75,8 @@ def calls_of(response: dict) -> list[dict]:
 
 def test_a_call_that_must_be_comes_with_arguments_that_fit(server):
     for temperature in (0, 1, 1, 1):
-        response = ask(server, temperature=temperature)
+        # Whoever draws calls at random may never come to an end of them.
+        response = ask(server, temperature=temperature, parallel_tool_calls=temperature == 0)
         assert calls_of(response) == response["output"] != []
         assert response["status"] == "completed"
         assert response["tools"] == TOOLS
