@@ -126,8 +126,8 @@ class PackedAttention:
         assert attention_mask is None
         assert isinstance(layer, int)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys[step.slots, :, step.positions] = key[0].transpose(0, 1)
-        values[step.slots, :, step.positions] = value[0].transpose(0, 1)
+        keys[step.slots, step.positions] = key[0].transpose(0, 1)
+        values[step.slots, step.positions] = value[0].transpose(0, 1)
         how = _How(scaling, sliding_window, softcap, s_aux)
         query = query[0].transpose(0, 1)  # (num_tokens, num_heads, head_dim)
         output = query.new_empty(*query.shape[:2], value.shape[-1])
@@ -166,7 +166,7 @@ def _decode(
     cached = (run.slots.start, how.window)
     if cached not in step.masks:
         step.masks[cached] = _decode_mask(step.positions[run.rows], run, span, how.window)
-    key, value = keys[run.slots, :, span], values[run.slots, :, span]
+    key, value = keys[run.slots, span].transpose(1, 2), values[run.slots, span].transpose(1, 2)
     return _attend(query[:, :, None], key, value, step.masks[cached], how)[:, :, 0]
 
 
@@ -194,7 +194,8 @@ def _prefill(
     if cached not in step.masks:
         position = torch.arange(segment.start, segment.end, device=query.device)[:, None]
         step.masks[cached] = _visible(position, span, how.window)[None, None]
-    key, value = keys[segment.slot, None, :, span], values[segment.slot, None, :, span]
+    slot = slice(segment.slot, segment.slot + 1)
+    key, value = keys[slot, span].transpose(1, 2), values[slot, span].transpose(1, 2)
     mask = step.masks[cached]
     return _attend(query.transpose(0, 1)[None], key, value, mask, how)[0].transpose(0, 1)
 

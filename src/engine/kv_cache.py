@@ -23,7 +23,10 @@ class LayerShape:
 
 
 class KVCache:
-    """Keys and values, (num_slots, num_kv_heads, capacity, head_dim) a layer.
+    """Keys and values, (num_slots, capacity, num_kv_heads, head_dim) a layer.
+
+    All heads of a token lie together: a step writes one token of each sequence, and so touches one
+    page of memory for it and not one a head.
 
     On a CPU the operating system gives the memory as it is used, and gives it as zeros: attention
     over padded rows reads beyond a sequence's end, where anything goes but what is no number.
@@ -45,7 +48,7 @@ class KVCache:
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
         for index, shape in layers.items():
-            size = (num_slots, shape.num_kv_heads, capacity)
+            size = (num_slots, capacity, shape.num_kv_heads)
             self.keys[index] = _zeros((*size, shape.key_dim), dtype, device)
             self.values[index] = _zeros((*size, shape.value_dim), dtype, device)
 
@@ -55,7 +58,7 @@ class KVCache:
         source, target, length = lease.copy_from.index, lease.slot.index, lease.num_cached
         for tensors in (self.keys, self.values):
             for tensor in tensors.values():
-                tensor[target, :, :length] = tensor[source, :, :length]
+                tensor[target, :length] = tensor[source, :length]
 
     def clear(self, slot: Slot) -> None:
         """Makes all of a slot zeros again."""
