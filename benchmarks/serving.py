@@ -6,7 +6,8 @@ is printed are medians over the repeats. Time to first token runs from sending a
 first text, inter-token latency is the time between a stream's texts.
 
 continuous          ENGINE=continuous, over HTTP
-continuous-offline  the same engine without HTTP
+fp16, int8          the same with QUANTIZATION=fp16 or int8
+continuous-offline  the exact engine without HTTP
 reference           ENGINE=reference over HTTP: HuggingFace's `generate`, one request at a time
 hf-static-offline   HuggingFace's `generate` on one left-padded batch, without HTTP
 transformers-serve  `transformers serve --continuous-batching`, over HTTP

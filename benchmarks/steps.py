@@ -13,15 +13,16 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
-from src.engine.config import EngineConfig
+from src.engine.config import EngineConfig, Quantization
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
-from src.engine.layers import PackedLinear
+from src.engine.linears import PackedLinear
 from src.engine.model_loader import load_model
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
@@ -66,7 +67,7 @@ def time_calls(
 
 def profile_steps(arguments: Namespace) -> str:
     """The share of each operation in the time of a step."""
-    config = EngineConfig(str(arguments.model))
+    config = EngineConfig(str(arguments.model), quantization=arguments.quantization)
     loaded = load_model(config)
     core = create_core(loaded, config)
     numbers = random.Random(0)  # noqa: S311 - the same prompts each time
@@ -106,6 +107,7 @@ def main() -> None:
     parser = create_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
     parser.add_argument("--sequences", type=int, default=16, help="for profile")
+    parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
     arguments = parse(parser)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")

@@ -65,6 +65,8 @@ def transformers_serve(model: str) -> Iterator[Run]:
 
 SYSTEMS: dict[str, System] = {
     "continuous": ours,
+    "fp16": partial(ours, quantization="fp16"),
+    "int8": partial(ours, quantization="int8"),
     "continuous-offline": ours_offline,
     "reference": reference,
     "reference-offline": partial(ours_offline, engine="reference"),

@@ -10,6 +10,7 @@ from src.engine import compatibility
 from src.engine.compatibility import (
     IncompatibleModelError,
     check_logits,
+    check_model,
     find_layers,
     probe_logits,
 )
@@ -125,11 +126,10 @@ def test_a_model_that_must_see_its_prompt_as_a_whole_runs_on_the_reference_engin
     assert "its log-probabilities differ by" in caplog.text
 
 
-def test_the_check_leaves_nothing_in_the_cache(llama):
-    core = create_core(llama, CONFIG)
-    cache = core._runner._cache
-    assert not any(tensor.any() for tensor in (*cache.keys.values(), *cache.values.values()))
-    assert core._scheduler.stats.kv_usage == 0
+def test_the_check_leaves_the_model_as_it_was(llama):
+    before = probe_logits(llama)
+    check_model(llama)
+    assert torch.equal(probe_logits(llama), before)
 
 
 def test_a_context_shorter_than_the_probe_is_enough(tiny_model):

@@ -2,7 +2,7 @@
 
 Models differ in what they ask of attention, and some do not let it be replaced at all. So nothing
 is trusted: the layers are found by a probe, and a prompt computed in pieces through the cache must
-give the logits that the untouched model gives.
+give the logits that the untouched model gives. All else of the model is as it was loaded meanwhile.
 """
 
 import torch
@@ -26,6 +26,24 @@ TOLERANCE = 0.02
 
 class IncompatibleModelError(Exception):
     """The model cannot run on our attention; the message says why."""
+
+
+def check_model(loaded: LoadedModel) -> dict[int, LayerShape]:
+    """Returns what each attention layer keeps of a token; the model is left as it was.
+
+    Raises:
+        IncompatibleModelError: the model cannot run on our attention.
+    """
+    own_attention = loaded.model.config._attn_implementation
+    expected = probe_logits(loaded)
+    layers = find_layers(loaded)
+    runner = ModelRunner(loaded, layers, num_slots=1)
+    try:
+        check_logits(loaded, runner, expected)
+    finally:
+        loaded.model.set_attn_implementation(own_attention)
+        runner.close()
+    return layers
 
 
 def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
@@ -102,9 +120,8 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
         IncompatibleModelError: the log-probabilities differ from those expected.
     """
     token_ids = probe_token_ids(loaded)[0].tolist()
-    slot = Slot(0)
     request = Request("probe", token_ids, SamplingParams())
-    sequence = Sequence(request, token_ids=token_ids, slot=slot)
+    sequence = Sequence(request, token_ids=token_ids, slot=Slot(0))
     try:
         for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
             piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
@@ -113,7 +130,6 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
     except Exception as error:
         raise IncompatibleModelError(f"in pieces it raises {type(error).__name__}") from error
     difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()
-    runner.clear(slot)
     if not difference <= TOLERANCE:
         raise IncompatibleModelError(
             f"its log-probabilities differ by {difference:.3g} from those it gives by itself"

@@ -7,6 +7,7 @@ from typing import Literal
 Engine = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
+Quantization = Literal["none", "fp16", "int8"]
 ToolCallFormatName = Literal["auto", "hermes", "llama3"]
 
 
@@ -20,6 +21,7 @@ class EngineConfig:
         device: `auto` is CUDA where there is one, else the CPU.
         dtype: `auto` is float32 on the CPU; on CUDA bfloat16 where both the checkpoint and the GPU
             have it, else float16.
+        quantization: of the weights of linear layers on a CPU; `none` is exact.
         max_model_len: context in tokens; None is the model's own.
         trust_remote_code: whether Python code that comes with a model may run.
         chat_template: a file or the template itself; None is the model's own.
@@ -36,6 +38,7 @@ class EngineConfig:
     model_cache_dir: Path = Path("models")
     device: Device = "auto"
     dtype: DType = "auto"
+    quantization: Quantization = "none"
     max_model_len: int | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None

@@ -4,16 +4,16 @@ import logging
 
 import torch
 
-from src.engine.compatibility import IncompatibleModelError, check_logits, find_layers, probe_logits
+from src.engine.compatibility import IncompatibleModelError, check_model
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
-from src.engine.layers import replace_layers
 from src.engine.loop import EngineLoop
 from src.engine.memory import free_memory
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
+from src.engine.quantization import quantize
 from src.engine.reference import ReferenceEngine
 from src.engine.request import UpdateCallback
 from src.engine.scheduler import Scheduler
@@ -36,19 +36,20 @@ def create_engine(
     A model that cannot run on our attention gets `ReferenceEngine`, and the log says so and why.
 
     Raises:
-        ModelLoadError: the memory is too small for a single sequence.
+        ModelLoadError: the memory is too small for a single sequence, or the model cannot be
+            quantized as asked.
     """
     if config.engine == "continuous":
-        own_attention = loaded.model.config._attn_implementation
         try:
             core = create_core(loaded, config)
         except IncompatibleModelError as error:
-            loaded.model.set_attn_implementation(own_attention)
             logger.warning(
                 "the model runs one request at a time, on the reference engine: %s", error
             )
         else:
             return EngineLoop(core, Intake(core.max_num_seqs + config.max_queue_size, on_update))
+    if config.quantization != "none":
+        quantize(loaded.model, config.quantization)
     intake = Intake(1 + config.max_queue_size, on_update)
     return ReferenceEngine(loaded, intake, config.max_queue_seconds)
 
@@ -58,16 +59,15 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
 
     Raises:
         IncompatibleModelError: the model cannot run on our attention.
-        ModelLoadError: the memory is too small for a single sequence.
+        ModelLoadError: the memory is too small for a single sequence, or the model cannot be
+            quantized as asked.
     """
-    expected = probe_logits(loaded)
-    layers = find_layers(loaded)
-    replace_layers(loaded.model)
+    layers = check_model(loaded)
+    quantize(loaded.model, config.quantization)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[loaded.model.device.type]
     runner = ModelRunner(loaded, layers, num_slots)
-    check_logits(loaded, runner, expected)
     scheduler = Scheduler(
         SlotPool(num_slots, loaded.max_model_len),
         max_num_seqs,

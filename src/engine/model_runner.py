@@ -36,6 +36,11 @@ class ModelRunner:
         ALL_ATTENTION_FUNCTIONS.register(name, self._attention)
         loaded.model.set_attn_implementation(name)
 
+    def close(self) -> None:
+        """Gives the cache's memory back; transformers would keep it with the attention."""
+        self._cache.keys.clear()
+        self._cache.values.clear()
+
     @torch.inference_mode()
     def copy_prefixes(self, leases: list[Lease]) -> None:
         """Fills new slots with prefixes that others hold."""

@@ -1,0 +1,101 @@
+"""What quantization costs in quality: `python -m benchmarks.quality [--help]`.
+
+Perplexity of the bundled model on documents that its training never sees, and how far its
+distributions, and those of the random model that speed is measured on, diverge from the exact ones.
+"""
+
+import math
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from benchmarks.report import create_parser, parse, table
+from src.engine.config import Quantization
+from src.engine.layers import replace_layers
+from training.corpus import Batch, create_batch
+from training.train import BUNDLED_FOLDER
+
+NUM_BATCHES, NUM_ROWS, NUM_TOKENS = 12, 16, 256
+
+
+def compare(arguments: Namespace) -> str:
+    """A row for each kind of quantization and model."""
+    num_batches = 1 if arguments.quick else NUM_BATCHES
+    rows = []
+    for name, folder, batches in (
+        ("storyteller", BUNDLED_FOLDER, list(_documents(num_batches))),
+        ("gpt2-small's shape, random", arguments.model, list(_random_tokens(arguments.model))),
+    ):
+        exact = _load(folder, "none")
+        for quantization in get_args(Quantization):
+            other = _load(folder, quantization)
+            loss, divergence, agreement = measure(exact, other, batches)
+            # A random model has no text that it could foresee.
+            perplexity = f"{math.exp(loss):.4f}" if folder == BUNDLED_FOLDER else ""
+            rows.append(
+                [name, quantization, perplexity, f"{divergence:.2g}", f"{100 * agreement:.2f} %"]
+            )
+    header = ["model", "QUANTIZATION", "perplexity", "divergence in nats", "same best token"]
+    return table(header, rows)
+
+
+def _load(folder: Path, quantization: Quantization) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    replace_layers(model, quantization)
+    return model
+
+
+def _documents(num_batches: int) -> Iterator[Batch]:
+    """As the model card's perplexity has them."""
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    for number in range(num_batches):
+        yield create_batch(tokenizer, f"exam/{number}", NUM_ROWS, NUM_TOKENS)
+
+
+def _random_tokens(folder: Path) -> Iterator[Batch]:
+    vocab_size = len(AutoTokenizer.from_pretrained(folder))
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocab_size, (1, NUM_TOKENS + 1), generator=generator)
+    positions = torch.arange(NUM_TOKENS)[None]
+    yield Batch(tokens, positions, torch.ones_like(positions, dtype=torch.bool))
+
+
+@torch.inference_mode()
+def measure(
+    exact: PreTrainedModel, other: PreTrainedModel, batches: list[Batch]
+) -> tuple[float, float, float]:
+    """Loss of the other, its divergence from the exact one, how often their best tokens agree."""
+    results = []
+    for batch in batches:
+        expected, found = (_log_probs(model, batch) for model in (exact, other))
+        following = batch.tokens[:, 1:][batch.counts]
+        loss = -found.gather(-1, following[:, None]).mean()
+        divergence = (expected.exp() * (expected - found)).sum(dim=-1).mean()
+        agreement = (expected.argmax(dim=-1) == found.argmax(dim=-1)).float().mean()
+        results.append(torch.stack([loss, divergence, agreement]))
+    loss, divergence, agreement = torch.stack(results).mean(dim=0)
+    return loss.item(), divergence.item(), agreement.item()
+
+
+def _log_probs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """(counted tokens, vocab_size)"""
+    logits: torch.Tensor = model(
+        input_ids=batch.tokens[:, :-1],
+        position_ids=batch.positions,
+        attention_mask=torch.ones_like(batch.positions),
+        use_cache=False,
+    ).logits
+    return logits[batch.counts].log_softmax(dim=-1)
+
+
+def main() -> None:
+    """Prints the table."""
+    print(compare(parse(create_parser(__doc__))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Makes a model fast, rounded if that was asked for, and sees that it is still that model."""
+
+import logging
+
+import torch
+from transformers import PreTrainedModel
+
+from src.engine.config import Quantization
+from src.engine.layers import can_be_replaced, replace_layers
+from src.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = {"fp16": "fbgemm", "int8": "onednn"}
+"""PyTorch's name of the kernels that each kind needs."""
+
+PROBE_LENGTH = 48
+MAX_DIVERGENCE: dict[Quantization, float] = {"none": 1e-3, "fp16": 0.5, "int8": 0.5}
+"""Nats a token: a model that differs by more from what it was is not the one that was asked for."""
+
+
+def quantize(model: PreTrainedModel, quantization: Quantization) -> None:
+    """Replaces layers in place; with `none` by exact ones, where that is possible.
+
+    Raises:
+        ModelLoadError: this cannot be had here, or the model suffers too much from it.
+    """
+    if quantization != "none":
+        _check_device(model, quantization)
+    before = _probe(model)
+    num_linears = replace_layers(model, quantization)
+    divergence = _divergence(before, _probe(model))
+    logger.info(
+        "QUANTIZATION=%s: %d linear layers replaced; on a probe the model diverges by %.1g nats",
+        quantization,
+        num_linears,
+        divergence,
+    )
+    if quantization != "none" and not num_linears:
+        raise ModelLoadError(
+            f"QUANTIZATION={quantization}: this model has no linear layers that can be quantized."
+            " Use QUANTIZATION=none."
+        )
+    if not divergence <= MAX_DIVERGENCE[quantization]:
+        raise ModelLoadError(
+            f"QUANTIZATION={quantization} changes too much of what this model says: on a probe its"
+            f" distributions diverge by {divergence:.3g} nats a token, and"
+            f" {MAX_DIVERGENCE[quantization]} may be. Use QUANTIZATION=none"
+            + (" or fp16." if quantization == "int8" else ".")
+        )
+
+
+def _check_device(model: PreTrainedModel, quantization: Quantization) -> None:
+    weight = next(model.parameters())
+    if not can_be_replaced(weight):
+        raise ModelLoadError(
+            f"QUANTIZATION={quantization} is for float32 on a CPU, and the model is"
+            f" {str(weight.dtype).removeprefix('torch.')} on {weight.device.type}. Use"
+            " QUANTIZATION=none, or DEVICE=cpu and DTYPE=float32."
+        )
+    if BACKENDS[quantization] not in torch.backends.quantized.supported_engines:
+        raise ModelLoadError(
+            f"QUANTIZATION={quantization} needs PyTorch's {BACKENDS[quantization]} kernels, which"
+            " its build for this processor does not have. Use QUANTIZATION=none."
+        )
+
+
+@torch.inference_mode()
+def _probe(model: PreTrainedModel) -> torch.Tensor:
+    """Log-probabilities after each token of a probe: (length, vocab_size)."""
+    config = model.config.get_text_config()
+    length = min(PROBE_LENGTH, getattr(config, "max_position_embeddings", PROBE_LENGTH))
+    token_ids = torch.arange(1, length + 1)[None] * 7 % config.vocab_size
+    logits: torch.Tensor = model(input_ids=token_ids, use_cache=False).logits
+    return logits[0].log_softmax(dim=-1)
+
+
+def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Kullback-Leibler divergence of what was from what is, the mean over the tokens, in nats."""
+    return (before.exp() * (before - after)).sum(dim=-1).mean().item()
