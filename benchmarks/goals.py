@@ -76,10 +76,13 @@ def openai(arguments: Namespace) -> str:
             for run in (native, *others):
                 run(warm_up)
             pairs: list[list[list[float]]] = [[] for _ in others]
-            for _ in range(arguments.repeats):
+            for repeat in range(arguments.repeats):
                 for run, found in zip(others, pairs, strict=True):
-                    job = prompts.job(num_requests, arguments.max_tokens)
-                    found.append([speed(native, job), speed(run, job)])
+                    # Prompts of its own for each, as a prefix that was seen is not computed again.
+                    jobs = [prompts.job(num_requests, arguments.max_tokens) for _ in range(2)]
+                    turns = [(native, jobs[0]), (run, jobs[1])]
+                    order = -1 if repeat % 2 else 1  # nobody is always first
+                    found.append([speed(*turn) for turn in turns[::order]][::order])
             names = ("/v1/completions", "/v1/chat/completions")
             for name, found in zip(names, pairs, strict=True):
                 rows.append([num_requests, name, *compare(found)])

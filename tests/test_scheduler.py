@@ -142,6 +142,34 @@ def test_a_short_prompt_has_its_first_token_soon_though_a_long_one_is_being_comp
     assert simulation.step() == {"short": 1, "long": 15}
 
 
+def test_streams_wait_for_a_short_prompt_in_every_other_step_that_favours_it():
+    simulation = Simulation(budget=16)
+    simulation.add("stream", 2, max_tokens=50)
+    simulation.step()
+    simulation.add("long", 90)
+    simulation.step()
+    steps = []
+    for number in range(4):
+        simulation.add(f"short {number}", 5, max_tokens=1)
+        steps += [simulation.step(), simulation.step()]
+    assert ["stream" in step for step in steps] == [False, True, True, True] * 2
+    assert [f"short {number}" in steps[2 * number] for number in range(4)] == [True] * 4
+    assert ["long" in step for step in steps] == [False, True] * 4
+
+
+def test_streams_wait_again_once_no_prompt_is_being_computed():
+    simulation = Simulation(budget=16)
+    simulation.add("stream", 2, max_tokens=50)
+    simulation.step()
+    for number in range(2):
+        simulation.add(f"long {number}", 50, max_tokens=1)
+        simulation.step()
+        simulation.add(f"short {number}", 5, max_tokens=1)
+        assert simulation.step() == {f"short {number}": 5}
+        while len(simulation.step()) > 1:
+            pass
+
+
 def test_a_long_prompt_has_half_of_every_other_step_however_many_short_ones_come():
     simulation = Simulation(budget=16)
     simulation.add("long", 60)

@@ -66,6 +66,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._favours_short = False  # whether the last step left a long prompt out
+        self._streams_waited = False  # whether the last step that did so left decodes out too
 
     @property
     def num_waiting(self) -> int:
@@ -118,11 +119,14 @@ class Scheduler:
 
         The other half goes to those that lack least. So a short prompt has its first token soon
         though a long one is being computed, and however many short ones come the long one goes on.
-        Every other step may leave the long one out, which makes it a short step for who comes new.
+        Every other step may leave the long one out, which makes it a short step for who comes new,
+        and every other one of these the decodes, which makes it as short as if nobody else were
+        there.
         """
         shares = {one: 1 for one in sequences if not one.is_prefilling}
         budget = self._max_num_batched_tokens - len(shares)
         prefills = [one for one in sequences if one.is_prefilling]
+        self._streams_waited = bool(prefills) and self._streams_waited
         short = sorted(prefills, key=lambda one: one.num_missing)
         self._favours_short = bool(
             not self._favours_short
@@ -131,6 +135,9 @@ class Scheduler:
         )
         if self._favours_short:
             short = [one for one in short if one.num_missing <= budget]
+            self._streams_waited = not self._streams_waited
+            if self._streams_waited:
+                shares = {}
         elif budget and prefills:
             shares[prefills[0]] = min(prefills[0].num_missing, -(-budget // 2))
             budget -= shares[prefills[0]]
