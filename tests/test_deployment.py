@@ -6,12 +6,15 @@ against each other. That they run is for `make image-test`, `make k8s-check` and
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
+from deploy import release
+from src import __version__
 from src.config import Settings
 from src.main import create_app
 from tests.conftest import create_settings
@@ -319,9 +322,10 @@ def test_actions_are_pinned_by_their_commit_and_may_do_little():
         assert yaml.safe_load(path.read_text())["permissions"] == {}
         for line in re.findall(r"uses: (.*)", path.read_text()):
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+    may_write = {"cd/image": {"packages"}, "cd/release": {"contents", "packages"}}
     for name, job in jobs():
         written = {key for key, value in job["permissions"].items() if value == "write"}
-        assert written == {"cd/image": {"packages"}, "cd/release": {"contents"}}.get(name, set())
+        assert written == may_write.get(name, set())
 
 
 def test_each_job_runs_a_make_target_that_there_is():
@@ -329,14 +333,89 @@ def test_each_job_runs_a_make_target_that_there_is():
     for name, job in jobs():
         commands = "\n".join(step.get("run", "") for step in job["steps"])
         run = set(re.findall(r"^\s*make ([\w-]+)", commands, re.MULTILINE))
+        assert run, name
         assert run <= targets
-        assert run or name == "cd/release"
 
 
 def test_ci_runs_on_every_python_that_the_package_allows():
     (ci,) = (path for path in WORKFLOWS if path.stem == "ci")
     pythons = yaml.safe_load(ci.read_text())["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert pythons == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_nothing_is_pushed_before_the_tag_is_checked_nor_named_before_it_is_tried():
+    cd = read(".github/workflows/cd.yml")["jobs"]
+    commands = {name: [step.get("run", "") for step in job["steps"]] for name, job in cd.items()}
+    assert any("make release-notes" in one for one in commands["check"])
+    assert cd["image"]["needs"] == "check"
+    assert {"check", "image"} <= set(cd["release"]["needs"])
+    assert {"check", "image", "release"} <= set(cd["deploy"]["needs"])
+    assert "make image-try" in commands["image"][-1]
+    assert not any("latest" in one or "image-tags" in one for one in commands["image"])
+    assert "is_final" in cd["deploy"]["if"]
+
+
+def test_each_variant_of_the_image_is_built_and_told():
+    image = read(".github/workflows/cd.yml")["jobs"]["image"]
+    built = {one["variant"]: one["torch"] for one in image["strategy"]["matrix"]["include"]}
+    assert built.keys() == image["outputs"].keys() == {"cpu", "cuda"}
+    assert built["cpu"] == "cpu"
+    assert built["cuda"].startswith("cu1")
+
+
+@pytest.mark.parametrize("heading", ["## 0.1.0", "## [0.1.0] - 2026-01-02"])
+def test_release_notes_are_those_of_this_very_version(heading):
+    others = "## Unreleased\n\n- new\n\n## 10.1.0\n\n- other\n\n"
+    text = f"# Changelog\n\n{others}{heading}\n\n### Added\n\n- mine\n\n## 0.1.0rc1\n\n- older\n"
+    assert release.find_notes(text, "0.1.0") == "### Added\n\n- mine"
+
+
+@pytest.mark.parametrize("text", ["## 10.1.0\n\n- other\n", "## 0.1.0\n\n## 0.0.9\n\n- older\n"])
+def test_a_version_without_release_notes_is_refused(text):
+    with pytest.raises(ValueError, match=r"nothing under `## 0\.1\.0`"):
+        release.find_notes(text, "0.1.0")
+
+
+def test_only_a_final_version_becomes_the_latest():
+    assert release.image_tags("1.2.3") == ["1.2.3", "latest"]
+    assert release.image_tags("1.2.3", "cuda") == ["1.2.3-cuda", "latest-cuda"]
+    for candidate in ("1.2.3rc1", "1.2.3-rc.1", "1.2.3.dev4"):
+        assert release.image_tags(candidate) == [candidate]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--silent", f"PYTHON={sys.executable}", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+def test_a_tag_that_is_not_this_version_is_refused():
+    for target in ("release-notes", "image-tags"):
+        done = make(target, "TAG=v9.9.9")
+        assert done.returncode != 0
+        assert f"v9.9.9 is not v{__version__}" in done.stderr
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_deployed_with_the_image_that_it_names(overlay):
+    images = {"CPU_IMAGE": "a.example/b@sha256:0c", "CUDA_IMAGE": "a.example/b@sha256:1c"}
+    done = make("k8s-render", f"OVERLAY={overlay}", *(f"{k}={v}" for k, v in images.items()))
+    (deployment,) = (
+        one
+        for one in yaml.safe_load_all(done.stdout)
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "llm-inference")
+    )
+    spec = deployment["spec"]["template"]["spec"]
+    used = {one["image"] for one in [*spec["containers"], *spec.get("initContainers", [])]}
+    is_for_gpus = "nvidia.com/gpu" in spec["containers"][0]["resources"]["limits"]
+    assert used == {images["CUDA_IMAGE" if is_for_gpus else "CPU_IMAGE"]}
+    assert is_for_gpus == (overlay == "gpu")
+
+
+@needs_kubectl
+def test_nothing_is_rendered_without_both_images():
+    done = make("k8s-render", "CPU_IMAGE=a.example/b@sha256:0c")
+    assert (done.returncode != 0, done.stdout) == (True, "")
 
 
 # --- All of them -------------------------------------------------------------------------------
