@@ -45,8 +45,11 @@ def render_all(overlay: str) -> list[dict[str, Any]]:
 
 
 def render(overlay: str) -> dict[str, dict[str, Any]]:
-    """The service's resources of an overlay by kind, of which it has one each; not Redis'."""
-    resources = [one for one in render_all(overlay) if "redis" not in one["metadata"]["name"]]
+    """The service's resources of an overlay by kind, of which it has one each; not Redis', and not
+    the policies that let it out to more."""
+    resources = [
+        one for one in render_all(overlay) if not re.search("redis|-to-", one["metadata"]["name"])
+    ]
     by_kind = {resource["kind"]: resource for resource in resources}
     assert len(by_kind) == len(resources)
     return by_kind
@@ -216,8 +219,9 @@ def assert_restricted(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kubernetes_sets_settings_that_there_are(overlay):
     resources = render(overlay)
-    assert resources["ConfigMap"]["data"].keys() <= SETTINGS.keys()
-    Settings(_env_file=None, **{k.lower(): v for k, v in resources["ConfigMap"]["data"].items()})
+    data = resources["ConfigMap"]["data"]
+    assert data.keys() <= SETTINGS.keys() | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    Settings(_env_file=None, **{key.lower(): data[key] for key in data.keys() & SETTINGS.keys()})
     read_by_libraries = {"HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS"}
     for container in [*pod(resources)["containers"], *pod(resources).get("initContainers", [])]:
         names = {one["name"] for one in container.get("env", [])}
@@ -275,15 +279,81 @@ def test_weights_are_fetched_once_into_a_volume():
     compile(fetch["command"][2], "fetch-model", "exec")
 
 
-def test_autoscalers_and_adapter_ask_for_a_metric_that_there_is():
+def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
-    (asked,) = (one["pods"]["metric"]["name"] for one in hpa["metrics"])
+    asked = {
+        one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
+        for one in hpa["metrics"]
+    }
     adapter = read("deploy/kubernetes/components/hpa/prometheus-adapter-values.yaml")
     (rule,) = adapter["rules"]["custom"]
-    assert rule["name"]["as"] == asked == rule["seriesQuery"].partition("{")[0]
+    name = rule["name"]
+    for metric in asked:
+        assert f'__name__=~"{name["matches"].strip("^$")}"' in rule["seriesQuery"]
+        renamed = re.sub(name["matches"], name["as"].replace("$", "\\"), metric)
+        assert renamed == metric
     keda = read("deploy/kubernetes/components/keda/scaledobject.yaml")["spec"]
-    assert f"({asked}{{" in keda["triggers"][0]["metadata"]["query"]
-    assert asked in metric_names()
+    triggers = [one["metadata"] for one in keda["triggers"]]
+    found = {re.findall(r"\((\w+)\{", one["query"])[0]: one["threshold"] for one in triggers}
+    assert found == asked
+    assert asked.keys() <= metric_names()
+
+
+def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_wait():
+    """By the queue alone, replicas that emptied it would be taken away again."""
+    hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
+    asked = {
+        one["pods"]["metric"]["name"]: int(one["pods"]["target"]["averageValue"])
+        for one in hpa["metrics"]
+    }
+    assert asked["inference_sequences_live"] < SETTINGS["MAX_BATCH_SIZE"].default
+
+
+@needs_kubectl
+def test_the_services_own_policy_and_budget_are_not_redis():
+    """An empty selector would be all pods of the namespace."""
+    named = {f"{one['kind']} {one['metadata']['name']}": one for one in render_all("redis")}
+    replicas = named["Deployment llm-inference"]["spec"]["selector"]
+    policy = named["NetworkPolicy llm-inference"]["spec"]["podSelector"]
+    budget = named["PodDisruptionBudget llm-inference"]["spec"]["selector"]
+    assert policy == budget == replicas
+    assert named["Deployment llm-inference-redis"]["spec"]["selector"] != replicas
+
+
+@needs_kubectl
+def test_there_is_a_way_out_to_collector_redis_and_dns_of_the_node():
+    resources = render_all("egress")
+    replicas = render("egress")["Deployment"]["spec"]["selector"]
+    outs = {
+        one["metadata"]["name"].partition("-to-")[2]: one["spec"]
+        for one in resources
+        if "-to-" in one["metadata"]["name"]
+    }
+    assert all(out["podSelector"] == replicas for out in outs.values())
+    ports = {
+        name: {port["port"] for rule in out["egress"] for port in rule["ports"]}
+        for name, out in outs.items()
+    }
+    assert ports == {"otlp": {4318}, "own-redis": {6379}, "node-local-dns": {53}}
+    collector = render("egress")["ConfigMap"]["data"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    (to,) = outs["otlp"]["egress"][0]["to"]
+    (namespace,) = to["namespaceSelector"]["matchLabels"].values()
+    assert re.fullmatch(rf"http://[\w-]+\.{namespace}\.svc:4318", collector)
+
+
+@needs_kubectl
+def test_a_redis_with_a_password_comes_from_a_secret():
+    (container,) = pod(render("egress"))["containers"]
+    (url,) = (one for one in container["env"] if one["name"] == "RATE_LIMIT_STORAGE")
+    assert url["valueFrom"] == {
+        "secretKeyRef": {"name": "llm-inference", "key": "RATE_LIMIT_STORAGE"}
+    }
+
+
+def test_every_component_is_in_an_overlay_so_that_it_is_checked():
+    overlays = [read(f"deploy/kubernetes/overlays/{name}/kustomization.yaml") for name in OVERLAYS]
+    used = {path.rpartition("/")[2] for one in overlays for path in one["components"]}
+    assert used == {path.name for path in (KUBERNETES / "components").iterdir()}
 
 
 def test_the_operators_rules_are_those_of_prometheus():
