@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from deploy.grafana import dashboard
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
-from src.ops.metrics import EngineMetrics, Metrics
+from src.ops.engine_metrics import EngineMetrics
+from src.ops.metrics import Metrics
 
 DOCS = Path(__file__).parent
 DASHBOARD = DOCS.parent / "deploy" / "grafana" / "dashboards" / "llm-inference.json"
@@ -23,6 +24,9 @@ QUERIES = {
     "inference_requests_total": "sum by (endpoint, status) (rate(inference_requests_total[5m]))",
     "inference_request_duration_seconds": "histogram_quantile(0.95, sum by (endpoint, le)"
     " (rate(inference_request_duration_seconds_bucket[5m])))",
+    "inference_ready": "min by (instance) (inference_ready)",
+    "inference_sequences_limit": "max by (instance)"
+    " (inference_sequences_live / inference_sequences_limit)",
     "inference_rate_limit_storage_up": "min by (instance) (inference_rate_limit_storage_up)",
     "inference_sequences_started_total": "rate(inference_sequences_started_total[5m])",
     "inference_sequences_finished_total": "sum by (reason)"
@@ -40,8 +44,10 @@ QUERIES = {
     "cached_prompt_tokens_total": "sum(rate(cached_prompt_tokens_total[5m]))"
     " / sum(rate(prompt_tokens_total[5m]))",
     "generated_tokens_total": "sum(rate(generated_tokens_total[1m]))",
-    "inference_queue_seconds": "histogram_quantile(0.95, sum by (le)"
+    "inference_queue_seconds": "histogram_quantile(0.95, sum by (outcome, le)"
     " (rate(inference_queue_seconds_bucket[5m])))",
+    "inference_prefill_seconds": "histogram_quantile(0.95, sum by (le)"
+    " (rate(inference_prefill_seconds_bucket[5m])))",
     "inference_inter_token_seconds": "histogram_quantile(0.95, sum by (le)"
     " (rate(inference_inter_token_seconds_bucket[5m])))",
     "inference_grammars_total": "sum by (outcome) (rate(inference_grammars_total[5m]))",
@@ -61,6 +67,10 @@ QUERIES = {
 }
 
 
+PROCESS = "process_"
+"""Figures of the process: prometheus_client's, and there are none where there is no /proc."""
+
+
 def settings_table() -> str:
     """The table of all settings in docs/configuration.md."""
     rows = ["| Variable | Values | Default | Meaning |", "|---|---|---|---|"]
@@ -77,10 +87,13 @@ def metrics_table() -> str:
     labels = {
         family.name: collector._labelnames  # nothing public tells those of unused metrics
         for collector in registry._collector_to_names
+        if hasattr(collector, "describe")
         for family in collector.describe()
     }
     rows = ["| Metric | Type | Labels | Meaning | A query |", "|---|---|---|---|---|"]
     for family in registry.collect():
+        if family.name.startswith(PROCESS):
+            continue
         name = family.name + ("_total" if family.type == "counter" else "")
         shown = ", ".join(_code(label) for label in labels[family.name])
         query = _code(QUERIES[name])

@@ -44,24 +44,30 @@ OUTCOMES = {
 }
 
 
+ADMITTED = "admitted"
+LEFT_QUEUE = {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED}
+"""Who ends so and had no turn was in the queue. Where the engine ended, it does not tell."""
+
+
 class Observer(Protocol):
     """Who counts what happens; called in the event loop. Times are in seconds."""
 
     def sequence_started(self) -> None: ...
 
-    def first_token(
-        self, seconds: float, queue_seconds: float, num_prompt_tokens: int, num_cached_tokens: int
+    def queue_left(self, operation: str, outcome: str, seconds: float) -> None:
+        """The outcome is ADMITTED for who got its turn, or how it ended without one."""
+
+    def prompt_computed(
+        self, operation: str, seconds: float, num_prompt_tokens: int, num_cached_tokens: int
     ) -> None: ...
+
+    def first_token(self, operation: str, seconds: float) -> None: ...
 
     def next_token(self, seconds: float) -> None: ...
 
-    def prompt_embedded(self, queue_seconds: float, num_prompt_tokens: int) -> None: ...
-
     def sequence_ended(
-        self, outcome: str, seconds: float, seconds_per_token: float | None
+        self, operation: str, outcome: str, seconds: float, seconds_per_token: float | None
     ) -> None: ...
-
-    def embedding_ended(self, outcome: str, seconds: float) -> None: ...
 
     def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None: ...
 
@@ -78,20 +84,20 @@ class EndedSequence:
 
     Args:
         request_id: the engine's.
-        embeds: its prompt was to be embedded, and nothing generated.
+        operation: what it was there for.
         params: how its tokens were chosen.
         outcome: how it ended.
         num_prompt_tokens: of its prompt.
         num_cached_tokens: of them, that did not have to be computed.
         num_tokens: that it generated.
         arrived_at: when it was submitted.
-        admitted_at: when it got its turn; None if it had neither token nor embedding.
+        admitted_at: when it got its turn; None if it had none, or the engine did not tell.
         first_token_at: None if it had no token.
         ended_at: when the engine was done with it.
     """
 
     request_id: str
-    embeds: bool
+    operation: str
     params: SamplingParams
     outcome: Outcome
     num_prompt_tokens: int
@@ -114,6 +120,7 @@ class _Live:
     """A sequence in the engine."""
 
     request: Request
+    operation: str
     outputs: asyncio.Queue[RequestOutput | None]
     context: Context = field(default_factory=copy_context)
     outcome: Outcome | None = None  # set by whoever ends it here
@@ -146,11 +153,16 @@ class Delivery:
                 self._loop.call_soon_threadsafe(self._dispatch, update)
 
     def submit(
-        self, engine: "Engine", requests: list[Request]
+        self, engine: "Engine", requests: list[Request], operation: str
     ) -> asyncio.Queue[RequestOutput | None]:
         """Hands requests to the engine; returns the queue in which all their outputs will be.
 
         None is never among them: who waits may put it in, to wake up.
+
+        Args:
+            engine: takes all or none.
+            requests: of one call.
+            operation: what the call is there for, for those who count.
 
         Raises:
             EngineDeadError: the engine takes no requests any more.
@@ -160,7 +172,7 @@ class Delivery:
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         engine.add_requests(requests)
         for request in requests:
-            self._live[request.request_id] = _Live(request, outputs)
+            self._live[request.request_id] = _Live(request, operation, outputs)
             if self._observer is not None:
                 self._observer.sequence_started()
         return outputs
@@ -189,13 +201,16 @@ class Delivery:
 
     def _observe(self, live: _Live, output: RequestOutput, now: float) -> None:
         observer = self._observer
+        if live.admission is None and output.admission is not None:
+            live.admission = output.admission
+            if observer is not None:
+                _observe_admission(observer, live, output, now)
         if output.new_token_ids:
             if observer is not None:
-                _observe_token(observer, live, output, now)
+                _observe_token(observer, live, now)
             live.num_tokens += 1
             live.last_token_at = now
             live.first_token_at = live.first_token_at or now
-        live.admission = live.admission or output.admission
         if output.finish_reason is not None:
             del self._live[output.request_id]
             live.outcome = live.outcome or OUTCOMES[output.finish_reason]
@@ -205,36 +220,42 @@ class Delivery:
                 live.context.run(self._tracer.sequence_ended, _ended(live, live.outcome, now))
 
 
-def _observe_token(observer: Observer, live: _Live, output: RequestOutput, now: float) -> None:
-    if output.admission is None:
+def _observe_admission(observer: Observer, live: _Live, output: RequestOutput, now: float) -> None:
+    """It comes with the first token or the embedding, or with the end of a sequence without."""
+    assert live.admission is not None
+    queue_seconds = live.admission.queue_seconds
+    observer.queue_left(live.operation, ADMITTED, queue_seconds)
+    if output.new_token_ids or output.finish_reason is FinishReason.EMBEDDED:
+        observer.prompt_computed(
+            live.operation,
+            now - live.request.arrived_at - queue_seconds,
+            len(live.request.prompt_token_ids),
+            live.admission.num_cached_tokens,
+        )
+
+
+def _observe_token(observer: Observer, live: _Live, now: float) -> None:
+    if live.num_tokens:
         observer.next_token(now - live.last_token_at)
-        return
-    observer.first_token(
-        now - live.request.arrived_at,
-        output.admission.queue_seconds,
-        len(live.request.prompt_token_ids),
-        output.admission.num_cached_tokens,
-    )
+    else:
+        observer.first_token(live.operation, now - live.request.arrived_at)
 
 
 def _observe_end(observer: Observer, live: _Live, outcome: Outcome, now: float) -> None:
-    if live.request.embeds:
-        if live.admission is not None:
-            num_prompt_tokens = len(live.request.prompt_token_ids)
-            observer.prompt_embedded(live.admission.queue_seconds, num_prompt_tokens)
-        observer.embedding_ended(outcome, now - live.request.arrived_at)
-        return
+    seconds = now - live.request.arrived_at
+    if live.admission is None and outcome in LEFT_QUEUE:
+        observer.queue_left(live.operation, outcome, seconds)
     seconds_per_token = None
     if live.num_tokens > 1:
         seconds_per_token = (live.last_token_at - live.first_token_at) / (live.num_tokens - 1)
-    observer.sequence_ended(outcome, now - live.request.arrived_at, seconds_per_token)
+    observer.sequence_ended(live.operation, outcome, seconds, seconds_per_token)
 
 
 def _ended(live: _Live, outcome: Outcome, now: float) -> EndedSequence:
     request, admission = live.request, live.admission
     return EndedSequence(
         request_id=request.request_id,
-        embeds=request.embeds,
+        operation=live.operation,
         params=request.sampling_params,
         outcome=outcome,
         num_prompt_tokens=len(request.prompt_token_ids),

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from src.engine.detokenizer import IncrementalDetokenizer
@@ -12,6 +13,14 @@ from src.engine.sampling_params import SamplingParams
 if TYPE_CHECKING:
     from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
+
+
+class Operation(StrEnum):
+    """What a caller asks for, in the words of OpenTelemetry's conventions."""
+
+    TEXT_COMPLETION = "text_completion"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,14 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
-from src.generation import Completion, Embedding, Generation, TextDelta, TextStream
+from src.generation import (
+    Completion,
+    Embedding,
+    Generation,
+    Operation,
+    TextDelta,
+    TextStream,
+)
 from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
 from src.limits import Field, check_length, check_params
 from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
@@ -101,6 +108,11 @@ class InferenceEngine:
     def max_model_len(self) -> int:
         """Prompt and new tokens together at most."""
         return self._require_ready()[0].max_model_len
+
+    @property
+    def max_live(self) -> int:
+        """Sequences that run and wait at most; more are refused."""
+        return self._require_ready()[1].intake.max_live
 
     @property
     def embedding_size(self) -> int | None:
@@ -213,10 +225,11 @@ class InferenceEngine:
         params: SamplingParams,
         n: int = 1,
         deadline: float | None = None,
+        operation: Operation = Operation.TEXT_COMPLETION,
     ) -> list[Generation]:
         """Continues each of several prompts n times; arguments and errors as `stream_batch`."""
         generations = [Generation(ids, [Completion() for _ in range(n)]) for ids in prompts]
-        async with aclosing(self.stream_batch(prompts, params, n, deadline)) as deltas:
+        async with aclosing(self.stream_batch(prompts, params, n, deadline, operation)) as deltas:
             async for delta in deltas:
                 generations[delta.index // n].add(delta)
         return generations
@@ -324,9 +337,10 @@ class InferenceEngine:
         params: SamplingParams,
         n: int = 1,
         deadline: float | None = None,
+        operation: Operation = Operation.TEXT_COMPLETION,
     ) -> AsyncGenerator[TextDelta]:
         """Continues one prompt n times; as `stream_batch`."""
-        return self.stream_batch([prompt_token_ids], params, n, deadline)
+        return self.stream_batch([prompt_token_ids], params, n, deadline, operation)
 
     async def stream_batch(
         self,
@@ -334,6 +348,7 @@ class InferenceEngine:
         params: SamplingParams,
         n: int = 1,
         deadline: float | None = None,
+        operation: Operation = Operation.TEXT_COMPLETION,
     ) -> AsyncGenerator[TextDelta]:
         """Continues each prompt n times and yields the texts as they are made.
 
@@ -345,6 +360,7 @@ class InferenceEngine:
             params: how to choose the tokens.
             n: number of sequences of each prompt.
             deadline: on the event loop's clock; None is the time limit from now on.
+            operation: what the call is there for, for metrics and traces.
 
         Raises:
             EngineNotReadyError: the model is still loading.
@@ -367,7 +383,7 @@ class InferenceEngine:
         by_id = {stream.request.request_id: stream for stream in streams}
         live = set(by_id)
         requests = [stream.request for stream in streams]
-        async with aclosing(self._run(engine, requests, live, deadline)) as outputs:
+        async with aclosing(self._run(engine, requests, live, deadline, operation)) as outputs:
             async for output in outputs:
                 delta = by_id[output.request_id].advance(output)
                 if delta.finish_reason is not None and output.request_id in live:  # a stop text
@@ -416,7 +432,9 @@ class InferenceEngine:
         ]
         live = {request.request_id for request in requests}
         found: dict[str, list[float]] = {}
-        async with aclosing(self._run(engine, requests, live, deadline)) as outputs:
+        async with aclosing(
+            self._run(engine, requests, live, deadline, Operation.EMBEDDINGS)
+        ) as outputs:
             async for output in outputs:
                 found[output.request_id] = output.embedding
         return [Embedding(one.prompt_token_ids, found[one.request_id]) for one in requests]
@@ -427,6 +445,7 @@ class InferenceEngine:
         requests: list[Request],
         live: set[str],
         deadline: float,
+        operation: Operation,
     ) -> AsyncGenerator[RequestOutput]:
         """Hands requests to the engine, and yields their outputs until all have ended.
 
@@ -437,11 +456,12 @@ class InferenceEngine:
             requests: all or none are taken in.
             live: their ids; those that have ended are taken out, here and by the caller.
             deadline: on the event loop's clock.
+            operation: what they are there for.
 
         Raises:
             ServiceError: as `stream_batch`.
         """
-        outputs = self._delivery.submit(engine, requests)
+        outputs = self._delivery.submit(engine, requests, operation)
         # One timer a call: one for each token took as long as the rest of this loop.
         alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
         outcome = Outcome.CANCELLED

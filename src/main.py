@@ -38,10 +38,11 @@ from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.ops.connection import Connection
+from src.ops.engine_metrics import EngineMetrics
 from src.ops.limit_storage import MEMORY
 from src.ops.logs import configure_logging
-from src.ops.metrics import MULTIPROC_DIR, EngineMetrics, Metrics
-from src.ops.middleware import RequestMiddleware
+from src.ops.metrics import MULTIPROC_DIR, Metrics
+from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
 from src.ops.request_body import RequestBodyMiddleware
 from src.ops.tracing import create_tracing, telemetry_config
@@ -52,6 +53,20 @@ ENGINE_FAILURE = 1
 LAST_WORDS_SECONDS = 2
 """Between the engine's death and the process's: answers leave, and probes see why."""
 
+ROUTERS = [
+    routes.router
+    for routes in (
+        generate,
+        completions,
+        chat,
+        responses,
+        embeddings,
+        messages,
+        models,
+        tokenize,
+        health,
+    )
+]
 DESCRIPTION = "Continues texts with a language model."
 # Names of addresses, to print; nothing is bound to them here.
 LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
@@ -98,18 +113,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
-    for routes in (
-        generate,
-        completions,
-        chat,
-        responses,
-        embeddings,
-        messages,
-        models,
-        tokenize,
-        health,
-    ):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    paths = {route.path for router in ROUTERS for route in router.routes}
+    metrics.expect_requests(sorted(paths - set(NOT_INFERENCE)))
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMiddleware, metrics=metrics)
@@ -135,16 +142,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _load_model(app: FastAPI) -> None:
     engine: InferenceEngine = app.state.engine
+    metrics: Metrics = app.state.metrics
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
         await _in_daemon_thread(engine.load_model)
         _check_default_length(app.state.settings, engine)
+        metrics.max_live.set(engine.max_live)
     except StartupError as error:
         logger.critical("cannot start: %s", error)
         _end_process(STARTUP_FAILURE)
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
         _end_process(STARTUP_FAILURE)
+    metrics.ready.set(1)  # as a scrape does, for those of another worker
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
@@ -153,6 +163,7 @@ async def _load_model(app: FastAPI) -> None:
 async def _watch_engine(app: FastAPI) -> None:
     """Ends the process when the engine is dead: only a restart helps, and others do that."""
     await app.state.engine.wait_until_dead(app.state.settings.hang_timeout_seconds)
+    app.state.metrics.ready.set(0)
     logger.critical("the engine has ended, and so will the process")
     await asyncio.sleep(LAST_WORDS_SECONDS)
     _end_process(ENGINE_FAILURE)

@@ -60,7 +60,7 @@ class House:
 
     def submit(self, *names: str) -> asyncio.Queue[RequestOutput]:
         requests = [Request(name, [1, 2, 3], SamplingParams()) for name in names]
-        return self.delivery.submit(self.door, requests)
+        return self.delivery.submit(self.door, requests, "chat")
 
     async def receive(self, *outputs: RequestOutput, step: StepStats | None = None) -> None:
         """Hands an update over as the engine does: in a thread of its own."""
@@ -128,14 +128,19 @@ def test_counts_each_token_with_what_is_known_of_it(house):
     asyncio.run(scenario())
     recorder = house.recorder
     assert recorder.of("sequence_started") == [()]
-    ((to_first, *rest),) = recorder.of("first_token")
+    assert recorder.of("queue_left") == [("chat", "admitted", 0.25)]
+    ((operation, to_first),) = recorder.of("first_token")
+    assert operation == "chat"
     assert to_first >= 0.02
-    assert rest == [0.25, 3, 2]
+    ((operation, for_prompt, *rest),) = recorder.of("prompt_computed")
+    assert operation == "chat"
+    assert for_prompt == pytest.approx(to_first - 0.25)
+    assert rest == [3, 2]
     between = [seconds for (seconds,) in recorder.of("next_token")]
     assert between[0] >= 0.02
     assert between[1] >= 0.04
-    ((outcome, seconds, seconds_per_token),) = recorder.of("sequence_ended")
-    assert outcome == "length"
+    ((operation, outcome, seconds, seconds_per_token),) = recorder.of("sequence_ended")
+    assert (operation, outcome) == ("chat", "length")
     assert seconds_per_token == pytest.approx(sum(between) / 2)
     assert seconds == pytest.approx(to_first + sum(between))
 
@@ -146,22 +151,64 @@ def test_of_a_single_token_there_is_no_time_between_tokens(house):
         await house.receive(output("a", FinishReason.STOP, admission=FIRST))
 
     asyncio.run(scenario())
-    ((outcome, _, seconds_per_token),) = house.recorder.of("sequence_ended")
+    ((_, outcome, _, seconds_per_token),) = house.recorder.of("sequence_ended")
     assert (outcome, seconds_per_token) == ("stop", None)
 
 
 def test_an_embedding_is_counted_with_its_prompt(house):
     async def scenario() -> None:
-        house.delivery.submit(house.door, [Request("a", [1, 2], SamplingParams(), embeds=True)])
+        request = Request("a", [1, 2], SamplingParams(), embeds=True)
+        house.delivery.submit(house.door, [request], "embeddings")
         await house.receive(
             RequestOutput("a", [], FinishReason.EMBEDDED, admission=FIRST, embedding=[1.0])
         )
 
     asyncio.run(scenario())
-    assert house.recorder.of("prompt_embedded") == [(0.25, 2)]
-    assert [call[0] for call in house.recorder.of("embedding_ended")] == ["embedded"]
-    for name in ("first_token", "sequence_ended"):
-        assert house.recorder.of(name) == []
+    assert house.recorder.of("queue_left") == [("embeddings", "admitted", 0.25)]
+    ((operation, _, *counts),) = house.recorder.of("prompt_computed")
+    assert (operation, counts) == ("embeddings", [2, 2])
+    ((operation, outcome, _, seconds_per_token),) = house.recorder.of("sequence_ended")
+    assert (operation, outcome, seconds_per_token) == ("embeddings", "embedded", None)
+    assert house.recorder.of("first_token") == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED])
+def test_who_leaves_the_queue_without_a_turn_was_in_it_all_the_time(house, outcome):
+    async def scenario() -> None:
+        house.submit("a")
+        await asyncio.sleep(0.02)
+        if outcome is Outcome.EXPIRED:
+            await house.receive(RequestOutput("a", [], FinishReason.EXPIRED))
+        else:
+            house.delivery.end(house.door, "a", outcome)
+            await house.receive(RequestOutput("a", [], FinishReason.ABORT))
+
+    asyncio.run(scenario())
+    ((operation, why, seconds),) = house.recorder.of("queue_left")
+    assert (operation, why) == ("chat", outcome)
+    assert seconds >= 0.02
+    assert house.recorder.of("prompt_computed") == []
+
+
+def test_who_leaves_before_the_first_token_was_in_the_queue_until_its_turn(house):
+    async def scenario() -> None:
+        house.submit("a")
+        house.delivery.end(house.door, "a", Outcome.CANCELLED)
+        await house.receive(RequestOutput("a", [], FinishReason.ABORT, admission=FIRST))
+
+    asyncio.run(scenario())
+    assert house.recorder.of("queue_left") == [("chat", "admitted", 0.25)]
+    assert house.recorder.of("prompt_computed") == []
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.ERROR])
+def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
+    async def scenario() -> None:
+        house.submit("a")
+        await house.receive(RequestOutput("a", [], reason))
+
+    asyncio.run(scenario())
+    assert house.recorder.of("queue_left") == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +227,7 @@ def test_an_end_of_the_engines_counts_as_what_it_was(house, reason, outcome):
         await house.receive(RequestOutput("a", [], reason))
 
     asyncio.run(scenario())
-    assert [call[0] for call in house.recorder.of("sequence_ended")] == [outcome]
+    assert [call[1] for call in house.recorder.of("sequence_ended")] == [outcome]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.STOP])
@@ -194,7 +241,7 @@ def test_who_ends_a_sequence_here_says_why_and_the_first_reason_counts(house, ou
         house.delivery.end(house.door, "a", Outcome.ERROR)
 
     asyncio.run(scenario())
-    assert [call[0] for call in house.recorder.of("sequence_ended")] == [outcome]
+    assert [call[1] for call in house.recorder.of("sequence_ended")] == [outcome]
     assert house.door.aborted == ["a", "a"]
 
 

@@ -71,6 +71,7 @@ def test_when_the_engine_dies_or_hangs_all_are_told_and_the_process_ends(
         assert response.json()["status"] == "unhealthy"
     assert samples["inference_requests_total", "/generate", "error"] == 5
     assert samples["inference_sequences_failed_total", "error"] == 4
+    assert samples["inference_ready",] == 0
     assert_started_are_accounted_for(samples)
     assert "Traceback" in server.log if fault == "die" else "hangs" in server.log
     assert "secret" not in server.log

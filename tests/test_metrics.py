@@ -1,14 +1,29 @@
 """Metrics have the promised names, count what they say, and do not grow without bound."""
 
 import asyncio
+import os
 import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from src.ops.metrics import DURATION_SECONDS, FIRST_TOKEN_SECONDS, TOKEN_SECONDS
-from tests.conftest import assert_started_are_accounted_for, wait_until
-from tests.servers import LocalServer, parse_samples, serve
+from src.delivery import Outcome
+from src.main import create_app
+from src.ops.engine_metrics import (
+    ABORTED,
+    DURATION_SECONDS,
+    FAILED,
+    FINISHED,
+    FIRST_TOKEN_SECONDS,
+    TOKEN_SECONDS,
+)
+from src.ops.middleware import NOT_INFERENCE
+from tests.conftest import assert_started_are_accounted_for, create_settings, wait_until
+from tests.servers import LocalServer, Server, parse_samples, serve, serve_app
 
 MODEL_LABELS = ("text_completion", "llm-inference")
 
@@ -57,8 +72,9 @@ def test_random_paths_make_no_new_series(tiny_client):
 def test_probes_scrapes_and_documentation_are_no_inference_requests(tiny_client):
     for path in ("/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
         assert tiny_client.get(path).status_code == 200
-    endpoints = {key[1] for key in samples(tiny_client) if key[0] == "inference_requests_total"}
-    assert endpoints == set()
+    found = samples(tiny_client)
+    counts = [value for key, value in found.items() if key[0] == "inference_requests_total"]
+    assert sum(counts) == 0
 
 
 def test_metrics_speak_openmetrics_to_those_who_ask(tiny_client):
@@ -139,7 +155,9 @@ def test_times_are_in_the_histograms_of_the_conventions(start_server):
         assert [found[key] for key in buckets if float(key[-1]) < 0.03] == [0] * sum(
             bound < 0.03 for bound in expected
         )
-    assert found["inference_queue_seconds_count",] == 2
+    assert found["inference_queue_seconds_count", "text_completion", "admitted"] == 2
+    assert found["inference_prefill_seconds_count", "text_completion"] == 2
+    assert found["inference_prefill_seconds_sum", "text_completion"] >= 2 * 0.03
     assert found["inference_inter_token_seconds_count",] == 6
     assert found["inference_inter_token_seconds_sum",] >= 6 * 0.03
     assert found["inference_step_seconds_count",] == 4
@@ -162,6 +180,88 @@ def test_a_sequence_that_did_not_finish_has_its_reason_in_its_duration(start_ser
     duration = "gen_ai_server_request_duration_seconds_count"
     wait_until(lambda: server.sample(duration, "timeout", *labels) == 1)
     assert server.sample("gen_ai_server_time_per_output_token_seconds_count", *labels) == 0
+
+
+CHAT = [{"role": "user", "content": "Hello"}]
+ASKED = {
+    "/generate": ("text_completion", {"prompt": "Once", "max_length": 2}),
+    "/v1/completions": ("text_completion", {"prompt": "Once", "max_tokens": 2}),
+    "/v1/chat/completions": ("chat", {"messages": CHAT, "max_tokens": 2}),
+    "/v1/responses": ("chat", {"input": "Hello", "max_output_tokens": 16}),
+    "/v1/messages": ("chat", {"messages": CHAT, "max_tokens": 2}),
+    "/v1/embeddings": ("embeddings", {"input": "Once"}),
+}
+
+
+@pytest.mark.parametrize(("path", "asked"), ASKED.items())
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_sequence_counts_as_what_it_was_asked_for(client, path, asked, is_stream):
+    operation, body = asked
+    if is_stream and operation == "embeddings":
+        return
+    body |= {} if path == "/generate" else {"model": "storyteller"}
+    body |= {} if operation == "embeddings" else {"stream": is_stream}
+    before = samples(client)
+    assert client.post(path, json=body).status_code == 200
+    after = samples(client)
+    grown = {
+        key[1]
+        for key, value in after.items()
+        if key[0] in {"inference_queue_seconds_count", "inference_prefill_seconds_count"}
+        and value > before.get(key, 0)
+    }
+    assert grown == {operation}
+    duration = ("gen_ai_server_request_duration_seconds_count", "")
+    key = (*duration, operation, "llm-inference", "storyteller")
+    assert after[key] == before.get(key, 0) + 1
+
+
+def test_who_expires_in_the_queue_is_in_its_times(start_server):
+    server = start_server(max_batch_size=1, queue_timeout_seconds=0.2)
+    gate = server.hold()
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(server.post, {"prompt": "the cat", "max_length": 3})
+        wait_until(lambda: server.sample("inference_sequences_live") == 1)
+        late = pool.submit(server.post, {"prompt": "the dog", "max_length": 3})
+        wait_until(lambda: server.sample("inference_sequences_live") == 2)
+        time.sleep(0.3)
+        gate.open()
+        assert running.result().status_code == 200
+        assert late.result().status_code == 503
+    found = server.samples()
+    queue = "inference_queue_seconds"
+    assert found[f"{queue}_count", "text_completion", "admitted"] == 1
+    assert found[f"{queue}_count", "text_completion", "expired"] == 1
+    assert found[f"{queue}_sum", "text_completion", "expired"] >= 0.2
+
+
+def test_the_first_error_of_each_kind_can_be_seen(tiny_client):
+    """A series that appears with its first event has no increase that Prometheus could see."""
+    found = samples(tiny_client)
+    for path in tiny_client.get("/openapi.json").json()["paths"]:
+        if path not in NOT_INFERENCE and not path.startswith("/v1/models"):
+            for status in ("success", "error", "client_error", "rate_limited", "cancelled"):
+                assert found["inference_requests_total", path, status] == 0
+    ended = "inference_sequences_{}_total"
+    for how, reasons in (("finished", FINISHED), ("aborted", ABORTED), ("failed", FAILED)):
+        for reason in reasons:
+            assert found[ended.format(how), reason] == 0
+    assert {*FINISHED, *ABORTED, *FAILED} == set(Outcome)
+    for outcome in ("compiled", "cached", "refused"):
+        assert found["inference_grammars_total", outcome] == 0
+
+
+def test_tells_when_it_is_ready_how_many_may_come_and_when_it_began(tiny_model):
+    settings = create_settings(model_name=str(tiny_model()), max_batch_size=3, max_queue_size=5)
+    app = create_app(settings)
+    before = parse_samples(app.state.metrics.render("")[0].decode())
+    assert before["inference_ready",] == before["inference_sequences_limit",] == 0
+    with serve_app(app) as server:
+        wait_until(lambda: server.sample("inference_ready") == 1)
+        wait_until(lambda: server.sample("inference_sequences_limit") == 8)
+        found = server.samples()
+        assert 0 < time.time() - found["process_start_time_seconds",] < 24 * 3600
+        assert found["process_resident_memory_bytes",] > 2**20
 
 
 POISON = "!"
@@ -267,4 +367,30 @@ def test_what_several_workers_count_adds_up(tmp_path, tiny_model):
         started = "inference_sequences_started_total"
         assert after[started,] == found[started,] + 8
         assert 0 <= after["inference_kv_cache_usage_ratio",] <= 1
+        assert server.stop() == 0
+
+
+def workers_of(server: Server) -> list[int]:
+    """The processes that serve; the supervisor has one more child, which looks after resources."""
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    is_worker = "spawn_main"
+    return [
+        int(child) for child in children if is_worker in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+
+
+def test_what_a_dead_worker_was_doing_is_forgotten_and_that_another_came_is_seen(
+    tmp_path, tiny_model
+):
+    with serve(tmp_path, workers=2, model_name=tiny_model(), max_queue_size=8) as server:
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.sample("inference_ready") == 1, seconds=120)
+        limit = server.sample("inference_sequences_limit")
+        started = server.sample("process_start_time_seconds")
+        assert limit == 2 * (32 + 8)
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        wait_until(lambda: server.sample("process_start_time_seconds") > started, seconds=120)
+        wait_until(lambda: server.sample("inference_ready") == 1, seconds=120)
+        assert server.sample("inference_sequences_limit") == limit
         assert server.stop() == 0

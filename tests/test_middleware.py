@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+from fastapi.testclient import TestClient
 
-from tests.conftest import wait_until
+from src.main import create_app
+from tests.conftest import create_settings, wait_until
 
 
 def test_a_request_id_is_answered_back(client):
@@ -54,3 +56,13 @@ def test_a_stream_has_one_line_in_the_log_with_how_it_ended(start_server, capfd)
     server.break_model(fail)
     assert server.post(body, headers={"X-Request-ID": "broken"}).status_code == 200
     wait_until(lambda: statuses("broken") == [500])
+
+
+def test_probes_are_logged_at_debug_level_while_the_model_loads_too(tiny_model, capfd):
+    app = create_app(create_settings(model_name=str(tiny_model()), environment="production"))
+    client = TestClient(app)  # its lifespan has not begun, so nothing loads
+    assert client.get("/health/ready").status_code == 503
+    assert client.post("/generate", json={"prompt": "the"}).status_code == 503
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    logged = [line["endpoint"] for line in lines if line["logger"] == "src.access"]
+    assert logged == ["/generate"]

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from deploy.grafana import check, dashboard
-from docs.generate import DASHBOARD, DOCS, QUERIES, metrics_registry, metrics_table
+from docs.generate import (
+    DASHBOARD,
+    DOCS,
+    PROCESS,
+    QUERIES,
+    metrics_registry,
+    metrics_table,
+)
 from tests.servers import ROOT
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
@@ -27,6 +34,7 @@ PANELS = {panel.title: panel for panels in dashboard.ROWS.values() for panel in 
 SAMPLES = {
     name
     for family in metrics_registry().collect()
+    if not family.name.startswith(PROCESS)
     for name in (
         [f"{family.name}_{end}" for end in ("bucket", "sum", "count")]
         if family.type == "histogram"

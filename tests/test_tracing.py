@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,30 @@ def test_an_embedding_is_a_span_of_its_own_kind(traced):
     }
     assert [phase["name"] for phase in phases] == ["queue", "prefill"]
     assert phases[-1]["end"] == sequence["end"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPT}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}),
+        ("/v1/responses", {"input": PROMPT, "max_output_tokens": 16}),
+    ],
+)
+def test_a_chat_is_a_span_of_its_own_kind_and_no_key_in_a_url_is_told(traced, path, body):
+    trace_id = uuid.uuid4().hex
+    httpx2.post(
+        f"{traced.server.url}{path}?api_key=hidden",
+        json={"model": "storyteller"} | body,
+        headers={"traceparent": f"00-{trace_id}-{CALLER_ID}-01"},
+        timeout=60,
+    ).raise_for_status()
+    http, sequence, *_ = traced.wait_for(trace_id, 5)
+    assert sequence["name"] == "chat storyteller"
+    assert sequence["attributes"]["gen_ai.operation.name"] == "chat"
+    assert http["attributes"]["url.path"] == path
+    assert http["attributes"]["url.query"] == "REDACTED"
+    assert "hidden" not in json.dumps(traced.spans(trace_id))
 
 
 def test_a_refused_request_is_a_trace_without_sequences(traced):

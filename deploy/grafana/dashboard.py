@@ -4,6 +4,7 @@
 query against a Prometheus that scrapes the service under load.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ COLORS = {
     "timeout": ORANGE,
     "expired": RED,
     "shutdown": YELLOW,
+    "admitted": GREEN,
 }
 
 
@@ -67,8 +69,8 @@ def rate(metric: str, by: str = "", labels: str = "") -> str:
     return f"sum{group} (rate({metric}{{{selector}}}{WINDOW}))"
 
 
-def mean(histogram: str) -> str:
-    return f"{rate(histogram + '_sum')} / {rate(histogram + '_count')}"
+def mean(histogram: str, labels: str = "") -> str:
+    return f"{rate(histogram + '_sum', '', labels)} / {rate(histogram + '_count', '', labels)}"
 
 
 def quantile(number: float, histogram: str, by: str = "") -> str:
@@ -90,22 +92,23 @@ def gauge(metric: str, function: str = "sum") -> str:
 
 
 FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"  # noqa: S105
-SEQUENCES = "inference_queue_seconds_count"  # one for each sequence that got its turn
+GENERATES = 'gen_ai_operation_name!="embeddings"'
+STATE = f"up{{{SELECTOR}}} + on (job, instance) inference_ready{{{SELECTOR}}}"
 FAILED_REQUESTS = rate("inference_requests_total", labels='status="error"')
 
 IS_IT_UP = [
     Panel(
-        "Instances that answer",
-        "Instances of the service that Prometheus reaches.",
-        {"up": gauge("up")},
+        "Instances that serve",
+        "Their model is loaded, and Prometheus reaches them.",
+        {"ready": f"{gauge('inference_ready')} or vector(0)"},
         kind="stat",
         width=4,
         is_up=True,
     ),
     Panel(
         "Instances that do not",
-        "They are starting, have died, or cannot be reached.",
-        {"down": f"count(up{{{SELECTOR}}} == 0) or vector(0)"},
+        "They load their model (yellow on the right), or have died or cannot be reached (red).",
+        {"not ready": f"count(({STATE} or up{{{SELECTOR}}}) < 2) or vector(0)"},
         kind="stat",
         width=4,
         red_from=1,
@@ -120,28 +123,30 @@ IS_IT_UP = [
     ),
     Panel(
         "Restarts in the last hour",
-        "Times that an instance's counters began again at 0. A dead engine ends its process.",
-        {"restarts": f"sum(resets(inference_sequences_started_total{{{SELECTOR}}}[1h]))"},
+        "Times that a process came in the place of another at the same address. A dead engine ends"
+        " its process.",
+        {"restarts": f"sum(changes(process_start_time_seconds{{{SELECTOR}}}[1h]))"},
         kind="stat",
         width=4,
         red_from=1,
     ),
     Panel(
         "Instances without rate limits",
-        "Their RATE_LIMIT_STORAGE does not answer: they serve everybody without a limit, or nobody,"
-        " as RATE_LIMIT_STORAGE_FAILURE says.",
+        "The Redis where they count requests does not answer. With RATE_LIMIT_STORAGE_FAILURE=open"
+        " they serve all requests without a limit, with closed they refuse all with 503.",
         {"uncounted": f"count(inference_rate_limit_storage_up{{{SELECTOR}}} == 0) or vector(0)"},
         kind="stat",
         width=4,
         red_from=1,
     ),
     Panel(
-        "Answering, by instance",
-        "Green: Prometheus reached it.",
-        {"{{instance}}": f"up{{{SELECTOR}}}"},
+        "State, by instance",
+        "Green: it serves. Yellow: it loads its model, or its engine is dead. Red: Prometheus does"
+        " not reach it.",
+        {"{{instance}}": f"{STATE} or up{{{SELECTOR}}}"},
         kind="state-timeline",
         width=4,
-        maximum=1,
+        maximum=2,
         is_up=True,
     ),
 ]
@@ -209,23 +214,34 @@ HOW_FAST = [
 WHY_SLOW = [
     Panel(
         "Where the time to the first token goes",
-        "On average. Mostly queue: too much work for too few instances. Mostly prefill: long"
-        " prompts, or slow steps.",
+        "On average; embeddings, which have no token, are left out. Mostly queue: too much work for"
+        " too few instances. Mostly prefill (the prompt is computed): long prompts, or slow steps.",
         {
-            "queue": mean("inference_queue_seconds"),
-            "prefill": f"({rate(FIRST_TOKEN + '_sum')} - {rate('inference_queue_seconds_sum')})"
-            f" / {rate(FIRST_TOKEN + '_count')}",
+            "queue": mean("inference_queue_seconds", f'{GENERATES}, outcome="admitted"'),
+            "prefill": mean("inference_prefill_seconds", GENERATES),
         },
         unit="s",
         is_stacked=True,
+        width=6,
+    ),
+    Panel(
+        "Time in the queue (95 %)",
+        "admitted: until a sequence got its turn. The others left without one: expired after"
+        " QUEUE_TIMEOUT_SECONDS, cancelled by the caller, timeout after TIMEOUT_SECONDS.",
+        {"{{outcome}}": quantile(0.95, "inference_queue_seconds", "outcome")},
+        unit="s",
+        width=6,
     ),
     Panel(
         "Sequences that run and that wait",
-        "Up to MAX_BATCH_SIZE run in each instance, up to MAX_QUEUE_SIZE wait.",
+        "Up to MAX_BATCH_SIZE run in each instance, up to MAX_QUEUE_SIZE wait. Where both together"
+        " reach MAX_BATCH_SIZE + MAX_QUEUE_SIZE, more are refused with 503.",
         {
             "running": gauge("inference_sequences_running"),
             "waiting": gauge("inference_sequences_waiting"),
         },
+        is_stacked=True,
+        width=6,
     ),
     Panel(
         "How busy the engine is",
@@ -234,6 +250,7 @@ WHY_SLOW = [
         {"busy": f"max (rate(inference_step_seconds_sum{{{SELECTOR}}}{WINDOW}))"},
         unit="percentunit",
         maximum=1,
+        width=6,
     ),
     Panel(
         "Time that a step takes",
@@ -275,16 +292,18 @@ WHO_USES_IT = [
     Panel(
         "Requests, by route",
         "Callers are no labels: there could be any number of them. The access log has them.",
-        {"{{endpoint}}": rate("inference_requests_total", "endpoint")},
+        {"{{endpoint}}": f"{rate('inference_requests_total', 'endpoint')} > 0"},
         unit="reqps",
         width=6,
     ),
     Panel(
-        "Sequences, by model",
-        "As the requests name it.",
+        "Sequences, by what they are for",
+        "chat: chats, responses and Anthropic's messages. text_completion: prompts to continue."
+        " embeddings: prompts to embed. With the model that the instance serves.",
         {
-            "{{gen_ai_request_model}}": rate(
-                "gen_ai_server_request_duration_seconds_count", "gen_ai_request_model"
+            "{{gen_ai_operation_name}} ({{gen_ai_request_model}})": rate(
+                "gen_ai_server_request_duration_seconds_count",
+                "gen_ai_operation_name, gen_ai_request_model",
             )
         },
         unit="ops",
@@ -292,7 +311,8 @@ WHO_USES_IT = [
     ),
     Panel(
         "Tokens read and written per second",
-        "read: of prompts. written: of answers, each of which costs more than one read.",
+        "read: of prompts, those from the prefix cache too. written: of answers. One written costs"
+        " more than one read, as it needs a step of its own.",
         {"read": rate("prompt_tokens_total"), "written": rate("generated_tokens_total")},
         width=6,
     ),
@@ -300,8 +320,8 @@ WHO_USES_IT = [
         "Tokens of a sequence",
         "How long prompts and answers are on average.",
         {
-            "prompt": f"{rate('prompt_tokens_total')} / {rate(SEQUENCES)}",
-            "answer": f"{rate('generated_tokens_total')} / {rate(SEQUENCES)}",
+            "prompt": f"{rate('prompt_tokens_total')} / {rate('inference_prefill_seconds_count')}",
+            "answer": f"{rate('generated_tokens_total')} / {rate(FIRST_TOKEN + '_count')}",
         },
         width=6,
     ),
@@ -417,20 +437,24 @@ def _defaults(panel: Panel) -> dict[str, Any]:
         defaults["color"] = {"mode": "thresholds"}
         defaults["thresholds"] = {"mode": "absolute", "steps": _steps(panel)}
     if panel.kind == "state-timeline":
-        texts = {"0": {"text": "down", "color": RED}, "1": {"text": "up", "color": GREEN}}
+        texts = {
+            "0": {"text": "down", "color": RED},
+            "1": {"text": "not ready", "color": YELLOW},
+            "2": {"text": "serves", "color": GREEN},
+        }
         defaults["mappings"] = [{"type": "value", "options": texts}]
     return defaults
 
 
 def _steps(panel: Panel) -> list[dict[str, Any]]:
     if panel.is_up:
-        return [{"color": RED, "value": None}, {"color": GREEN, "value": 1}]
+        return [{"color": RED, "value": None}, {"color": GREEN, "value": panel.maximum or 1}]
     return [{"color": GREEN, "value": None}, {"color": RED, "value": panel.red_from}]
 
 
 def _overrides(panel: Panel) -> list[dict[str, Any]]:
     """Ends have the same colours everywhere."""
-    if not any("{{status}}" in legend or "{{reason}}" in legend for legend in panel.queries):
+    if not any(re.search("status|reason|outcome", legend) for legend in panel.queries):
         return []
     return [
         {

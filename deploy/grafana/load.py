@@ -50,6 +50,44 @@ def choose(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(draw.expovariate(1))
 
 
+def _named(body: dict[str, object]) -> dict[str, object]:
+    return {"model": "storyteller"} | body
+
+
+def chat(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Talks, in OpenAI's older words."""
+    messages = [{"role": "user", "content": f"Tell me of {draw.choice(NAMES)}."}]
+    body = _named({"messages": messages, "max_tokens": draw.randint(20, 60), "stream": True})
+    client.post("/v1/chat/completions", json=body)
+    rest(draw.expovariate(1))
+
+
+def respond(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Talks, in OpenAI's newer words."""
+    body = _named({"input": f"Who is {draw.choice(NAMES)}?", "max_output_tokens": 30})
+    client.post("/v1/responses", json=body)
+    rest(draw.expovariate(0.7))
+
+
+def message(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    """Talks, in Anthropic's words."""
+    messages = [{"role": "user", "content": f"Describe {draw.choice(NAMES)}."}]
+    client.post("/v1/messages", json=_named({"messages": messages, "max_tokens": 30}))
+    rest(draw.expovariate(0.7))
+
+
+def complete(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    body = _named({"prompt": f"{STORY} {draw.choice(NAMES)}", "max_tokens": 30})
+    client.post("/v1/completions", json=body)
+    rest(draw.expovariate(0.7))
+
+
+def embed(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
+    texts = [f"{STORY} {name}" for name in draw.sample(NAMES, 3)]
+    client.post("/v1/embeddings", json=_named({"input": texts}))
+    rest(draw.expovariate(1))
+
+
 def leave(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     """Stops reading in the middle."""
     body = {"prompt": STORY, "max_length": 200, "ignore_eos": True, "stream": True}
@@ -78,7 +116,10 @@ def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(BURST_EVERY * 3 / 4)
 
 
-USERS: tuple[User, ...] = (stream, stream, stream, stream, batch, choose, leave, err, hurry, burst)
+USERS: tuple[User, ...] = (
+    stream, stream, batch, choose, chat, chat, respond, message, complete, embed,
+    leave, err, hurry, burst,
+)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ def _draw_number(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
 def _draw_states(axes: Axes, answers: Sequence[Answer], start: float) -> None:
     for number, series in enumerate(answers[0].series):
         for when, value in series.points:
-            color = NAMED["green" if value else "red"]
+            color = NAMED[("red", "yellow", "green")[round(value)]]
             axes.barh(number, 1, left=when - start, height=0.8, color=color)
         axes.text(
             series.points[0][0] - start + 1,

@@ -46,7 +46,8 @@ async def ready(engine: EngineDep, response: Response) -> HealthResponse:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request, metrics: MetricsDep) -> Response:
+async def metrics(request: Request, metrics: MetricsDep, engine: EngineDep) -> Response:
     """All metrics in Prometheus' text format."""
+    metrics.ready.set(engine.state is EngineState.READY)
     body, content_type = metrics.render(request.headers.get("accept", ""))
     return Response(body, media_type=content_type)

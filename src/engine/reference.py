@@ -47,6 +47,7 @@ class _Job:
 
     request: Request
     aborted: threading.Event = field(default_factory=threading.Event)
+    admission: Admission | None = None  # until it left with the first token
 
 
 class ReferenceEngine:
@@ -147,19 +148,24 @@ class ReferenceEngine:
         if self._is_late(job):
             return RequestOutput(request.request_id, [], FinishReason.EXPIRED)
         self._step_started = time.monotonic()
+        job.admission = Admission(self._step_started - request.arrived_at)
+        reason, embedding = FinishReason.EMBEDDED, list[float]()
         try:
             if request.embeds:
-                return self._embed(request)
-            return RequestOutput(request.request_id, [], self._generate(job))
+                embedding = self._embed(request)
+            else:
+                reason = self._generate(job)
         except Exception:
             logger.exception("request failed", extra={"request": request.request_id})
-            return RequestOutput(request.request_id, [], FinishReason.ERROR)
+            reason = FinishReason.ERROR
         finally:
             self._step_started = None
+        return RequestOutput(
+            request.request_id, [], reason, admission=job.admission, embedding=embedding
+        )
 
     @torch.inference_mode()
-    def _embed(self, request: Request) -> RequestOutput:
-        admission = Admission(time.monotonic() - request.arrived_at)
+    def _embed(self, request: Request) -> list[float]:
         prompt = torch.tensor([request.prompt_token_ids], device=self._loaded.model.device)
         decoder = find_decoder(self._loaded.model)
         assert decoder is not None
@@ -167,10 +173,8 @@ class ReferenceEngine:
         mean = states[0].float().mean(dim=0)
         if not mean.isfinite().all():
             raise FloatingPointError("the model's hidden states are not numbers")
-        embedding = torch.nn.functional.normalize(mean, dim=0).tolist()
-        return RequestOutput(
-            request.request_id, [], FinishReason.EMBEDDED, admission=admission, embedding=embedding
-        )
+        embedding: list[float] = torch.nn.functional.normalize(mean, dim=0).tolist()
+        return embedding
 
     def _generate(self, job: _Job) -> FinishReason:
         """Runs one request to its end and passes its tokens on as they come."""
@@ -178,7 +182,8 @@ class ReferenceEngine:
         prompt = torch.tensor([request.prompt_token_ids], device=self._loaded.model.device)
         end_token_ids = sorted(params.end_token_ids(self._loaded.eos_token_ids))
         recorder = LogitsRecorder()
-        streamer = _TokenStreamer(self, request, recorder, self._prompt_logprobs(request, prompt))
+        prompt_logprobs = self._prompt_logprobs(request, prompt)
+        streamer = _TokenStreamer(self, job, recorder, prompt_logprobs)
         grammar = request.grammar
         matcher = grammar.start(frozenset(end_token_ids)) if grammar else None
         criteria: list[StoppingCriteria] = [_AbortCriteria(job.aborted)]
@@ -231,15 +236,15 @@ class _TokenStreamer(BaseStreamer):
     def __init__(
         self,
         engine: ReferenceEngine,
-        request: Request,
+        job: _Job,
         recorder: LogitsRecorder,
         prompt_logprobs: list[PositionLogprobs],
     ) -> None:
         self._engine = engine
-        self._request = request
+        self._job = job
+        self._request = job.request
         self._recorder = recorder
         self._prompt_logprobs = prompt_logprobs
-        self._admission: Admission | None = Admission(time.monotonic() - request.arrived_at)
         self._seen_prompt = False
         self.num_tokens = 0
         self.last_token_id: int | None = None
@@ -250,16 +255,17 @@ class _TokenStreamer(BaseStreamer):
             return
         self.last_token_id = int(value.item())
         self.num_tokens += 1
+        admission, self._job.admission = self._job.admission, None
         self._engine.on_token(
             RequestOutput(
                 self._request.request_id,
                 [self.last_token_id],
                 logprobs=self._logprobs(self.last_token_id),
                 prompt_logprobs=self._prompt_logprobs,
-                admission=self._admission,
+                admission=admission,
             )
         )
-        self._prompt_logprobs, self._admission = [], None
+        self._prompt_logprobs = []
 
     def _logprobs(self, token_id: int) -> list[PositionLogprobs]:
         num_top = self._request.sampling_params.logprobs

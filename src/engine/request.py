@@ -77,7 +77,8 @@ class RequestOutput:
         finish_reason: None until the last output.
         logprobs: one for each new token, if the request asks for them.
         prompt_logprobs: for the prompt's tokens but the first, with the first new token, likewise.
-        admission: with the first new token, or with the embedding.
+        admission: with the first new token, or with the embedding, or with the end of a request
+            that had its turn and neither.
         embedding: of the prompt, of length 1, with the finish reason of a request that embeds.
     """
 

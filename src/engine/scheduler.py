@@ -214,7 +214,7 @@ class Scheduler:
     def _embedded(self, sequence: Sequence) -> RequestOutput:
         """The one output of a sequence whose prompt is embedded."""
         output = self.finish(sequence, FinishReason.EMBEDDED)
-        return replace(output, admission=sequence.admission, embedding=sequence.embedding)
+        return replace(output, embedding=sequence.embedding)
 
     def _output(self, sequence: Sequence, result: SequenceResult) -> RequestOutput:
         """What its newest token means for a sequence."""
@@ -245,7 +245,7 @@ class Scheduler:
         else:
             self._running.remove(sequence)
             self._slots.release(sequence.slot)
-        return RequestOutput(sequence.request.request_id, [], reason)
+        return RequestOutput(sequence.request.request_id, [], reason, admission=sequence.admission)
 
 
 def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:

@@ -2,39 +2,32 @@
 
 With several workers each writes its figures to files in PROMETHEUS_MULTIPROC_DIR, and `render` adds
 them up (prometheus_client's multiprocess mode).
+
+Counters are there from the start with all their labels: of one that appears with its first error
+Prometheus would not see that error.
 """
 
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
-FINISHED = ("stop", "length", "embedded")
-ABORTED = ("cancelled", "timeout", "shutdown")
-GENERATION, EMBEDDING = "text_completion", "embeddings"
-"""The conventions' names of what a sequence is there for."""
+STATUSES = ("success", "error", "client_error", "rate_limited", "cancelled")
+UNMATCHED = "__unmatched__"
+"""The endpoint of a request that no route knows."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
-
-# The conventions' buckets.
-FIRST_TOKEN_SECONDS = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
-)  # fmt: skip
-TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
-DURATION_SECONDS = (
-    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
-)  # fmt: skip
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class Metrics:
@@ -63,6 +56,40 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemin",
         )
+        self.ready = Gauge(
+            "inference_ready",
+            "1 while requests can be served, 0 while the model loads or once the engine is dead; of"
+            " several workers the least.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self.max_live = Gauge(
+            "inference_sequences_limit",
+            "Sequences that may be inside, running and waiting, MAX_BATCH_SIZE + MAX_QUEUE_SIZE if"
+            " the KV cache has room for all that may run; more get 503. 0 while the model loads.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._observe_process()
+
+    def _observe_process(self) -> None:
+        """Workers share one answer, so of them only the last one's start is told."""
+        if MULTIPROC_DIR not in os.environ:
+            ProcessCollector(registry=self.registry)
+            return
+        Gauge(
+            "process_start_time_seconds",
+            "When the worker that started last did so, in seconds since 1970.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        ).set_to_current_time()
+
+    def expect_requests(self, endpoints: Iterable[str]) -> None:
+        """Makes the counters of these endpoints, all of them 0."""
+        self.requests.labels(UNMATCHED, "client_error")
+        for endpoint in endpoints:
+            for status in STATUSES:
+                self.requests.labels(endpoint, status)
 
     def observe_request(self, endpoint: str, status_code: int, seconds: float) -> None:
         """Counts an answered request.
@@ -79,173 +106,21 @@ class Metrics:
         """Returns all metrics and their content type, in the format that `accept` asks for."""
         registry = self.registry
         if MULTIPROC_DIR in os.environ:
+            _forget_dead_workers(Path(os.environ[MULTIPROC_DIR]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
 
-class EngineMetrics:
-    """Counts and times what the engine does; `src/delivery.py` says what and when.
-
-    Sequences started are at all times those finished, aborted, failed and live together; with
-    several workers once they rest, as one may count while another reads. Where OpenTelemetry's
-    conventions for generative AI have a metric it has their name, labels and buckets:
-    opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics.
-
-    Args:
-        registry: where to register.
-        model_name: the server's.
-    """
-
-    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
-
-        def gauge(
-            name: str, meaning: str, of_workers: Literal["livesum", "livemax"] = "livesum"
-        ) -> Gauge:
-            return Gauge(name, meaning, registry=registry, multiprocess_mode=of_workers)
-
-        def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
-
-        self._started = counter("inference_sequences_started_total", "Sequences taken in.")
-        self._finished = counter(
-            "inference_sequences_finished_total", "Sequences that came to their end.", "reason"
-        )
-        self._aborted = counter(
-            "inference_sequences_aborted_total", "Sequences nobody waits for any more.", "reason"
-        )
-        self._failed = counter(
-            "inference_sequences_failed_total", "Sequences that failed.", "reason"
-        )
-        self._live = gauge("inference_sequences_live", "Sequences started and not ended yet.")
-        self._running = gauge("inference_sequences_running", "Sequences that are being computed.")
-        self._waiting = gauge("inference_sequences_waiting", "Sequences that wait for their turn.")
-        self._cached = gauge(
-            "inference_sequences_cached", "Ended sequences whose keys and values are still held."
-        )
-        self._kv_usage = gauge(
-            "inference_kv_cache_usage_ratio",
-            "Share of the KV cache that holds something, 0 to 1; of several workers the fullest.",
-            of_workers="livemax",
-        )
-        self._prompt_tokens = counter("prompt_tokens_total", "Tokens in prompts.")
-        self._cached_tokens = counter(
-            "cached_prompt_tokens_total", "Tokens of prompts that did not have to be computed."
-        )
-        self._generated_tokens = counter("generated_tokens_total", "Tokens generated.")
-        self._queue_seconds = histogram(
-            "inference_queue_seconds", "Seconds that a sequence waited for its turn.", SECONDS
-        )
-        self._inter_token_seconds = histogram(
-            "inference_inter_token_seconds",
-            "Seconds between two tokens of a sequence.",
-            TOKEN_SECONDS,
-        )
-        self._grammars = counter(
-            "inference_grammars_total",
-            "Grammars asked for. outcome: compiled, cached, refused.",
-            "outcome",
-        )
-        self._grammar_seconds = histogram(
-            "inference_grammar_seconds",
-            "Seconds to compile a grammar, or to refuse it.",
-            TOKEN_SECONDS,
-        )
-        self._batch_size = histogram(
-            "inference_step_sequences", "Sequences that a step computed.", BATCH_SIZES
-        )
-        self._batch_tokens = histogram(
-            "inference_step_tokens", "Tokens that a step computed.", BATCH_SIZES
-        )
-        self._step_seconds = histogram(
-            "inference_step_seconds", "Seconds that a step took.", TOKEN_SECONDS
-        )
-        labels = {
-            "gen_ai_operation_name": GENERATION,
-            "gen_ai_provider_name": "llm-inference",
-            "gen_ai_request_model": model_name,
-        }
-        self._time_to_first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Seconds from a sequence's arrival to its first token.",
-            FIRST_TOKEN_SECONDS,
-            *labels,
-        ).labels(**labels)
-        self._time_per_output_token = histogram(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Seconds for each token after the first, on average over a finished sequence.",
-            TOKEN_SECONDS,
-            *labels,
-        ).labels(**labels)
-        self._duration = histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Seconds from a sequence's arrival to its end; error_type is empty if it finished.",
-            DURATION_SECONDS,
-            *labels,
-            "error_type",
-        )
-        self._labels = labels
-
-    def sequence_started(self) -> None:
-        self._started.inc()
-        self._live.inc()
-
-    def first_token(
-        self, seconds: float, queue_seconds: float, num_prompt_tokens: int, num_cached_tokens: int
-    ) -> None:
-        self._time_to_first_token.observe(seconds)
-        self._queue_seconds.observe(queue_seconds)
-        self._prompt_tokens.inc(num_prompt_tokens)
-        self._cached_tokens.inc(num_cached_tokens)
-        self._generated_tokens.inc()
-
-    def next_token(self, seconds: float) -> None:
-        self._inter_token_seconds.observe(seconds)
-        self._generated_tokens.inc()
-
-    def sequence_ended(self, outcome: str, seconds: float, seconds_per_token: float | None) -> None:
-        self._count_end(outcome, seconds, self._labels)
-        if outcome in FINISHED and seconds_per_token is not None:
-            self._time_per_output_token.observe(seconds_per_token)
-
-    def prompt_embedded(self, queue_seconds: float, num_prompt_tokens: int) -> None:
-        self._queue_seconds.observe(queue_seconds)
-        self._prompt_tokens.inc(num_prompt_tokens)
-
-    def embedding_ended(self, outcome: str, seconds: float) -> None:
-        self._count_end(outcome, seconds, self._labels | {"gen_ai_operation_name": EMBEDDING})
-
-    def _count_end(self, outcome: str, seconds: float, labels: dict[str, str]) -> None:
-        self._live.dec()
-        self._ended(outcome).labels(outcome).inc()
-        error_type = "" if outcome in FINISHED else outcome
-        self._duration.labels(**labels, error_type=error_type).observe(seconds)
-
-    def _ended(self, outcome: str) -> Counter:
-        if outcome in FINISHED:
-            return self._finished
-        return self._aborted if outcome in ABORTED else self._failed
-
-    def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
-        self._batch_size.observe(num_sequences)
-        self._batch_tokens.observe(num_tokens)
-        self._step_seconds.observe(seconds)
-
-    def engine_changed(
-        self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
-    ) -> None:
-        self._running.set(num_running)
-        self._waiting.set(num_waiting)
-        self._cached.set(num_cached)
-        self._kv_usage.set(kv_usage)
-
-    def grammar_asked_for(self, outcome: str, seconds: float) -> None:
-        self._grammars.labels(outcome).inc()
-        if outcome != "cached":
-            self._grammar_seconds.observe(seconds)
+def _forget_dead_workers(folder: Path) -> None:
+    """What a worker counted stays, but how it was when it died does not."""
+    for path in folder.glob("gauge_live*.db"):
+        worker = int(path.stem.rpartition("_")[2])
+        try:
+            os.kill(worker, 0)  # sends nothing
+        except ProcessLookupError:
+            mark_process_dead(worker)  # type: ignore[no-untyped-call]
 
 
 def _status(status_code: int) -> str:

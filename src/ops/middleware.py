@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.ops.error_body import REQUEST_ID, Dialect, dialect_of, error_body
-from src.ops.metrics import Metrics
+from src.ops.metrics import UNMATCHED, Metrics
 
 logger = logging.getLogger("src.access")
 
@@ -27,6 +27,9 @@ ANTHROPIC_REQUEST_ID_HEADER = "Request-Id"
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
 """Routes for probes and scrapers, which call all the time: logged at debug level."""
+
+PROBE_ANSWERS = (200, 503)
+"""What they are told all the time, and every few seconds while a model loads."""
 
 DOCUMENTATION = ("/docs", "/redoc", "__static__")
 NOT_INFERENCE = (*OPERATIONS, *DOCUMENTATION, "/v1/models", "/v1/models/{model_id:path}")
@@ -100,7 +103,8 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, status_code: int, seconds: float) -> None:
         endpoint = _endpoint(scope)
-        level = logging.DEBUG if endpoint in OPERATIONS and status_code < 400 else logging.INFO
+        is_probe = endpoint in OPERATIONS and status_code in PROBE_ANSWERS
+        level = logging.DEBUG if is_probe else logging.INFO
         logger.log(
             level,
             "request",
@@ -130,4 +134,4 @@ def _endpoint(scope: Scope) -> str:
     """The route's template: raw paths would make a new time series each."""
     if "route" in scope:
         return str(scope["route"].path)
-    return "__static__" if "endpoint" in scope else "__unmatched__"
+    return "__static__" if "endpoint" in scope else UNMATCHED

@@ -4,7 +4,8 @@ FastAPI makes a span of each HTTP request, below the caller's span if its `trace
 Below that, each sequence gets a span by the conventions for generative AI
 (opentelemetry.io/docs/specs/semconv/gen-ai), and below that one each for its time in the queue, for
 its prompt (prefill) and for its tokens (decode). They are made when the sequence has ended, from
-times that `src/delivery.py` took. No span holds a prompt, a stop text or a generated text.
+times that `src/delivery.py` took. No span holds a prompt, a stop text, a generated text, or what
+stands behind the `?` of a URL.
 
 Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables itself.
 """
@@ -20,7 +21,7 @@ from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
 from src.errors import SettingsError
-from src.ops.metrics import EMBEDDING, FINISHED, GENERATION
+from src.ops.engine_metrics import EMBEDDINGS, FINISHED
 from src.ops.middleware import OPERATIONS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class EndedSequence(Protocol):
     @property
     def request_id(self) -> str: ...
     @property
-    def embeds(self) -> bool: ...
+    def operation(self) -> str: ...
     @property
     def params(self) -> object: ...
     @property
@@ -86,7 +87,7 @@ class Tracing:
             return round(seconds * 1e9) + clock
 
         span = self._tracer.start_span(
-            f"{_operation(sequence)} {self._model_name}",
+            f"{sequence.operation} {self._model_name}",
             kind=SpanKind.INTERNAL,
             attributes=self._attributes(sequence),
             start_time=at(sequence.arrived_at),
@@ -104,7 +105,7 @@ class Tracing:
 
     def _attributes(self, sequence: EndedSequence) -> dict[str, Any]:
         attributes: dict[str, Any] = {
-            "gen_ai.operation.name": _operation(sequence),
+            "gen_ai.operation.name": sequence.operation,
             "gen_ai.provider.name": SERVICE_NAME,
             "gen_ai.request.model": self._model_name,
             "gen_ai.response.model": self._model_name,
@@ -112,7 +113,7 @@ class Tracing:
             "gen_ai.usage.input_tokens": sequence.num_prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": sequence.num_cached_tokens,
         }
-        if not sequence.embeds:
+        if sequence.operation != EMBEDDINGS:
             attributes |= self._generation_attributes(sequence)
         if sequence.outcome not in FINISHED:
             attributes["error.type"] = str(sequence.outcome)
@@ -148,14 +149,15 @@ def create_tracing(model_name: str) -> Tracing | None:
         )
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        from src.ops.spans import SpanSender  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(
             f"{ENDPOINT} is set, but what sends traces is not installed. Install it with"
             " `uv pip install -e '.[tracing]'`, or unset the variable."
         ) from error
     provider = TracerProvider(resource=_named(Resource.create({"service.version": __version__})))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(SpanSender(OTLPSpanExporter()))
     return Tracing(provider, model_name)
 
 
@@ -184,12 +186,8 @@ def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
     return event
 
 
-def _operation(sequence: EndedSequence) -> str:
-    return EMBEDDING if sequence.embeds else GENERATION
-
-
 def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
-    """Name, start and end of each; none is known of a sequence that gave nothing."""
+    """Name, start and end of each; of a sequence that had no turn there is none."""
     if sequence.admitted_at is None:
         return []
     prefilled_at = sequence.first_token_at or sequence.ended_at

@@ -17,6 +17,7 @@ from src.api.structured import only_one
 from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
+from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
 from src.tool_call_parser import TextReader, ToolCallParser
@@ -57,11 +58,11 @@ async def create_message(
     is_cut = body.max_tokens > room
     renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut, reader)
     if body.stream:
-        deltas = engine.stream(token_ids, params, deadline=deadline)
+        deltas = engine.stream(token_ids, params, deadline=deadline, operation=Operation.CHAT)
         return await stream_events(
             request, deltas, renderer.events, settings.send_timeout_seconds, named=True
         )
-    collecting = engine.collect([token_ids], params, deadline=deadline)
+    collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
     (generation,) = await while_connected(request, collecting)
     return renderer.whole(generation)
 

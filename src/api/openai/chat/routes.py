@@ -19,6 +19,7 @@ from src.api.structured import only_one
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
+from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
 
@@ -55,10 +56,10 @@ async def create_chat_completion(
     renderer = ChatRenderer(engine, body, written)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
-        deltas = engine.stream(token_ids, params, body.num_choices, deadline)
+        deltas = engine.stream(token_ids, params, body.num_choices, deadline, Operation.CHAT)
         return await stream_chunks(request, body, deltas, renderer, count, settings)
     (generation,) = await while_connected(
-        request, engine.collect([token_ids], params, body.num_choices, deadline)
+        request, engine.collect([token_ids], params, body.num_choices, deadline, Operation.CHAT)
     )
     count.add_all(generation)
     return renderer.whole(generation, count)

@@ -17,6 +17,7 @@ from src.api.structured import only_one
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
+from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
 from src.tool_call_parser import TextReader, ToolCallParser
@@ -60,13 +61,13 @@ async def create_response(
     if body.stream:
         return await stream_events(
             request,
-            engine.stream(token_ids, params, deadline=deadline),
+            engine.stream(token_ids, params, deadline=deadline, operation=Operation.CHAT),
             renderer.events,
             settings.send_timeout_seconds,
             named=True,
             render_failure=renderer.failure,
         )
-    collecting = engine.collect([token_ids], params, deadline=deadline)
+    collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
     (generation,) = await while_connected(request, collecting)
     return renderer.whole(generation)
 

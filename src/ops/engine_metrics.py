@@ -1,0 +1,211 @@
+"""What the engine does, in Prometheus' metrics: sequences, tokens, times, steps.
+
+Where OpenTelemetry's conventions for generative AI have a metric it has their name, labels and
+buckets: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics. Counters
+are there from the start with all their labels, so that Prometheus sees the first of each.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+FINISHED = ("stop", "length", "embedded")
+ABORTED = ("cancelled", "timeout", "shutdown")
+FAILED = ("expired", "error")
+GRAMMAR_OUTCOMES = ("compiled", "cached", "refused")
+EMBEDDINGS = "embeddings"
+"""The conventions' name of an operation without a first token."""
+
+QUEUE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
+OPERATION = "gen_ai_operation_name"
+
+# The conventions' buckets.
+FIRST_TOKEN_SECONDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+)  # fmt: skip
+TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+DURATION_SECONDS = (
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+)  # fmt: skip
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+class EngineMetrics:
+    """Counts and times what the engine does; `src/delivery.py` says what and when.
+
+    Sequences started are at all times those finished, aborted, failed and live together; with
+    several workers once they rest, as one may count while another reads.
+
+    Args:
+        registry: where to register.
+        model_name: the server's.
+    """
+
+    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
+        def counter(
+            name: str, meaning: str, label: str = "", values: Sequence[str] = ()
+        ) -> Counter:
+            created = Counter(name, meaning, [label] if label else [], registry=registry)
+            for value in values:
+                created.labels(value)
+            return created
+
+        def gauge(
+            name: str, meaning: str, of_workers: Literal["livesum", "livemax"] = "livesum"
+        ) -> Gauge:
+            return Gauge(name, meaning, registry=registry, multiprocess_mode=of_workers)
+
+        def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
+
+        self._started = counter("inference_sequences_started_total", "Sequences taken in.")
+        self._finished = counter(
+            "inference_sequences_finished_total",
+            "Sequences that came to their end.",
+            "reason",
+            FINISHED,
+        )
+        self._aborted = counter(
+            "inference_sequences_aborted_total",
+            "Sequences nobody waits for any more.",
+            "reason",
+            ABORTED,
+        )
+        self._failed = counter(
+            "inference_sequences_failed_total",
+            "Sequences that failed. reason: expired (it waited too long for its turn), error.",
+            "reason",
+            FAILED,
+        )
+        self._live = gauge("inference_sequences_live", "Sequences started and not ended yet.")
+        self._running = gauge("inference_sequences_running", "Sequences that are being computed.")
+        self._waiting = gauge("inference_sequences_waiting", "Sequences that wait for their turn.")
+        self._cached = gauge(
+            "inference_sequences_cached", "Ended sequences whose keys and values are still held."
+        )
+        self._kv_usage = gauge(
+            "inference_kv_cache_usage_ratio",
+            "Share of the KV cache that holds something, 0 to 1; of several workers the fullest.",
+            of_workers="livemax",
+        )
+        self._prompt_tokens = counter("prompt_tokens_total", "Tokens in prompts.")
+        self._cached_tokens = counter(
+            "cached_prompt_tokens_total", "Tokens of prompts that did not have to be computed."
+        )
+        self._generated_tokens = counter("generated_tokens_total", "Tokens generated.")
+        self._queue_seconds = histogram(
+            "inference_queue_seconds",
+            "Seconds that a sequence was in the queue. outcome: admitted (it got its turn), or"
+            " expired, cancelled, timeout (it left without).",
+            QUEUE_SECONDS,
+            OPERATION,
+            "outcome",
+        )
+        self._prefill_seconds = histogram(
+            "inference_prefill_seconds",
+            "Seconds from a sequence's turn to its first token, or to its embedding.",
+            FIRST_TOKEN_SECONDS,
+            OPERATION,
+        )
+        self._inter_token_seconds = histogram(
+            "inference_inter_token_seconds",
+            "Seconds between two tokens of a sequence.",
+            TOKEN_SECONDS,
+        )
+        self._grammars = counter(
+            "inference_grammars_total",
+            "Grammars asked for. outcome: compiled, cached, refused.",
+            "outcome",
+            GRAMMAR_OUTCOMES,
+        )
+        self._grammar_seconds = histogram(
+            "inference_grammar_seconds",
+            "Seconds to compile a grammar, or to refuse it.",
+            TOKEN_SECONDS,
+        )
+        self._batch_size = histogram(
+            "inference_step_sequences", "Sequences that a step computed.", BATCH_SIZES
+        )
+        self._batch_tokens = histogram(
+            "inference_step_tokens", "Tokens that a step computed.", BATCH_SIZES
+        )
+        self._step_seconds = histogram(
+            "inference_step_seconds", "Seconds that a step took.", TOKEN_SECONDS
+        )
+        labels = (OPERATION, "gen_ai_provider_name", "gen_ai_request_model")
+        self._time_to_first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Seconds from a sequence's arrival to its first token.",
+            FIRST_TOKEN_SECONDS,
+            *labels,
+        )
+        self._time_per_output_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Seconds for each token after the first, on average over a finished sequence.",
+            TOKEN_SECONDS,
+            *labels,
+        )
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Seconds from a sequence's arrival to its end; error_type is empty if it finished.",
+            DURATION_SECONDS,
+            *labels,
+            "error_type",
+        )
+        self._model = ("llm-inference", model_name)
+
+    def sequence_started(self) -> None:
+        self._started.inc()
+        self._live.inc()
+
+    def queue_left(self, operation: str, outcome: str, seconds: float) -> None:
+        self._queue_seconds.labels(operation, outcome).observe(seconds)
+
+    def prompt_computed(
+        self, operation: str, seconds: float, num_prompt_tokens: int, num_cached_tokens: int
+    ) -> None:
+        self._prefill_seconds.labels(operation).observe(seconds)
+        self._prompt_tokens.inc(num_prompt_tokens)
+        self._cached_tokens.inc(num_cached_tokens)
+
+    def first_token(self, operation: str, seconds: float) -> None:
+        self._time_to_first_token.labels(operation, *self._model).observe(seconds)
+        self._generated_tokens.inc()
+
+    def next_token(self, seconds: float) -> None:
+        self._inter_token_seconds.observe(seconds)
+        self._generated_tokens.inc()
+
+    def sequence_ended(
+        self, operation: str, outcome: str, seconds: float, seconds_per_token: float | None
+    ) -> None:
+        self._live.dec()
+        self._ended(outcome).labels(outcome).inc()
+        error_type = "" if outcome in FINISHED else outcome
+        self._duration.labels(operation, *self._model, error_type).observe(seconds)
+        if outcome in FINISHED and seconds_per_token is not None:
+            self._time_per_output_token.labels(operation, *self._model).observe(seconds_per_token)
+
+    def _ended(self, outcome: str) -> Counter:
+        if outcome in FINISHED:
+            return self._finished
+        return self._aborted if outcome in ABORTED else self._failed
+
+    def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
+        self._batch_size.observe(num_sequences)
+        self._batch_tokens.observe(num_tokens)
+        self._step_seconds.observe(seconds)
+
+    def engine_changed(
+        self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
+    ) -> None:
+        self._running.set(num_running)
+        self._waiting.set(num_waiting)
+        self._cached.set(num_cached)
+        self._kv_usage.set(kv_usage)
+
+    def grammar_asked_for(self, outcome: str, seconds: float) -> None:
+        self._grammars.labels(outcome).inc()
+        if outcome != "cached":
+            self._grammar_seconds.observe(seconds)
