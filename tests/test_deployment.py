@@ -101,9 +101,11 @@ def test_every_setting_passes_through_compose(service):
 
 
 def test_compose_waits_for_what_runs():
-    for service in ("llm-inference", "replica"):
-        seconds = int(compose_service(service)["stop_grace_period"].removesuffix("s"))
-        assert seconds > SETTINGS["SHUTDOWN_GRACE_SECONDS"].default
+    for service in ("llm-inference", "replica", "nginx"):
+        written = compose_service(service)["stop_grace_period"]
+        (seconds,) = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", written).groups()
+        assert int(seconds) > SETTINGS["SHUTDOWN_GRACE_SECONDS"].default
+    assert compose_service("nginx")["stop_signal"] == "SIGQUIT"
 
 
 def test_profiles_and_ports_are_as_documented():
