@@ -14,6 +14,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24  # of Grafana's grid
 
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "#808080"
+MAGENTA, LIGHT_BLUE = "#e05fb0", "#8ab8ff"
 COLORS = {
     "success": GREEN,
     "client_error": YELLOW,
@@ -23,7 +24,8 @@ COLORS = {
     "stop": GREEN,
     "length": BLUE,
     "timeout": ORANGE,
-    "expired": RED,
+    "expired": MAGENTA,
+    "embedded": LIGHT_BLUE,
     "shutdown": YELLOW,
     "admitted": GREEN,
 }

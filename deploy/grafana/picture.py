@@ -20,6 +20,7 @@ NAMED["blue"] = "#5794f2"
 PALETTE = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#705da0"]
 UNITS = {"reqps": " req/s", "ops": "/s", "s": " s", "short": ""}
 WIDTH_INCHES, GRID_ROW_INCHES = 19.0, 0.36
+CHARACTERS_A_COLUMN = 13  # of a legend in a column of the grid
 
 
 class Series(Protocol):
@@ -121,9 +122,11 @@ def _draw_panel(
     axes.set_ylim(0, panel.maximum or max(axes.get_ylim()[1], 1e-9))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=False))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _with_unit(value, panel.unit)))
+    longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
     axes.legend(
-        loc="upper left", bbox_to_anchor=(-0.03, -0.12), ncol=6, frameon=False, labelcolor=INK,
-        fontsize=8, handlelength=1, columnspacing=1, borderpad=0,
+        loc="upper left", bbox_to_anchor=(-0.03, -0.12),
+        ncol=max(1, panel.width * CHARACTERS_A_COLUMN // (longest + 5)),
+        frameon=False, labelcolor=INK, fontsize=8, handlelength=1, columnspacing=1, borderpad=0,
     )  # fmt: skip
 
 
