@@ -1,12 +1,14 @@
 """An ability is a tool with the requests that it serves, the values they mention and its results.
 
 Contract: `create_task` makes one request with the call that serves it, the result and the answer
-that uses the result; arguments and results never hold a pair of summands that is held out.
+that uses the result. Of the arguments that a topic may have one tenth is held out, and so are the
+held-out pairs of summands: `held_out=True` takes of these, training of the others.
 """
 
 import json
 import operator
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -14,15 +16,16 @@ from random import Random
 from training.listing import pairs_of
 from training.sums import HELD_OUT_PAIRS
 from training.tools import Parameter, Tool
-from training.values import ERRORS, NUMBER_TYPES, Value, sample_value
+from training.values import ERRORS, NUMBERS, Value, sample_value
 
 # Results that follow from both arguments.
 COMPUTED: dict[str, Callable[[int, int], int]] = {
     "sum": operator.add,
     "product": operator.mul,
-    "difference": operator.sub,
 }
 SLOT = re.compile(r"\{(\d)\}")
+# Of ten; with this one some arguments of every tool are held out, however few it has.
+HELD_OUT_REMAINDER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,58 +63,47 @@ def create_parameter(random: Random, name: str, kind: str) -> Parameter:
     """A parameter; a kind "=a,b" is an enum."""
     if kind.startswith("="):
         return Parameter(name, "string", tuple(kind[1:].split(",")))
-    number_type = NUMBER_TYPES.get(kind, "string")
-    is_loose = number_type == "integer" and random.random() < 0.3
-    return Parameter(name, "number" if is_loose else number_type)
+    number_type = random.choice(("integer", "integer", "number"))
+    return Parameter(name, number_type if kind in NUMBERS else "string")
 
 
 def create_task(
     random: Random, ability: Ability, requests: Sequence[str], held_out: bool = False
 ) -> Task:
-    """A request in one of the wordings `requests`, with values that are new or may be known."""
-    while True:
-        values = [_sample(random, ability, index, held_out) for index in range(len(ability.kinds))]
-        if not _is_held_out_pair(values):
-            break
+    """A request in one of the wordings `requests`."""
     request = random.choice(requests)
-    spelled = [_spell(value) for value in values]
-    used = {int(slot) for slot in SLOT.findall(request)}
+    used = sorted({int(slot) for slot in SLOT.findall(request)})
+    while True:
+        values = [sample_value(random, kind) for kind in ability.kinds]
+        if _is_held_out(ability, [values[i] for i in used]) == held_out:
+            break
     parameters = ability.tool.parameters
-    arguments = {p.name: values[i] for i, p in enumerate(parameters) if i in used}
-    returned = _return(random, ability, values, held_out)
-    result, shown, answer = _finish(random, returned, ability.subject.format(*spelled))
-    return Task(ability, request.format(*spelled), arguments, result, shown, answer)
+    arguments: dict[str, object] = {parameters[i].name: values[i] for i in used}
+    result, shown, answer = _finish(random, _return(random, ability, values), ability, values)
+    return Task(ability, request.format(*values), arguments, result, shown, answer)
 
 
-def _sample(random: Random, ability: Ability, index: int, held_out: bool) -> Value:
-    enum = ability.tool.parameters[index].enum
-    return random.choice(enum) if enum else sample_value(random, ability.kinds[index], held_out)
+def _is_held_out(ability: Ability, values: list[Value]) -> bool:
+    """The same arguments are held out of every tool of a topic, in every run."""
+    numbers = tuple(sorted(value for value in values if isinstance(value, int)))
+    if numbers in HELD_OUT_PAIRS:
+        return True
+    return zlib.crc32(f"{sorted(ability.topics)} {values}".encode()) % 10 == HELD_OUT_REMAINDER
 
 
-def _is_held_out_pair(values: list[Value]) -> bool:
-    numbers = sorted(value for value in values if type(value) is int)
-    return len(numbers) == 2 and tuple(numbers) in HELD_OUT_PAIRS
-
-
-def _spell(value: Value) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-def _return(
-    random: Random, ability: Ability, values: list[Value], held_out: bool
-) -> dict[str, Value]:
-    """What the tool finds: an error, or one to three of its keys in their order."""
+def _return(random: Random, ability: Ability, values: list[Value]) -> dict[str, Value]:
+    """What the tool finds: an error, or some of its keys in their order."""
     if random.random() < 0.05:
         return {"error": random.choice(ERRORS)}
     keys = list(ability.results)
-    keys = sorted(random.sample(keys, random.randint(1, min(3, len(keys)))), key=keys.index)
-    return {key: _find(random, ability.results[key], values, held_out) for key in keys}
+    keys = sorted(random.sample(keys, random.randint(1, len(keys))), key=keys.index)
+    return {key: _find(random, ability.results[key], values) for key in keys}
 
 
-def _find(random: Random, kind: str, values: list[Value], held_out: bool) -> Value:
+def _find(random: Random, kind: str, values: list[Value]) -> Value:
     """A value of a result: computed from the arguments, or any."""
     if kind not in COMPUTED:
-        return sample_value(random, kind, held_out)
+        return sample_value(random, kind)
     a, b = values
     assert isinstance(a, int)
     assert isinstance(b, int)
@@ -119,18 +111,18 @@ def _find(random: Random, kind: str, values: list[Value], held_out: bool) -> Val
 
 
 def _finish(
-    random: Random, returned: dict[str, Value], subject: str
+    random: Random, returned: dict[str, Value], ability: Ability, values: list[Value]
 ) -> tuple[str, tuple[str, ...], str]:
     """The result as a tool writes it, the parts of it that count, and what is answered."""
-    spelled = {k: json.dumps(v) if isinstance(v, bool) else str(v) for k, v in returned.items()}
-    shown = tuple(spelled.values())
+    subject = ability.subject.format(*values)
+    shown = tuple(str(value) for value in returned.values())
     if "error" in returned:
         return _encode(returned), shown, f"I am sorry. The tool says: {shown[0]}."
     if len(returned) == 1 and random.random() < 0.6:
         (value,) = returned.values()
         bare = shown[0] if random.random() < 0.5 else _encode({"result": value})
         return bare, shown, _state(subject, shown[0])
-    listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in spelled.items())
+    listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in returned.items())
     return _encode(returned), shown, f"{subject}: {listed}."
 
 

@@ -12,7 +12,6 @@ from typing import Literal
 
 from training import words
 from training.dialogue import Turn, write_conversation, write_drill
-from training.echoes import write_echo
 from training.families import Fact, all_facts
 from training.grammar import Bindings
 from training.statements import write_statement
@@ -32,7 +31,7 @@ STORY_SHARE, STATEMENT_SHARE = 0.30, 0.20
 # characters whose kind says whether a name and a pronoun can be theirs.
 SUMS_SHARE, DRILL_SHARE, GENDERED_SHARE = 0.30, 0.20, 0.18
 # In the third leg, beside conversations with tools, which are several times longer.
-TOOLS_SHARE, ECHO_SHARE, KNOWN_STORY_SHARE, KNOWN_DRILL_SHARE = 0.22, 0.22, 0.12, 0.32
+TOOLS_SHARE, KNOWN_STORY_SHARE, KNOWN_DRILL_SHARE = 0.30, 0.12, 0.32
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,6 @@ def _create_tools_or_known(random: Random) -> Document:
         turns = write_tool_conversation(random, training_facts())
         return Document(render(turns), speech_only=True)
     draw -= TOOLS_SHARE
-    if draw < ECHO_SHARE:
-        return Document(render(write_echo(random)), speech_only=True)
-    draw -= ECHO_SHARE
     if draw < KNOWN_STORY_SHARE:
         return Document(write_story(random))
     return Document(_write_known(random, draw < KNOWN_STORY_SHARE + KNOWN_DRILL_SHARE))

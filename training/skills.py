@@ -10,12 +10,14 @@ from training.abilities import Ability, create_parameter, parse_parameters
 from training.listing import pairs_of, phrases_of
 from training.tools import Tool
 
+NUM_HELD_OUT = 2  # wordings of each skill
+
 
 @dataclass(frozen=True, slots=True)
 class Skill:
     """A kind of tool: its topics, possible names and descriptions, then what `Ability` says.
 
-    `requests` are wordings on lines of their own; the last one is for evaluation alone.
+    `requests` are wordings; the last `NUM_HELD_OUT` are for evaluation alone.
     """
 
     topics: str
@@ -30,24 +32,19 @@ class Skill:
 def create_skill(random: Random, skill: Skill) -> Ability:
     """One tool of its kind, under one of its names."""
     kinds = parse_parameters(skill.parameters)
-    style = random.randrange(6)  # so that "a" goes with "b", and "x" with "y"
     parameters = tuple(
-        create_parameter(random, _choose(names.split("|"), style), kind)
+        create_parameter(random, random.choice(names.split("|")), kind)
         for names, kind in kinds.items()
     )
     name = random.choice(skill.names.split("|"))
     tool = Tool(name, random.choice(phrases_of(skill.descriptions)), parameters)
-    *requests, last = phrases_of(skill.requests)
+    requests = phrases_of(skill.requests)
     return Ability(
         tool,
         frozenset(skill.topics.split()),
         tuple(kinds.values()),
-        tuple(requests),
-        (last,),
+        requests[:-NUM_HELD_OUT],
+        requests[-NUM_HELD_OUT:],
         skill.subject,
         pairs_of(skill.results),
     )
-
-
-def _choose(names: list[str], style: int) -> str:
-    return names[style % len(names)]

@@ -12,10 +12,8 @@ from training.abilities import Ability, Task, create_task
 from training.action_skills import ACTION_SKILLS
 from training.dialogue import Turn, decorate, write_exchange
 from training.families import Fact
-from training.held_out_skills import HELD_OUT_SKILLS
-from training.inventions import invent_ability, invent_object
 from training.lookup_skills import LOOKUP_SKILLS
-from training.skills import create_skill
+from training.skills import Skill, create_skill
 from training.tools import list_tools, write_call
 
 SKILLS = (*LOOKUP_SKILLS, *ACTION_SKILLS)
@@ -24,12 +22,11 @@ NO_TOOL_REPLIES = ("I have no tool for that.", "I am sorry, none of my tools can
 SUM_TOPICS = {"sum"}
 
 
-def create_abilities(random: Random, count: int, held_out: bool = False) -> list[Ability]:
-    """Several tools with topics of their own, some of them about the same thing."""
+def create_abilities(random: Random, count: int, skills: Sequence[Skill] = SKILLS) -> list[Ability]:
+    """Several tools with names and topics of their own."""
     abilities: list[Ability] = []
-    thing = invent_object(random, held_out)
     while len(abilities) < count:
-        abilities.append(_create_other(random, abilities, thing, held_out))
+        abilities.append(_create_other(random, abilities, skills))
     return abilities
 
 
@@ -37,17 +34,17 @@ def create_unserved_task(
     random: Random, abilities: Sequence[Ability], held_out: bool = False
 ) -> Task:
     """A request that none of `abilities` serves."""
-    other = _create_other(random, abilities, invent_object(random, held_out), held_out)
+    other = _create_other(random, abilities, SKILLS)
     requests = other.held_out_requests if held_out else other.requests
     return create_task(random, other, requests, held_out)
 
 
 def write_tool_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """A system turn with one to three tools, then one to four exchanges."""
+    """A system turn with one to three tools, then one to three exchanges."""
     abilities = create_abilities(random, random.choices((1, 2, 3), (35, 40, 25))[0])
     turns = [list_in_system_turn(random, abilities, phrasings.SYSTEM_ROLES)]
-    for _ in range(random.choices((1, 2, 3, 4), (25, 35, 25, 15))[0]):
-        if random.random() < 0.75:
+    for _ in range(random.choices((1, 2, 3), (45, 35, 20))[0]):
+        if random.random() < 0.5:
             turns += _call(random, random.choice(abilities))
         else:
             turns += _no_call(random, abilities, facts, is_first=len(turns) == 1)
@@ -70,23 +67,14 @@ def write_called(task: Task) -> list[Turn]:
     return [Turn("assistant", call), Turn("tool", task.result)]
 
 
-def _create_other(
-    random: Random, abilities: Sequence[Ability], thing: str, held_out: bool
-) -> Ability:
+def _create_other(random: Random, abilities: Sequence[Ability], skills: Sequence[Skill]) -> Ability:
     """A tool that shares neither name nor topic with the given ones."""
     names = {ability.tool.name for ability in abilities}
     topics = frozenset[str]().union(*(ability.topics for ability in abilities))
     while True:
-        other = _create_ability(random, thing if random.random() < 0.4 else None, held_out)
+        other = create_skill(random, random.choice(skills))
         if other.tool.name not in names and not other.topics & topics:
             return other
-
-
-def _create_ability(random: Random, thing: str | None, held_out: bool) -> Ability:
-    """A tool of a usual kind or an invented one."""
-    if random.random() < 0.45:
-        return create_skill(random, random.choice(HELD_OUT_SKILLS if held_out else SKILLS))
-    return invent_ability(random, held_out, thing)
 
 
 def _call(random: Random, ability: Ability) -> list[Turn]:
