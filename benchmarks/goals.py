@@ -6,15 +6,17 @@ openai    streams of OpenAI's API give at most a tenth less tokens per second th
           read by OpenAI's client both
 arrival   a short request that arrives in a full batch, while a long prompt is computed, has its
           first token after the time that it takes alone and one step
+disturbed beside one other process that computes, the server keeps two fifths of its speed
 steps     a step's time grows with the live tokens, not with the capacity of the KV cache
 memory    over thousands of requests the server's memory stays what it is
 """
 
 import itertools
+import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, medians, milliseconds, note, parse, table
@@ -87,6 +89,34 @@ def openai(arguments: Namespace) -> str:
             for name, found in zip(names, pairs, strict=True):
                 rows.append([num_requests, name, *compare(found)])
     return table(["at once", "route", "/generate tok/s", "tok/s", "ratio"], rows)
+
+
+def disturbed(arguments: Namespace) -> str:
+    """Every other run is beside a process that keeps one core busy, as far as it gets it."""
+    prompts = Prompts(arguments.model)
+    rows = []
+    with ours(str(arguments.model)) as run:
+        for num_requests in arguments.concurrency:
+            run(prompts.job(num_requests, 4))
+            pairs = []
+            for _ in range(arguments.repeats):
+                jobs = [prompts.job(num_requests, arguments.max_tokens) for _ in range(2)]
+                alone = speed(run, jobs[0])
+                with busy_process():
+                    pairs.append([alone, speed(run, jobs[1])])
+            rows.append([num_requests, *compare(pairs)])
+    return table(["at once", "alone tok/s", "disturbed tok/s", "ratio"], rows)
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Computes until the context ends."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def speed(run: Run, job: Job) -> float:
@@ -185,6 +215,7 @@ GOALS: dict[str, Callable[[Namespace], str]] = {
     "http": http,
     "openai": openai,
     "arrival": arrival,
+    "disturbed": disturbed,
     "steps": steps,
     "memory": memory,
 }
