@@ -6,8 +6,8 @@ from pydantic.fields import FieldInfo
 from src.api.anthropic.messages.blocks import TextBlock, ToolResultBlock, ToolUseBlock
 from src.api.anthropic.messages.protocol import (
     CountTokensRequest,
-    InputMessage,
     MessageRequest,
+    MessageTurn,
     OutputConfig,
     OutputFormat,
     ToolChoiceConfig,
@@ -15,8 +15,8 @@ from src.api.anthropic.messages.protocol import (
 )
 from src.api.openai.chat.protocol import (
     ChatCompletionRequest,
+    ChatTurn,
     JsonSchemaFormat,
-    Message,
     ResponseFormat,
     TextPart,
 )
@@ -31,8 +31,12 @@ from src.api.openai.chat.tools import (
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
 from src.api.openai.fields import NoEffect, Refused, StreamOptions
-from src.api.openai.response.items import FunctionCallItem, FunctionOutputItem, InputPart
-from src.api.openai.response.items import InputMessage as ResponseInputMessage
+from src.api.openai.response.items import (
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputPart,
+    ResponseInputMessage,
+)
 from src.api.openai.response.protocol import (
     NamedTool,
     ResponseRequest,
@@ -47,7 +51,7 @@ from src.models import StructuredOutputs
 REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/completions`": CompletionRequest,
     "`POST /v1/chat/completions`": ChatCompletionRequest,
-    "Each of a chat's `messages`": Message,
+    "Each of a chat's `messages`": ChatTurn,
     "Each part of a message's `content`": TextPart,
     "Each of a message's `tool_calls`": MessageCall,
     "Its `function`": CalledFunction,
@@ -76,7 +80,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
 ANTHROPIC_REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/messages`": MessageRequest,
     "`POST /v1/messages/count_tokens`": CountTokensRequest,
-    "Each of `messages`": InputMessage,
+    "Each of `messages`": MessageTurn,
     "Each block of text": TextBlock,
     "Each `tool_use`": ToolUseBlock,
     "Each `tool_result`": ToolResultBlock,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from src.api.deps import EngineDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.protocol import MAX_MESSAGES, Message
+from src.api.openai.chat.protocol import MAX_MESSAGES, ChatTurn
 from src.api.openai.fields import OpenAIRequest, Refused
 from src.api.openai.responses import error_responses
 from src.errors import InvalidRequestError
@@ -30,7 +30,7 @@ class TokenizeRequest(OpenAIRequest):
     prompt: StrictStr | None = Field(
         default=None, description="A text; what spells a special token stays text."
     )
-    messages: list[Message] | None = Field(
+    messages: list[ChatTurn] | None = Field(
         default=None,
         min_length=1,
         max_length=MAX_MESSAGES,

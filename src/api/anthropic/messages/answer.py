@@ -24,7 +24,7 @@ class MessageUsage(BaseModel):
     output_tokens: int = Field(description="End tokens included.")
 
 
-class OutputText(BaseModel):
+class AnswerTextBlock(BaseModel):
     """A block of the answer."""
 
     type: Literal["text"]
@@ -32,7 +32,7 @@ class OutputText(BaseModel):
     citations: None
 
 
-class OutputCall(BaseModel):
+class AnswerToolUseBlock(BaseModel):
     """A call of a tool."""
 
     type: Literal["tool_use"]
@@ -41,7 +41,7 @@ class OutputCall(BaseModel):
     input: dict[str, Any] = Field(description="Empty where the answer is cut in it.")
 
 
-OutputBlock = OutputText | OutputCall
+OutputBlock = AnswerTextBlock | AnswerToolUseBlock
 
 
 class Message(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from src.api.anthropic.messages.blocks import TextBlock, ToolResultBlock, ToolUseBlock, text_of
-from src.api.anthropic.messages.protocol import CountTokensRequest, InputMessage
+from src.api.anthropic.messages.protocol import CountTokensRequest, MessageTurn
 from src.engine.chat_template import ChatMessage, MessageToolCall
 from src.errors import InvalidRequestError
 
@@ -31,7 +31,7 @@ def to_conversation(body: CountTokensRequest) -> list[ChatMessage]:
     return turns
 
 
-def _turns(message: InputMessage, field: Field, waiting: dict[str, str]) -> Iterator[ChatMessage]:
+def _turns(message: MessageTurn, field: Field, waiting: dict[str, str]) -> Iterator[ChatMessage]:
     """A message's turns: results of tools come before what else the user says."""
     calls: dict[str, MessageToolCall] = {}
     for index, block in enumerate(message.content):
@@ -55,7 +55,7 @@ def _turns(message: InputMessage, field: Field, waiting: dict[str, str]) -> Iter
 
 
 def _result(
-    message: InputMessage, block: ToolResultBlock, field: Field, waiting: dict[str, str]
+    message: MessageTurn, block: ToolResultBlock, field: Field, waiting: dict[str, str]
 ) -> ChatMessage:
     if message.role != "user" or block.tool_use_id not in waiting:
         raise InvalidRequestError(

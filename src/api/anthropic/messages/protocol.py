@@ -25,7 +25,7 @@ from src.tool_calls import Tool, ToolChoice
 MAX_MESSAGES = 2048
 
 
-class InputMessage(OpenAIRequest):
+class MessageTurn(OpenAIRequest):
     """One turn of the conversation."""
 
     role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
@@ -120,7 +120,7 @@ class CountTokensRequest(OpenAIRequest):
     """A conversation whose tokens are to be counted. Null is what leaving out is."""
 
     model: StrictStr = Field(description="The served model, as /v1/models names it.")
-    messages: list[InputMessage] = Field(
+    messages: list[MessageTurn] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
         description="The conversation so far; its last turn is not the assistant's.",

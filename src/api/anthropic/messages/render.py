@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from src.api.anthropic.messages.answer import (
+    AnswerTextBlock,
+    AnswerToolUseBlock,
     BlockDelta,
     BlockStart,
     BlockStop,
@@ -20,8 +22,6 @@ from src.api.anthropic.messages.answer import (
     MessageStop,
     MessageUsage,
     OutputBlock,
-    OutputCall,
-    OutputText,
     StopReason,
     TextDeltaPart,
 )
@@ -109,7 +109,7 @@ class MessageRenderer:
             yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
         index = self._num_blocks
         self._num_blocks += 1
-        self._is_in_text = isinstance(block, OutputText)
+        self._is_in_text = isinstance(block, AnswerTextBlock)
         yield BlockStart(type="content_block_start", index=index, content_block=block)
 
     def _end(self, ending: Ending) -> Iterator[BaseModel]:
@@ -149,13 +149,13 @@ class MessageRenderer:
         )
 
 
-def _text(text: str) -> OutputText:
-    return OutputText(type="text", text=text, citations=None)
+def _text(text: str) -> AnswerTextBlock:
+    return AnswerTextBlock(type="text", text=text, citations=None)
 
 
-def _call(call_id: str, name: str, arguments: dict[str, Any]) -> OutputCall:
+def _call(call_id: str, name: str, arguments: dict[str, Any]) -> AnswerToolUseBlock:
     tool_use_id = "toolu_" + call_id.removeprefix("call_")
-    return OutputCall(type="tool_use", id=tool_use_id, name=name, input=arguments)
+    return AnswerToolUseBlock(type="tool_use", id=tool_use_id, name=name, input=arguments)
 
 
 def _parsed(arguments: str) -> dict[str, Any]:

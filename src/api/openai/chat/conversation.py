@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from src.api.openai.chat.protocol import Message
+from src.api.openai.chat.protocol import ChatTurn
 from src.engine.chat_template import ChatMessage
 from src.errors import InvalidRequestError
 
 
-def to_conversation(messages: Sequence[Message]) -> list[ChatMessage]:
+def to_conversation(messages: Sequence[ChatTurn]) -> list[ChatMessage]:
     """Returns the conversation.
 
     Raises:
@@ -34,7 +34,7 @@ def to_conversation(messages: Sequence[Message]) -> list[ChatMessage]:
     return conversation
 
 
-def _check(message: Message, field: tuple[str | int, ...], waiting: dict[str, str]) -> None:
+def _check(message: ChatTurn, field: tuple[str | int, ...], waiting: dict[str, str]) -> None:
     if message.role != "tool" and waiting:
         raise InvalidRequestError(
             "After calls come their results, one message of the role tool for each.",

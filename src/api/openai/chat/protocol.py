@@ -74,7 +74,7 @@ Content = Annotated[
 ]
 
 
-class Message(OpenAIRequest):
+class ChatTurn(OpenAIRequest):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
@@ -143,7 +143,7 @@ class ResponseFormat(OpenAIRequest):
 class ChatCompletionRequest(GenerationRequest):
     """A conversation to answer."""
 
-    messages: list[Message] = Field(
+    messages: list[ChatTurn] = Field(
         min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."
     )
     max_completion_tokens: StrictInt | None = Field(

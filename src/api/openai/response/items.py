@@ -56,7 +56,7 @@ class InputPart(OpenAIRequest):
 Content = Annotated[list[InputPart], _only(list[InputPart], "Part", "input_text", "output_text")]
 
 
-class InputMessage(OpenAIRequest):
+class ResponseInputMessage(OpenAIRequest):
     """One turn of the conversation, as a client writes it or as an answer had it."""
 
     role: Literal["user", "assistant", "system", "developer"] = Field(
@@ -113,7 +113,7 @@ def _kind_of(item: Any) -> str:
 
 
 Item = Annotated[
-    Annotated[InputMessage, Tag("<message>")]
+    Annotated[ResponseInputMessage, Tag("<message>")]
     | Annotated[FunctionCallItem, Tag("<function_call>")]
     | Annotated[FunctionOutputItem, Tag("<function_call_output>")],
     Discriminator(_kind_of),
