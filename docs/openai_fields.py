@@ -13,6 +13,7 @@ from src.api.anthropic.messages.protocol import (
     ToolChoiceConfig,
     ToolDefinition,
 )
+from src.api.fields import NoEffect, Refused
 from src.api.openai.chat.protocol import (
     ChatCompletionRequest,
     ChatTurn,
@@ -30,7 +31,7 @@ from src.api.openai.chat.tools import (
 )
 from src.api.openai.completions.protocol import CompletionRequest
 from src.api.openai.embeddings.protocol import EmbeddingRequest
-from src.api.openai.fields import NoEffect, Refused, StreamOptions
+from src.api.openai.fields import StreamOptions
 from src.api.openai.response.items import (
     FunctionCallItem,
     FunctionOutputItem,
@@ -38,7 +39,7 @@ from src.api.openai.response.items import (
     ResponseInputMessage,
 )
 from src.api.openai.response.protocol import (
-    NamedTool,
+    NamedResponseTool,
     ResponseRequest,
     ResponseStreamOptions,
     ResponseTool,
@@ -46,7 +47,7 @@ from src.api.openai.response.protocol import (
     TextFormat,
 )
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
-from src.models import StructuredOutputs
+from src.parameters import StructuredOutputs
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/completions`": CompletionRequest,
@@ -69,7 +70,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Each `function_call` of a response's `input`": FunctionCallItem,
     "Each `function_call_output`": FunctionOutputItem,
     "Each of a response's `tools`": ResponseTool,
-    "A response's `tool_choice`, if it names a tool": NamedTool,
+    "A response's `tool_choice`, if it names a tool": NamedResponseTool,
     "`text`": TextConfig,
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,

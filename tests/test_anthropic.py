@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from docs.openai_fields import anthropic_table
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
-from src.api.openai.fields import NoEffect, Refused
+from src.api.fields import NoEffect, Refused
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
 from tests.servers import ROOT, LocalServer, Server, parse_events

@@ -12,9 +12,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from docs.openai_fields import openai_table
+from src.api.fields import NoEffect
 from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.completions.protocol import CompletionRequest
-from src.api.openai.fields import NoEffect
 from tests.conftest import wait_until
 from tests.servers import ROOT, LocalServer, Server, parse_events
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from docs.openai_fields import REQUESTS
-from src.api.openai.fields import NoEffect, Refused
+from src.api.fields import NoEffect, Refused
 from src.main import create_app
 from tests.conftest import create_settings
 from tests.test_openai import VALUES as USUAL

@@ -12,7 +12,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
-from src.api.openai.fields import NoEffect, Refused
+from src.api.fields import NoEffect, Refused
 from src.api.openai.response.protocol import ResponseRequest
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Server, parse_events

@@ -340,7 +340,10 @@ REFUSED = [
     ({"tools": [], "tool_choice": "required"}, "tool_choice"),
     ({"tools": None, "tool_choice": "auto"}, "tool_choice"),
     ({"tools": None, "tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
+    (
+        {"tool_choice": {"type": "function", "function": {"name": "other"}}},
+        "tool_choice.function.name",
+    ),
     ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
     ({"tool_choice": "any"}, "tool_choice"),
     ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.[1].function.name"),

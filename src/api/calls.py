@@ -1,6 +1,8 @@
 """Tools that an answer may call, for APIs that tell of them each in its own shape."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource
@@ -8,36 +10,60 @@ from src.errors import InvalidRequestError, InvalidSchemaError
 from src.inference import InferenceEngine
 from src.tool_calls import Tool, ToolCallFormat, ToolChoice, tool_grammar
 
+ChoiceWord = Literal["none", "auto", "required"]
 
-def choose(
-    tools: Sequence[Tool], *, named: str | None, is_forced: bool, is_parallel: bool
-) -> ToolChoice:
-    """Which tools an answer may or must call.
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """The one tool that must be called.
 
     Args:
-        tools: at least one.
-        named: the one that must be called; None leaves it open.
-        is_forced: one must be called.
+        name: of the tool.
+        field: where it stands in the request, for errors.
+    """
+
+    name: str
+    field: tuple[str | int, ...]
+
+
+def choose(
+    tools: Sequence[Tool], wanted: ChoiceWord | NamedTool, *, is_parallel: bool
+) -> ToolChoice | None:
+    """Which tools an answer may or must call; None is none.
+
+    Args:
+        tools: that the request has.
+        wanted: none, whatever the model likes, one at least, or just one.
         is_parallel: several calls may be made.
 
     Raises:
         InvalidRequestError: these do not go together.
     """
-    names = [tool.name for tool in tools]
-    for index, tool in enumerate(tools):
-        if tool.name in names[:index]:
-            raise InvalidRequestError("Two tools have this name.", ("tools", index, "name"))
+    if not tools and wanted not in ("none", "auto"):
+        raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
+    if not tools or wanted == "none":
+        return None
+    _check(tools)
+    if not isinstance(wanted, NamedTool):
+        return ToolChoice(tuple(tools), tuple(tools), wanted == "required", is_parallel)
+    named = tuple(tool for tool in tools if tool.name == wanted.name)
+    if not named:
+        raise InvalidRequestError("There is no tool of this name.", wanted.field)
+    return ToolChoice(tuple(tools), named, is_forced=True, is_parallel=False)
+
+
+def _check(tools: Sequence[Tool]) -> None:
+    """Refuses names that are not one's own, and arguments that are no object."""
+    names = set()
+    for tool in tools:
+        if tool.name in names:
+            raise InvalidRequestError("Two tools have this name.", (*tool.field[:-1], "name"))
+        names.add(tool.name)
         if tool.parameters.get("type", "object") != "object":
             raise InvalidSchemaError(
                 "A tool's arguments are an object, so its schema's type is `object`.",
                 (*tool.field, "type"),
             )
-    if named is None:
-        return ToolChoice(tuple(tools), tuple(tools), is_forced, is_parallel)
-    if named not in names:
-        raise InvalidRequestError("There is no tool of this name.", ("tool_choice", "name"))
-    chosen = (tools[names.index(named)],)
-    return ToolChoice(tuple(tools), chosen, is_forced=True, is_parallel=False)
 
 
 def call_format(

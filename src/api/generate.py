@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.render import Renderer
+from src.api.responses import error_responses
 from src.api.sampling import sampling_params
 from src.api.sse import EventStream, stream_events, stream_response
 from src.api.structured import structured_source
@@ -17,7 +18,6 @@ from src.models import (
     GenerateResponse,
     SamplingFields,
     StreamErrorEvent,
-    error_responses,
 )
 from src.ops.rate_limit import RateLimitedRoute
 

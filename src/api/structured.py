@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from src.engine.grammar import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.models import StructuredOutputs
+from src.parameters import StructuredOutputs
 
 Field = tuple[str | int, ...]
 

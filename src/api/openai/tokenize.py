@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from src.api.deps import EngineDep, while_connected
+from src.api.fields import MAX_MESSAGES, Refused, WireRequest
 from src.api.openai.answers import check_model
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.protocol import MAX_MESSAGES, ChatTurn
-from src.api.openai.fields import OpenAIRequest, Refused
+from src.api.openai.chat.protocol import ChatTurn
 from src.api.openai.responses import error_responses
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
@@ -23,7 +23,7 @@ router = APIRouter(
 )
 
 
-class TokenizeRequest(OpenAIRequest):
+class TokenizeRequest(WireRequest):
     """A text or a conversation."""
 
     model: StrictStr | None = Field(default=None, description="The served model, if it is named.")
@@ -73,7 +73,7 @@ class TokenizeResponse(BaseModel):
     token_strs: list[str] | None
 
 
-class DetokenizeRequest(OpenAIRequest):
+class DetokenizeRequest(WireRequest):
     """Token ids."""
 
     model: StrictStr | None = Field(default=None, description="The served model, if it is named.")

@@ -5,20 +5,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.openai.chat.tools import FunctionName
-from src.api.openai.fields import NoEffect, OpenAIRequest, Refused
+from src.api.fields import FunctionName, NoEffect, Refused, WireRequest
 
 CACHED = "common beginnings of prompts are found without it"
 
 
-class CacheControl(OpenAIRequest):
+class CacheControl(WireRequest):
     """A mark where a prompt may be cached."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(OpenAIRequest):
+class TextBlock(WireRequest):
     """A piece of a message's text."""
 
     type: Literal["text"]
@@ -53,7 +52,7 @@ def _only(blocks: Any, *known: str) -> BeforeValidator:
 TextContent = Annotated[list[TextBlock], _only(list[TextBlock], "text")]
 
 
-class ToolUseBlock(OpenAIRequest):
+class ToolUseBlock(WireRequest):
     """A call of a tool in an earlier answer."""
 
     type: Literal["tool_use"]
@@ -64,7 +63,7 @@ class ToolUseBlock(OpenAIRequest):
     caller: Annotated[dict[str, Any] | None, NoEffect("answers come back as they were")] = None
 
 
-class ToolResultBlock(OpenAIRequest):
+class ToolResultBlock(WireRequest):
     """What a tool gave."""
 
     type: Literal["tool_result"]

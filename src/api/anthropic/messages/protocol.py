@@ -2,30 +2,34 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from src.api.anthropic.messages.blocks import CACHED, CacheControl, Content, TextContent
-from src.api.calls import choose
-from src.api.openai.chat.tools import MAX_TOOLS, FunctionName
-from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest, Refused
+from src.api.calls import ChoiceWord, NamedTool, choose
+from src.api.fields import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    RANDOMNESS,
+    FunctionName,
+    ModelName,
+    NoEffect,
+    Refused,
+    StrictTool,
+    ToolDescription,
+    TopPField,
+    WireRequest,
+)
 from src.engine.grammar import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.models import StopText
+from src.parameters import Count, NumTokens, StopText
 from src.tool_calls import Tool, ToolChoice
 
-MAX_MESSAGES = 2048
+# What Anthropic calls the choices that OpenAI has.
+WORDS: dict[str, ChoiceWord] = {"none": "none", "auto": "auto", "any": "required"}
 
 
-class MessageTurn(OpenAIRequest):
+class MessageTurn(WireRequest):
     """One turn of the conversation."""
 
     role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
@@ -34,16 +38,16 @@ class MessageTurn(OpenAIRequest):
     )
 
 
-class ToolDefinition(OpenAIRequest):
+class ToolDefinition(WireRequest):
     """A tool that the model may call."""
 
-    name: FunctionName = Field(description="Letters, digits, `_` and `-`, at most 64.")
-    description: StrictStr | None = Field(default=None, description="What it does, for the model.")
+    name: FunctionName
+    description: ToolDescription = None
     input_schema: dict[str, Any] = Field(description="The JSON schema of its arguments.")
     type: Annotated[Literal["custom"] | None, NoEffect("tools of the caller's are all alike")] = (
         None
     )
-    strict: Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")] = None
+    strict: StrictTool = None
     eager_input_streaming: Annotated[
         StrictBool | None, NoEffect("arguments are always sent as they are made")
     ] = None
@@ -53,7 +57,7 @@ class ToolDefinition(OpenAIRequest):
     input_examples: Annotated[None, Refused("show them in a message")] = None
 
 
-class ToolChoiceConfig(OpenAIRequest):
+class ToolChoiceConfig(WireRequest):
     """Which tools the answer may or must call."""
 
     model_config = ConfigDict(
@@ -90,36 +94,36 @@ class ToolChoiceConfig(OpenAIRequest):
         return self
 
 
-class Thinking(OpenAIRequest):
+class Thinking(WireRequest):
     """Whether the model thinks before it answers."""
 
     type: Literal["disabled"]
 
 
-class OutputFormat(OpenAIRequest):
+class OutputFormat(WireRequest):
     """How the answer is written."""
 
     type: Literal["json_schema"]
     json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
 
 
-class OutputConfig(OpenAIRequest):
+class OutputConfig(WireRequest):
     """What the answer is like."""
 
     format: OutputFormat | None = Field(default=None, description="How the answer is written.")
     effort: Annotated[None, Refused("the served models take the same with each answer")] = None
 
 
-class Metadata(OpenAIRequest):
+class Metadata(WireRequest):
     """What is known of the request."""
 
     user_id: Annotated[StrictStr | None, NoEffect("users are not told apart by it")] = None
 
 
-class CountTokensRequest(OpenAIRequest):
+class CountTokensRequest(WireRequest):
     """A conversation whose tokens are to be counted. Null is what leaving out is."""
 
-    model: StrictStr = Field(description="The served model, as /v1/models names it.")
+    model: ModelName
     messages: list[MessageTurn] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
@@ -171,20 +175,14 @@ class CountTokensRequest(OpenAIRequest):
             InvalidRequestError: tools and the choice do not go together.
         """
         wanted = self.tool_choice or ToolChoiceConfig(type="auto")
-        if not self.tools:
-            if wanted.type in ("any", "tool"):
-                raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
-            return None
-        if wanted.type == "none":
-            return None
+        named = NamedTool(wanted.name, ("tool_choice", "name")) if wanted.name is not None else None
         tools = [
             Tool(one.name, one.description, one.input_schema, ("tools", index, "input_schema"))
-            for index, one in enumerate(self.tools)
+            for index, one in enumerate(self.tools or ())
         ]
         return choose(
             tools,
-            named=wanted.name,
-            is_forced=wanted.type != "auto",
+            named or WORDS[wanted.type],
             is_parallel=not wanted.disable_parallel_tool_use,
         )
 
@@ -192,26 +190,12 @@ class CountTokensRequest(OpenAIRequest):
 class MessageRequest(CountTokensRequest):
     """A conversation to answer."""
 
-    max_tokens: StrictInt = Field(
-        ge=1,
-        le=MAX_TOKENS,
+    max_tokens: NumTokens = Field(
         description="New tokens at most; an answer that fills the context before ends there.",
     )
-    temperature: StrictFloat | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Randomness: 0 always takes the most likely token. Default: 1.",
-    )
-    top_p: StrictFloat | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Only the most likely tokens whose probabilities add up to this. Default: 1.",
-    )
-    top_k: StrictInt | None = Field(
-        default=None, ge=0, le=MAX_TOKENS, description="Only so many of the most likely tokens."
-    )
+    temperature: StrictFloat | None = Field(default=None, ge=0, le=1, description=RANDOMNESS)
+    top_p: TopPField = None
+    top_k: Count | None = Field(default=None, description="Only so many of the most likely tokens.")
     stop_sequences: list[StopText] | None = Field(
         default=None,
         max_length=16,

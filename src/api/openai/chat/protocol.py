@@ -1,47 +1,35 @@
-"""Requests and answers of `/v1/chat/completions`, as they are on the wire."""
+"""Requests of `/v1/chat/completions`, as they are on the wire."""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.openai.answers import Usage
-from src.api.openai.chat.tools import (
-    MAX_TOOLS,
-    FunctionTool,
-    MessageCall,
-    NamedToolChoice,
-    ToolChoiceField,
-    choose_tools,
-)
+from src.api.calls import choose
+from src.api.fields import MAX_MESSAGES, MAX_TOOLS, NoEffect, Refused, WireRequest
+from src.api.openai.chat.tools import ChatToolChoice, FunctionTool, MessageCall, NamedToolChoice
 from src.api.openai.fields import (
-    MAX_TOKENS,
+    NAMED,
+    FormatDescription,
+    FormatName,
     GenerationRequest,
-    NoEffect,
-    OpenAIRequest,
-    Refused,
+    PromptCacheKey,
+    PromptCacheRetention,
+    SafetyIdentifier,
+    StrictFormat,
 )
+from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT
 from src.engine.grammar import GrammarSource, schema_source
-from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
+from src.parameters import NumLogprobs, NumTokens
 from src.tool_calls import ToolChoice
 
-MAX_MESSAGES = 2048
 OLD_CALLS = "it is the older form of tools"
 AUDIO = "the served models read and write text alone"
 
 
-class TextPart(OpenAIRequest):
+class TextPart(WireRequest):
     """A piece of a message's text."""
 
     type: Literal["text"] = Field(description="`text` alone.")
@@ -74,7 +62,7 @@ Content = Annotated[
 ]
 
 
-class ChatTurn(OpenAIRequest):
+class ChatTurn(WireRequest):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
@@ -101,19 +89,16 @@ class ChatTurn(OpenAIRequest):
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
 
 
-class JsonSchemaFormat(OpenAIRequest):
+class JsonSchemaFormat(WireRequest):
     """JSON that a schema allows."""
 
-    name: Annotated[
-        Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")],
-        NoEffect("it names the schema for those who write it"),
-    ]
-    description: Annotated[StrictStr | None, NoEffect("say in a message what is wanted")] = None
+    name: Annotated[FormatName, NAMED]
+    description: FormatDescription = None
     json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
-    strict: Annotated[StrictBool | None, NoEffect("answers always keep to the schema")] = None
+    strict: StrictFormat = None
 
 
-class ResponseFormat(OpenAIRequest):
+class ResponseFormat(WireRequest):
     """How the answer is written."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
@@ -146,22 +131,16 @@ class ChatCompletionRequest(GenerationRequest):
     messages: list[ChatTurn] = Field(
         min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."
     )
-    max_completion_tokens: StrictInt | None = Field(
+    max_completion_tokens: NumTokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="New tokens at most. Default: what the prompt leaves of the context.",
     )
-    max_tokens: StrictInt | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="The older name of the same."
-    )
+    max_tokens: NumTokens | None = Field(default=None, description="The older name of the same.")
     logprobs: StrictBool | None = Field(
         default=None, description="Tell each new token's log-probability."
     )
-    top_logprobs: StrictInt | None = Field(
+    top_logprobs: NumLogprobs | None = Field(
         default=None,
-        ge=0,
-        le=MAX_LOGPROBS,
         description="And those of so many most likely ones; with `logprobs` alone.",
     )
     response_format: ResponseFormat | None = Field(
@@ -170,18 +149,9 @@ class ChatCompletionRequest(GenerationRequest):
     modalities: list[Literal["text"]] | None = Field(
         default=None, min_length=1, max_length=1, description="`text` alone."
     )
-    tools: list[FunctionTool] | None = Field(
-        default=None, max_length=MAX_TOOLS, description="Functions that the model may call."
-    )
-    tool_choice: ToolChoiceField | None = Field(
-        default=None,
-        description="`none` keeps the tools from the model, `auto` lets it choose, `required` makes"
-        " it call one, an object says which. Default: `auto`.",
-    )
-    parallel_tool_calls: StrictBool | None = Field(
-        default=None,
-        description="Whether an answer may hold several calls; with `tools` alone. Default: true.",
-    )
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS, description=TOOLS)
+    tool_choice: ChatToolChoice = Field(default=None, description=TOOL_CHOICE)
+    parallel_tool_calls: ParallelToolCalls = None
     functions: Annotated[None, Refused(OLD_CALLS)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
@@ -194,13 +164,9 @@ class ChatCompletionRequest(GenerationRequest):
         None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
     ] = None
     chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
-    safety_identifier: Annotated[StrictStr | None, NoEffect("users are not told apart")] = None
-    prompt_cache_key: Annotated[
-        StrictStr | None, NoEffect("common beginnings of prompts are found without it")
-    ] = None
-    prompt_cache_retention: Annotated[
-        Literal["in_memory"] | None, NoEffect("it is what is done")
-    ] = None
+    safety_identifier: SafetyIdentifier = None
+    prompt_cache_key: PromptCacheKey = None
+    prompt_cache_retention: PromptCacheRetention = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -226,8 +192,15 @@ class ChatCompletionRequest(GenerationRequest):
 
     def tools_to_call(self) -> ToolChoice | None:
         """Which tools the answer may or must call; None is none."""
-        return choose_tools(
-            self.tools, self.tool_choice, is_parallel=self.parallel_tool_calls is not False
+        wanted = self.tool_choice or "auto"
+        tools = [
+            tool.function.to_engine(("tools", index, "function"))
+            for index, tool in enumerate(self.tools or ())
+        ]
+        return choose(
+            tools,
+            wanted if isinstance(wanted, str) else wanted.to_engine(),
+            is_parallel=self.parallel_tool_calls is not False,
         )
 
     @property
@@ -257,125 +230,6 @@ class ChatCompletionRequest(GenerationRequest):
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true.", ("top_logprobs",))
-        if self.parallel_tool_calls is not None and not self.tools:
-            raise InvalidRequestError("parallel_tool_calls needs tools.", ("parallel_tool_calls",))
-
-
-class ChatLogprob(BaseModel):
-    """A token and the natural logarithm of its probability."""
-
-    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
-    logprob: float
-    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
-
-
-class ChatPositionLogprob(ChatLogprob):
-    """The token that was taken, and the most likely ones there."""
-
-    top_logprobs: list[ChatLogprob]
-
-
-class ChoiceLogprobs(BaseModel):
-    """What the model thought of each new token; an end token is one."""
-
-    content: list[ChatPositionLogprob]
-    refusal: None
-
-
-class Function(BaseModel):
-    """What is called."""
-
-    name: str
-    arguments: str = Field(description="A JSON object as a text; cut where the answer is.")
-
-
-class AnswerCall(BaseModel):
-    """A call of a tool."""
-
-    id: str
-    type: Literal["function"]
-    function: Function
-
-
-class AnswerMessage(BaseModel):
-    """What the model says, or calls."""
-
-    role: Literal["assistant"]
-    content: str | None = Field(description="null if there are calls and no text.")
-    refusal: None
-    tool_calls: list[AnswerCall] | None = Field(
-        default=None, description="Left out if there are none."
-    )
-
-
-FinishReason = Literal["stop", "length", "tool_calls"]
-
-
-class ChatChoice(BaseModel):
-    """One answer."""
-
-    index: int
-    message: AnswerMessage
-    logprobs: ChoiceLogprobs | None
-    finish_reason: FinishReason = Field(
-        description="`stop`: an end token or a stop text came, or the named tool was called."
-        " `tool_calls`: tools were called. `length`: that was all it may."
-    )
-
-
-class ChatCompletion(BaseModel):
-    """The answer."""
-
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class FunctionDelta(BaseModel):
-    """What is new of what is called: first the name, then pieces of the arguments."""
-
-    name: str | None = None
-    arguments: str
-
-
-class CallDelta(BaseModel):
-    """What is new in a call; first its id, type and name."""
-
-    index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
-    function: FunctionDelta
-
-
-class Delta(BaseModel):
-    """What is new in an answer: first the role, then text and calls; nothing at the end."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    refusal: None = None
-    tool_calls: list[CallDelta] | None = None
-
-
-class ChunkChoice(BaseModel):
-    """What is new in one choice."""
-
-    index: int
-    delta: Delta
-    logprobs: ChoiceLogprobs | None
-    finish_reason: FinishReason | None = Field(description="null before the last chunk.")
-
-
-class ChatCompletionChunk(BaseModel):
-    """What is new in a streamed answer."""
-
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChunkChoice]
-    usage: Usage | None = None
+        for name in ("tool_choice", "parallel_tool_calls"):
+            if getattr(self, name) not in (None, "none") and not self.tools:
+                raise InvalidRequestError(f"{name} needs tools.", (name,))

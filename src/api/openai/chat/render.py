@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.api.openai.answers import Usage, UsageCount, answer_head, token_logprob
-from src.api.openai.chat.protocol import (
+from src.api.openai.chat.answer import (
     AnswerCall,
     AnswerMessage,
     CallDelta,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
-    ChatCompletionRequest,
     ChatLogprob,
     ChatPositionLogprob,
     ChoiceLogprobs,
@@ -22,6 +21,7 @@ from src.api.openai.chat.protocol import (
     Function,
     FunctionDelta,
 )
+from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.engine import logprobs
 from src.engine import request as engine_request
 from src.generation import Generation, TextDelta

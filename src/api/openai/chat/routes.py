@@ -5,12 +5,9 @@ from fastapi import APIRouter, Request, Response
 from src.api.calls import call_format, call_grammars
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import UsageCount, check_model
+from src.api.openai.chat.answer import ChatCompletion, ChatCompletionChunk
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.protocol import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatCompletionRequest,
-)
+from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from src.api.fields import Refused
 from src.api.openai.answers import Usage
-from src.api.openai.fields import MAX_SEQUENCES, MAX_TOKENS, GenerationRequest, Refused
+from src.api.openai.fields import MAX_SEQUENCES, GenerationRequest
 from src.api.openai.prompts import prompts_up_to
-from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
+from src.parameters import Count, NumLogprobs
 
 MAX_PROMPTS = 128
 DEFAULT_MAX_TOKENS = 16
@@ -20,16 +21,12 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[list[Any], prompts_up_to(MAX_PROMPTS)] = Field(
         description=f"What to continue: a text, token ids, or up to {MAX_PROMPTS} of either."
     )
-    max_tokens: StrictInt | None = Field(
+    max_tokens: Count | None = Field(
         default=None,
-        ge=0,
-        le=MAX_TOKENS,
         description=f"New tokens at most; 0 needs `echo`. Default: {DEFAULT_MAX_TOKENS}.",
     )
-    logprobs: StrictInt | None = Field(
+    logprobs: NumLogprobs | None = Field(
         default=None,
-        ge=0,
-        le=MAX_LOGPROBS,
         description="Tell each token's log-probability, and those of so many most likely ones.",
     )
     echo: StrictBool | None = Field(

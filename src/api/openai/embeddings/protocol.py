@@ -2,19 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
-from src.api.openai.fields import MAX_TOKENS, NoEffect, OpenAIRequest
+from src.api.fields import ModelName, WireRequest
+from src.api.openai.fields import User
 from src.api.openai.prompts import prompts_up_to
 from src.errors import InvalidRequestError
+from src.parameters import NumTokens
 
 MAX_INPUTS = 2048
 
 
-class EmbeddingRequest(OpenAIRequest):
+class EmbeddingRequest(WireRequest):
     """Texts or token ids to embed. Null is what leaving out is."""
 
-    model: StrictStr = Field(description="The served model, as /v1/models names it.")
+    model: ModelName
     input: Annotated[list[Any], prompts_up_to(MAX_INPUTS)] = Field(
         description=f"What to embed: a text, token ids, or up to {MAX_INPUTS} of either."
     )
@@ -22,13 +24,11 @@ class EmbeddingRequest(OpenAIRequest):
         default=None,
         description="`base64` is that of 32-bit floats, little endian. Default: `float`.",
     )
-    dimensions: StrictInt | None = Field(
+    dimensions: NumTokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="The model's own size alone: a part of an embedding means nothing here.",
     )
-    user: Annotated[StrictStr | None, NoEffect("users are not told apart by it")] = None
+    user: User = None
 
     model_config = ConfigDict(
         json_schema_extra={

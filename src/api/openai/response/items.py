@@ -1,15 +1,13 @@
 """What the input of a response is made of: messages, calls of tools, and their results."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.openai.chat.tools import FunctionName
-from src.api.openai.fields import NoEffect, OpenAIRequest
+from src.api.fields import FunctionName, NoEffect, WireRequest
+from src.api.openai.tools import Arguments, CallId, read_call
 from src.engine.chat_template import ChatMessage, MessageToolCall
-from src.errors import InvalidRequestError
 
 MAX_ITEMS = 2048
 SENT_BACK = "clients send answers back as they came"
@@ -44,7 +42,7 @@ def _only(listed: Any, what: str, *known: str) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=StrictStr | listed)
 
 
-class InputPart(OpenAIRequest):
+class InputPart(WireRequest):
     """A piece of a message's text."""
 
     type: Literal["input_text", "output_text"] = Field(description="A client's, or an answer's.")
@@ -56,7 +54,7 @@ class InputPart(OpenAIRequest):
 Content = Annotated[list[InputPart], _only(list[InputPart], "Part", "input_text", "output_text")]
 
 
-class ResponseInputMessage(OpenAIRequest):
+class ResponseInputMessage(WireRequest):
     """One turn of the conversation, as a client writes it or as an answer had it."""
 
     role: Literal["user", "assistant", "system", "developer"] = Field(
@@ -73,30 +71,22 @@ class ResponseInputMessage(OpenAIRequest):
         return ChatMessage(role, text_of(self.content))
 
 
-class FunctionCallItem(OpenAIRequest):
+class FunctionCallItem(WireRequest):
     """A call of a tool in an earlier answer."""
 
     type: Literal["function_call"] = Field(description="`function_call` alone.")
-    call_id: StrictStr = Field(min_length=1, description="By which its result is told.")
+    call_id: CallId
     name: FunctionName = Field(description="Of the function.")
-    arguments: StrictStr = Field(description="Its arguments, a JSON object as a text.")
+    arguments: Arguments
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""
-        try:
-            arguments = json.loads(self.arguments)
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise InvalidRequestError(
-                "A call's arguments must be a JSON object, as a text.", (*field, "arguments")
-            )
-        return MessageToolCall(self.call_id, self.name, arguments)
+        return read_call(self.call_id, self.name, self.arguments, (*field, "arguments"))
 
 
-class FunctionOutputItem(OpenAIRequest):
+class FunctionOutputItem(WireRequest):
     """What a tool gave."""
 
     type: Literal["function_call_output"] = Field(description="`function_call_output` alone.")

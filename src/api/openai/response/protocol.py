@@ -2,34 +2,51 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.calls import choose
-from src.api.openai.chat.tools import MAX_TOOLS, FunctionName
-from src.api.openai.fields import MAX_TOKENS, NoEffect, OnlyFalse, OpenAIRequest, Refused
+from src.api.calls import ChoiceWord, NamedTool, choose
+from src.api.fields import (
+    MAX_TOOLS,
+    ModelName,
+    NoEffect,
+    OnlyFalse,
+    Refused,
+    TemperatureField,
+    TopPField,
+    WireRequest,
+)
+from src.api.openai.fields import (
+    NAMED,
+    FormatDescription,
+    FormatName,
+    PromptCacheKey,
+    PromptCacheRetention,
+    SafetyIdentifier,
+    ServiceTier,
+    StrictFormat,
+    User,
+)
 from src.api.openai.response.items import Items
+from src.api.openai.tools import (
+    TOOL_CHOICE,
+    TOOLS,
+    FunctionFields,
+    OfAFunction,
+    ParallelToolCalls,
+    choice_of,
+)
 from src.api.structured import ANY_OBJECT
 from src.engine.grammar import GrammarSource, schema_source
-from src.engine.sampling_params import MAX_LOGPROBS
 from src.errors import InvalidRequestError
-from src.tool_calls import NO_ARGUMENTS, Tool, ToolChoice
+from src.parameters import NumLogprobs, NumTokens
+from src.tool_calls import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
 STATE = "nothing is stored here; send the whole conversation as input"
 
 
-class TextFormat(OpenAIRequest):
+class TextFormat(WireRequest):
     """How the answer is written."""
 
     model_config = ConfigDict(
@@ -62,12 +79,9 @@ class TextFormat(OpenAIRequest):
         alias="schema",
         description="What the answer's JSON is; with the type `json_schema` alone.",
     )
-    name: Annotated[
-        Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None,
-        NoEffect("it names the schema for those who write it"),
-    ] = None
-    description: Annotated[StrictStr | None, NoEffect("say in a message what is wanted")] = None
-    strict: Annotated[StrictBool | None, NoEffect("answers always keep to the schema")] = None
+    name: Annotated[FormatName | None, NAMED] = None
+    description: FormatDescription = None
+    strict: StrictFormat = None
 
     @model_validator(mode="after")
     def _has_a_schema_if_it_needs_one(self) -> Self:
@@ -89,58 +103,37 @@ class TextFormat(OpenAIRequest):
         return schema_source(self.json_schema, (*field, "schema"))
 
 
-class TextConfig(OpenAIRequest):
+class TextConfig(WireRequest):
     """What the answer's text is like."""
 
     format: TextFormat | None = Field(default=None, description="How it is written: text, or JSON.")
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
 
 
-class ResponseTool(OpenAIRequest):
+class ResponseTool(FunctionFields, OfAFunction):
     """A function that the model may call."""
 
-    type: Literal["function"] = Field(description="`function` alone.")
-    name: FunctionName = Field(description="Letters, digits, `_` and `-`, at most 64.")
-    description: StrictStr | None = Field(default=None, description="What it does, for the model.")
-    parameters: dict[str, Any] | None = Field(
-        default=None, description="The JSON schema of its arguments, an object. Default: none."
-    )
-    strict: Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")] = None
     allowed_callers: Annotated[None, Refused("no code is run")] = None
     defer_loading: Annotated[None, Refused("all tools are told of")] = None
     output_schema: Annotated[None, Refused("results are read as they come")] = None
 
 
-class NamedTool(OpenAIRequest):
+class NamedResponseTool(OfAFunction):
     """The one tool that is to be called."""
 
-    type: Literal["function"] = Field(description="`function` alone.")
     name: StrictStr = Field(description="One of `tools`.")
 
-
-def _parse_tool_choice(value: object) -> object:
-    """One of the words, or which function; that is no union, whose errors nobody would read."""
-    if value in ("none", "auto", "required"):
-        return value
-    try:
-        return NamedTool.model_validate(value)
-    except ValidationError:
-        raise PydanticCustomError(
-            "invalid_value",
-            'It must be none, auto, required, or {{"type": "function", "name": …}}',
-        ) from None
+    def to_engine(self) -> NamedTool:
+        return NamedTool(self.name, ("tool_choice", "name"))
 
 
-ToolChoiceField = Annotated[
-    Literal["none", "auto", "required"] | NamedTool,
-    PlainValidator(
-        _parse_tool_choice,
-        json_schema_input_type=Literal["none", "auto", "required"] | NamedTool,
-    ),
+ResponseToolChoice = Annotated[
+    ChoiceWord | NamedResponseTool | None,
+    choice_of(NamedResponseTool, '{"type": "function", "name": …}'),
 ]
 
 
-class ResponseStreamOptions(OpenAIRequest):
+class ResponseStreamOptions(WireRequest):
     """What a stream tells beside the text."""
 
     include_obfuscation: Annotated[
@@ -148,34 +141,22 @@ class ResponseStreamOptions(OpenAIRequest):
     ] = None
 
 
-class ResponseRequest(OpenAIRequest):
+class ResponseRequest(WireRequest):
     """A conversation to answer. Null is what leaving out is."""
 
-    model: StrictStr = Field(description="The served model, as /v1/models names it.")
+    model: ModelName
     input: Items = Field(
         description="The conversation so far: a text of the user's, or messages, calls and results."
     )
     instructions: StrictStr | None = Field(
         default=None, description="What the system says before the conversation."
     )
-    max_output_tokens: StrictInt | None = Field(
+    max_output_tokens: NumTokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="New tokens at most. Default: what the prompt leaves of the context.",
     )
-    temperature: StrictFloat | None = Field(
-        default=None,
-        ge=0,
-        le=2,
-        description="Randomness: 0 always takes the most likely token. Default: 1.",
-    )
-    top_p: StrictFloat | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Only the most likely tokens whose probabilities add up to this. Default: 1.",
-    )
+    temperature: TemperatureField = None
+    top_p: TopPField = None
     stream: StrictBool | None = Field(
         default=None, description="Send events as the answer is made, as Server-Sent Events."
     )
@@ -183,35 +164,21 @@ class ResponseRequest(OpenAIRequest):
     include: list[Literal["message.output_text.logprobs"]] | None = Field(
         default=None, max_length=8, description="Tell each new token's log-probability."
     )
-    top_logprobs: StrictInt | None = Field(
+    top_logprobs: NumLogprobs | None = Field(
         default=None,
-        ge=0,
-        le=MAX_LOGPROBS,
         description=f"And those of so many most likely ones; with `{LOGPROBS}` included alone.",
     )
-    tools: list[ResponseTool] | None = Field(
-        default=None, max_length=MAX_TOOLS, description="Functions that the model may call."
-    )
-    tool_choice: ToolChoiceField | None = Field(
-        default=None,
-        description="`none` keeps the tools from the model, `auto` lets it choose, `required` makes"
-        " it call one, an object says which. Default: `auto`.",
-    )
-    parallel_tool_calls: StrictBool | None = Field(
-        default=None, description="Whether an answer may hold several calls. Default: true."
-    )
+    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS, description=TOOLS)
+    tool_choice: ResponseToolChoice = Field(default=None, description=TOOL_CHOICE)
+    parallel_tool_calls: ParallelToolCalls = None
     metadata: Annotated[
         dict[StrictStr, StrictStr] | None, NoEffect("the answer repeats it; nothing is stored")
     ] = None
-    user: Annotated[StrictStr | None, NoEffect("users are not told apart by it")] = None
-    safety_identifier: Annotated[StrictStr | None, NoEffect("users are not told apart")] = None
-    prompt_cache_key: Annotated[
-        StrictStr | None, NoEffect("common beginnings of prompts are found without it")
-    ] = None
-    prompt_cache_retention: Annotated[
-        Literal["in_memory"] | None, NoEffect("it is what is done")
-    ] = None
-    service_tier: Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")] = None
+    user: User = None
+    safety_identifier: SafetyIdentifier = None
+    prompt_cache_key: PromptCacheKey = None
+    prompt_cache_retention: PromptCacheRetention = None
+    service_tier: ServiceTier = None
     store: Annotated[OnlyFalse | None, NoEffect("nothing is stored, also where it is left out")] = (
         None
     )
@@ -260,26 +227,10 @@ class ResponseRequest(OpenAIRequest):
             InvalidRequestError: tools and the choice do not go together.
         """
         wanted = self.tool_choice or "auto"
-        named = wanted.name if isinstance(wanted, NamedTool) else None
-        if not self.tools:
-            if named is not None or wanted == "required":
-                raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
-            return None
-        if wanted == "none":
-            return None
-        tools = [
-            Tool(
-                tool.name,
-                tool.description,
-                NO_ARGUMENTS if tool.parameters is None else tool.parameters,
-                ("tools", index, "parameters"),
-            )
-            for index, tool in enumerate(self.tools)
-        ]
+        tools = [one.to_engine(("tools", index)) for index, one in enumerate(self.tools or ())]
         return choose(
             tools,
-            named=named,
-            is_forced=wanted == "required",
+            wanted if isinstance(wanted, str) else wanted.to_engine(),
             is_parallel=self.parallel_tool_calls is not False,
         )
 

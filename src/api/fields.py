@@ -1,0 +1,99 @@
+"""What the fields of OpenAI's and Anthropic's requests have in common, and what both APIs have.
+
+A field is honoured, or marked `NoEffect`, or marked `Refused`; any other is refused as unknown.
+docs/openai.md and docs/anthropic.md hold the tables of all of them, made from these models.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from src.parameters import Temperature, TopP, has_few_fields
+
+MAX_MESSAGES = 2048
+MAX_TOOLS = 128
+
+
+def _is_false(value: object) -> object:
+    """0 equals False in Python, and is another value in JSON."""
+    if value is not False and value is not None:
+        raise PydanticCustomError("literal_error", "Input should be false")
+    return value
+
+
+OnlyFalse = Annotated[Literal[False], BeforeValidator(_is_false)]
+
+
+@dataclass(frozen=True, slots=True)
+class NoEffect:
+    """Marks a field that clients send for their own purposes, and says why nothing comes of it."""
+
+    why: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) | {"description": f"Accepted without effect: {self.why}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Marks a field that is refused by name, and says why; null is what leaving it out is."""
+
+    why: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) | {"description": f"Refused: {self.why}"}
+
+    def _check(self, value: object) -> object:
+        if value is not None:
+            raise PydanticCustomError(
+                "unsupported_parameter", "It is not supported: {why}", {"why": self.why}
+            )
+        return value
+
+
+class WireRequest(BaseModel):
+    """A request, or a part of one: unknown fields and numbers that are none are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    _has_few_fields = model_validator(mode="before")(has_few_fields)
+
+
+RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
+NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
+
+ModelName = Annotated[StrictStr, Field(description="The served model, as /v1/models names it.")]
+TemperatureField = Annotated[Temperature | None, Field(description=RANDOMNESS)]
+TopPField = Annotated[TopP | None, Field(description=NUCLEUS)]
+
+# What several APIs' tools have.
+FunctionName = Annotated[
+    StrictStr,
+    Field(
+        pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, `_` and `-`, at most 64."
+    ),
+]
+ToolDescription = Annotated[StrictStr | None, Field(description="What it does, for the model.")]
+StrictTool = Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")]

@@ -1,0 +1,117 @@
+"""What requests of every API say of how an answer is made: its bounds and shapes, each but once.
+
+Which of them a request has, under which name and with which default, is its API's to say.
+"""
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_FIELDS = 64
+MAX_LOGPROBS = 20
+MAX_TOKENS = 2**31 - 1
+MAX_SEED = 9_223_372_036_854_774_000
+"""Below 2**63 with room for each sequence's own; /openapi.json writes bounds as doubles, and this
+one is the same as a double."""
+
+Temperature = Annotated[StrictFloat, Field(ge=0, le=2)]
+TopP = Annotated[StrictFloat, Field(gt=0, le=1)]
+MinP = Annotated[StrictFloat, Field(ge=0, le=1)]
+RepetitionPenalty = Annotated[StrictFloat, Field(gt=0, le=10)]
+Penalty = Annotated[StrictFloat, Field(ge=-2, le=2)]
+Seed = Annotated[StrictInt, Field(ge=0, le=MAX_SEED)]
+NumTokens = Annotated[StrictInt, Field(ge=1, le=MAX_TOKENS)]
+Count = Annotated[StrictInt, Field(ge=0, le=MAX_TOKENS)]
+NumLogprobs = Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)]
+StopTokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(max_length=64)]
+
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,99}")
+
+
+def _token_id(key: object) -> object:
+    """A key of a JSON object is a text; pydantic would take " 5" and "1_0" for numbers too."""
+    if isinstance(key, str) and not TOKEN_ID.fullmatch(key):
+        raise PydanticCustomError("token_id", "A key must be a token id in digits")
+    return key
+
+
+TokenId = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(
+        _token_id, json_schema_input_type=Annotated[str, Field(pattern=f"^({TOKEN_ID.pattern})$")]
+    ),
+]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]],
+    Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
+]
+StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+StopTexts = Annotated[
+    list[StopText],
+    Field(max_length=16),
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=StopText | Annotated[list[StopText], Field(max_length=16)],
+    ),
+]
+
+
+JsonSchema = dict[str, Any] | StrictStr
+"""A JSON schema, as an object or as the JSON of one."""
+
+
+class StructuredOutputs(BaseModel):
+    """What the answer must look like, in vLLM's words: exactly one of these."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    json_schema: JsonSchema | None = Field(
+        default=None, alias="json", description="JSON that this schema allows."
+    )
+    regex: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="A text that this regular expression matches as a whole.",
+    )
+    choice: list[Annotated[StrictStr, Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, description="One of these texts."
+    )
+    grammar: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="A text of this context-free grammar, in llguidance's variant of Lark.",
+    )
+    json_object: StrictBool | None = Field(default=None, description="Any JSON object.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        given = [getattr(self, name) for name in type(self).model_fields]
+        if sum(value not in (None, False) for value in given) != 1:
+            raise PydanticCustomError(
+                "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
+            )
+        return self
+
+
+def has_few_fields(body: object) -> object:
+    """A body of thousands of unknown fields would get as many problems for an answer.
+
+    Raises:
+        PydanticCustomError: it has too many.
+    """
+    if isinstance(body, dict) and len(body) > MAX_FIELDS:
+        raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
+    return body
