@@ -18,6 +18,7 @@ from src.config import Settings
 from src.main import create_app
 from tests.servers import LocalServer, Server, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
+from tests.tools import TEMPLATES
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +69,27 @@ def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     create_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def tool_server(
+    request: pytest.FixtureRequest, one_thread: None, roomy_model: Path
+) -> Iterator[LocalServer]:
+    """A server whose random model is told of tools, and calls them, in each of the known ways."""
+    template = TEMPLATES[request.param]
+    settings = create_settings(model_name=str(roomy_model), chat_template=template, kv_cache_gb=0.1)
+    with serve_app(create_app(settings)) as server:
+        yield server
+        wait_until(lambda: server.engine.num_live == 0)
 
 
 def create_settings(**values: object) -> Settings:

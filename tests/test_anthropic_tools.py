@@ -1,49 +1,33 @@
 """Tools in Anthropic's messages, over HTTP and through its client: a model calls by the rules."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
-import torch
 from anthropic.types import Message, RawMessageStreamEvent
-from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 
 from src.main import create_app
-from tests.conftest import create_settings, wait_until
+from tests.conftest import create_settings
 from tests.servers import LocalServer, serve_app
 from tests.test_anthropic import COUNT, MESSAGES, create_client, error_of, events_of
 from tests.test_openai import PLAIN_TEMPLATE, assert_no_extras, assert_shape, post
-from tests.test_tools import RECITING_TEMPLATE, SCHEMAS, TEMPLATES, WEATHER, WROTE
+from tests.tools import QUESTION, RECITING_TEMPLATE, SCHEMAS, WEATHER, WROTE, assert_fits
 
 TOOLS = [
     {"name": "weather", "description": "Tells it.", "input_schema": WEATHER},
     {"name": "clock", "input_schema": SCHEMAS["clock"], "cache_control": {"type": "ephemeral"}},
 ]
-QUESTION = {"role": "user", "content": "How is it?"}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "clock", "input": {}}
 CALLING = {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, CALL]}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "noon"}
 RESULTS = {"role": "user", "content": [RESULT, {"type": "text", "text": "And now?"}]}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
-def server(request, roomy_model) -> Iterator[LocalServer]:
-    settings = create_settings(
-        model_name=str(roomy_model), chat_template=TEMPLATES[request.param], kv_cache_gb=0.1
-    )
-    with serve_app(create_app(settings)) as server:
-        yield server
-        wait_until(lambda: server.engine.num_live == 0)
+@pytest.fixture(scope="module")
+def server(tool_server: LocalServer) -> LocalServer:
+    return tool_server
 
 
 def body(server: LocalServer, **fields: object) -> dict:
@@ -67,7 +51,7 @@ def ask(server: LocalServer, **fields: object) -> dict:
 def calls_of(message: dict) -> list[dict]:
     calls = [block for block in message["content"] if block["type"] == "tool_use"]
     for call in calls:
-        Draft202012Validator(SCHEMAS[call["name"]]).validate(call["input"])
+        assert_fits(call["name"], call["input"])
         assert call["id"].startswith("toolu_")
     assert len({call["id"] for call in calls}) == len(calls)
     return calls

@@ -1,6 +1,5 @@
 """EngineCore on real tiny models: whatever is in the batch, each request's tokens are its own."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,14 +26,7 @@ from tests.tiny_models import BATCHED, CONTEXT, VOCAB_SIZE
 TIE = 2 * TOLERANCE
 """Which of two logits is the larger is not certain where they are as near as this."""
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def create_small_core(

@@ -1,7 +1,5 @@
 """Embeddings in the engines: HuggingFace's hidden states, whatever else is in a step."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -18,14 +16,7 @@ LENGTHS = (1, 2, 3, 9, 17, 40, 100, 128)
 WITHOUT = {"llama4_text"}  # its code has no place between the decoder and the head
 TOLERANCE = 2e-6
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prompt_of(length: int) -> list[int]:

@@ -1,48 +1,30 @@
 """Tools in `/v1/responses`, over HTTP and through its client: a model calls them by the rules."""
 
-import json
-from collections.abc import Iterator
-
 import pytest
-import torch
-from jsonschema import Draft202012Validator
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from src.main import create_app
-from tests.conftest import create_settings, wait_until
+from tests.conftest import create_settings
 from tests.servers import LocalServer, serve_app
 from tests.test_openai import PLAIN_TEMPLATE, assert_no_extras, assert_shape, create_client, post
 from tests.test_openai_errors import error_of
 from tests.test_responses import LOGPROBS, RESPONSES, SHAPE, events_of
-from tests.test_tools import RECITING_TEMPLATE, SCHEMAS, TEMPLATES, WEATHER, WROTE
+from tests.tools import QUESTION, RECITING_TEMPLATE, WEATHER, WROTE, assert_fits
 
 TOOLS = [
     {"type": "function", "name": "weather", "description": "Tells it.", "parameters": WEATHER},
     {"type": "function", "name": "clock", "strict": True},
 ]
-QUESTION = {"role": "user", "content": "How is it?"}
 CALL = {"type": "function_call", "call_id": "call_1", "name": "clock", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "call_1", "output": "noon"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
-def server(request, roomy_model) -> Iterator[LocalServer]:
-    settings = create_settings(
-        model_name=str(roomy_model), chat_template=TEMPLATES[request.param], kv_cache_gb=0.1
-    )
-    with serve_app(create_app(settings)) as server:
-        yield server
-        wait_until(lambda: server.engine.num_live == 0)
+@pytest.fixture(scope="module")
+def server(tool_server: LocalServer) -> LocalServer:
+    return tool_server
 
 
 def body(server: LocalServer, **fields: object) -> dict:
@@ -66,7 +48,7 @@ def ask(server: LocalServer, **fields: object) -> dict:
 def calls_of(response: dict) -> list[dict]:
     calls = [item for item in response["output"] if item["type"] == "function_call"]
     for call in calls:
-        Draft202012Validator(SCHEMAS[call["name"]]).validate(json.loads(call["arguments"]))
+        assert_fits(call["name"], call["arguments"])
         assert call["id"].startswith("fc_")
         assert call["call_id"].startswith("call_")
         assert call["status"] == "completed"

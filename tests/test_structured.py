@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import httpx2
 import openai
 import pytest
-import torch
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 from tokenizers import Tokenizer
@@ -33,14 +32,7 @@ SCHEMA = {
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA, "strict": True}}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=ENGINES)

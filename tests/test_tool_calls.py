@@ -23,6 +23,7 @@ from src.tool_calls import (
     tool_grammar,
 )
 from tests.test_matcher import TOKENIZERS, VOCABULARIES, write
+from tests.tools import HERMES_TEMPLATE, LLAMA3_TEMPLATE
 
 WEATHER = Tool(
     "get_weather",
@@ -43,17 +44,6 @@ WEATHER = Tool(
 CLOCK = Tool("clock")
 TOOLS = (WEATHER, CLOCK)
 
-HERMES_TEMPLATE = """
-{%- if tools %}{{ '<tools>' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}
-{%- for m in messages %}{{ m.role ~ ': ' ~ m.content }}
-{%- for c in m.tool_calls or [] %}{{ '<tool_call>\n{"name": "' ~ c.function.name }}
-{{- '", "arguments": ' ~ c.function.arguments | tojson ~ '}\n</tool_call>' }}{% endfor %}
-{%- endfor %}"""
-LLAMA3_TEMPLATE = (
-    HERMES_TEMPLATE.replace("<tool_call>\\n", "")
-    .replace("\\n</tool_call>", "")
-    .replace('"arguments"', '"parameters"')
-)
 OTHER_TEMPLATE = HERMES_TEMPLATE.replace("<tool_call>", "<call>")
 SILENT_TEMPLATE = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content }}{% endfor %}"
 

@@ -1,32 +1,25 @@
 """Tools in chats, over HTTP and through OpenAI's client: a random model calls them by the rules."""
 
 import json
-from collections.abc import Iterator
 
 import openai
 import pytest
-import torch
-from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
 
 from src.main import create_app
-from tests.conftest import create_settings, wait_until
+from tests.conftest import create_settings
 from tests.servers import LocalServer, serve_app
 from tests.test_openai import PLAIN_TEMPLATE, assert_shape, chunks_of, create_client, post
-from tests.test_tool_calls import HERMES_TEMPLATE, LLAMA3_TEMPLATE
+from tests.tools import (
+    HERMES_TEMPLATE,
+    QUESTION,
+    RECITING_TEMPLATE,
+    WEATHER,
+    WROTE,
+    assert_fits,
+)
 
-TEMPLATES = {"hermes": HERMES_TEMPLATE, "llama3": LLAMA3_TEMPLATE}
-WEATHER = {
-    "type": "object",
-    "properties": {
-        "city": {"enum": ["Rome", "Oslo"]},
-        "days": {"type": "integer", "minimum": 0, "maximum": 9},
-        "note": {"type": "string", "maxLength": 3},
-    },
-    "required": ["city", "note"],
-    "additionalProperties": False,
-}
 TOOLS = [
     {
         "type": "function",
@@ -34,30 +27,16 @@ TOOLS = [
     },
     {"type": "function", "function": {"name": "clock", "strict": True}},
 ]
-SCHEMAS = {"weather": WEATHER, "clock": {"type": "object", "maxProperties": 0}}
-QUESTION = {"role": "user", "content": "How is it?"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
 CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "noon"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, which on a busy machine wait for one another."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
-def server(request, roomy_model) -> Iterator[LocalServer]:
-    settings = create_settings(
-        model_name=str(roomy_model), chat_template=TEMPLATES[request.param], kv_cache_gb=0.1
-    )
-    with serve_app(create_app(settings)) as server:
-        yield server
-        wait_until(lambda: server.engine.num_live == 0)
+@pytest.fixture(scope="module")
+def server(tool_server: LocalServer) -> LocalServer:
+    return tool_server
 
 
 def chat(server: LocalServer, **fields: object) -> dict[str, object]:
@@ -86,7 +65,7 @@ def calls_of(message: dict) -> list[tuple[str, str]]:
         for call in message.get("tool_calls") or []
     ]
     for name, arguments in found:
-        Draft202012Validator(SCHEMAS[name]).validate(json.loads(arguments))
+        assert_fits(name, arguments)
     return found
 
 
@@ -244,11 +223,6 @@ def test_a_free_answer_is_text_or_calls(server):
         assert choice["finish_reason"] in ("stop", "length")
 
 
-# The prompt of a model that recites is one token; with tools it would be more.
-RECITING_TEMPLATE = (
-    "a{% if tools and tools[0].function.name == 'probe_tool' %}probe_tool{% endif %}"
-)
-WROTE = 'See <tool: <tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
 RECITED = [
     (WROTE, "hermes", "See <tool: ", [("clock", "{}")], "tool_calls"),
     (WROTE[11:] + "\n" + WROTE[11:], "hermes", "", [("clock", "{}")] * 2, "tool_calls"),
