@@ -88,15 +88,19 @@ class ToolCallParser:
     Args:
         written: how calls are.
         is_forced: there is nothing but calls.
+        is_shaped: there are calls, or else JSON, in which nothing is a tag.
     """
 
-    def __init__(self, written: ToolCallFormat, *, is_forced: bool = False) -> None:
+    def __init__(
+        self, written: ToolCallFormat, *, is_forced: bool = False, is_shaped: bool = False
+    ) -> None:
         self.num_calls = 0
         self._written = written
         self._is_forced = is_forced
-        self._head = re.compile(
-            r'\s*\{"name": ?"([^"]+)", ?' + f'"{written.arguments}": ?' + r"(?=\{)"
-        )
+        self._is_shaped = is_shaped and not is_forced
+        head = ['\\{"name":', " ?", '"', '([^"]+)', '",', " ?", f'"{written.arguments}":', " ?"]
+        self._head = re.compile(r"\s*" + "".join(head) + r"(?=\{)")
+        self._beginning = _beginning_of(head)
         self._rest = ""  # not told yet
         self._read = self._read_start
         self._scanner = _ObjectScanner()
@@ -109,6 +113,8 @@ class ToolCallParser:
     def finish(self) -> list[Event]:
         """Returns what was held back, as no more text comes."""
         is_text = self._read in (self._read_start, self._read_text) and self._rest
+        if self._is_shaped and self._written.tag:  # its JSON does not begin as a tag does
+            is_text = ""
         return [ContentDelta(self._rest)] if is_text else []
 
     def _advance(self) -> Iterator[Event]:
@@ -121,11 +127,31 @@ class ToolCallParser:
                 yield event
 
     def _read_start(self) -> Event | None:
-        if not self._written.tag and self._rest.startswith("{"):
+        if self._is_shaped:
+            self._read_start_of_shaped()
+        elif not self._written.tag and self._rest.startswith("{"):
             self._read = self._read_head
         else:
             self._read = self._read_between if self._is_forced else self._read_text
         return None
+
+    def _read_start_of_shaped(self) -> None:
+        """What begins as a call is one; while it may yet turn out to be one it waits."""
+        tag = self._written.tag
+        if tag:
+            if self._rest.startswith(tag):
+                self._read = self._read_between
+            elif not tag.startswith(self._rest):
+                self._read = self._read_all
+        elif self._head.match(self._rest):
+            self._read = self._read_head
+        elif not self._beginning.fullmatch(self._rest):
+            self._read = self._read_all
+
+    def _read_all(self) -> Event | None:
+        """Where nothing is a call any more."""
+        text, self._rest = self._rest, ""
+        return ContentDelta(text)
 
     def _read_text(self) -> Event | None:
         tag = self._written.tag
@@ -189,6 +215,22 @@ class _ObjectScanner:
         elif character in "{}":
             self._depth += 1 if character == "{" else -1
             self.is_done = self._depth == 0
+
+
+def _beginning_of(pieces: list[str]) -> re.Pattern[str]:
+    """What matches any beginning of a text that these patterns match in a row.
+
+    Args:
+        pieces: patterns of one character or a class that is repeated, or texts without patterns.
+    """
+    atoms: list[str] = []
+    for piece in pieces:
+        is_pattern = piece == " ?" or piece.startswith("(")
+        atoms += [piece] if is_pattern else re.findall(r"\\?.", piece)
+    pattern = ""
+    for atom in reversed(atoms):
+        pattern = f"(?:{atom}{pattern})?"
+    return re.compile(pattern)
 
 
 def _length_of_beginning(text: str, tag: str) -> int:

@@ -152,14 +152,46 @@ class ToolChoice:
     is_parallel: bool = True
 
 
-def tool_grammar(choice: ToolChoice, written: ToolCallFormat) -> GrammarSource:
-    """The grammar of answers that call tools as they may be called."""
+def tool_grammar(
+    choice: ToolChoice, written: ToolCallFormat, shape: GrammarSource | None = None
+) -> GrammarSource:
+    """The grammar of answers that call tools as they may be called.
+
+    Args:
+        choice: which may or must be called.
+        written: how.
+        shape: a JSON schema of answers that call none; None is any text.
+
+    Raises:
+        InvalidRequestError: an answer of this shape could not be told from a call.
+    """
+    if shape is not None and not choice.is_forced and not written.tag:
+        _check_is_no_call(shape)
     rules = [_tool_rules(index, tool, written) for index, tool in enumerate(choice.callable_tools)]
     bodies = " | ".join(f"tool_{index}" for index in range(len(rules)))
-    start = _forced_rules if choice.is_forced else _free_rules
-    lark = [start(choice, written), f"body: {bodies}", 'SPACE: " "', *rules]
+    if choice.is_forced:
+        start = _forced_rules(choice, written)
+    elif shape is not None:
+        start = _shaped_rules(choice, written, shape)
+    else:
+        start = _free_rules(choice, written)
+    lark = [start, f"body: {bodies}", 'SPACE: " "', *rules]
     parts = tuple(_arguments_source(tool) for tool in choice.callable_tools)
-    return GrammarSource("lark", "\n".join(lark), ("tools",), parts)
+    return GrammarSource("lark", "\n".join(lark), ("tools",), (*parts, *([shape] if shape else [])))
+
+
+def _check_is_no_call(shape: GrammarSource) -> None:
+    """A call without a tag is a JSON object that has a name and parameters."""
+    schema = json.loads(shape.text)
+    properties = schema.get("properties", {})
+    is_closed = schema.get("type") == "object" and schema.get("additionalProperties") is False
+    if not is_closed or {"name", LLAMA3.arguments} <= properties.keys():
+        raise InvalidRequestError(
+            "This model writes calls as bare JSON objects, from which such an answer could not be"
+            " told: beside tools a schema needs type object and additionalProperties false, and"
+            " not both of the properties name and parameters.",
+            shape.field,
+        )
 
 
 def _arguments_source(tool: Tool) -> GrammarSource:
@@ -171,18 +203,29 @@ def _arguments_schema(tool: Tool) -> dict[str, Any]:
 
 
 def _tool_rules(index: int, tool: Tool, written: ToolCallFormat) -> str:
-    pieces = ['{"name":', f'"{tool.name}",', f'"{written.arguments}":']
-    head = " SPACE? ".join(map(json.dumps, pieces))
+    # Signs and texts by themselves, as in JSON: what is read may yet turn out to be no call.
+    pieces = [["{", '"name"', ":"], [f'"{tool.name}"', ","], [f'"{written.arguments}"', ":"]]
+    head = " SPACE? ".join(" ".join(map(json.dumps, piece)) for piece in pieces)
     schema = json.dumps(_arguments_schema(tool) | {"x-guidance": JSON_OPTIONS})
     return f'tool_{index}: {head} SPACE? arguments_{index} "}}"\narguments_{index}: %json {schema}'
 
 
 def _forced_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
+    return f"start: calls\n{_call_rules(choice, written)}"
+
+
+def _shaped_rules(choice: ToolChoice, written: ToolCallFormat, shape: GrammarSource) -> str:
+    """Calls, or else JSON that a schema allows."""
+    schema = json.dumps(json.loads(shape.text) | {"x-guidance": JSON_OPTIONS})
+    return f"start: calls | content\ncontent: %json {schema}\n{_call_rules(choice, written)}"
+
+
+def _call_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
     begin, end = _quoted(written.begin), _quoted(written.end)
     more = ""
     if written.separator is not None and choice.is_parallel:
         more = f" ({_quoted(written.separator)} call)*"
-    return f"start: call{more}\ncall: {begin} body {end}"
+    return f"calls: call{more}\ncall: {begin} body {end}"
 
 
 def _free_rules(choice: ToolChoice, written: ToolCallFormat) -> str:

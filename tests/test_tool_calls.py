@@ -75,9 +75,11 @@ def read(
     sizes: list[int] | None = None,
     *,
     is_forced: bool = False,
+    is_shaped: bool = False,
 ) -> Answer:
     """What a parser makes of a text that comes in pieces of these sizes."""
-    parser, answer = ToolCallParser(written, is_forced=is_forced), Answer()
+    parser = ToolCallParser(written, is_forced=is_forced, is_shaped=is_shaped)
+    answer = Answer()
     events = []
     while text:
         size = sizes.pop() if sizes else len(text)
@@ -136,6 +138,25 @@ def test_calls_are_read_however_the_text_comes(data, written, text, content, cal
     sizes = data.draw(st.lists(st.integers(1, 9), max_size=len(text)))
     assert told(read(written, text, sizes)) == (content, calls)
     assert told(read(written, text)) == (content, calls)
+
+
+SHAPED = [
+    (HERMES, '{"a": "<tool_call>"}', '{"a": "<tool_call>"}', []),
+    (HERMES, CALL + "\n" + TICK, "", [("get_weather", ROME), ("clock", "{}")]),
+    (HERMES, "<tool_c", "", []),
+    (LLAMA3, BARE, "", [("get_weather", ROME)]),
+    (LLAMA3, '{"name": "clock", "b": {}}', '{"name": "clock", "b": {}}', []),
+    (LLAMA3, '{"nam', '{"nam', []),
+    (LLAMA3, '{"parameters": {}}', '{"parameters": {}}', []),
+]
+
+
+@pytest.mark.parametrize(("written", "text", "content", "calls"), SHAPED)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_an_answer_of_a_shape_is_a_call_if_it_begins_as_one(data, written, text, content, calls):
+    sizes = data.draw(st.lists(st.integers(1, 9), max_size=len(text)))
+    assert told(read(written, text, sizes, is_shaped=True)) == (content, calls)
 
 
 @pytest.mark.parametrize("written", FORMATS.values())

@@ -4,6 +4,7 @@ import json
 
 import openai
 import pytest
+from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
 
@@ -30,6 +31,16 @@ TOOLS = [
 CALL = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
 CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "noon"}
+
+PLACE = {
+    "type": "object",
+    "properties": {"place": {"enum": ["here", "<tool_call>"]}},
+    "required": ["place"],
+    "additionalProperties": False,
+}
+SHAPED = {
+    "response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE}}
+}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,7 +145,14 @@ def test_a_call_that_is_cut_before_its_name_is_none(server):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"n": 3}, {"tool_choice": "auto", "n": 2}, {"logprobs": True}, {"temperature": 0}],
+    [
+        {},
+        {"n": 3},
+        {"tool_choice": "auto", "n": 2},
+        {"logprobs": True},
+        {"temperature": 0},
+        SHAPED | {"tool_choice": "auto", "n": 8},
+    ],
 )
 def test_a_stream_says_what_the_whole_answer_says(server, fields):
     fields = {"max_completion_tokens": 300} | fields
@@ -185,6 +203,37 @@ def test_the_clients_own_helpers_put_calls_together(server):
         calls_of(message.model_dump())
         whole = client.chat.completions.create(**chat(server)).choices[0].message
         assert calls_of(whole.model_dump()) == calls_of(message.model_dump())
+
+
+def bias_against(server: LocalServer, characters: str) -> dict[str, int]:
+    """What makes an answer begin in the other way, if there is one."""
+    token_ids = [post(server, "/tokenize", prompt=one).json()["tokens"] for one in characters]
+    return {str(token_id): -100 for (token_id,) in token_ids}
+
+
+def test_an_answer_is_a_call_or_has_the_shape_that_is_asked_for(server):
+    fields = SHAPED | {"tool_choice": "auto", "n": 4}
+    for choice in ask(server, **fields, logit_bias=bias_against(server, "<n")):
+        assert "tool_calls" not in choice["message"]
+        Draft202012Validator(PLACE).validate(json.loads(choice["message"]["content"]))
+        assert choice["finish_reason"] == "stop"
+    for choice in ask(server, **fields, logit_bias=bias_against(server, "{p")):
+        assert calls_of(choice["message"])
+        assert choice["message"]["content"] is None
+        assert choice["finish_reason"] == "tool_calls"
+    for choice in ask(server, **fields | {"tool_choice": "required"}):
+        assert calls_of(choice["message"])
+
+
+def test_any_object_cannot_be_told_from_a_call_without_a_tag(server):
+    fields = {"response_format": {"type": "json_object"}, "tool_choice": "auto"}
+    response = post(server, "/v1/chat/completions", **chat(server, **fields))
+    if is_hermes(server):
+        assert response.status_code == 200
+    else:
+        assert response.json()["error"]["param"] == "response_format"
+    fields["tool_choice"] = "required"
+    assert post(server, "/v1/chat/completions", **chat(server, **fields)).status_code == 200
 
 
 class Weather(BaseModel):
@@ -344,7 +393,7 @@ REFUSED = [
         "tools.[1].function.parameters.properties.b",
     ),
     ({"tools": None, "tool_choice": None, "parallel_tool_calls": True}, "parallel_tool_calls"),
-    ({"response_format": {"type": "json_object"}}, "tools"),
+    ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
     ({"stop": "x"}, "stop"),
     ({"functions": []}, "functions"),
     ({"messages": [QUESTION, CALLING]}, "messages"),
@@ -420,3 +469,16 @@ def test_the_tokens_of_a_conversation_with_calls_can_be_told(server):
 
     plain = ids(messages=[QUESTION])
     assert len(ids(messages=[QUESTION, CALLING, RESULT])) > len(plain)
+
+
+def test_the_tokens_of_a_conversation_with_tools_are_those_of_its_prompt(server):
+    fields = {"messages": [QUESTION], "tools": TOOLS}
+    told = post(server, "/tokenize", **fields).json()
+    body = chat(server, tool_choice="auto", max_completion_tokens=1)
+    asked = post(server, "/v1/chat/completions", **body).json()
+    assert told["count"] == asked["usage"]["prompt_tokens"]
+    error = post(server, "/tokenize", prompt="a", tools=TOOLS).json()["error"]
+    assert error["param"] == "tools"
+    for name, value in (("add_generation_prompt", False), ("continue_final_message", True)):
+        error = post(server, "/tokenize", **fields, **{name: value}).json()["error"]
+        assert error["param"] == name

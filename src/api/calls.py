@@ -87,6 +87,19 @@ def call_format(
     return None if choice is None else written
 
 
-def call_grammars(choice: ToolChoice | None, written: ToolCallFormat | None) -> list[GrammarSource]:
-    """The grammar of answers that may be calls; none if they may not."""
-    return [] if choice is None or written is None else [tool_grammar(choice, written)]
+def answer_grammar(
+    choice: ToolChoice | None, written: ToolCallFormat | None, shape: GrammarSource | None
+) -> GrammarSource | None:
+    """The grammar of answers that may be calls, or else have a shape; None is any text.
+
+    Raises:
+        InvalidRequestError: the shape does not go with calls.
+    """
+    if choice is None or written is None:
+        return shape
+    if shape is not None and shape.kind != "json_schema":
+        raise InvalidRequestError(
+            "Beside tools answers are shaped by JSON schemas alone: leave this out, or the tools.",
+            shape.field[:1],
+        )
+    return tool_grammar(choice, written, shape)

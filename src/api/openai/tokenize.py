@@ -6,11 +6,18 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from src.api.calls import call_format, choose
 from src.api.deps import EngineDep, while_connected
-from src.api.fields import MAX_MESSAGES, Refused, WireRequest
+from src.api.fields import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    Refused,
+    WireRequest,
+)
 from src.api.openai.answers import check_model
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.protocol import ChatTurn
+from src.api.openai.chat.tools import FunctionTool
 from src.api.openai.responses import error_responses
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
@@ -36,6 +43,11 @@ class TokenizeRequest(WireRequest):
         max_length=MAX_MESSAGES,
         description="Or a conversation, as the model's chat template writes it.",
     )
+    tools: list[FunctionTool] | None = Field(
+        default=None,
+        max_length=MAX_TOOLS,
+        description="Functions that a conversation's answer may call; with `messages` alone.",
+    )
     add_special_tokens: StrictBool | None = Field(
         default=None,
         description="Whether tokens that begin or end a text are added to a prompt, as for its"
@@ -48,6 +60,10 @@ class TokenizeRequest(WireRequest):
         None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
     ] = None
     chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    add_generation_prompt: Annotated[
+        None, Refused("the answer's turn has always begun, as in chats")
+    ] = None
+    continue_final_message: Annotated[None, Refused("answers do not go on with a message")] = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "The capital of France is"}]}
@@ -57,6 +73,8 @@ class TokenizeRequest(WireRequest):
         """Raises InvalidRequestError if fields do not go together."""
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
+        if self.tools and self.messages is None:
+            raise InvalidRequestError("tools go with messages.", ("tools",))
         if self.messages is not None and self.add_special_tokens:
             raise InvalidRequestError(
                 "The chat template adds what special tokens there are; leave this out.",
@@ -107,7 +125,14 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
 
 async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        return await engine.tokenize_chat(to_conversation(body.messages))
+        messages = to_conversation(body.messages)
+        tools = [
+            tool.function.to_engine(("tools", index, "function"))
+            for index, tool in enumerate(body.tools or ())
+        ]
+        choice = choose(tools, "auto", is_parallel=True)
+        call_format(engine, choice, messages, ("messages",))
+        return await engine.tokenize_chat(messages, tools=choice.tools if choice else ())
     assert body.prompt is not None
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
 

@@ -8,12 +8,11 @@ from src.api.anthropic.messages.conversation import to_conversation
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
 from src.api.anthropic.messages.render import MessageRenderer
 from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
-from src.api.calls import call_format, call_grammars
+from src.api.calls import answer_grammar, call_format
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
-from src.api.structured import only_one
 from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
@@ -53,8 +52,10 @@ async def create_message(
     token_ids = await _tokenize(request, messages, choice, engine, deadline)
     engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
     room = engine.max_model_len - len(token_ids)
-    params = _sampling_params(body, min(body.max_tokens, room), call_grammars(choice, written))
-    reader = ToolCallParser(written) if written else TextReader()
+    shape = body.grammar()
+    grammar = answer_grammar(choice, written, shape)
+    params = _sampling_params(body, min(body.max_tokens, room), grammar)
+    reader = ToolCallParser(written, is_shaped=shape is not None) if written else TextReader()
     is_cut = body.max_tokens > room
     renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut, reader)
     if body.stream:
@@ -98,14 +99,13 @@ async def _tokenize(
 
 
 def _sampling_params(
-    body: MessageRequest, max_tokens: int, grammars: list[GrammarSource]
+    body: MessageRequest, max_tokens: int, grammar: GrammarSource | None
 ) -> SamplingParams:
-    shape = body.grammar()
     return sampling_params(
         body,
         max_tokens=max_tokens,
         min_tokens=None,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
-        grammar=only_one(grammars + ([shape] if shape else [])),
+        grammar=grammar,
     )

@@ -46,11 +46,13 @@ class ChatRenderer:
         engine: knows how tokens are written.
         body: the request.
         written: how the model writes calls of tools, if it may.
+        is_shaped: what is no call has the shape that is asked for.
     """
 
     engine: InferenceEngine
     body: ChatCompletionRequest
     written: ToolCallFormat | None = None
+    is_shaped: bool = False
     _head: dict[str, Any] = field(init=False)
     _readers: dict[int, TextReader | ToolCallParser] = field(default_factory=dict)  # of choices
 
@@ -114,7 +116,9 @@ class ChatRenderer:
         """Who reads a choice's text."""
         if index not in self._readers:
             self._readers[index] = (
-                ToolCallParser(self.written, is_forced=self.body.must_call)
+                ToolCallParser(
+                    self.written, is_forced=self.body.must_call, is_shaped=self.is_shaped
+                )
                 if self.written
                 else TextReader()
             )

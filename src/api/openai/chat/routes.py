@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.calls import call_format, call_grammars
+from src.api.calls import answer_grammar, call_format
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import UsageCount, check_model
 from src.api.openai.chat.answer import ChatCompletion, ChatCompletionChunk
@@ -47,10 +47,11 @@ async def create_chat_completion(
     tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
     token_ids = await while_connected(request, tokenizing)
-    grammars = body.grammars() + call_grammars(choice, written)
-    params = _sampling_params(body, engine, len(token_ids), only_one(grammars))
+    shape = only_one(body.grammars())
+    grammar = answer_grammar(choice, written, shape)
+    params = _sampling_params(body, engine, len(token_ids), grammar)
     _check(body, engine, len(token_ids), params)
-    renderer = ChatRenderer(engine, body, written)
+    renderer = ChatRenderer(engine, body, written, is_shaped=shape is not None)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
         deltas = engine.stream(token_ids, params, body.num_choices, deadline, Operation.CHAT)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.calls import call_format, call_grammars
+from src.api.calls import answer_grammar, call_format
 from src.api.deps import EngineDep, SettingsDep, while_connected
 from src.api.openai.answers import check_model
 from src.api.openai.response import answer
@@ -13,7 +13,6 @@ from src.api.openai.response.render import ResponseRenderer
 from src.api.openai.responses import error_responses
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
-from src.api.structured import only_one
 from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
@@ -55,8 +54,10 @@ async def create_response(
     tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(messages, ("input",), tools, deadline)
     token_ids = await while_connected(request, tokenizing)
-    params = _sampling_params(body, engine, len(token_ids), call_grammars(choice, written))
-    reader = ToolCallParser(written) if written else TextReader()
+    shape = body.text_format.grammar()
+    grammar = answer_grammar(choice, written, shape)
+    params = _sampling_params(body, engine, len(token_ids), grammar)
+    reader = ToolCallParser(written, is_shaped=shape is not None) if written else TextReader()
     renderer = ResponseRenderer(engine, body, len(token_ids), reader)
     if body.stream:
         return await stream_events(
@@ -76,10 +77,9 @@ def _sampling_params(
     body: ResponseRequest,
     engine: InferenceEngine,
     num_prompt_tokens: int,
-    grammars: list[GrammarSource],
+    grammar: GrammarSource | None,
 ) -> SamplingParams:
     """What the request says, checked against the context."""
-    shape = body.text_format.grammar()
     rest = engine.max_model_len - num_prompt_tokens
     params = sampling_params(
         body,
@@ -89,7 +89,7 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=body.num_logprobs,
-        grammar=only_one(grammars + ([shape] if shape else [])),
+        grammar=grammar,
     )
     try:
         engine.check(num_prompt_tokens, params, ("input",))
