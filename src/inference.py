@@ -276,6 +276,8 @@ class InferenceEngine:
         field: Field = ("messages",),
         tools: Sequence[Tool] = (),
         deadline: float | None = None,
+        *,
+        begins_answer: bool = True,
     ) -> list[int]:
         """Returns the token ids of a conversation, by the model's chat template.
 
@@ -287,6 +289,7 @@ class InferenceEngine:
             field: where it stands in the caller's request, for the error.
             tools: what the model may call.
             deadline: on the event loop's clock; None is the time limit from now on.
+            begins_answer: the answer's turn has begun.
 
         Raises:
             InvalidRequestError: the messages are too long for any context, the model has no chat
@@ -296,7 +299,9 @@ class InferenceEngine:
         loaded, _ = self._require_ready()
         async with _until(deadline or self.deadline()):
             described = [tool.described() for tool in tools]
-            return await encode_chat(loaded, messages, field, described)
+            return await encode_chat(
+                loaded, messages, field, described, begins_answer=begins_answer
+            )
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
         """Refuses what the model cannot do.

@@ -43,14 +43,17 @@ async def encode_chat(
     messages: list[ChatMessage],
     field: Field = ("messages",),
     tools: list[dict[str, Any]] | None = None,
+    *,
+    begins_answer: bool = True,
 ) -> list[int]:
-    """Returns the token ids of a conversation; the answer's turn has begun.
+    """Returns the token ids of a conversation.
 
     Args:
         loaded: the model.
         messages: the conversation.
         field: where it stands in the caller's request, for the error.
         tools: what the model may call, as OpenAI describes tools.
+        begins_answer: the answer's turn has begun.
 
     Raises:
         InvalidRequestError: the model has no chat template, the template refuses the messages, or
@@ -59,7 +62,9 @@ async def encode_chat(
     template = require_chat_template(loaded, field)
     check_size("".join(message.content for message in messages), loaded, field)
     try:
-        return await asyncio.to_thread(template.encode, messages, tools)
+        return await asyncio.to_thread(
+            template.encode, messages, tools, begins_answer=begins_answer
+        )
     except InvalidRequestError as error:  # it does not know what the caller calls them
         raise InvalidRequestError(str(error), field) from error
     except RecursionError:

@@ -53,6 +53,13 @@ def test_token_ids_are_those_of_huggingface(contents):
     assert create_template().encode(chat(*contents)) == by_huggingface(chat(*contents))
 
 
+def test_the_answers_turn_begins_only_if_it_is_wanted():
+    for content in ("the cat", f"the {TURN} cat"):
+        whole = create_template().encode(chat(content))
+        without = create_template().encode(chat(content), begins_answer=False)
+        assert decode(whole) == decode(without) + "<|user|> go"
+
+
 @pytest.mark.parametrize(
     "content",
     [

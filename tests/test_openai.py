@@ -487,7 +487,16 @@ def test_tokenize_and_detokenize_are_each_others_inverse(server):
 
 
 def test_tokenized_messages_are_what_a_chat_is_made_of(ai, server):
-    found = post(server, "/tokenize", messages=QUESTION).json()
+    found = post(
+        server,
+        "/tokenize",
+        messages=QUESTION,
+        add_generation_prompt=True,
+        continue_final_message=False,
+        add_special_tokens=False,
+    ).json()
+    begins = post(server, "/tokenize", messages=QUESTION, add_generation_prompt=False).json()
+    assert begins["tokens"] == found["tokens"][:-1]  # without what the answer's turn begins with
     text = post(server, "/detokenize", tokens=found["tokens"]).json()["prompt"]
     assert text == "<|user|>What is the capital of France?<|end|><|assistant|>"
     assert ai.chat.completions.create(**CHAT).usage.prompt_tokens == found["count"]

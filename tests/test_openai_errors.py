@@ -329,6 +329,18 @@ def test_tokenize_takes_one_of_two(client, body):
     assert refused(client, "/tokenize", body) == ("prompt", "invalid_value")
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": "a", "add_generation_prompt": False}, "add_generation_prompt"),
+        ({"messages": QUESTION, "continue_final_message": True}, "continue_final_message"),
+        ({"messages": QUESTION, "add_special_tokens": True}, "add_special_tokens"),
+    ],
+)
+def test_tokenize_refuses_what_does_not_go_together(client, fields, param):
+    assert refused(client, "/tokenize", fields) == (param, "invalid_value")
+
+
 def test_detokenize_refuses_what_is_no_token(client):
     assert refused(client, "/detokenize", {"tokens": [10**9]}) == ("tokens", "invalid_value")
     assert refused(client, "/detokenize", {"tokens": [1.5]}) == ("tokens.[0]", "invalid_value")

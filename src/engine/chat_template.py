@@ -97,13 +97,18 @@ class ChatTemplate:
         )
 
     def encode(
-        self, messages: list[ChatMessage], tools: Sequence[Description] | None = None
+        self,
+        messages: list[ChatMessage],
+        tools: Sequence[Description] | None = None,
+        *,
+        begins_answer: bool = True,
     ) -> list[int]:
-        """Returns the token ids of the conversation; the answer's turn has begun.
+        """Returns the token ids of the conversation.
 
         Args:
             messages: the conversation.
             tools: what the model may call, as OpenAI describes tools; None says nothing of any.
+            begins_answer: the answer's turn has begun.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
@@ -111,14 +116,16 @@ class ChatTemplate:
         told: list[Description] = [message.described() for message in messages]
         stand_ins = self._choose_stand_ins([told, list(tools or ())])
         if not stand_ins:
-            return self._ids_of(self._aware, [self._render(told, tools)])[0]
+            text = self._render(told, tools, begins_answer=begins_answer)
+            return self._ids_of(self._aware, [text])[0]
 
         def hide(text: str) -> str:
             return self._spelled.sub(lambda found: stand_ins[found[0]], text)
 
         hidden = _map_texts(hide, told), _map_texts(hide, list(tools)) if tools else None
         spelled = {ord(character): token for token, character in stand_ins.items()}
-        return self._encode_pieces(self._render(*hidden), spelled)
+        text = self._render(*hidden, begins_answer=begins_answer)
+        return self._encode_pieces(text, spelled)
 
     def render(
         self, messages: list[ChatMessage], tools: Sequence[Description] | None = None
@@ -128,9 +135,16 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
-        return self._render([message.described() for message in messages], tools)
+        described = [message.described() for message in messages]
+        return self._render(described, tools, begins_answer=True)
 
-    def _render(self, messages: list[Description], tools: Sequence[Description] | None) -> str:
+    def _render(
+        self,
+        messages: list[Description],
+        tools: Sequence[Description] | None,
+        *,
+        begins_answer: bool,
+    ) -> str:
         # Both take seconds to import, and who only names a ChatMessage shall not wait for them.
         from jinja2 import TemplateError  # noqa: PLC0415
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
@@ -141,7 +155,7 @@ class ChatTemplate:
                 conversations=[messages],
                 tools=list(tools) if tools else None,
                 chat_template=self._source,
-                add_generation_prompt=True,
+                add_generation_prompt=begins_answer,
                 **self._variables,
             )
         except TemplateError as error:

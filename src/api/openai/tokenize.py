@@ -11,6 +11,8 @@ from src.api.deps import EngineDep, while_connected
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_TOOLS,
+    NoEffect,
+    OnlyFalse,
     Refused,
     WireRequest,
 )
@@ -60,10 +62,14 @@ class TokenizeRequest(WireRequest):
         None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
     ] = None
     chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
-    add_generation_prompt: Annotated[
-        None, Refused("the answer's turn has always begun, as in chats")
+    add_generation_prompt: StrictBool | None = Field(
+        default=None,
+        description="Whether a conversation's answer has begun, as it has in chats. Default: true.",
+    )
+    continue_final_message: Annotated[
+        OnlyFalse | None,
+        NoEffect("answers do not go on with a message; only false is accepted"),
     ] = None
-    continue_final_message: Annotated[None, Refused("answers do not go on with a message")] = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "The capital of France is"}]}
@@ -75,6 +81,10 @@ class TokenizeRequest(WireRequest):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
         if self.tools and self.messages is None:
             raise InvalidRequestError("tools go with messages.", ("tools",))
+        if self.add_generation_prompt is not None and self.messages is None:
+            raise InvalidRequestError(
+                "add_generation_prompt goes with messages.", ("add_generation_prompt",)
+            )
         if self.messages is not None and self.add_special_tokens:
             raise InvalidRequestError(
                 "The chat template adds what special tokens there are; leave this out.",
@@ -132,7 +142,11 @@ async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
         ]
         choice = choose(tools, "auto", is_parallel=True)
         call_format(engine, choice, messages, ("messages",))
-        return await engine.tokenize_chat(messages, tools=choice.tools if choice else ())
+        return await engine.tokenize_chat(
+            messages,
+            tools=choice.tools if choice else (),
+            begins_answer=body.add_generation_prompt is not False,
+        )
     assert body.prompt is not None
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
 
