@@ -1,12 +1,14 @@
 """What LangChain's users do: asynchronous calls, batches, log-probabilities, objects for answers,
-embeddings, OpenAI's newer API, errors by class."""
+embeddings, tools, OpenAI's newer API, errors by class."""
 
 import asyncio
 import os
+from typing import Literal
 
 import openai
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
@@ -61,8 +63,39 @@ def ask_for_objects() -> None:
     assert isinstance(chat.with_structured_output(method="json_mode").invoke(QUESTION), dict)
 
 
+@tool
+def weather(city: Literal["Rome", "Oslo"]) -> str:
+    """Tells the weather in a city."""
+    return f"sunny in {city}"
+
+
+def call_tools(model: ChatOpenAI) -> None:
+    bound = model.bind_tools([weather, City], tool_choice="weather", parallel_tool_calls=False)
+    answer = bound.invoke(QUESTION)
+    assert not answer.invalid_tool_calls
+    (call,) = answer.tool_calls
+    assert call["name"] == "weather"
+    result = weather.invoke(call)
+    assert isinstance(result, ToolMessage)
+    assert result.content in ("sunny in Rome", "sunny in Oslo")
+    chunks = list(bound.stream(QUESTION))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    assert [(one["name"], one["args"]) for one in whole.tool_calls] == [("weather", call["args"])]
+    forced = model.bind_tools([weather, City], tool_choice="required").invoke(QUESTION)
+    assert {one["name"] for one in forced.tool_calls} <= {"weather", "City"}
+    assert forced.tool_calls
+    after = model.bind_tools([weather]).invoke([HumanMessage(QUESTION), answer, result])
+    assert isinstance(after, AIMessage)
+    city = model.with_structured_output(City, method="function_calling").invoke(QUESTION)
+    assert isinstance(city, City)
+
+
+newer = ChatOpenAI(model="storyteller", temperature=0, use_responses_api=True, **SERVER)
+
+
 def ask_the_newer_api() -> None:
-    newer = ChatOpenAI(model="storyteller", temperature=0, use_responses_api=True, **SERVER)
     assert newer.invoke(QUESTION).text == ANSWER
     assert "".join(chunk.text for chunk in newer.stream(QUESTION)) == ANSWER
 
@@ -91,6 +124,8 @@ def ask_for_what_cannot_be() -> None:
 asyncio.run(ask_asynchronously())
 ask_for_more_than_text()
 ask_for_objects()
+call_tools(chat)
+call_tools(newer)
 ask_the_newer_api()
 embed()
 ask_for_what_cannot_be()

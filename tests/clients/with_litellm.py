@@ -1,5 +1,5 @@
-"""What litellm's users do: usage of streams, JSON, texts, embeddings, asynchronous calls, errors by
-class."""
+"""What litellm's users do: usage of streams, JSON, tools, texts, embeddings, asynchronous calls,
+errors by class."""
 
 import asyncio
 import json
@@ -36,6 +36,41 @@ def ask() -> None:
     assert "".join(piece.choices[0].text or "" for piece in pieces) == " Rome."
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome", "Oslo"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def call_tools() -> None:
+    fields = {**CHAT, "messages": QUESTION, "tools": [WEATHER], "parallel_tool_calls": False}
+    answer = litellm.completion(**fields, tool_choice="required").choices[0]
+    assert answer.finish_reason == "tool_calls"
+    (call,) = answer.message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Rome", "Oslo")
+    chunks = list(litellm.completion(**fields, tool_choice="required", stream=True))
+    streamed = litellm.stream_chunk_builder(chunks, messages=QUESTION).choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    (again,) = streamed.message.tool_calls
+    assert again.function.arguments == call.function.arguments
+    named = {"type": "function", "function": {"name": "weather"}}
+    answer = litellm.completion(**fields, tool_choice=named).choices[0]
+    assert answer.message.tool_calls[0].function.name == "weather"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    told = [*QUESTION, answer.message, result | {"tool_call_id": answer.message.tool_calls[0].id}]
+    assert litellm.completion(**fields | {"messages": told}).choices[0].finish_reason == "stop"
+
+
 async def ask_asynchronously() -> None:
     answers = await asyncio.gather(
         *(litellm.acompletion(**CHAT, messages=QUESTION) for _ in range(8))
@@ -58,5 +93,6 @@ def ask_for_what_cannot_be() -> None:
 
 
 ask()
+call_tools()
 asyncio.run(ask_asynchronously())
 ask_for_what_cannot_be()

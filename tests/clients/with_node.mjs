@@ -1,4 +1,5 @@
-// What users of OpenAI's client for Node do: streams and their helper, raw answers, errors by class.
+// What users of OpenAI's client for Node do: streams and their helper, raw answers, tools, errors by
+// class.
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";
@@ -60,6 +61,45 @@ const shaped = await client.chat.completions.parse({
 });
 assert.equal(JSON.parse(shaped.choices[0].message.content).name, "Rome");
 
+const parameters = {
+  type: "object",
+  properties: { city: { enum: ["Rome", "Oslo"] } },
+  required: ["city"],
+  additionalProperties: false,
+};
+const weather = { name: "weather", description: "Tells the weather in a city.", parameters };
+const tools = [{ type: "function", function: { ...weather, strict: true } }];
+const wanted = { ...chat, tools, parallel_tool_calls: false, tool_choice: "required" };
+const calling = await client.chat.completions.parse(wanted);
+assert.equal(calling.choices[0].finish_reason, "tool_calls");
+const [call] = calling.choices[0].message.tool_calls;
+const { city } = call.function.parsed_arguments;
+assert.ok(["Rome", "Oslo"].includes(city));
+const streaming = client.chat.completions.stream(wanted);
+const doneCalls = [];
+streaming.on("tool_calls.function.arguments.done", (one) => doneCalls.push(one));
+const calledAgain = (await streaming.finalChatCompletion()).choices[0];
+assert.equal(calledAgain.finish_reason, "tool_calls");
+assert.deepEqual(
+  doneCalls.map((one) => [one.name, one.arguments]),
+  [["weather", call.function.arguments]],
+);
+const run = client.chat.completions.runTools(
+  {
+    ...chat,
+    tools: [
+      {
+        type: "function",
+        function: { ...weather, parse: JSON.parse, function: (got) => `sunny in ${got.city}` },
+      },
+    ],
+    tool_choice: { type: "function", function: { name: "weather" } },
+  },
+  { maxChatCompletions: 2 },
+);
+assert.ok(await run.finalFunctionToolCallResult());
+assert.equal(await run.finalFunctionToolCallResult(), `sunny in ${city}`);
+
 const newer = await client.responses.create({ model, input: messages, temperature: 0 });
 assert.equal(newer.output_text, ANSWER);
 const events = client.responses.stream({ model, input: messages, temperature: 0 });
@@ -67,6 +107,17 @@ let told = "";
 events.on("response.output_text.delta", ({ delta }) => (told += delta));
 assert.equal((await events.finalResponse()).output_text, ANSWER);
 assert.equal(told, ANSWER);
+const called = await client.responses.create({
+  model,
+  input: messages,
+  temperature: 0,
+  tools: [{ type: "function", ...weather, strict: true }],
+  tool_choice: "required",
+  parallel_tool_calls: false,
+});
+const item = called.output.find((one) => one.type === "function_call");
+assert.equal(item.name, "weather");
+assert.equal(JSON.parse(item.arguments).city, city);
 
 const { data } = await client.embeddings.create({ model, input: ["a", "a"] });
 assert.equal(data.length, 2);
