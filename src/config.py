@@ -23,7 +23,11 @@ from src.engine.config import (
 )
 from src.errors import SettingsError
 
+KEY_SETTINGS = ("api_keys_file", "api_keys")
+JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
 PASSWORD = re.compile("//[^/]*@")
+Auth = Literal["none", "api_key", "jwt"]
+JWTAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 Environment = Literal["development", "production"]
 StorageFailure = Literal["open", "closed"]
 LogLevel = Annotated[
@@ -99,7 +103,8 @@ class Settings(BaseSettings):
 
     environment: Environment = Field(
         default="development",
-        description="`production` logs JSON, `development` logs for reading.",
+        description="`production` logs JSON and wants AUTH to be set, `development` logs for"
+        " reading.",
     )
     log_level: LogLevel = Field(default="INFO", description="The least severe messages to log.")
     host: str = Field(
@@ -120,6 +125,34 @@ class Settings(BaseSettings):
         default="",
         description="Addresses of proxies whose X-Forwarded-For counts, separated by commas."
         " Empty: none.",
+    )
+
+    auth: Auth = Field(
+        default="none",
+        description="Who is served: `none` is anybody, `api_key` who has a key, `jwt` who has a"
+        " token of JWT_ISSUER.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="The keys, in a file that `python -m src.keys` writes; read again when it"
+        " changes.",
+    )
+    api_keys: str | None = Field(
+        default=None, repr=False, description="Or what such a file holds, itself."
+    )
+    jwt_key_file: Path | None = Field(
+        default=None,
+        description="Public keys that tokens are checked with, as PEM or JWKS; read again when the"
+        " file changes.",
+    )
+    jwt_algorithm: JWTAlgorithm = Field(
+        default="RS256", description="How tokens are signed; others are refused."
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="The claim `iss` that tokens must have."
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="The claim `aud` that tokens must have."
     )
 
     engine: Engine = Field(
@@ -234,6 +267,25 @@ class Settings(BaseSettings):
                 f"MAX_NUM_BATCHED_TOKENS={budget} is less than MAX_BATCH_SIZE="
                 f"{self.max_batch_size}: each sequence needs a token in every step"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _auth_is_whole(self) -> Self:
+        if self.environment == "production" and "auth" not in self.model_fields_set:
+            raise ValueError(
+                "ENVIRONMENT=production serves nobody by mistake: set AUTH=api_key or AUTH=jwt, or"
+                " say with AUTH=none that anybody may use this service"
+            )
+        needed = {"none": (), "api_key": (), "jwt": JWT_SETTINGS}[self.auth]
+        missing = [name.upper() for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"AUTH={self.auth} needs {' and '.join(missing)}")
+        if self.auth == "api_key" and (self.api_keys_file is None) == (self.api_keys is None):
+            raise ValueError("AUTH=api_key needs either API_KEYS_FILE or API_KEYS")
+        others = {"none": (*KEY_SETTINGS, *JWT_SETTINGS), "api_key": JWT_SETTINGS}
+        for name in others.get(self.auth, KEY_SETTINGS):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name.upper()} has no effect with AUTH={self.auth}")
         return self
 
     def engine_config(self) -> EngineConfig:

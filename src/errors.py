@@ -3,12 +3,14 @@
     ServiceError
     ├── StartupError              the service cannot start as it was asked to
     │   ├── SettingsError         a setting has a bad value
+    │   ├── KeysError             keys that cannot be read
     │   └── ModelLoadError        the model that was asked for cannot be loaded
     ├── InvalidRequestError       the caller's fault: names the field and the remedy
     │   ├── ContextLengthError    prompt and new tokens do not fit the model's context
     │   ├── InvalidGrammarError   answers cannot be shaped as it says
     │   │   └── InvalidSchemaError  likewise, by a JSON schema
     │   └── ModelNotFoundError    another model than the one that is served was asked for
+    ├── AuthenticationError       nobody knows whose the key or token is
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           too many wait, or this one waited too long for its turn
     ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
@@ -32,6 +34,10 @@ class StartupError(ServiceError):
 
 class SettingsError(StartupError):
     """A setting has a bad value."""
+
+
+class KeysError(StartupError):
+    """API keys, or keys to check tokens with, that cannot be read."""
 
 
 class ModelLoadError(StartupError):
@@ -65,6 +71,19 @@ class InvalidSchemaError(InvalidGrammarError):
 
 class ModelNotFoundError(InvalidRequestError):
     """Another model than the one that is served was asked for."""
+
+
+class AuthenticationError(ServiceError):
+    """Nobody knows whose the key or token is.
+
+    Args:
+        message: what to do about it.
+        was_given: whether something was sent to be known by.
+    """
+
+    def __init__(self, message: str, *, was_given: bool = True) -> None:
+        super().__init__(message)
+        self.was_given = was_given
 
 
 class EngineNotReadyError(ServiceError):

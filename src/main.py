@@ -33,12 +33,15 @@ from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
+from src.api.security import document_security
 from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
+from src.ops.auth import AuthMiddleware
 from src.ops.connection import Connection
 from src.ops.engine_metrics import EngineMetrics
+from src.ops.finder import read_keys, watch_keys
 from src.ops.limit_storage import MEMORY
 from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, Metrics
@@ -119,14 +122,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.expect_requests(sorted(paths - set(NOT_INFERENCE)))
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
+    _add_auth(app, settings)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     return app
+
+
+def _add_auth(app: FastAPI, settings: Settings) -> None:
+    keys, watched = read_keys(settings), watch_keys(settings)
+    app.state.watched_keys = watched
+    if keys is not None:
+        app.add_middleware(AuthMiddleware, finder=lambda: keys)
+    elif watched is not None:
+        app.add_middleware(AuthMiddleware, finder=lambda: watched.value)
+    else:
+        app.add_middleware(AuthMiddleware, finder=None)
+        return
+    document_security(app)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.watch = asyncio.create_task(_watch_engine(app))
     tasks = [asyncio.create_task(_load_model(app)), app.state.watch]
+    if app.state.watched_keys is not None:
+        tasks.append(asyncio.create_task(app.state.watched_keys.watch()))
     limit_storage = app.state.rate_limit.storage
     if limit_storage is not None:
         tasks.append(asyncio.create_task(limit_storage.watch()))

@@ -94,7 +94,7 @@ def tool_server(
 
 def create_settings(**values: object) -> Settings:
     """Settings that neither this machine's environment nor an `.env` can change."""
-    defaults = {"model_name": "storyteller", "rate_limit_requests": 10**6}
+    defaults = {"model_name": "storyteller", "rate_limit_requests": 10**6, "auth": "none"}
     return Settings(_env_file=None, **(defaults | values))  # type: ignore[call-arg]
 
 

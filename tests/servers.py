@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -118,9 +119,14 @@ class Asked:
     """What can be asked of a server by its address."""
 
     url: str
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def post(self, body: dict[str, object], timeout: float = 60, **options) -> httpx2.Response:
+        options = {"headers": self.headers} | options
         return httpx2.post(self.url + "/generate", json=body, timeout=timeout, **options)
+
+    def get(self, path: str) -> httpx2.Response:
+        return httpx2.get(self.url + path, headers=self.headers, timeout=60)
 
     def stream(self, body: dict[str, object], timeout: float = 60) -> Streamed:
         """Reads a whole stream."""
@@ -135,7 +141,7 @@ class Asked:
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """All samples of /metrics: (name, label values…) to value."""
-        return parse_samples(httpx2.get(self.url + "/metrics", timeout=60).text)
+        return parse_samples(self.get("/metrics").text)
 
     def sample(self, *key: str) -> float:
         """One sample; 0 if there is none yet."""
@@ -186,6 +192,7 @@ def environment(**settings: object) -> dict[str, str]:
     return os.environ | {
         "MODEL_NAME": "storyteller",
         "RATE_LIMIT_REQUESTS": "1000000",
+        "AUTH": "none",
         "PYTHONPATH": str(ROOT),
         **{name.upper(): str(value) for name, value in settings.items()},
     }

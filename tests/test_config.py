@@ -123,3 +123,34 @@ def test_the_example_file_holds_every_setting_with_its_default(monkeypatch):
 
 def test_the_table_in_the_docs_is_current():
     assert settings_table() in (ROOT / "docs" / "configuration.md").read_text()
+
+
+def settings_with(monkeypatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(name.upper(), value)
+    return load_settings()
+
+
+def test_production_is_open_to_anybody_only_if_that_is_said(monkeypatch):
+    with pytest.raises(SettingsError, match="set AUTH=api_key or AUTH=jwt"):
+        settings_with(monkeypatch, environment="production")
+    assert settings_with(monkeypatch, auth="none").environment == "production"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"auth": "api_key"}, "AUTH=api_key needs either API_KEYS_FILE or API_KEYS"),
+        ({"auth": "api_key", "api_keys_file": "a", "api_keys": "b"}, "needs either"),
+        ({"auth": "jwt", "jwt_issuer": "a"}, "AUTH=jwt needs JWT_KEY_FILE and JWT_AUDIENCE"),
+        ({"api_keys_file": "a"}, "API_KEYS_FILE has no effect with AUTH=none"),
+        ({"jwt_issuer": "a"}, "JWT_ISSUER has no effect with AUTH=none"),
+        (
+            {"auth": "api_key", "api_keys": "a", "jwt_audience": "a"},
+            "JWT_AUDIENCE has no effect with AUTH=api_key",
+        ),
+    ],
+)
+def test_settings_of_auth_that_do_not_go_together_are_refused(monkeypatch, values, problem):
+    with pytest.raises(SettingsError, match=problem):
+        settings_with(monkeypatch, **values)

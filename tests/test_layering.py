@@ -11,6 +11,7 @@ SRC = Path(__file__).parent.parent / "src"
 # What each part of src may import of the others.
 ALLOWED = {
     "errors": set(),
+    "callers": set(),
     "parameters": set(),
     "models": {"parameters"},
     "engine": {"errors"},
@@ -33,7 +34,8 @@ ALLOWED = {
         "config",
         "errors",
     },
-    "ops": {"config", "errors"},
+    "ops": {"callers", "config", "errors"},
+    "keys": {"ops", "errors"},
     "api": {
         "models",
         "parameters",
@@ -65,6 +67,7 @@ FORBIDDEN_LIBRARIES = {
         "slowapi",
     },
     "errors": {"fastapi", "starlette", "pydantic"},
+    "callers": {"fastapi", "starlette", "pydantic", "torch"},
     "generation": {"fastapi", "starlette", "pydantic", "torch"},
     "delivery": {"fastapi", "starlette", "pydantic", "prometheus_client", "torch"},
     "limits": {"fastapi", "starlette", "pydantic", "torch"},

@@ -27,6 +27,8 @@ ROUTES = {
 
 # Status to OpenAI's type, and the code of an error of which no more is known.
 KINDS: dict[int, tuple[str, str | None]] = {
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "insufficient_scope"),
     404: ("invalid_request_error", "unknown_url"),
     405: ("invalid_request_error", "method_not_supported"),
     413: ("invalid_request_error", "request_too_large"),

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.ops.auth import CALLER
 from src.ops.error_body import REQUEST_ID, Dialect, dialect_of, error_body
 from src.ops.metrics import UNMATCHED, Metrics
 
@@ -114,6 +115,7 @@ class RequestMiddleware:
                 "status": status_code,
                 "duration_ms": round(seconds * 1000, 1),
                 "client": scope["client"][0] if scope.get("client") else None,
+                "caller": scope[CALLER].id if CALLER in scope else None,
             },
         )
         if endpoint not in NOT_INFERENCE:

@@ -1,0 +1,142 @@
+"""API keys: how they are written, made, and found again by what a client sends.
+
+A key is `llmk_ID_SECRET`. Its id is public and stands in logs. Of the rest, 32 random bytes, no
+more is kept than the SHA-256 of the whole key: so much randomness needs no slow hash.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from src.callers import Caller, CallerLimits
+from src.errors import AuthenticationError, KeysError
+
+PREFIX = "llmk"
+NO_SHA256 = hashlib.sha256(b"").hexdigest()
+"""Compared with where there is no such key, so that this takes as long."""
+
+WRONG = "The API key is wrong, or it is not valid any more."
+Amount = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class Scope(StrEnum):
+    """What a caller may do."""
+
+    GENERATE = "generate"
+    EMBEDDINGS = "embeddings"
+    METRICS = "metrics"
+    ADMIN = "admin"  # everything
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeyLimits(_Strict):
+    """What a key may have; None is what the settings say."""
+
+    requests: Amount | None = None
+    tokens: Amount | None = None
+    concurrent: Amount | None = None
+
+
+class APIKey(_Strict):
+    """One key, without its secret."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    limits: KeyLimits = KeyLimits()
+    weight: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is neither revoked nor expired."""
+        expired = self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+        return self.revoked_at is None and not expired
+
+    def caller(self) -> Caller:
+        """Who has it."""
+        return Caller(
+            self.id,
+            self.name,
+            frozenset(self.scopes),
+            CallerLimits(**self.limits.model_dump()),
+            self.weight,
+        )
+
+
+class APIKeys(_Strict):
+    """All keys, as the file holds them."""
+
+    keys: list[APIKey] = []
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        if len({key.id for key in self.keys}) < len(self.keys):
+            raise ValueError("two keys have the same id")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads keys from JSON.
+
+        Raises:
+            KeysError: says what is wrong and where, without repeating what is there.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, problem["loc"])) or "the whole"
+            raise KeysError(f"{place}: {problem['msg']}") from None
+
+    def dump(self) -> str:
+        """Writes them as JSON."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
+
+
+class KeyFinder:
+    """Finds whose key it is that a client sent."""
+
+    def __init__(self, keys: APIKeys) -> None:
+        self._keys = {key.id: key for key in keys.keys}
+
+    def find(self, credential: bytes) -> Caller:
+        """Returns whose key this is; equally fast wherever a wrong one differs.
+
+        Raises:
+            AuthenticationError: nobody's.
+        """
+        key = self._keys.get(_id_of(credential))
+        found = hashlib.sha256(credential).hexdigest()
+        is_same = hmac.compare_digest(found, key.sha256 if key else NO_SHA256)
+        if key is None or not is_same or not key.is_valid:
+            raise AuthenticationError(WRONG)
+        return key.caller()
+
+
+def create_secret() -> tuple[str, str]:
+    """Returns a new key's id, and the key itself, which is kept nowhere."""
+    key_id = secrets.token_hex(6)
+    return key_id, f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def sha256_of(key: str) -> str:
+    """What is kept of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _id_of(credential: bytes) -> str:
+    parts = credential.split(b"_", 2)
+    return parts[1].decode("latin-1") if len(parts) == 3 else ""
