@@ -7,10 +7,11 @@ import asyncio
 import time
 from contextlib import suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from src.callers import current_caller
 from src.engine.request import Admission, EngineUpdate, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 
@@ -155,7 +156,7 @@ class Delivery:
     def submit(
         self, engine: "Engine", requests: list[Request], operation: str
     ) -> asyncio.Queue[RequestOutput | None]:
-        """Hands requests to the engine; returns the queue in which all their outputs will be.
+        """Hands requests to the engine, as the current caller's; returns the queue of all outputs.
 
         None is never among them: who waits may put it in, to wake up.
 
@@ -170,6 +171,8 @@ class Delivery:
         """
         self._loop = asyncio.get_running_loop()
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
+        caller = current_caller.get()
+        requests = [replace(one, tenant=caller.id, weight=caller.weight) for one in requests]
         engine.add_requests(requests)
         for request in requests:
             self._live[request.request_id] = _Live(request, operation, outputs)

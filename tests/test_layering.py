@@ -17,7 +17,7 @@ ALLOWED = {
     "engine": {"errors"},
     "config": {"errors", "engine.config"},
     "generation": {"engine"},
-    "delivery": {"engine"},
+    "delivery": {"callers", "engine"},
     "limits": {"engine", "errors"},
     "grammars": {"engine", "errors"},
     "tokenization": {"engine", "errors", "limits"},

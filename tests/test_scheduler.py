@@ -24,13 +24,19 @@ SHARED = list(range(1, 41))
 
 
 def create_request(
-    request_id: str, num_tokens: int = 3, token_ids: list[int] | None = None, **params: object
+    request_id: str,
+    num_tokens: int = 3,
+    token_ids: list[int] | None = None,
+    tenant: str = "",
+    weight: int = 1,
+    **params: object,
 ) -> Request:
     """Prompts of different names begin differently, unless their tokens are given."""
     if token_ids is None:
         first = zlib.crc32(request_id.encode())
         token_ids = list(range(first, first + num_tokens))
-    return Request(request_id, token_ids, SamplingParams(**({"max_tokens": 4} | params)))
+    params = {"max_tokens": 4} | params
+    return Request(request_id, token_ids, SamplingParams(**params), tenant=tenant, weight=weight)
 
 
 class Simulation:
@@ -498,3 +504,78 @@ def step_and_check(
     assert len(set(slots)) == len(slots)
     assert pool.num_free == len(pool._slots) - len(slots)
     assert 0 <= scheduler.stats.kv_usage <= 1
+
+
+def admitted(simulation: Simulation) -> list[str]:
+    """Who is admitted, in this order, where one runs at a time."""
+    order: list[str] = []
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+        order += [one for one in simulation.step() if one not in order]
+    return order
+
+
+def test_tenants_take_turns_and_each_ones_own_keep_their_order():
+    simulation = Simulation(max_num_seqs=1)
+    for number in range(4):
+        simulation.add(f"a{number}", tenant="a", max_tokens=1)
+    for number in range(2):
+        simulation.add(f"b{number}", tenant="b", max_tokens=1)
+    assert admitted(simulation) == ["a0", "b0", "a1", "b1", "a2", "a3"]
+
+
+def test_a_heavier_tenant_has_more_turns():
+    simulation = Simulation(max_num_seqs=1)
+    for number in range(6):
+        simulation.add(f"a{number}", tenant="a", max_tokens=1)
+        simulation.add(f"b{number}", tenant="b", weight=2, max_tokens=1)
+    order = admitted(simulation)
+    assert [sum(one[0] == "b" for one in order[:num]) for num in (3, 6, 9)] == [2, 4, 6]
+
+
+def test_who_comes_late_waits_for_one_turn_and_has_saved_none_up():
+    simulation = Simulation(max_num_seqs=1)
+    for number in range(30):
+        simulation.add(f"a{number}", tenant="a", max_tokens=1)
+    for _ in range(10):
+        simulation.step()
+    for number in range(3):
+        simulation.add(f"b{number}", tenant="b", max_tokens=1)
+    order = admitted(simulation)
+    assert [order.index(f"b{number}") for number in range(3)] == [1, 3, 5]
+
+
+def test_no_tenant_waits_for_anothers_prefix_or_copies_it():
+    simulation = Simulation(budget=16)
+    simulation.add("a", token_ids=SHARED, tenant="a")
+    simulation.step()
+    simulation.add("b", token_ids=SHARED, tenant="b")
+    simulation.add("c", token_ids=SHARED, tenant="a")
+    while simulation.scheduler.num_running:
+        simulation.step()
+    cached = {
+        one: simulation.outputs[one][0].admission.num_cached_tokens for one in ("a", "b", "c")
+    }
+    assert cached == {"a": 0, "b": 0, "c": len(SHARED) - 1}
+    simulation.add("d", token_ids=SHARED, tenant="b")
+    simulation.add("e", token_ids=SHARED, tenant="d")
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+        simulation.step()
+    assert simulation.outputs["d"][0].admission.num_cached_tokens == len(SHARED) - 1
+    assert simulation.outputs["e"][0].admission.num_cached_tokens == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
+def test_nobody_is_lost_in_the_queue(actions):
+    simulation = Simulation(max_num_seqs=1)
+    waiting: list[str] = []
+    for number, (tenant, drops) in enumerate(actions):
+        if drops and waiting:
+            assert simulation.scheduler.abort(waiting.pop(number % len(waiting)))
+        waiting.append(f"{tenant}{number}")
+        simulation.add(waiting[-1], tenant=tenant, max_tokens=1)
+        assert simulation.scheduler.num_waiting == len(waiting)
+    order = admitted(simulation)
+    assert sorted(order) == sorted(waiting)
+    for tenant in "abc":
+        own = [one for one in order if one[0] == tenant]
+        assert own == sorted(own, key=lambda one: int(one[1:]))

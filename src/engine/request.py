@@ -39,6 +39,8 @@ class Request:
         arrived_at: on the monotonic clock, in seconds.
         embeds: the prompt's embedding is wanted and no token; sampling_params say nothing then.
         grammar: what its answer must look like, compiled; None leaves it free.
+        tenant: whose it is: tenants take turns in the queue, and share no prefixes.
+        weight: turns that the tenant has for each of a tenant of weight 1; at least 1.
     """
 
     request_id: str
@@ -47,6 +49,8 @@ class Request:
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
     embeds: bool = False
     grammar: "Grammar | None" = None
+    tenant: str = ""
+    weight: int = 1
 
     @property
     def needs_every_position(self) -> bool:

@@ -12,13 +12,13 @@ many answers to one prompt, or many questions after one system prompt, compute i
 import logging
 import secrets
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 
 from src.engine.grammar import DeadEndError
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool, common_length
+from src.engine.waiting import WaitingQueue
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Scheduler:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._eos_token_ids = eos_token_ids
         self._max_queue_seconds = max_queue_seconds
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
         self._favours_short = False  # whether the last step left a long prompt out
         self._streams_waited = False  # whether the last step that did so left decodes out too
@@ -83,7 +83,7 @@ class Scheduler:
         )
 
     def add(self, request: Request) -> None:
-        """Puts a request at the end of the queue."""
+        """Puts a request into the queue."""
         params = request.sampling_params
         seed = secrets.randbits(63) if params.seed is None else params.seed
         end_token_ids = params.end_token_ids(self._eos_token_ids)
@@ -107,7 +107,7 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Chooses the next step's work, within the budget of tokens."""
         copies = self._copy_from_leaders()
-        while self._waiting and len(self._running) < self.max_num_seqs:
+        while len(self._waiting) and len(self._running) < self.max_num_seqs:
             self._admit(copies)
         shares = self._share_budget([one for one in self._running if one.leader is None])
         scheduled = [ScheduledSequence(one, num_tokens) for one, num_tokens in shares.items()]
@@ -149,10 +149,10 @@ class Scheduler:
         return shares
 
     def _admit(self, copies: list[Lease]) -> None:
-        """Gives the first in the queue a slot."""
-        sequence = self._waiting.popleft()
+        """Gives the one whose turn it is a slot."""
+        sequence = self._waiting.pop()
         reuses = not sequence.request.needs_every_position
-        lease = self._slots.acquire(sequence.token_ids, reuse=reuses)
+        lease = self._slots.acquire(sequence.token_ids, sequence.request.tenant, reuse=reuses)
         if lease.copy_from is not None:
             copies.append(lease)
         sequence.slot, sequence.num_computed_tokens = lease.slot, lease.num_cached
@@ -167,7 +167,8 @@ class Scheduler:
         limit = len(sequence.token_ids) - 1
         longest = sequence.num_computed_tokens + MIN_SHARED_TOKENS - 1
         for other in self._running:
-            if other.is_prefilling and other.num_computed_tokens < limit:
+            is_own = other.request.tenant == sequence.request.tenant
+            if is_own and other.is_prefilling and other.num_computed_tokens < limit:
                 common = common_length(other.token_ids, sequence.token_ids, limit)
                 if common > max(longest, other.num_computed_tokens):
                     longest = common

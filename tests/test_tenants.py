@@ -1,0 +1,101 @@
+"""Keys share one engine, and nothing else: turns in the queue, and what is cached of prompts."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import wait_until
+from tests.keys import bearer, create_key
+from tests.servers import LocalServer
+
+PROMPT = " ".join(["the"] * 40)
+
+
+class Tenants:
+    """A server, and keys of several tenants by name."""
+
+    def __init__(self, server: LocalServer, keys: dict[str, str]) -> None:
+        self.server = server
+        self.keys = keys
+        self.done: list[str] = []
+        self._lock = threading.Lock()
+
+    def complete(self, name: str, **body: object) -> dict:
+        body = {"model": self.server.engine.model_name, "prompt": PROMPT, "max_tokens": 1} | body
+        response = httpx2.post(
+            self.server.url + "/v1/completions",
+            json=body,
+            headers=bearer(self.keys[name]),
+            timeout=120,
+        )
+        assert response.status_code == 200, response.text
+        with self._lock:
+            self.done.append(name)
+        return response.json()
+
+    def num_cached(self, name: str) -> int:
+        usage = self.complete(name)["usage"]
+        return usage["prompt_tokens_details"]["cached_tokens"]
+
+
+@pytest.fixture
+def start_tenants(start_server: Callable[..., LocalServer], tmp_path: Path):
+    def start(options: dict[str, list[str]], **settings: object) -> Tenants:
+        file = tmp_path / "keys.json"
+        keys = {name: create_key(file, name, *more) for name, more in options.items()}
+        admin = create_key(file, "admin", "--scopes", "admin")
+        server = start_server(auth="api_key", api_keys_file=file, **settings)
+        server.headers = bearer(admin)
+        return Tenants(server, keys)
+
+    return start
+
+
+def test_what_one_key_sent_is_cached_for_that_key_alone(start_tenants):
+    tenants = start_tenants({"a": [], "b": []})
+    assert tenants.num_cached("a") == 0
+    assert tenants.num_cached("a") > 30
+    assert tenants.num_cached("b") == 0
+    assert tenants.num_cached("b") > 30
+
+
+def test_a_flood_of_one_key_does_not_hold_up_another(start_tenants):
+    tenants = start_tenants({"flood": [], "calm": []}, max_batch_size=2)
+    gate = tenants.server.hold()
+    with ThreadPoolExecutor(50) as pool:
+        flood = [
+            pool.submit(tenants.complete, "flood", prompt=f"the {number}", max_tokens=8)
+            for number in range(40)
+        ]
+        wait_until(lambda: tenants.server.engine.num_live == 40)
+        calm = pool.submit(tenants.complete, "calm", max_tokens=8)
+        wait_until(lambda: tenants.server.engine.num_live == 41)
+        gate.open()
+        for one in (*flood, calm):
+            one.result()
+    # Two of the flood ran when it came, and at most one of them more was before it.
+    assert tenants.done.index("calm") <= 6
+    assert tenants.done.count("flood") == 40
+
+
+def test_a_key_of_twice_the_weight_has_two_turns_for_one(start_tenants):
+    tenants = start_tenants({"light": [], "heavy": ["--weight", "2"]}, max_batch_size=1)
+    gate = tenants.server.hold()
+    with ThreadPoolExecutor(60) as pool:
+        first = pool.submit(tenants.complete, "light", max_tokens=2)
+        gate.wait()
+        waiting = [
+            pool.submit(tenants.complete, name, prompt=f"{number}")
+            for number in range(24)
+            for name in ("light", "heavy")
+        ]
+        wait_until(lambda: tenants.server.engine.num_live == 49)
+        gate.open()
+        for one in (first, *waiting):
+            one.result()
+    assert 12 <= tenants.done[:25].count("heavy") <= 20
+    assert tenants.done[:30].count("heavy") >= 16
