@@ -28,6 +28,10 @@ QUERIES = {
     "inference_sequences_limit": "max by (instance)"
     " (inference_sequences_live / inference_sequences_limit)",
     "inference_rate_limit_storage_up": "min by (instance) (inference_rate_limit_storage_up)",
+    "inference_caller_requests_total": "sum by (caller)"
+    " (rate(inference_caller_requests_total[5m]))",
+    "inference_caller_tokens_total": "sum by (caller, kind)"
+    " (increase(inference_caller_tokens_total[1h]))",
     "inference_sequences_started_total": "rate(inference_sequences_started_total[5m])",
     "inference_sequences_finished_total": "sum by (reason)"
     " (rate(inference_sequences_finished_total[5m]))",

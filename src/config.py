@@ -233,10 +233,36 @@ class Settings(BaseSettings):
         default=10,
         ge=1,
         le=10**9,
-        description="Generation requests per client and RATE_LIMIT_PERIOD.",
+        description="Generation requests per client (a key; with AUTH=none an address) and"
+        " RATE_LIMIT_PERIOD.",
     )
     rate_limit_period: int = Field(
         default=60, ge=1, le=86400, description="Seconds over which they are counted."
+    )
+    rate_limit_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Tokens of prompts and answers per client and RATE_LIMIT_PERIOD; what may be"
+        " needed is reserved, the rest given back. Empty: any number.",
+    )
+    rate_limit_concurrent: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**6,
+        description="Requests of a client that one process answers at the same time. Empty: any"
+        " number.",
+    )
+    rate_limit_address_requests: int = Field(
+        default=1000,
+        ge=1,
+        le=10**9,
+        description="Requests per address and RATE_LIMIT_PERIOD, counted before anybody looks at"
+        " their keys. No effect with AUTH=none.",
+    )
+    usage_log: Path | None = Field(
+        default=None,
+        description="A file to which a line of JSON is added for each request that used tokens.",
     )
     rate_limit_storage: str = Field(
         default="memory",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from src.callers import current_caller
 from src.engine.request import Admission, EngineUpdate, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
+from src.errors import ServiceError
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
@@ -116,6 +117,16 @@ class Tracer(Protocol):
     def sequence_ended(self, sequence: EndedSequence) -> None: ...
 
 
+class Meter(Protocol):
+    """Who counts what each caller uses; called in the event loop, in the submitter's context."""
+
+    async def reserve(self, num_prompt_tokens: int, num_new_tokens: int, count: int) -> None: ...
+
+    def give_up(self, count: int) -> None: ...
+
+    def sequence_ended(self, sequence: EndedSequence) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class _Live:
     """A sequence in the engine."""
@@ -139,11 +150,15 @@ class Delivery:
     Args:
         observer: None counts nothing.
         tracer: None traces nothing.
+        meter: None lets everybody use any amount.
     """
 
-    def __init__(self, observer: Observer | None, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, observer: Observer | None, tracer: Tracer | None = None, meter: Meter | None = None
+    ) -> None:
         self._observer = observer
-        self._tracer = tracer
+        self._meter = meter
+        self._followers = [one for one in (tracer, meter) if one is not None]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: dict[str, _Live] = {}
 
@@ -153,7 +168,7 @@ class Delivery:
             with suppress(RuntimeError):  # the loop has ended, and all who would read with it
                 self._loop.call_soon_threadsafe(self._dispatch, update)
 
-    def submit(
+    async def submit(
         self, engine: "Engine", requests: list[Request], operation: str
     ) -> asyncio.Queue[RequestOutput | None]:
         """Hands requests to the engine, as the current caller's; returns the queue of all outputs.
@@ -168,7 +183,20 @@ class Delivery:
         Raises:
             EngineDeadError: the engine takes no requests any more.
             OverloadedError: too many wait already.
+            ServiceError: what the meter raises.
         """
+        if self._meter is not None:
+            await self._meter.reserve(*_most_tokens(requests), len(requests))
+        try:
+            return self._submit(engine, requests, operation)
+        except ServiceError:
+            if self._meter is not None:
+                self._meter.give_up(len(requests))
+            raise
+
+    def _submit(
+        self, engine: "Engine", requests: list[Request], operation: str
+    ) -> asyncio.Queue[RequestOutput | None]:
         self._loop = asyncio.get_running_loop()
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         caller = current_caller.get()
@@ -219,8 +247,15 @@ class Delivery:
             live.outcome = live.outcome or OUTCOMES[output.finish_reason]
             if observer is not None:
                 _observe_end(observer, live, live.outcome, now)
-            if self._tracer is not None:
-                live.context.run(self._tracer.sequence_ended, _ended(live, live.outcome, now))
+            for follower in self._followers:
+                live.context.run(follower.sequence_ended, _ended(live, live.outcome, now))
+
+
+def _most_tokens(requests: list[Request]) -> tuple[int, int]:
+    """Tokens of their prompts, each but once whatever continues it, and what may follow."""
+    prompts = {id(one.prompt_token_ids): one.prompt_token_ids for one in requests}
+    num_new = sum(0 if one.embeds else one.sampling_params.max_tokens for one in requests)
+    return sum(map(len, prompts.values())), num_new
 
 
 def _observe_admission(observer: Observer, live: _Live, output: RequestOutput, now: float) -> None:

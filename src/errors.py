@@ -13,6 +13,7 @@
     ├── AuthenticationError       nobody knows whose the key or token is
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           too many wait, or this one waited too long for its turn
+    ├── RateLimitedError          the caller has had as much as it may have for now
     ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
     ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
@@ -22,6 +23,8 @@
 A `StartupError` is written for the operator, and names paths. All others are for the caller: they
 hold no prompt, no path of the server and no text of other exceptions.
 """
+
+import math
 
 
 class ServiceError(Exception):
@@ -101,6 +104,31 @@ class OverloadedError(ServiceError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimitedError(ServiceError):
+    """The caller has had as much as it may have for now.
+
+    Args:
+        limit: of what: requests, tokens, concurrent requests, or requests of an address.
+        quota: how much it may have.
+        period: in so many seconds; None is at the same time.
+        left: how much of that is left.
+        wait: seconds after which there is enough again; told as a whole number, at least 1.
+    """
+
+    def __init__(self, limit: str, quota: int, period: int | None, left: int, wait: float) -> None:
+        self.limit = limit
+        self.quota = quota
+        self.period = period
+        self.left = left
+        self.retry_after = max(1, math.ceil(wait))
+        what = {"concurrent": "requests", "address": "requests of one address"}.get(limit, limit)
+        each = "at the same time" if period is None else f"per {period} seconds"
+        super().__init__(
+            f"Rate limit exceeded: {quota} {what} {each}, of which {left} are left. Try again in"
+            f" {self.retry_after} s."
+        )
 
 
 class LimitStorageDownError(ServiceError):

@@ -15,7 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.delivery import Delivery, Observer, Outcome, Tracer
+from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
 from src.engine.request import FAILURES, FinishReason, Request, RequestOutput
@@ -72,6 +72,7 @@ class InferenceEngine:
         observer: counts and times what happens.
         tracer: follows single sequences.
         grammar_limits: what grammars may cost.
+        meter: counts what each caller uses.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class InferenceEngine:
         observer: Observer | None = None,
         tracer: Tracer | None = None,
         grammar_limits: GrammarLimits | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._config = config
         self._timeout_seconds = timeout_seconds
-        self._delivery = Delivery(observer, tracer)
+        self._delivery = Delivery(observer, tracer, meter)
         self._loaded: LoadedModel | None = None
         self._engine: EngineLoop | ReferenceEngine | None = None
         self._token_texts: TokenTexts | None = None
@@ -466,7 +468,7 @@ class InferenceEngine:
         Raises:
             ServiceError: as `stream_batch`.
         """
-        outputs = self._delivery.submit(engine, requests, operation)
+        outputs = await self._delivery.submit(engine, requests, operation)
         # One timer a call: one for each token took as long as the rest of this loop.
         alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
         outcome = Outcome.CANCELLED

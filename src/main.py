@@ -38,7 +38,7 @@ from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
-from src.ops.auth import AuthMiddleware
+from src.ops.auth import AuthMiddleware, Finder
 from src.ops.connection import Connection
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import read_keys, watch_keys
@@ -49,6 +49,7 @@ from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
 from src.ops.request_body import RequestBodyMiddleware
 from src.ops.tracing import create_tracing, telemetry_config
+from src.ops.usage import Usage, UsageMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry=telemetry_config(tracing),
     )
+    app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
+    app.state.usage = usage = Usage(settings, app.state.rate_limit, metrics)
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.engine = InferenceEngine(
@@ -112,16 +115,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.grammar_timeout_seconds,
             settings.grammar_cache_size,
         ),
+        usage,
     )
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
-    app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
     for router in ROUTERS:
         app.include_router(router)
     paths = {route.path for router in ROUTERS for route in router.routes}
     metrics.expect_requests(sorted(paths - set(NOT_INFERENCE)))
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(UsageMiddleware, usage=usage)
     _add_auth(app, settings)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     return app
@@ -129,15 +133,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _add_auth(app: FastAPI, settings: Settings) -> None:
     keys, watched = read_keys(settings), watch_keys(settings)
-    app.state.watched_keys = watched
+    finder: Callable[[], Finder] | None = None
     if keys is not None:
-        app.add_middleware(AuthMiddleware, finder=lambda: keys)
+        finder = lambda: keys  # noqa: E731
     elif watched is not None:
-        app.add_middleware(AuthMiddleware, finder=lambda: watched.value)
-    else:
-        app.add_middleware(AuthMiddleware, finder=None)
-        return
-    document_security(app)
+        finder = lambda: watched.value  # noqa: E731
+    app.state.watched_keys = watched
+    app.add_middleware(AuthMiddleware, finder=finder, limits=app.state.rate_limit)
+    if finder is not None:
+        document_security(app)
 
 
 @asynccontextmanager
@@ -155,6 +159,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if limit_storage is not None:
         limit_storage.close()
     await asyncio.to_thread(app.state.engine.shutdown)
+    await asyncio.to_thread(app.state.usage.shutdown)
     if app.state.tracing is not None:
         await asyncio.to_thread(app.state.tracing.shutdown)
 

@@ -324,6 +324,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
             log_config=None,
             access_log=False,
             ws="none",
+            proxy_headers=False,
             timeout_graceful_shutdown=10,
         )
         running = uvicorn.Server(config)

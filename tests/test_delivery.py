@@ -58,9 +58,9 @@ class House:
         self.door = Door()
         self.delivery = Delivery(self.recorder)
 
-    def submit(self, *names: str) -> asyncio.Queue[RequestOutput]:
+    async def submit(self, *names: str) -> asyncio.Queue[RequestOutput]:
         requests = [Request(name, [1, 2, 3], SamplingParams()) for name in names]
-        return self.delivery.submit(self.door, requests, "chat")
+        return await self.delivery.submit(self.door, requests, "chat")
 
     async def receive(self, *outputs: RequestOutput, step: StepStats | None = None) -> None:
         """Hands an update over as the engine does: in a thread of its own."""
@@ -85,7 +85,7 @@ def output(name: str, reason: FinishReason | None = None, **fields: object) -> R
 
 def test_outputs_reach_the_queue_of_their_own_call_in_their_order(house):
     async def scenario() -> None:
-        first, second = house.submit("a", "b"), house.submit("c")
+        first, second = await house.submit("a", "b"), await house.submit("c")
         outputs = [output("c"), output("a"), output("b"), output("a", FinishReason.STOP)]
         await house.receive(*outputs[:2])
         await house.receive(*outputs[2:])
@@ -102,7 +102,7 @@ def test_what_the_engine_refuses_is_neither_counted_nor_kept(house):
     async def scenario() -> None:
         house.door.is_full = True
         with pytest.raises(OverloadedError):
-            house.submit("a")
+            await house.submit("a")
         house.delivery.end(house.door, "a", Outcome.CANCELLED)
 
     asyncio.run(scenario())
@@ -117,7 +117,7 @@ def test_an_update_before_any_request_is_dropped(house):
 
 def test_counts_each_token_with_what_is_known_of_it(house):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await asyncio.sleep(0.02)
         await house.receive(output("a", admission=FIRST))
         await asyncio.sleep(0.02)
@@ -147,7 +147,7 @@ def test_counts_each_token_with_what_is_known_of_it(house):
 
 def test_of_a_single_token_there_is_no_time_between_tokens(house):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await house.receive(output("a", FinishReason.STOP, admission=FIRST))
 
     asyncio.run(scenario())
@@ -158,7 +158,7 @@ def test_of_a_single_token_there_is_no_time_between_tokens(house):
 def test_an_embedding_is_counted_with_its_prompt(house):
     async def scenario() -> None:
         request = Request("a", [1, 2], SamplingParams(), embeds=True)
-        house.delivery.submit(house.door, [request], "embeddings")
+        await house.delivery.submit(house.door, [request], "embeddings")
         await house.receive(
             RequestOutput("a", [], FinishReason.EMBEDDED, admission=FIRST, embedding=[1.0])
         )
@@ -175,7 +175,7 @@ def test_an_embedding_is_counted_with_its_prompt(house):
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED])
 def test_who_leaves_the_queue_without_a_turn_was_in_it_all_the_time(house, outcome):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await asyncio.sleep(0.02)
         if outcome is Outcome.EXPIRED:
             await house.receive(RequestOutput("a", [], FinishReason.EXPIRED))
@@ -192,7 +192,7 @@ def test_who_leaves_the_queue_without_a_turn_was_in_it_all_the_time(house, outco
 
 def test_who_leaves_before_the_first_token_was_in_the_queue_until_its_turn(house):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         house.delivery.end(house.door, "a", Outcome.CANCELLED)
         await house.receive(RequestOutput("a", [], FinishReason.ABORT, admission=FIRST))
 
@@ -204,7 +204,7 @@ def test_who_leaves_before_the_first_token_was_in_the_queue_until_its_turn(house
 @pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.ERROR])
 def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await house.receive(RequestOutput("a", [], reason))
 
     asyncio.run(scenario())
@@ -223,7 +223,7 @@ def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
 )
 def test_an_end_of_the_engines_counts_as_what_it_was(house, reason, outcome):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await house.receive(RequestOutput("a", [], reason))
 
     asyncio.run(scenario())
@@ -233,7 +233,7 @@ def test_an_end_of_the_engines_counts_as_what_it_was(house, reason, outcome):
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.STOP])
 def test_who_ends_a_sequence_here_says_why_and_the_first_reason_counts(house, outcome):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         house.delivery.end(house.door, "a", outcome)
         house.delivery.end(house.door, "a", Outcome.ERROR)
         assert house.recorder.of("sequence_ended") == []  # it is over when the engine says so
@@ -247,7 +247,7 @@ def test_who_ends_a_sequence_here_says_why_and_the_first_reason_counts(house, ou
 
 def test_what_comes_after_the_end_is_dropped(house):
     async def scenario() -> None:
-        outputs = house.submit("a")
+        outputs = await house.submit("a")
         await house.receive(output("a", FinishReason.STOP, admission=FIRST), output("a"))
         await house.receive(output("a", FinishReason.ERROR))
         assert outputs.qsize() == 1
@@ -259,7 +259,7 @@ def test_what_comes_after_the_end_is_dropped(house):
 
 def test_hands_on_how_the_engine_is_and_what_a_step_did(house):
     async def scenario() -> None:
-        house.submit("a")
+        await house.submit("a")
         await house.receive(step=StepStats(3, 17, 0.125))
         await house.receive()
 
@@ -274,7 +274,7 @@ def test_serves_the_next_event_loop_when_one_has_ended(house):
     house.delivery.receive(update)  # nobody is there to read it, and nothing is raised
 
     async def scenario() -> None:
-        outputs = house.submit("b")
+        outputs = await house.submit("b")
         await house.receive(output("b"))
         assert outputs.get_nowait().request_id == "b"
 
@@ -282,7 +282,7 @@ def test_serves_the_next_event_loop_when_one_has_ended(house):
 
 
 async def submit_and_leave(house: House) -> None:
-    house.submit("left behind")
+    await house.submit("left behind")
 
 
 def test_without_an_observer_nothing_is_counted_and_all_is_delivered():
@@ -290,7 +290,7 @@ def test_without_an_observer_nothing_is_counted_and_all_is_delivered():
     house.delivery = Delivery(None)
 
     async def scenario() -> None:
-        outputs = house.submit("a")
+        outputs = await house.submit("a")
         await house.receive(
             output("a", FinishReason.STOP, admission=FIRST), step=StepStats(1, 1, 0.1)
         )

@@ -17,7 +17,7 @@ ALLOWED = {
     "engine": {"errors"},
     "config": {"errors", "engine.config"},
     "generation": {"engine"},
-    "delivery": {"callers", "engine"},
+    "delivery": {"callers", "engine", "errors"},
     "limits": {"engine", "errors"},
     "grammars": {"engine", "errors"},
     "tokenization": {"engine", "errors", "limits"},

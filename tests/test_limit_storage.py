@@ -85,7 +85,7 @@ def test_replicas_share_one_count(start_replica):
     answers = [client.post("/generate", json=BODY) for client in (one, other, one, other, one)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
-    assert "3 per 60 second" in answers[-1].text
+    assert "3 requests per 60 seconds" in answers[-1].text
 
 
 def test_workers_share_one_count(storage, tmp_path):

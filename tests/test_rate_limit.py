@@ -28,7 +28,7 @@ def test_every_generation_route_is_limited_and_shares_one_count(limited_client):
         response = limited_client.post(route, json={})
         assert response.status_code == 429, route
         assert 1 <= int(response.headers["retry-after"]) <= 60
-        assert "3 per 60 second" in response.text
+        assert "3 requests per 60 seconds" in response.text
     counted = 'inference_requests_total{endpoint="/generate",status="rate_limited"} 1.0'
     assert counted in limited_client.get("/metrics").text
 

@@ -550,6 +550,7 @@ def test_no_tenant_waits_for_anothers_prefix_or_copies_it():
     simulation.step()
     simulation.add("b", token_ids=SHARED, tenant="b")
     simulation.add("c", token_ids=SHARED, tenant="a")
+    assert set(simulation.step()) == {"a", "b"}, "c waits for a, b for nobody"
     while simulation.scheduler.num_running:
         simulation.step()
     cached = {

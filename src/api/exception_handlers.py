@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -27,16 +26,19 @@ from src.errors import (
     LimitStorageDownError,
     ModelNotFoundError,
     OverloadedError,
+    RateLimitedError,
     ServiceError,
 )
 from src.ops.error_body import Dialect, dialect_of, error_body
 from src.ops.middleware import CLIENT_CLOSED_REQUEST
+from src.ops.rate_limit import limit_headers
 
 STATUS: dict[type[Exception], int] = {
     EngineNotReadyError: 503,
     EngineDeadError: 503,
     OverloadedError: 503,
     LimitStorageDownError: 503,
+    RateLimitedError: 429,
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
     ModelNotFoundError: 404,
@@ -67,7 +69,6 @@ def add_exception_handlers(app: FastAPI) -> None:
     app.add_exception_handler(400, _unparsable)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(InvalidRequestError, _invalid_request)
-    app.add_exception_handler(RateLimitExceeded, _rate_limited)
     app.add_exception_handler(ClientDisconnectedError, _client_left)
     app.add_exception_handler(ServiceError, _service_error)
 
@@ -156,13 +157,6 @@ def _unprocessable(problems: list[dict[str, Any]]) -> Response:
     return JSONResponse({"detail": problems}, status_code=422)
 
 
-async def _rate_limited(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RateLimitExceeded)
-    seconds = request.state.retry_after
-    message = f"Rate limit exceeded: {error.detail}. Try again in {seconds} s."
-    return _answer(request, 429, message, {"Retry-After": str(seconds)})
-
-
 async def _client_left(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
@@ -173,6 +167,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
     if isinstance(error, LimitStorageDownError):
         headers["Retry-After"] = str(RETRY_AFTER_STORAGE)
+    if isinstance(error, RateLimitedError):
+        headers = limit_headers(error)
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
     return _answer(request, status_of(error), str(error), headers, code=code_of(error))

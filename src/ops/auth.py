@@ -12,12 +12,10 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from src.callers import ANYBODY, Caller, current_caller
-from src.errors import AuthenticationError
+from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.ops.api_keys import Scope
-from src.ops.error_body import Dialect, dialect_of, error_body
-
-CALLER = "caller"
-"""Where a request's caller is left in its scope."""
+from src.ops.error_body import CALLER, Dialect, dialect_of, error_body
+from src.ops.rate_limit import RateLimit, limit_response
 
 REALM = 'Bearer realm="llm-inference"'
 API_KEY_HEADER = b"x-api-key"
@@ -49,6 +47,8 @@ SCOPES = {
     "/v1/embeddings": Scope.EMBEDDINGS,
     "/metrics": Scope.METRICS,
 }
+METERED = frozenset(path for path, scope in SCOPES.items() if scope is not Scope.METRICS)
+"""Where tokens are used, or could be."""
 
 
 class Finder(Protocol):
@@ -64,18 +64,29 @@ class AuthMiddleware:
     Args:
         app: what they are for.
         finder: returns who knows whose a credential is; None lets everybody do everything.
+        limits: counts the requests of each address before anything is made of them.
     """
 
-    def __init__(self, app: ASGIApp, finder: Callable[[], Finder] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, finder: Callable[[], Finder] | None, limits: RateLimit
+    ) -> None:
         self._app = app
         self._finder = finder
+        self._limits = limits
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_public(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
-            caller = self._finder().find(_credential(scope)) if self._finder else ANYBODY
+            caller = await self._find(scope)
+        except RateLimitedError as error:
+            await limit_response(scope, error)(scope, receive, send)
+            return
+        except LimitStorageDownError as error:
+            body, headers = error_body(scope, 503, str(error)), {"Retry-After": "1"}
+            await JSONResponse(body, 503, headers)(scope, receive, send)
+            return
         except AuthenticationError as error:
             kind = ', error="invalid_token"' if error.was_given else ""
             await _refuse(scope, 401, str(error), REALM + kind)(scope, receive, send)
@@ -92,6 +103,12 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
         finally:
             current_caller.reset(token)
+
+    async def _find(self, scope: Connection) -> Caller:
+        if self._finder is None:
+            return ANYBODY
+        await self._limits.count_address(scope)
+        return self._finder().find(_credential(scope))
 
 
 def is_public(path: str) -> bool:

@@ -9,6 +9,10 @@ REQUEST_ID = "request_id"
 """Where `RequestMiddleware` leaves a request's id in its scope."""
 
 
+CALLER = "caller"
+"""Where `AuthMiddleware` leaves whose it is."""
+
+
 class Dialect(StrEnum):
     """Whose words an answer is in."""
 

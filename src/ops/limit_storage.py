@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from limits.storage import RedisStorage
 from prometheus_client import Gauge
@@ -20,6 +21,8 @@ from redis.retry import Retry
 from src.errors import LimitStorageDownError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MEMORY = "memory"
 ANSWER_SECONDS = 0.2
@@ -50,7 +53,7 @@ class SharedStorage:
         self._is_up = True
         self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
 
-    async def ask(self, question: Callable[[], None]) -> None:
+    async def ask(self, question: Callable[[], T]) -> T:
         """Runs a question to the storage in a thread, and raises what it raises.
 
         Raises:
@@ -67,6 +70,15 @@ class SharedStorage:
         except RedisError as error:
             self._down(error)
         raise LimitStorageDownError
+
+    def tell(self, message: Callable[[], None]) -> None:
+        """Runs in a thread what need not be waited for, if the storage answers."""
+        if self._is_up:
+            self._threads.submit(self._run, message)
+
+    def _run(self, message: Callable[[], None]) -> None:
+        with suppress(RedisError):  # whoever asks next, or `watch`, notices
+            message()
 
     async def watch(self) -> None:
         """Notices when the storage comes or goes, until it is cancelled."""

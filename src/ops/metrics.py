@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+MAX_CALLERS = 100
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STATUSES = ("success", "error", "client_error", "rate_limited", "cancelled")
 UNMATCHED = "__unmatched__"
@@ -90,6 +91,31 @@ class Metrics:
         for endpoint in endpoints:
             for status in STATUSES:
                 self.requests.labels(endpoint, status)
+
+        self.caller_requests = Counter(
+            "inference_caller_requests_total",
+            "Requests by API key's id. `other` is all keys after the first 100, `jwt` all tokens,"
+            " `anybody` who has neither.",
+            ["caller"],
+            registry=self.registry,
+        )
+        self.caller_tokens = Counter(
+            "inference_caller_tokens_total",
+            "Tokens by API key's id, as above. kind: prompt, generated.",
+            ["caller", "kind"],
+            registry=self.registry,
+        )
+        self._callers: set[str] = set()
+
+    def caller_label(self, caller_id: str) -> str:
+        """How a caller is called in metrics: there are never many names."""
+        if not caller_id:
+            return "anybody"
+        if caller_id.startswith("jwt:"):
+            return "jwt"
+        if len(self._callers) < MAX_CALLERS:
+            self._callers.add(caller_id)
+        return caller_id if caller_id in self._callers else "other"
 
     def observe_request(self, endpoint: str, status_code: int, seconds: float) -> None:
         """Counts an answered request.

@@ -15,8 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.ops.auth import CALLER
-from src.ops.error_body import REQUEST_ID, Dialect, dialect_of, error_body
+from src.ops.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
 from src.ops.metrics import UNMATCHED, Metrics
 
 logger = logging.getLogger("src.access")

@@ -1,33 +1,41 @@
-"""Limits requests per client with SlowAPI, on every route of a router with `RateLimitedRoute`.
+"""Limits what a caller may have: requests, with SlowAPI, and tokens.
+
+`RateLimitedRoute` counts the requests of all routes of a router.
 
 The route counts a request before its body is read, so bad requests count as good ones do, and a
 flood of them costs no parsing. SlowAPI's own ways do not do that: its decorators run after the
 body's validation, and its middlewares wrap streams or repeat their head.
 """
 
-import math
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from limits.storage import RedisStorage
+from limits.storage import MemoryStorage, RedisStorage
 from prometheus_client import Gauge
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from slowapi.util import get_remote_address
+from starlette.responses import JSONResponse
+from starlette.types import Scope
 
+from src.callers import ANYBODY, Caller
 from src.config import Settings
-from src.errors import LimitStorageDownError, SettingsError
+from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
+from src.ops.error_body import CALLER, error_body
 from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
 from src.ops.request_body import JSONRequest
+from src.ops.token_count import Reservation, TokenCount
+
+T = TypeVar("T")
 
 
 class RateLimit:
-    """Counts requests by the peer's address, over a window that moves.
+    """Counts requests over a window that moves, and tokens over one that nearly does.
 
-    All routes share one count for each client.
+    All routes share one count for each key, or for each peer's address if nobody has a key.
 
     Args:
         settings: how many requests, in how long, counted where.
@@ -40,45 +48,112 @@ class RateLimit:
     def __init__(self, settings: Settings, storage_up: Gauge) -> None:
         self._limiter = _create_limiter(settings.rate_limit_storage)
         self._is_open = settings.rate_limit_storage_failure == "open"
+        self._period = settings.rate_limit_period
+        self._usual = settings.rate_limit_requests
+        self._limits: dict[int, Callable[[Request], None]] = {}
+        self._address = self._declare(settings.rate_limit_address_requests, "address", _address)
         storage = self._limiter._storage
+        assert isinstance(storage, MemoryStorage | RedisStorage)
+        self._tokens = TokenCount(storage, self._period)
         self.storage: SharedStorage | None = None
         if isinstance(storage, RedisStorage):
             self.storage = SharedStorage(storage, storage_up)
         storage_up.set(1)
 
-        @self._limiter.shared_limit(
-            f"{settings.rate_limit_requests} per {settings.rate_limit_period} seconds",
-            scope="generation",
-        )
-        def hit(request: Request) -> None:
-            """All that there is to do is done by the decorator."""
-
-        self._hit = hit
-
     async def count(self, request: Request) -> None:
-        """Counts a request.
+        """Counts a request of its caller.
 
         Raises:
-            RateLimitExceeded: over the limit; `request.state.retry_after` says how many seconds.
+            RateLimitedError: over the limit.
             LimitStorageDownError: it cannot be counted, and such a request is to be refused.
         """
+        most = _caller(request).limits.requests or self._usual
+        if most not in self._limits:  # as many as keys have different ones
+            self._limits[most] = self._declare(most, "requests", _who)
+        hit = self._limits[most]
+        await self._ask(lambda: self._count(request, hit, "requests"))
+
+    async def count_address(self, scope: Scope) -> None:
+        """Counts a request of whom nothing is known yet but the address; raises as `count`."""
+        request = Request({**scope, "state": {}})  # SlowAPI counts but once what has its mark there
+        await self._ask(lambda: self._count(request, self._address, "address"))
+
+    async def reserve_tokens(self, who: str, num_tokens: int, quota: int) -> Reservation | None:
+        """Takes tokens; None if they cannot be counted and that does not matter.
+
+        Raises:
+            RateLimitedError: so many are not left.
+            LimitStorageDownError: as of `count`.
+        """
+        return await self._ask(lambda: self._tokens.reserve(who, num_tokens, quota))
+
+    def give_back_tokens(self, reservation: Reservation, num_tokens: int) -> None:
+        """Gives back some of them, soon."""
         if self.storage is None:
-            self._count(request)
-            return
+            self._tokens.give_back(reservation, num_tokens)
+        else:
+            self.storage.tell(lambda: self._tokens.give_back(reservation, num_tokens))
+
+    async def _ask(self, question: Callable[[], T]) -> T | None:
+        if self.storage is None:
+            return question()
         try:
-            await self.storage.ask(lambda: self._count(request))
+            return await self.storage.ask(question)
         except LimitStorageDownError:
             if not self._is_open:
                 raise
+        return None
 
-    def _count(self, request: Request) -> None:
+    def _declare(
+        self, num_requests: int, name: str, key: Callable[[Request], str]
+    ) -> Callable[[Request], None]:
+        """A limit of SlowAPI's: a function that counts a request when it is called."""
+
+        def hit(request: Request) -> None:
+            """All that there is to do is done by the decorator."""
+
+        hit.__name__ = f"{name}_{num_requests}"  # by which SlowAPI tells limits apart
+        declared = f"{num_requests} per {self._period} seconds"
+        return self._limiter.shared_limit(declared, scope=name, key_func=key)(hit)  # type: ignore[no-any-return]
+
+    def _count(self, request: Request, hit: Callable[[Request], None], name: str) -> None:
         try:
-            self._hit(request)
-        except RateLimitExceeded:
+            hit(request)
+        except RateLimitExceeded as error:
             limit, arguments = request.state.view_rate_limit
-            reset_time, _ = self._limiter.limiter.get_window_stats(limit, *arguments)
-            request.state.retry_after = max(1, math.ceil(reset_time - time.time()))
-            raise
+            reset_time, left = self._limiter.limiter.get_window_stats(limit, *arguments)
+            wait = reset_time - time.time()
+            raise RateLimitedError(name, limit.amount, self._period, left, wait) from error
+
+
+def limit_headers(error: RateLimitedError) -> dict[str, str]:
+    """What the headers of a 429 say: which limit, how much is left, when to come again.
+
+    RateLimit and RateLimit-Policy are as draft-ietf-httpapi-ratelimit-headers-10 has them.
+    """
+    window = "" if error.period is None else f";w={error.period}"
+    return {
+        "Retry-After": str(error.retry_after),
+        "RateLimit": f'"{error.limit}";r={error.left};t={error.retry_after}',
+        "RateLimit-Policy": f'"{error.limit}";q={error.quota}{window}',
+    }
+
+
+def limit_response(scope: Scope, error: RateLimitedError) -> JSONResponse:
+    """The answer where no route has been reached yet."""
+    return JSONResponse(error_body(scope, 429, str(error)), 429, limit_headers(error))
+
+
+def _caller(request: Request) -> Caller:
+    return request.scope.get(CALLER, ANYBODY)  # type: ignore[no-any-return]
+
+
+def _who(request: Request) -> str:
+    return _caller(request).id or get_remote_address(request)
+
+
+def _address(request: Request) -> str:
+    return get_remote_address(request)
 
 
 def _create_limiter(storage: str) -> Limiter:

@@ -1,0 +1,235 @@
+"""What each caller uses: reserved before it is computed, settled and written down afterwards.
+
+A request's prompt and the most that it may answer are taken from its caller's tokens when it goes
+to the engine. Once its last sequence has ended, what was not needed is given back, and one line of
+JSON goes to USAGE_LOG. No line holds a prompt or an answer.
+"""
+
+import json
+import logging
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from src.callers import ANYBODY, Caller
+from src.config import Settings
+from src.errors import InvalidRequestError, RateLimitedError
+from src.ops.auth import METERED
+from src.ops.error_body import CALLER, REQUEST_ID
+from src.ops.metrics import Metrics
+from src.ops.rate_limit import RateLimit, limit_response
+from src.ops.token_count import Reservation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One HTTP request: what it has reserved, and what it has used."""
+
+    caller: Caller
+    who: str
+    request_id: str
+    endpoint: str
+    reservations: list[Reservation]
+    is_open: bool = True
+    num_live: int = 0
+    num_sequences: int = 0
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    was_admitted: bool = False
+
+
+_current: ContextVar[Account | None] = ContextVar("account", default=None)
+
+
+class EndedSequence(Protocol):
+    """What is told of a sequence."""
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def admitted_at(self) -> float | None: ...
+
+
+class Usage:
+    """Keeps the accounts of all requests that are being answered.
+
+    Args:
+        settings: how much each caller may have, and where the log is.
+        limits: counts tokens.
+        metrics: counts what was used.
+    """
+
+    def __init__(self, settings: Settings, limits: RateLimit, metrics: Metrics) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._metrics = metrics
+        self._num_open: Counter[str] = Counter()
+        self._log = UsageLog(settings.usage_log) if settings.usage_log else None
+
+    async def reserve(self, num_prompt_tokens: int, num_new_tokens: int, count: int) -> None:
+        """Takes the tokens of `count` sequences that are to be computed.
+
+        Raises:
+            RateLimitedError: the caller has not so many left.
+            InvalidRequestError: the caller never has so many.
+            LimitStorageDownError: they cannot be counted, and such a request is to be refused.
+        """
+        account = _current.get()
+        if account is None:
+            return
+        quota = account.caller.limits.tokens or self._settings.rate_limit_tokens
+        total = num_prompt_tokens + num_new_tokens
+        if quota is not None:
+            if total > quota:
+                raise InvalidRequestError(
+                    f"The request takes up to {total} tokens, and its key has {quota} in"
+                    f" {self._settings.rate_limit_period} seconds: ask for fewer.",
+                    ("max_tokens",),
+                )
+            reservation = await self._limits.reserve_tokens(account.who, total, quota)
+            if reservation is not None:
+                account.reservations.append(reservation)
+        account.num_prompt_tokens += num_prompt_tokens
+        account.num_sequences += count
+        account.num_live += count
+
+    def give_up(self, count: int) -> None:
+        """Of sequences whose tokens were reserved none was taken in."""
+        account = _current.get()
+        if account is not None:
+            account.num_live -= count
+            account.num_sequences -= count
+
+    def sequence_ended(self, sequence: EndedSequence) -> None:
+        """Adds what a sequence has used; called in the context of its request."""
+        account = _current.get()
+        if account is None:
+            return
+        account.num_live -= 1
+        account.num_generated_tokens += sequence.num_tokens
+        account.was_admitted |= sequence.admitted_at is not None
+        self._settle(account)
+
+    def open(self, scope: Scope) -> Account:
+        """Opens a request's account.
+
+        Raises:
+            RateLimitedError: too many of its caller's are being answered.
+        """
+        caller: Caller = scope.get(CALLER, ANYBODY)
+        who = caller.id or (scope["client"][0] if scope.get("client") else "unknown")
+        most = caller.limits.concurrent or self._settings.rate_limit_concurrent
+        if most is not None and self._num_open[who] >= most:
+            raise RateLimitedError("concurrent", most, None, 0, 1)
+        self._num_open[who] += 1
+        self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
+        return Account(caller, who, str(scope.get(REQUEST_ID)), scope["path"], [])
+
+    def close(self, account: Account) -> None:
+        """The request is answered; what it began may still end."""
+        self._num_open[account.who] -= 1
+        if not self._num_open[account.who]:
+            del self._num_open[account.who]
+        account.is_open = False
+        self._settle(account)
+
+    def shutdown(self) -> None:
+        """Writes what is left to write."""
+        if self._log is not None:
+            self._log.shutdown()
+
+    def _settle(self, account: Account) -> None:
+        if account.is_open or account.num_live:
+            return
+        prompt = account.num_prompt_tokens if account.was_admitted else 0
+        unused = sum(one.num_tokens for one in account.reservations)
+        unused -= prompt + account.num_generated_tokens
+        for reservation in account.reservations:
+            amount = min(unused, reservation.num_tokens)
+            if amount > 0:
+                self._limits.give_back_tokens(reservation, amount)
+                unused -= amount
+        label = self._metrics.caller_label(account.caller.id)
+        self._metrics.caller_tokens.labels(label, "prompt").inc(prompt)
+        self._metrics.caller_tokens.labels(label, "generated").inc(account.num_generated_tokens)
+        if self._log is not None and account.num_sequences:
+            self._log.write(_line(account, prompt))
+
+
+def _line(account: Account, num_prompt_tokens: int) -> str:
+    return json.dumps(
+        {
+            "time": datetime.now(UTC).isoformat(),
+            "request_id": account.request_id,
+            "key": account.caller.id,
+            "name": account.caller.name,
+            "endpoint": account.endpoint,
+            "sequences": account.num_sequences,
+            "prompt_tokens": num_prompt_tokens,
+            "generated_tokens": account.num_generated_tokens,
+        }
+    )
+
+
+class UsageLog:
+    """A file of JSON lines, which may be moved away at any time and may be shared by processes.
+
+    Args:
+        path: of the file; it is made for its owner alone to read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "usage-log")  # a slow disk holds up nobody
+
+    def write(self, line: str) -> None:
+        self._thread.submit(self._append, line)
+
+    def shutdown(self) -> None:
+        self._thread.shutdown()
+
+    def _append(self, line: str) -> None:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            with os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0) as file:
+                file.write(line.encode() + b"\n")
+        except OSError as error:
+            logger.error("usage is not written to USAGE_LOG: %s; lost: %s", error, line)
+
+
+class UsageMiddleware:
+    """Opens an account for each request that may use tokens, and closes it when it is answered.
+
+    Args:
+        app: what uses them.
+        usage: keeps the accounts.
+    """
+
+    def __init__(self, app: ASGIApp, usage: Usage) -> None:
+        self._app = app
+        self._usage = usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in METERED:
+            await self._app(scope, receive, send)
+            return
+        try:
+            account = self._usage.open(scope)
+        except RateLimitedError as error:
+            await limit_response(scope, error)(scope, receive, send)
+            return
+        token = _current.set(account)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _current.reset(token)
+            self._usage.close(account)
