@@ -5,6 +5,7 @@ The engine below runs in its own thread; `Delivery` is the way there and back.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import time
@@ -15,6 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src import __version__
 from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
@@ -99,6 +101,13 @@ class InferenceEngine:
     @property
     def model_name(self) -> str:
         return self._config.model_name
+
+    @property
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits that change with what a seed's answer depends on."""
+        config = self._config
+        parts = (__version__, config.model_name, config.engine, config.dtype, config.quantization)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
 
     @property
     def state(self) -> EngineState:

@@ -1,6 +1,5 @@
 """What answers of this API have in common: their head, and how many tokens they took."""
 
-import hashlib
 import time
 import uuid
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from src import __version__
 from src.engine.logprobs import TokenLogprob
 from src.errors import ModelNotFoundError
 from src.generation import Generation, TextDelta
@@ -74,14 +72,8 @@ def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, An
         "object": kind,
         "created": int(time.time()),
         "model": engine.model_name,
-        "system_fingerprint": _fingerprint(engine.model_name),
+        "system_fingerprint": f"fp_{engine.fingerprint}",
     }
-
-
-def _fingerprint(model_name: str) -> str:
-    """Changes with what a seed's answer depends on."""
-    digest = hashlib.sha256(f"{__version__} {model_name}".encode()).hexdigest()
-    return f"fp_{digest[:10]}"
 
 
 def token_logprob(engine: InferenceEngine, one: TokenLogprob) -> dict[str, Any]:
