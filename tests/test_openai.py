@@ -356,7 +356,9 @@ def test_what_was_cached_of_a_prompt_is_told(start_server):
         for _ in range(2)
     ]
     num_tokens = post(server, "/tokenize", prompt=body["prompt"]).json()["count"]
-    assert cached == [{"cached_tokens": 0}, {"cached_tokens": num_tokens - 1}]
+    assert cached == [
+        {"cached_tokens": num_cached, "audio_tokens": 0} for num_cached in (0, num_tokens - 1)
+    ]
 
 
 def test_32_streams_at_once_each_give_their_own_text(server):

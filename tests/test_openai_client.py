@@ -122,9 +122,14 @@ FIELDS = {
     "ChatCompletionTokenLogprob": {"token", "logprob", "bytes", "top_logprobs"},
     "TopLogprob": {"token", "logprob", "bytes"},
     "CompletionUsage": {
-        *("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"),
+        *("prompt_tokens", "completion_tokens", "total_tokens"),
+        *("prompt_tokens_details", "completion_tokens_details"),
     },
-    "PromptTokensDetails": {"cached_tokens"},
+    "PromptTokensDetails": {"cached_tokens", "audio_tokens"},
+    "CompletionTokensDetails": {
+        *("reasoning_tokens", "audio_tokens"),
+        *("accepted_prediction_tokens", "rejected_prediction_tokens"),
+    },
 }
 
 

@@ -3,7 +3,7 @@
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -17,6 +17,16 @@ class PromptTokensDetails(BaseModel):
     """What was special about the prompt's tokens."""
 
     cached_tokens: int = Field(description="Of them, that did not have to be computed again.")
+    audio_tokens: Literal[0] = Field(description="Prompts are text alone.")
+
+
+class CompletionTokensDetails(BaseModel):
+    """What was special about new tokens: nothing ever is, and clients add these numbers up."""
+
+    reasoning_tokens: Literal[0] = Field(description="No reasoning is kept apart.")
+    audio_tokens: Literal[0] = Field(description="Answers are text alone.")
+    accepted_prediction_tokens: Literal[0] = Field(description="There are no predictions.")
+    rejected_prediction_tokens: Literal[0] = Field(description="Likewise.")
 
 
 class Usage(BaseModel):
@@ -26,6 +36,7 @@ class Usage(BaseModel):
     completion_tokens: int = Field(description="End tokens included.")
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 @dataclass(slots=True)
@@ -61,7 +72,15 @@ class UsageCount:
             prompt_tokens=self.num_prompt_tokens,
             completion_tokens=num_new_tokens,
             total_tokens=self.num_prompt_tokens + num_new_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.num_cached_tokens),
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=self.num_cached_tokens, audio_tokens=0
+            ),
+            completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=0,
+                audio_tokens=0,
+                accepted_prediction_tokens=0,
+                rejected_prediction_tokens=0,
+            ),
         )
 
 
