@@ -119,7 +119,10 @@ class TextStream:
         self._index = index
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
         self._num_tokens = 0
-        self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_token_ids, params.stop)
+        spelled = grammar.special_token_ids if grammar else frozenset()
+        self._detokenizer = IncrementalDetokenizer(
+            loaded.tokenizer, prompt_token_ids, params.stop, spelled
+        )
 
     def advance(self, output: RequestOutput) -> TextDelta:
         """Turns the engine's tokens into text; a stop string ends the sequence."""

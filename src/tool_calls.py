@@ -30,6 +30,7 @@ class ToolCallFormat:
         end: after each call.
         arguments: what the arguments are called.
         separator: between two calls; None allows but one.
+        special: texts in these that are special tokens of the model, with their ids.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ToolCallFormat:
     end: str
     arguments: str
     separator: str | None
+    special: tuple[tuple[str, int], ...] = ()
 
     @property
     def tag(self) -> str:
@@ -82,7 +84,15 @@ def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFor
             " Have the server started with TOOL_CALL_FORMAT, if it is one of them.",
             ("tools",),
         )
-    return found
+    return _with_special_tokens(found, template)
+
+
+def _with_special_tokens(written: ToolCallFormat, template: ChatTemplate) -> ToolCallFormat:
+    """The same, if the model knows the tags as special tokens and so does not spell them."""
+    tags = [text for text in (written.begin.strip(), written.end.strip()) if text]
+    ids = [(tag, template.special_token_id(tag)) for tag in tags]
+    special = tuple((tag, token_id) for tag, token_id in ids if token_id is not None)
+    return dataclasses.replace(written, special=special) if special else written
 
 
 def _tells_of_tools(template: ChatTemplate) -> bool:
@@ -177,7 +187,10 @@ def tool_grammar(
         start = _free_rules(choice, written)
     lark = [start, f"body: {bodies}", 'SPACE: " "', *rules]
     parts = tuple(_arguments_source(tool) for tool in choice.callable_tools)
-    return GrammarSource("lark", "\n".join(lark), ("tools",), (*parts, *([shape] if shape else [])))
+    if shape is not None:
+        parts = (*parts, shape)
+    special = frozenset(token_id for _, token_id in written.special)
+    return GrammarSource("lark", "\n".join(lark), ("tools",), parts, special)
 
 
 def _check_is_no_call(shape: GrammarSource) -> None:
@@ -221,10 +234,10 @@ def _shaped_rules(choice: ToolChoice, written: ToolCallFormat, shape: GrammarSou
 
 
 def _call_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
-    begin, end = _quoted(written.begin), _quoted(written.end)
+    begin, end = _quoted(written.begin, written), _quoted(written.end, written)
     more = ""
     if written.separator is not None and choice.is_parallel:
-        more = f" ({_quoted(written.separator)} call)*"
+        more = f" ({_quoted(written.separator, written)} call)*"
     return f"calls: call{more}\ncall: {begin} body {end}"
 
 
@@ -235,14 +248,22 @@ def _free_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
     rest = written.begin.removeprefix(written.tag)
     more = ""
     if written.separator is not None and choice.is_parallel:
-        more = f" ({_quoted(written.separator + written.tag)} call)*"
+        more = f" ({_quoted(written.separator + written.tag, written)} call)*"
+    token = _quoted(written.tag, written)
+    by_token = f" | TEXT? {token} call{more}" if written.special else ""
     return (
-        f"start: TEXT | head call{more}\n"
-        f"head[lazy]: TEXT {_quoted(written.tag)}\n"
+        f"start: TEXT | head call{more}{by_token}\n"
+        f"head[lazy]: TEXT {json.dumps(written.tag)}\n"  # also where it could be a token
         "TEXT: /(.|\\n)*/\n"
-        f"call: {_quoted(rest)} body {_quoted(written.end)}"
+        f"call: {_quoted(rest, written)} body {_quoted(written.end, written)}"
     )
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, written: ToolCallFormat) -> str:
+    """As grammars name it: texts, and special tokens by their ids."""
+    for tag, token_id in written.special:
+        before, found, after = text.partition(tag)
+        if found:
+            pieces = (_quoted(before, written), f"<[{token_id}]>", _quoted(after, written))
+            return " ".join(piece for piece in pieces if piece)
     return json.dumps(text) if text else ""

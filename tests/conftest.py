@@ -38,10 +38,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture(scope="session")
 def reciting_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Returns the folder of a model that continues a prompt of one token with a text, again and
-    again: its tokens follow from their positions alone."""
+    again: its tokens follow from their positions alone. Further special tokens may be in it."""
 
-    def create(text: str) -> Path:
-        tokenizer = create_tokenizer()
+    def create(text: str, *special: str) -> Path:
+        tokenizer = create_tokenizer(*special)
         token_ids = tokenizer(text)["input_ids"]
         shape = SHAPE | {"hidden_size": CONTEXT, "tie_word_embeddings": False}
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **shape))

@@ -68,8 +68,12 @@ UNUSUAL = {
 """What the continuous engine knows may not be enough for these."""
 
 
-def create_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE that knows a few words; any UTF-8 text makes the round trip."""
+def create_tokenizer(*special: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that knows a few words; any UTF-8 text makes the round trip.
+
+    Args:
+        special: further special tokens, behind all others.
+    """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -80,8 +84,9 @@ def create_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(["the cat sat on the mat and the hat was there"] * 8, trainer)
+    tokenizer.add_special_tokens(list(special))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, extra_special_tokens=["<|user|>"]
+        tokenizer_object=tokenizer, eos_token=END, extra_special_tokens=["<|user|>", *special]
     )
 
 

@@ -90,11 +90,16 @@ class ChatTemplate:
         added = tokenizer.get_added_tokens_decoder()
         special = [token for token in added.values() if token.special]
         self._ids = {token.content: token_id for token_id, token in added.items()}
+        self._special = {one.content: self._ids[one.content] for one in special}
         self._spelled = _any_of(re.escape(one.content) for one in special)
         # As the tokenizer does, a token that asks for it takes the spaces beside it along.
         self._taken = _any_of(
             r"\s*" * one.lstrip + re.escape(one.content) + r"\s*" * one.rstrip for one in special
         )
+
+    def special_token_id(self, text: str) -> int | None:
+        """Of the special token that is written so, if there is one."""
+        return self._special.get(text)
 
     def encode(
         self,

@@ -26,16 +26,22 @@ class IncrementalDetokenizer:
         tokenizer: the model's, in the Rust library's form.
         prompt_token_ids: the tokens before; how a word begins can depend on them.
         stop: texts that end the generation and are not given out.
+        spelled: special tokens that are a part of the text; others leave nothing in it.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_token_ids: list[int], stop: tuple[str, ...] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_token_ids: list[int],
+        stop: tuple[str, ...] = (),
+        spelled: frozenset[int] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
         # Where bytes stand in for what the vocabulary lacks, a run of them is decoded as a whole.
         self._has_byte_runs = "ByteFallback" in repr(tokenizer.decoder)
         self._context = self._last_tokens(prompt_token_ids)
         self._pending: list[int] = []  # tokens whose text was not given out yet
+        self._spelled = {one: str(tokenizer.id_to_token(one)) for one in spelled}
         self._stop = stop
         self._num_held_back = max((len(text) for text in stop), default=1) - 1
         self._held_back = ""
@@ -55,7 +61,9 @@ class IncrementalDetokenizer:
             return ""
         self._pending.append(token_id)
         text = self._pending_text()
-        if not text or text.endswith(REPLACEMENT):
+        if token_id in self._spelled:  # what is not whole before it never will be
+            text = text.rstrip(REPLACEMENT) + self._spelled[token_id]
+        elif not text or text.endswith(REPLACEMENT):
             return ""
         self._context = self._last_tokens(self._context + self._pending)
         self._pending = []

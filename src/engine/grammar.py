@@ -35,12 +35,14 @@ class GrammarSource:
         field: where it stands in the request's body, for errors.
         parts: schemas in it; each is compiled by itself first, for errors of its own. Who gives
             some has written the rest of the grammar himself.
+        special_token_ids: special tokens that it names; who gives some has written it himself.
     """
 
     kind: GrammarKind
     text: str
     field: tuple[str | int, ...] = dataclasses.field(default=(), compare=False)
     parts: "tuple[GrammarSource, ...]" = dataclasses.field(default=(), compare=False)
+    special_token_ids: frozenset[int] = frozenset()
 
 
 def schema_source(schema: dict[str, Any] | str, field: tuple[str | int, ...]) -> GrammarSource:

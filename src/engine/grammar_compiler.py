@@ -38,7 +38,8 @@ def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> Grammar:
         InvalidGrammarError: it is malformed, too complex, or not supported; with its place.
     """
     compile_source = _compile_schema if source.kind == "json_schema" else _compile_text
-    grammar = Grammar(vocabulary, compile_source(vocabulary, source))
+    matcher = compile_source(vocabulary, source)
+    grammar = Grammar(vocabulary, matcher, source.special_token_ids)
     _try_out(grammar, source)
     return grammar
 
@@ -99,7 +100,8 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             choices = " | ".join(json.dumps(choice) for choice in json.loads(source.text))
             text = LLMatcher.grammar_from_lark(f"start: {choices}")
         case _:
-            if "<" in LARK_TEXTS.sub("", source.text):
+            is_ours = bool(source.special_token_ids)
+            if not is_ours and "<" in LARK_TEXTS.sub("", source.text):
                 raise _refusal(source, "Special tokens are no part of answers: write texts.")
             text = LLMatcher.grammar_from_lark(source.text)
     matcher = _compile(vocabulary, text)

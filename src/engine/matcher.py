@@ -1,8 +1,8 @@
 """Compiled grammars, and the matchers that follow them, one for each sequence.
 
-llguidance says which tokens may come next, as bits. A special token never may, whatever a grammar
-says; a token that ends the sequence may where the grammar is satisfied. A matcher changes in
-`advance` alone, so a step that failed can be run again.
+llguidance says which tokens may come next, as bits. Of special tokens only those may that the
+grammar was given; a token that ends the sequence may where the grammar is satisfied. A matcher
+changes in `advance` alone, so a step that failed can be run again.
 """
 
 import numpy as np
@@ -19,15 +19,24 @@ class Grammar:
     Args:
         vocabulary: of the model.
         matcher: at the beginning; it stays there.
+        special_token_ids: special tokens that are a part of answers.
     """
 
-    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        matcher: LLMatcher,
+        special_token_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self.special_token_ids = special_token_ids
         self._vocabulary = vocabulary
         self._matcher = matcher
+        self._barred = vocabulary.special & ~vocabulary.bits(special_token_ids)
 
     def start(self, end_token_ids: frozenset[int]) -> "Matcher":
         """A matcher at the beginning, of a sequence that these tokens end."""
-        return Matcher(self._vocabulary, self._matcher.deep_copy(), end_token_ids)
+        matcher = self._matcher.deep_copy()
+        return Matcher(self._vocabulary, matcher, end_token_ids, self._barred)
 
 
 class Matcher:
@@ -37,14 +46,20 @@ class Matcher:
         vocabulary: of the model.
         matcher: its own.
         end_token_ids: tokens that end the sequence.
+        barred: bits of those that are never a part of it.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, matcher: LLMatcher, end_token_ids: frozenset[int]
+        self,
+        vocabulary: Vocabulary,
+        matcher: LLMatcher,
+        end_token_ids: frozenset[int],
+        barred: NDArray[np.uint8],
     ) -> None:
         self.vocabulary = vocabulary
         self.matcher = matcher
         self.end_bits = vocabulary.bits(end_token_ids)
+        self.inner_bits = ~(barred | self.end_bits)
 
     @property
     def is_accepting(self) -> bool:
@@ -96,9 +111,8 @@ def find_allowed(matchers: list[Matcher], ends_early: list[bool]) -> NDArray[np.
         vocabulary.num_bytes,
         len(matchers),
     )
-    allowed &= ~vocabulary.special
     for row, one, is_early in zip(allowed, matchers, ends_early, strict=True):
-        np.bitwise_and(row, ~one.end_bits, out=row)
+        np.bitwise_and(row, one.inner_bits, out=row)
         if one.is_accepting and not (is_early and row.any()):
             np.bitwise_or(row, one.end_bits, out=row)
         if one.matcher.is_error() or not row.any():
