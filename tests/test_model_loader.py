@@ -1,6 +1,7 @@
 """A model is loaded whole and exact, or refused with a paragraph that says what to do."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -375,3 +376,19 @@ def test_a_model_without_a_context_length_needs_max_model_len(tmp_path):
 def test_a_bad_context_is_told_before_the_weights_are_read(model):
     (model / WEIGHTS).unlink()
     assert "MAX_MODEL_LEN" in refusal(model, max_model_len=CONTEXT + 1)
+
+
+def test_the_padding_token_is_a_token_like_others(model, caplog):
+    """transformers would look for it in each step, and warn of it once in a process."""
+    transformers.utils.logging.warning_once.cache_clear()
+    edit_json(model / "config.json", pad_token_id=0)
+    loaded = load(model)
+    loaded.model(input_ids=torch.zeros((1, 1), dtype=torch.long), use_cache=False)
+    assert "attention_mask" not in caplog.text
+
+
+@pytest.mark.parametrize(("own", "theirs"), [("ERROR", "ERROR"), ("DEBUG", "WARNING")])
+def test_the_librarys_log_is_as_quiet_as_ours_or_quieter(model, caplog, own, theirs):
+    caplog.set_level(own)
+    load(model)
+    assert logging.getLevelName(logging.getLogger("transformers").getEffectiveLevel()) == theirs

@@ -20,8 +20,7 @@ def find_hidden_size(model: PreTrainedModel) -> int | None:
     if decoder is None:
         return None
     token_ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    mask = torch.ones_like(token_ids)  # without it transformers warns where 0 is the padding token
-    states: torch.Tensor = decoder(input_ids=token_ids, attention_mask=mask, use_cache=False)[0]
+    states: torch.Tensor = decoder(input_ids=token_ids, use_cache=False)[0]
     return states.shape[-1]
 
 

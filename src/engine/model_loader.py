@@ -4,6 +4,7 @@ What would quietly give another model is refused: weights that are missing from 
 kind of model, a tokenizer that does not belong to it.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
             f" {num_embeddings}: they do not belong together. {REMEDY}"
         )
     eos_token_ids = _eos_token_ids(model, tokenizer)
+    _stop_looking_for_padding(model)
     # Requests and our settings say how to sample; `generate` would mix in what the files say.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     backend = _plain_backend(tokenizer)
@@ -93,10 +95,22 @@ def load_model(config: EngineConfig) -> LoadedModel:
 
 
 def _quieten_transformers() -> None:
-    """Its messages go where ours go, and no bars are drawn."""
+    """Its messages go where ours go, from warnings on or as LOG_LEVEL says; no bars are drawn."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+    # It has a level of its own, so the root's alone would not hold its warnings back.
+    transformers_logging.set_verbosity(max(logging.WARNING, logging.getLogger().level))
+
+
+def _stop_looking_for_padding(model: PreTrainedModel) -> None:
+    """Nothing is padded here; the padding token is a token like others, often the one of the end.
+
+    Models would look for it in each step, and warn at the first.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.warn_if_padding_and_no_attention_mask = lambda *_: None  # type: ignore[method-assign]
 
 
 def _choose_device(device: Device) -> torch.device:
