@@ -71,6 +71,20 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.caller_requests = Counter(
+            "inference_caller_requests_total",
+            "Requests by API key's id. `other` is all keys after the first 100, `jwt` all tokens,"
+            " `anybody` who has neither.",
+            ["caller"],
+            registry=self.registry,
+        )
+        self.caller_tokens = Counter(
+            "inference_caller_tokens_total",
+            "Tokens by API key's id, as above. kind: prompt, generated.",
+            ["caller", "kind"],
+            registry=self.registry,
+        )
+        self._callers: set[str] = set()
         self._observe_process()
 
     def _observe_process(self) -> None:
@@ -91,21 +105,6 @@ class Metrics:
         for endpoint in endpoints:
             for status in STATUSES:
                 self.requests.labels(endpoint, status)
-
-        self.caller_requests = Counter(
-            "inference_caller_requests_total",
-            "Requests by API key's id. `other` is all keys after the first 100, `jwt` all tokens,"
-            " `anybody` who has neither.",
-            ["caller"],
-            registry=self.registry,
-        )
-        self.caller_tokens = Counter(
-            "inference_caller_tokens_total",
-            "Tokens by API key's id, as above. kind: prompt, generated.",
-            ["caller", "kind"],
-            registry=self.registry,
-        )
-        self._callers: set[str] = set()
 
     def caller_label(self, caller_id: str) -> str:
         """How a caller is called in metrics: there are never many names."""
