@@ -44,7 +44,8 @@ from src.generation import (
 from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
 from src.limits import Field, check_length, check_params
 from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
-from src.tool_calls import Tool, ToolCallFormat, find_format
+from src.tool_call_format import ToolCallFormat, find_format
+from src.tool_calls import Tool
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop

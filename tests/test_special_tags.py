@@ -15,7 +15,8 @@ from src.engine.grammar import GrammarSource
 from src.engine.grammar_compiler import compile_grammar
 from src.engine.vocabulary import Vocabulary
 from src.main import create_app
-from src.tool_calls import Tool, ToolChoice, find_format, tool_grammar
+from src.tool_call_format import find_format
+from src.tool_calls import Tool, ToolChoice, tool_grammar
 from tests.conftest import create_settings
 from tests.servers import LocalServer, serve_app
 from tests.test_matcher import allowed_by

@@ -11,17 +11,9 @@ from jsonschema import Draft202012Validator
 from src.engine.chat_template import ChatTemplate
 from src.engine.grammar_compiler import compile_grammar
 from src.errors import InvalidRequestError, InvalidSchemaError
+from src.tool_call_format import FORMATS, HERMES, LLAMA3, ToolCallFormat, find_format
 from src.tool_call_parser import Answer, ArgumentsDelta, CallStarted, ToolCallParser
-from src.tool_calls import (
-    FORMATS,
-    HERMES,
-    LLAMA3,
-    Tool,
-    ToolCallFormat,
-    ToolChoice,
-    find_format,
-    tool_grammar,
-)
+from src.tool_calls import Tool, ToolChoice, tool_grammar
 from tests.test_matcher import TOKENIZERS, VOCABULARIES, write
 from tests.tools import HERMES_TEMPLATE, LLAMA3_TEMPLATE
 

@@ -8,7 +8,8 @@ from src.engine.chat_template import ChatMessage
 from src.engine.grammar import GrammarSource
 from src.errors import InvalidRequestError, InvalidSchemaError
 from src.inference import InferenceEngine
-from src.tool_calls import Tool, ToolCallFormat, ToolChoice, tool_grammar
+from src.tool_call_format import ToolCallFormat
+from src.tool_calls import Tool, ToolChoice, tool_grammar
 
 ChoiceWord = Literal["none", "auto", "required"]
 

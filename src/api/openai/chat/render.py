@@ -26,6 +26,7 @@ from src.engine import logprobs
 from src.engine import request as engine_request
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
+from src.tool_call_format import ToolCallFormat
 from src.tool_call_parser import (
     Answer,
     ArgumentsDelta,
@@ -35,7 +36,6 @@ from src.tool_call_parser import (
     TextReader,
     ToolCallParser,
 )
-from src.tool_calls import ToolCallFormat
 
 
 @dataclass(slots=True)
