@@ -31,6 +31,7 @@ VALUES = USUAL | {
     "parallel_tool_calls": True,
     "tool_choice": "auto",
     "stream_options": None,
+    "continue_final_message": False,
 }
 DOCUMENTED: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in REQUESTS.values()}
 
