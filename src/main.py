@@ -41,7 +41,7 @@ from src.inference import InferenceEngine
 from src.ops.auth import AuthMiddleware, Finder
 from src.ops.connection import Connection
 from src.ops.engine_metrics import EngineMetrics
-from src.ops.finder import read_keys, watch_keys
+from src.ops.finder import Watched, read_keys, watch_keys
 from src.ops.limit_storage import MEMORY
 from src.ops.logs import configure_logging
 from src.ops.metrics import MULTIPROC_DIR, Metrics
@@ -132,16 +132,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_auth(app: FastAPI, settings: Settings) -> None:
-    keys, watched = read_keys(settings), watch_keys(settings)
-    finder: Callable[[], Finder] | None = None
-    if keys is not None:
-        finder = lambda: keys  # noqa: E731
-    elif watched is not None:
-        finder = lambda: watched.value  # noqa: E731
-    app.state.watched_keys = watched
+    app.state.watched_keys = watched = watch_keys(settings)
+    finder = _find_finder(read_keys(settings), watched)
     app.add_middleware(AuthMiddleware, finder=finder, limits=app.state.rate_limit)
     if finder is not None:
         document_security(app)
+
+
+def _find_finder(keys: Finder | None, watched: Watched | None) -> Callable[[], Finder] | None:
+    """What gives the keys of the moment; None if nobody needs one."""
+    if keys is not None:
+        return lambda: keys
+    if watched is not None:
+        return lambda: watched.value
+    return None
 
 
 @asynccontextmanager
