@@ -202,7 +202,7 @@ def test_embeddings_are_counted_apart_from_tokens(start_server):
     assert found["inference_sequences_finished_total", "embedded"] == 2
     assert found["prompt_tokens_total",] == answer["usage"]["prompt_tokens"]
     assert found["generated_tokens_total",] == 0
-    assert found["inference_queue_seconds_count",] == 2
+    assert found["inference_queue_seconds_count", "embeddings", "admitted"] == 2
     labels = ("", "embeddings", "llm-inference", name)
     assert found[("gen_ai_server_request_duration_seconds_count", *labels)] == 2
     assert found["inference_requests_total", EMBEDDINGS, "success"] == 1
