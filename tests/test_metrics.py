@@ -333,6 +333,9 @@ def test_in_every_scrape_of_a_storm_all_sequences_are_accounted_for(start_server
         assert found["inference_sequences_running",] <= 4
     assert len({found["inference_sequences_live",] for found in scrapes}) > 3
     wait_until(lambda: server.sample("inference_sequences_live") == 0)
+    # In the storm all that fail may have been refused, as the queue was full.
+    body = {"prompt": POISON, "max_length": 2}
+    assert httpx2.post(server.url + "/generate", json=body, timeout=60).status_code == 500
     found = server.samples()
     assert_started_are_accounted_for(found)
     for how, reason in (
@@ -344,7 +347,7 @@ def test_in_every_scrape_of_a_storm_all_sequences_are_accounted_for(start_server
         ("aborted", "timeout"),
     ):
         assert found.get((f"inference_sequences_{how}_total", reason), 0) > 0, (how, reason)
-    wait_until(lambda: num_answered(server) == 100)
+    wait_until(lambda: num_answered(server) == 101)
 
 
 def num_answered(server: LocalServer) -> float:
