@@ -8,7 +8,7 @@ from src.engine.compatibility import probe_token_ids
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core, create_engine
 from src.engine.layers import LINEARS
-from src.engine.linears import FastLinear
+from src.engine.linears import FastLinear, PackedLinear
 from src.engine.model_loader import load_model
 from src.engine.quantization import quantize
 from src.engine.reference import ReferenceEngine
@@ -30,7 +30,7 @@ def test_a_model_gives_nearly_the_same_logits(tiny_model, architecture, kind):
     token_ids = probe_token_ids(loaded)
     plain = loaded.model(token_ids, use_cache=False).logits
     embedding = loaded.model.get_input_embeddings().weight.clone()
-    quantize(loaded.model, kind)
+    quantize(loaded, kind)
     assert {type(layer) for layer in find_linears(loaded.model)} == {LINEARS[kind]}
     rounded = loaded.model(token_ids, use_cache=False).logits
     allowed = {"none": 1e-5, "fp16": 2e-3, "int8": 0.1}[kind]
@@ -62,6 +62,22 @@ def test_the_reference_engine_runs_an_exact_model_as_it_is(tiny_model):
     assert not find_linears(loaded.model)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_exact_model_may_be_in_any_format(tiny_model, dtype, caplog):
+    caplog.set_level("INFO")
+    loaded = load_model(EngineConfig(str(tiny_model("gpt2")), dtype=dtype))
+    quantize(loaded, "none")  # its activation is replaced
+    assert not find_linears(loaded.model)
+    assert "QUANTIZATION=none: 0 linear layers" in caplog.text
+
+
+def test_a_layer_that_gives_something_else_is_noticed(tiny_model, monkeypatch):
+    loaded = load_model(EngineConfig(str(tiny_model("llama"))))
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, rows: rows @ self.weight.T * 30)
+    with pytest.raises(ModelLoadError, match=r"QUANTIZATION=none changes too much"):
+        quantize(loaded, "none")
+
+
 def test_a_model_that_is_not_in_float32_is_refused_with_the_remedy(tiny_model):
     config = EngineConfig(str(tiny_model("llama")), dtype="bfloat16", quantization="int8")
     with pytest.raises(ModelLoadError, match=r"model is bfloat16 on cpu.*DTYPE=float32"):
@@ -69,21 +85,22 @@ def test_a_model_that_is_not_in_float32_is_refused_with_the_remedy(tiny_model):
 
 
 def test_a_model_that_suffers_too_much_is_refused_with_the_figure(tiny_model):
-    model = load_model(EngineConfig(str(tiny_model("llama")))).model
+    loaded = load_model(EngineConfig(str(tiny_model("llama"))))
+    model = loaded.model
     with torch.no_grad():
         model.lm_head.weight.mul_(1000)  # certain of everything, so that a little noise decides
         model.lm_head.weight[:, 0] = 1e6 * torch.randn(len(model.lm_head.weight))
     with pytest.raises(ModelLoadError, match=r"diverge by \d.* Use QUANTIZATION=none or fp16\."):
-        quantize(model, "int8")
+        quantize(loaded, "int8")
 
 
 def test_a_model_without_linear_layers_cannot_be_rounded(tiny_model):
     class Own(nn.Linear):
         pass
 
-    model = load_model(EngineConfig(str(tiny_model("llama")))).model
-    for layer in model.modules():
+    loaded = load_model(EngineConfig(str(tiny_model("llama"))))
+    for layer in loaded.model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = Own
     with pytest.raises(ModelLoadError, match="no linear layers"):
-        quantize(model, "fp16")
+        quantize(loaded, "fp16")

@@ -49,7 +49,7 @@ def create_engine(
         else:
             return EngineLoop(core, Intake(core.max_num_seqs + config.max_queue_size, on_update))
     if config.quantization != "none":
-        quantize(loaded.model, config.quantization)
+        quantize(loaded, config.quantization)
     intake = Intake(1 + config.max_queue_size, on_update)
     return ReferenceEngine(loaded, intake, config.max_queue_seconds)
 
@@ -63,7 +63,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
             quantized as asked.
     """
     layers = check_model(loaded)
-    quantize(loaded.model, config.quantization)
+    quantize(loaded, config.quantization)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[loaded.model.device.type]
