@@ -20,6 +20,7 @@ from src.errors import KeysError
 from src.ops.api_keys import APIKey, APIKeys, KeyLimits, Scope, create_secret, sha256_of
 
 FILE = "API_KEYS_FILE"
+MAX_DAYS = 36500
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         default="generate,embeddings",
         help=f"of {', '.join(Scope)}; by default %(default)s",
     )
-    create.add_argument("--days", type=int, help="how long it is valid; by default for ever")
+    create.add_argument("--days", type=_days, help="how long it is valid; by default for ever")
     create.add_argument("--requests", type=int, help="requests in each RATE_LIMIT_PERIOD")
     create.add_argument("--tokens", type=int, help="tokens in each RATE_LIMIT_PERIOD")
     create.add_argument("--concurrent", type=int, help="requests at the same time")
@@ -67,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _days(text: str) -> timedelta:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to {MAX_DAYS}")
+    return timedelta(days=int(text))
+
+
 def _create(options: argparse.Namespace) -> None:
     key_id, secret = create_secret()
     now = datetime.now(UTC).replace(microsecond=0)
@@ -76,7 +83,7 @@ def _create(options: argparse.Namespace) -> None:
         sha256=sha256_of(secret),
         scopes=options.scopes.split(","),
         created_at=now,
-        expires_at=now + timedelta(days=options.days) if options.days else None,
+        expires_at=now + options.days if options.days else None,
         limits=KeyLimits(
             requests=options.requests, tokens=options.tokens, concurrent=options.concurrent
         ),

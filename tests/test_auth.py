@@ -258,6 +258,15 @@ def test_a_key_expires(locked):
     wait_until(lambda: locked.ask("/generate", key).status_code == 401)
 
 
+@pytest.mark.parametrize("days", ["0", "-1", "1.5", "36501"])
+def test_a_key_that_would_never_be_valid_or_for_ever_is_not_made(tmp_path, days):
+    file = tmp_path / "keys.json"
+    done = run_keys(file, "create", "short", f"--days={days}")
+    assert done.returncode == 2
+    assert f"--days: {days} is no number of days from 1 to 36500" in done.stderr
+    assert not file.exists()
+
+
 def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
     whole = locked.file.read_text()
     locked.file.write_text(whole[:-20])
