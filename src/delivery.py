@@ -122,7 +122,7 @@ class Meter(Protocol):
 
     async def reserve(self, num_prompt_tokens: int, num_new_tokens: int, count: int) -> None: ...
 
-    def give_up(self, count: int) -> None: ...
+    def give_up(self, num_prompt_tokens: int, count: int) -> None: ...
 
     def sequence_ended(self, sequence: EndedSequence) -> None: ...
 
@@ -185,13 +185,14 @@ class Delivery:
             OverloadedError: too many wait already.
             ServiceError: what the meter raises.
         """
+        num_prompt_tokens, num_new_tokens = _most_tokens(requests)
         if self._meter is not None:
-            await self._meter.reserve(*_most_tokens(requests), len(requests))
+            await self._meter.reserve(num_prompt_tokens, num_new_tokens, len(requests))
         try:
             return self._submit(engine, requests, operation)
         except ServiceError:
             if self._meter is not None:
-                self._meter.give_up(len(requests))
+                self._meter.give_up(num_prompt_tokens, len(requests))
             raise
 
     def _submit(

@@ -1,13 +1,20 @@
 """What a key may have, what it is told when it had it, and what is written down."""
 
+import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from src.config import Settings
+from src.ops.metrics import Metrics
+from src.ops.rate_limit import RateLimit
+from src.ops.usage import Usage, UsageMiddleware
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key, id_of
 from tests.servers import LocalServer, Streamed
@@ -222,3 +229,29 @@ def test_while_nothing_can_be_counted_the_policy_decides(storage, start_metered)
     assert httpx2.get(metered.server.url + "/health/live").status_code == 200
     storage.start()
     wait_until(lambda: metered.ask(key).status_code == 200)
+
+
+@dataclass(frozen=True)
+class Ended:
+    num_tokens: int = 3
+    admitted_at: float | None = 1.0
+
+
+def test_prompts_that_were_not_taken_in_cost_nothing(tmp_path):
+    log, metrics = tmp_path / "usage.jsonl", Metrics()
+    settings = Settings(_env_file=None, usage_log=log, rate_limit_tokens=100)
+    usage = Usage(settings, RateLimit(settings, metrics.limit_storage_up), metrics)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await usage.reserve(10, 5, 1)
+        usage.sequence_ended(Ended())
+        await usage.reserve(40, 0, 2)
+        usage.give_up(40, 2)
+
+    scope = {"type": "http", "path": "/v1/embeddings", "client": ("127.0.0.1", 1)}
+    for _ in range(4):  # 55 tokens each, of 100: what was not needed is there again
+        asyncio.run(UsageMiddleware(answer, usage)(scope, None, None))
+    usage.shutdown()
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    used = [(one["sequences"], one["prompt_tokens"], one["generated_tokens"]) for one in told]
+    assert used == [(1, 10, 3)] * 4

@@ -102,10 +102,11 @@ class Usage:
         account.num_sequences += count
         account.num_live += count
 
-    def give_up(self, count: int) -> None:
+    def give_up(self, num_prompt_tokens: int, count: int) -> None:
         """Of sequences whose tokens were reserved none was taken in."""
         account = _current.get()
         if account is not None:
+            account.num_prompt_tokens -= num_prompt_tokens
             account.num_live -= count
             account.num_sequences -= count
 
