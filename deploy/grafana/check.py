@@ -1,8 +1,9 @@
 """Runs every query that this repository shows against a real Prometheus: `make monitoring-check`.
 
-It starts the service on the bundled model, a Prometheus that scrapes it, and users; then it asks
-the queries of the dashboard, of docs/metrics.md and of docs/observability.md, prints what came in a
-table, and fails if one had no data. All of it stays on loopback addresses.
+It starts the service on the bundled model, a Prometheus that scrapes it with a key, and users who
+have keys too; then it asks the queries of the dashboard, of docs/metrics.md and of
+docs/observability.md, prints what came in a table, and fails if one had no data. All of it stays on
+loopback addresses.
 
 Needs `prometheus` on the PATH. `--picture FILE` draws the dashboard, and needs matplotlib.
 """
@@ -25,10 +26,12 @@ import httpx2
 from deploy.grafana import load
 from deploy.grafana.dashboard import ROWS
 from docs.generate import QUERIES
+from tests.keys import create_key
 from tests.servers import ROOT, free_port, serve
 
 SCRAPE_SECONDS = 1
 RATE_INTERVAL = "12s"
+RANGE = "2m"  # what Grafana would show
 PATIENCE_SECONDS = 60
 """A fast machine fails no request in the first burst, a slow one ends none."""
 CONFIGURATION = """
@@ -37,6 +40,7 @@ rule_files: [{rules}]
 scrape_configs:
   - job_name: llm-inference
     static_configs: [targets: ["{target}"]]
+    authorization: {{credentials_file: {key}}}
 """
 
 
@@ -89,13 +93,16 @@ def _numbers(values: list[tuple[float, str]]) -> list[tuple[float, float]]:
 
 
 @contextlib.contextmanager
-def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Scrapes a service every second, and evaluates the project's rules."""
+def prometheus(target: str, key: str, folder: Path) -> Iterator[Prometheus]:
+    """Scrapes a service every second, with a key, and evaluates the project's rules."""
     address = f"127.0.0.1:{free_port()}"
     configuration = folder / "prometheus.yml"
     rules = ROOT / "deploy" / "prometheus" / "rules.yml"
+    (folder / "metrics.key").write_text(key)
     configuration.write_text(
-        CONFIGURATION.format(seconds=SCRAPE_SECONDS, rules=rules, target=target)
+        CONFIGURATION.format(
+            seconds=SCRAPE_SECONDS, rules=rules, target=target, key=folder / "metrics.key"
+        )
     )
     options = {
         "config.file": configuration,
@@ -138,7 +145,7 @@ def ask(server: Prometheus, start: float, end: float) -> list[Answer]:
 
 def in_grafana(query: str) -> str:
     """What Grafana would send, with everything selected."""
-    values = {"$__rate_interval": RATE_INTERVAL, "$job": ".*", "$instance": ".*"}
+    values = {"$__rate_interval": RATE_INTERVAL, "$__range": RANGE, "$job": ".*", "$instance": ".*"}
     return re.sub(r"\$\w+", lambda match: values[match[0]], query)
 
 
@@ -155,11 +162,16 @@ def measure(seconds: float) -> list[Answer]:
     """Puts load on the service for so long, or until everything has data, and asks everything."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        service = stack.enter_context(serve(folder, **load.SETTINGS))
+        file = folder / "keys.json"
+        keys = {team: create_key(file, team) for team in load.TEAMS}
+        metrics_key = create_key(file, "prometheus", "--scopes", "metrics")
+        settings = load.SETTINGS | {"auth": "api_key", "api_keys_file": file}
+        service = stack.enter_context(serve(folder, **settings))
         service.wait_until("/health/ready")
-        server = stack.enter_context(prometheus(service.url.removeprefix("http://"), folder))
+        target = service.url.removeprefix("http://")
+        server = stack.enter_context(prometheus(target, metrics_key, folder))
         start = time.time()
-        with load.running(service.url, seconds + PATIENCE_SECONDS):
+        with load.running(service.url, keys, seconds + PATIENCE_SECONDS):
             time.sleep(seconds)
             answers = ask(server, start, time.time())
             while not has_data(answers) and time.time() < start + seconds + PATIENCE_SECONDS:

@@ -10,6 +10,7 @@ from typing import Any
 
 SELECTOR = 'job=~"$job", instance=~"$instance"'
 WINDOW = "[$__rate_interval]"
+WHOLE = "[$__range]"  # what the dashboard shows
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24  # of Grafana's grid
 
@@ -64,20 +65,20 @@ class Panel:
         return 4 if self.kind in {"stat", "state-timeline"} else 8
 
 
-def rate(metric: str, by: str = "", labels: str = "") -> str:
+def rate(metric: str, by: str = "", labels: str = "", window: str = WINDOW) -> str:
     """How fast a counter grows, all selected instances together."""
     group = f" by ({by})" if by else ""
     selector = f"{SELECTOR}, {labels}" if labels else SELECTOR
-    return f"sum{group} (rate({metric}{{{selector}}}{WINDOW}))"
+    return f"sum{group} (rate({metric}{{{selector}}}{window}))"
 
 
 def mean(histogram: str, labels: str = "") -> str:
     return f"{rate(histogram + '_sum', '', labels)} / {rate(histogram + '_count', '', labels)}"
 
 
-def quantile(number: float, histogram: str, by: str = "") -> str:
+def quantile(number: float, histogram: str, by: str = "", window: str = WINDOW) -> str:
     group = f"{by}, le" if by else "le"
-    return f"histogram_quantile({number}, {rate(histogram + '_bucket', group)})"
+    return f"histogram_quantile({number}, {rate(histogram + '_bucket', group, window=window)})"
 
 
 def quantiles(histogram: str) -> dict[str, str]:
@@ -189,27 +190,35 @@ HOW_FAST = [
         "From a sequence's arrival to its first token: what a user waits before text appears.",
         quantiles(FIRST_TOKEN),
         unit="s",
-        width=6,
+        width=5,
     ),
     Panel(
         "Time between two tokens",
         "How smoothly text flows once it does. A reader reads about ten tokens a second.",
         quantiles("inference_inter_token_seconds"),
         unit="s",
-        width=6,
+        width=5,
     ),
     Panel(
-        "Time to the whole answer (95 %)",
-        "19 of 20 requests took no longer, by route. It grows with the length of the answers.",
-        {"{{endpoint}}": quantile(0.95, "inference_request_duration_seconds", "endpoint")},
+        "Time to the whole answer",
+        "Of requests of all routes. It grows with the length of the answers.",
+        quantiles("inference_request_duration_seconds"),
         unit="s",
-        width=6,
+        width=5,
+    ),
+    Panel(
+        "Whole answers, by route (95 %)",
+        "19 of 20 requests took no longer, over all the time that is shown.",
+        {"{{endpoint}}": quantile(0.95, "inference_request_duration_seconds", "endpoint", WHOLE)},
+        unit="s",
+        kind="bargauge",
+        width=5,
     ),
     Panel(
         "Tokens generated per second",
         "All sequences together: what the machine yields.",
         {"tokens": rate("generated_tokens_total")},
-        width=6,
+        width=4,
     ),
 ]
 
@@ -279,6 +288,7 @@ WHY_SLOW = [
         {"in use": gauge("inference_kv_cache_usage_ratio", "max")},
         unit="percentunit",
         width=4,
+        maximum=1,
     ),
     Panel(
         "Prefix cache hits",
@@ -293,10 +303,25 @@ WHY_SLOW = [
 WHO_USES_IT = [
     Panel(
         "Requests, by route",
-        "Callers are no labels: there could be any number of them. The access log has them.",
+        "The ways in that were used. __unmatched__ is any path that there is not.",
         {"{{endpoint}}": f"{rate('inference_requests_total', 'endpoint')} > 0"},
         unit="reqps",
-        width=6,
+        is_stacked=True,
+    ),
+    Panel(
+        "Requests, by key",
+        "By the key's id; `python -m src.keys list` says whose it is. jwt: all who have a token."
+        " anybody: all who need neither. other: keys after the first 100.",
+        {"{{caller}}": f"{rate('inference_caller_requests_total', 'caller')} > 0"},
+        unit="reqps",
+        is_stacked=True,
+    ),
+    Panel(
+        "Tokens per second, by key",
+        "Of prompts and answers together: who takes most of the machine. docs/security.md says how"
+        " to limit a key.",
+        {"{{caller}}": f"{rate('inference_caller_tokens_total', 'caller')} > 0"},
+        is_stacked=True,
     ),
     Panel(
         "Sequences, by what they are for",
@@ -309,14 +334,12 @@ WHO_USES_IT = [
             )
         },
         unit="ops",
-        width=6,
     ),
     Panel(
         "Tokens read and written per second",
         "read: of prompts, those from the prefix cache too. written: of answers. One written costs"
         " more than one read, as it needs a step of its own.",
         {"read": rate("prompt_tokens_total"), "written": rate("generated_tokens_total")},
-        width=6,
     ),
     Panel(
         "Tokens of a sequence",
@@ -325,7 +348,6 @@ WHO_USES_IT = [
             "prompt": f"{rate('prompt_tokens_total')} / {rate('inference_prefill_seconds_count')}",
             "answer": f"{rate('generated_tokens_total')} / {rate(FIRST_TOKEN + '_count')}",
         },
-        width=6,
     ),
 ]
 
@@ -416,8 +438,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
                 "datasource": DATASOURCE,
                 "expr": query,
                 "legendFormat": legend,
-                "instant": panel.kind == "stat",
-                "range": panel.kind != "stat",
+                "instant": panel.kind in {"stat", "bargauge"},
+                "range": panel.kind not in {"stat", "bargauge"},
             }
             for number, (legend, query) in enumerate(panel.queries.items())
         ],
@@ -435,6 +457,8 @@ def _defaults(panel: Panel) -> dict[str, Any]:
             "fillOpacity": 30 if panel.is_stacked else 0,
             "stacking": {"mode": "normal" if panel.is_stacked else "none"},
         }
+    elif panel.kind == "bargauge":
+        defaults["color"] = {"mode": "fixed", "fixedColor": BLUE}
     else:
         defaults["color"] = {"mode": "thresholds"}
         defaults["thresholds"] = {"mode": "absolute", "steps": _steps(panel)}
@@ -470,6 +494,13 @@ def _overrides(panel: Panel) -> list[dict[str, Any]]:
 def _options(panel: Panel) -> dict[str, Any]:
     if panel.kind == "stat":
         return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"}
+    if panel.kind == "bargauge":
+        return {
+            "reduceOptions": {"calcs": ["lastNotNull"]},
+            "orientation": "horizontal",
+            "displayMode": "basic",
+            "namePlacement": "top",
+        }
     if panel.kind == "state-timeline":
         return {"showValue": "never", "legend": {"showLegend": False}}
     return {

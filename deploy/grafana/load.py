@@ -1,11 +1,10 @@
 """Users of all kinds, so that every panel of the dashboard has something to show."""
 
 import contextlib
-import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -116,32 +115,44 @@ def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(BURST_EVERY * 3 / 4)
 
 
-USERS: tuple[User, ...] = (
-    stream, stream, batch, choose, chat, chat, respond, message, complete, embed,
-    leave, err, hurry, burst,
-)  # fmt: skip
+# Who shares a key, and so its limits.
+TEAMS: dict[str, tuple[User, ...]] = {
+    "readers": (stream, stream, batch, choose, complete, embed),
+    "talkers": (chat, chat, respond, message),
+    "crawler": (hurry,),
+    "jobs": (leave, err, burst),
+}
 
 
 @contextlib.contextmanager
-def running(url: str, seconds: float) -> Iterator[None]:
+def running(url: str, keys: Mapping[str, str], seconds: float) -> Iterator[None]:
     """Puts load on a service of this machine, each user from a loopback address of its own.
 
     Args:
         url: of the service.
+        keys: of each team.
         seconds: after so many at most it ends by itself.
     """
     deadline = time.monotonic() + seconds
     stopped = threading.Event()
 
-    def live(user: User, number: int) -> None:
+    def live(team: str, user: User, number: int) -> None:
         draw = random.Random(number)  # noqa: S311 - the same users each time
-        transport = httpx2.HTTPTransport(local_address=f"127.0.0.{10 + number}")
-        with httpx2.Client(base_url=url, transport=transport, timeout=60) as client:
+        client = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {keys[team]}"},
+            transport=httpx2.HTTPTransport(local_address=f"127.0.0.{10 + number}"),
+            timeout=60,
+        )
+        with client:
             while not stopped.is_set() and time.monotonic() < deadline:
                 user(client, draw, stopped.wait)
 
-    numbers = itertools.count()
-    threads = [threading.Thread(target=live, args=(user, next(numbers))) for user in USERS]
+    users = [(team, user) for team, members in TEAMS.items() for user in members]
+    threads = [
+        threading.Thread(target=live, args=(team, user, number))
+        for number, (team, user) in enumerate(users)
+    ]
     for thread in threads:
         thread.start()
     try:

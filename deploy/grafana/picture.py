@@ -108,6 +108,9 @@ def _draw_panel(
     if panel.kind == "stat":
         _draw_number(axes, panel, answers)
         return
+    if panel.kind == "bargauge":
+        _draw_bars(axes, panel, answers)
+        return
     axes.set_xlim(0, span[1] - span[0])
     axes.xaxis.set_major_locator(MaxNLocator(max(3, panel.width * 3 // 4)))
     # Without the 0, which would stand on the y axis' own.
@@ -136,6 +139,21 @@ def _draw_number(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
     axes.set(xticks=[], yticks=[])
     color = NAMED["red" if is_bad else "green"]
     axes.text(0.5, 0.4, f"{value:.0f}", color=color, fontsize=30, ha="center", va="center")
+
+
+def _draw_bars(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
+    """The last value of each series, with its name above."""
+    (answer,) = answers
+    (label,) = (one.removesuffix("}}") for one in answer.legend.split("{{")[1:])
+    shown = [(one.labels[label], one.points[-1][1]) for one in answer.series if one.points]
+    longest = max(value for _, value in shown)
+    for number, (name, value) in enumerate(shown):
+        axes.barh(-number, longest, height=0.4, color=FAINT)
+        axes.barh(-number, value, height=0.4, color=NAMED["blue"])
+        axes.text(0, 0.25 - number, name, color=INK, fontsize=8, va="bottom")
+        text = _with_unit(value, panel.unit)
+        axes.text(longest * 1.03, -number, text, color=NAMED["blue"], fontsize=9, va="center")
+    axes.set(xticks=[], yticks=[], xlim=(0, longest * 1.25), ylim=(0.4 - len(shown), 0.9))
 
 
 def _draw_states(axes: Axes, answers: Sequence[Answer], start: float) -> None:
