@@ -62,6 +62,9 @@ QUERIES = {
     "inference_step_tokens": "rate(inference_step_tokens_sum[5m])"
     " / rate(inference_step_tokens_count[5m])",
     "inference_step_seconds": "rate(inference_step_seconds_sum[5m])",
+    "inference_step_age_seconds": "max by (instance)"
+    " (inference_step_age_seconds / inference_step_limit_seconds)",
+    "inference_step_limit_seconds": "max by (instance) (inference_step_limit_seconds)",
     "gen_ai_server_time_to_first_token_seconds": "histogram_quantile(0.95, sum by (le)"
     " (rate(gen_ai_server_time_to_first_token_seconds_bucket[5m])))",
     "gen_ai_server_time_per_output_token_seconds": "histogram_quantile(0.95, sum by (le)"

@@ -73,6 +73,9 @@ class Observer(Protocol):
 
     def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None: ...
 
+    def step_goes_on(self, seconds: float) -> None:
+        """Called at each beat of the heart with how long the current step has been taking."""
+
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
     ) -> None: ...

@@ -188,6 +188,8 @@ class InferenceEngine:
             # Who stops the process (a debugger, a frozen container) stops this loop and the step.
             late = time.monotonic() - slept_at - 2 * HEARTBEAT_SECONDS
             paused = paused + max(0.0, late) if seconds > HEARTBEAT_SECONDS else 0.0
+            if self._observer is not None:
+                self._observer.step_goes_on(seconds - paused)
             if engine is not None and seconds - paused > hang_seconds:
                 logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
                 engine.intake.end_all(FinishReason.ERROR)

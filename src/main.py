@@ -93,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings)
     tracing = create_tracing(settings.model_name)
     metrics = Metrics()
+    metrics.max_step_seconds.set(settings.hang_timeout_seconds)
     app: FastAPI = FastAPIOffline(
         title="LLM inference",
         description=DESCRIPTION,

@@ -6,12 +6,14 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from src.delivery import Outcome
+from src.engine.hidden_states import find_decoder
 from src.main import create_app
 from src.ops.engine_metrics import (
     ABORTED,
@@ -23,7 +25,7 @@ from src.ops.engine_metrics import (
 )
 from src.ops.middleware import NOT_INFERENCE
 from tests.conftest import assert_started_are_accounted_for, create_settings, wait_until
-from tests.servers import LocalServer, Server, parse_samples, serve, serve_app
+from tests.servers import Gate, LocalServer, Server, parse_samples, serve, serve_app
 
 MODEL_LABELS = ("text_completion", "llm-inference")
 
@@ -262,6 +264,26 @@ def test_tells_when_it_is_ready_how_many_may_come_and_when_it_began(tiny_model):
         found = server.samples()
         assert 0 < time.time() - found["process_start_time_seconds",] < 24 * 3600
         assert found["process_resident_memory_bytes",] > 2**20
+
+
+@pytest.mark.parametrize("engine", ["continuous", "reference"])
+def test_tells_how_long_a_step_has_been_taking_and_how_long_it_may(start_server, engine):
+    """One embedding is one step, in which nothing else shows that the engine works."""
+    server = start_server(engine=engine, hang_timeout_seconds=77)
+    gate = Gate()
+    server.gates.append(gate)
+    decoder = find_decoder(server.engine._loaded.model)
+    decoder.forward = partial(gate.forward, decoder.forward)
+    body = {"model": server.engine.model_name, "input": "the cat"}
+    assert server.sample("inference_step_age_seconds") == 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx2.post, server.url + "/v1/embeddings", json=body, timeout=60)
+        wait_until(lambda: server.sample("inference_step_age_seconds") > 1)
+        assert server.sample("inference_sequences_live") == 1
+        gate.open()
+        assert asked.result().status_code == 200
+    wait_until(lambda: server.sample("inference_step_age_seconds") == 0)
+    assert server.sample("inference_step_limit_seconds") == 77
 
 
 POISON = "!"

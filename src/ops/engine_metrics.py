@@ -133,6 +133,13 @@ class EngineMetrics:
         self._step_seconds = histogram(
             "inference_step_seconds", "Seconds that a step took.", TOKEN_SECONDS
         )
+        self._step_age = gauge(
+            "inference_step_age_seconds",
+            "Seconds that the step in progress has been taking, looked at once a second; 0 between"
+            " steps; of several workers the longest. With ENGINE=reference a step is a token, or a"
+            " whole embedding.",
+            of_workers="livemax",
+        )
         labels = (OPERATION, "gen_ai_provider_name", "gen_ai_request_model")
         self._time_to_first_token = histogram(
             "gen_ai_server_time_to_first_token_seconds",
@@ -196,6 +203,9 @@ class EngineMetrics:
         self._batch_size.observe(num_sequences)
         self._batch_tokens.observe(num_tokens)
         self._step_seconds.observe(seconds)
+
+    def step_goes_on(self, seconds: float) -> None:
+        self._step_age.set(seconds)
 
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float

@@ -71,6 +71,12 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.max_step_seconds = Gauge(
+            "inference_step_limit_seconds",
+            "HANG_TIMEOUT_SECONDS: when a step takes longer the process ends.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.caller_requests = Counter(
             "inference_caller_requests_total",
             "Requests by API key's id. `other` is all keys after the first 100, `jwt` all tokens,"
