@@ -148,9 +148,9 @@ def _draw_bars(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
     shown = [(one.labels[label], one.points[-1][1]) for one in answer.series if one.points]
     longest = max(value for _, value in shown)
     for number, (name, value) in enumerate(shown):
-        axes.barh(-number, longest, height=0.4, color=FAINT)
-        axes.barh(-number, value, height=0.4, color=NAMED["blue"])
-        axes.text(0, 0.25 - number, name, color=INK, fontsize=8, va="bottom")
+        axes.barh(-number, longest, height=0.28, color=FAINT)
+        axes.barh(-number, value, height=0.28, color=NAMED["blue"])
+        axes.text(0, 0.16 - number, name, color=INK, fontsize=8, va="bottom")
         text = _with_unit(value, panel.unit)
         axes.text(longest * 1.03, -number, text, color=NAMED["blue"], fontsize=9, va="center")
     axes.set(xticks=[], yticks=[], xlim=(0, longest * 1.25), ylim=(0.4 - len(shown), 0.9))
