@@ -30,7 +30,7 @@ FROM ${BASE_IMAGE} AS runtime
 # The numbers are fixed, so that Kubernetes can see that the user is not root.
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --no-create-home --home-dir /models --shell /usr/sbin/nologin app \
- && install -d -o app -g app /models
+ && install -d -o app -g app /models /keys /usage
 COPY --from=builder /app /app
 WORKDIR /app
 ENV PATH=/app/venv/bin:$PATH \

@@ -3,6 +3,7 @@ against each other. That they run is for `make image-test`, `make k8s-check` and
 `python -m deploy.rolling_update` to show.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
 OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # the image's, or for development
 DEPLOYED = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]
+KEY_FOLDER = "${KEYS:-keys}:/keys:ro"
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders overlays")
 
 
@@ -108,6 +110,73 @@ def test_compose_waits_for_what_runs():
     assert compose_service("nginx")["stop_signal"] == "SIGQUIT"
 
 
+@pytest.mark.parametrize("service", ["llm-inference", "replica"])
+def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
+    """Keys are read where `keys` has written them; what the image has there belongs to its user."""
+    assert {KEY_FOLDER, "usage:/usage"} <= set(compose_service(service)["volumes"])
+    assert compose_service("keys")["volumes"] == ["keys:/keys"]
+    assert compose_service("keys")["environment"] == {"API_KEYS_FILE": "/keys/keys.json"}
+    (folders,) = re.findall(r"install -d -o app -g app (.*)", DOCKERFILE)
+    assert folders.split() == ["/models", "/keys", "/usage"]
+
+
+@pytest.fixture(scope="module")
+def compose() -> list[str]:
+    """Compose of version 1 or 2."""
+    for command in (["docker-compose"], ["docker", "compose"]):
+        version = [*command, "version"]
+        if shutil.which(command[0]) and not subprocess.run(version, check=False).returncode:
+            return command
+    pytest.skip("no docker-compose")
+
+
+@pytest.mark.parametrize(
+    ("variables", "source", "metrics_key"),
+    [
+        ({}, "keys", "deploy/prometheus/metrics.key"),
+        ({"KEYS": "./deploy", "METRICS_KEY_FILE": "./LICENSE"}, f"{ROOT}/deploy", "LICENSE"),
+    ],
+)
+def test_compose_mounts_keys_from_its_volume_or_from_a_folder(
+    compose, tmp_path, variables, source, metrics_key
+):
+    (tmp_path / "empty.env").touch()  # in the place of a `.env` that may be there
+    profiles = [f"--profile={name}" for name in ("keys", "monitoring", "scale")]
+    command = [*compose, f"--env-file={tmp_path}/empty.env", *profiles, "config"]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert source_of(services["llm-inference"], "/keys") == source
+    assert source_of(services["keys"], "/keys") == "keys"
+    mounted = "/etc/prometheus/deploy/prometheus/metrics.key"
+    assert source_of(services["prometheus"], mounted) == f"{ROOT}/{metrics_key}"
+
+
+def source_of(service: dict[str, Any], target: str) -> str:
+    """Where a mount comes from, as Compose v1 or v2 writes it."""
+    mounts = [
+        (one["source"], one["target"]) if isinstance(one, dict) else tuple(one.split(":")[:2])
+        for one in service["volumes"]
+    ]
+    (source,) = (source for source, mounted in mounts if mounted == target)
+    return source
+
+
+def test_prometheus_sends_the_key_that_compose_mounts_and_there_is_none_here():
+    (job,) = (
+        one
+        for one in read("prometheus.yml")["scrape_configs"]
+        if one["job_name"] == "llm-inference"
+    )
+    path = job["authorization"]["credentials_file"]
+    assert (ROOT / path).read_text() == ""
+    mount = f"${{METRICS_KEY_FILE:-./{path}}}:/etc/prometheus/{path}:ro"
+    assert mount in compose_service("prometheus")["volumes"]
+
+
 def test_profiles_and_ports_are_as_documented():
     services = read("docker-compose.yml")["services"]
     found = {
@@ -120,6 +189,7 @@ def test_profiles_and_ports_are_as_documented():
     assert found == {
         "llm-inference": (None, ["8000"]),
         "replica": (["scale"], []),
+        "keys": (["keys"], []),
         "redis": (["scale"], []),
         "nginx": (["scale"], ["8080"]),
         "prometheus": (["monitoring"], ["9090"]),
@@ -208,7 +278,7 @@ def assert_restricted(spec: dict[str, Any]) -> None:
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
     for volume in spec["volumes"]:
-        assert volume.keys() <= {"name", "emptyDir", "persistentVolumeClaim"}
+        assert volume.keys() <= {"name", "emptyDir", "persistentVolumeClaim", "secret"}
     for container in [*spec["containers"], *spec.get("initContainers", [])]:
         security = container["securityContext"]
         assert security["allowPrivilegeEscalation"] is False
@@ -350,6 +420,28 @@ def test_a_redis_with_a_password_comes_from_a_secret():
     assert url["valueFrom"] == {
         "secretKeyRef": {"name": "llm-inference", "key": "RATE_LIMIT_STORAGE"}
     }
+
+
+@needs_kubectl
+def test_keys_come_from_secrets_that_are_not_here_for_the_service_and_for_its_scraper():
+    resources = render("keys")
+    data = resources["ConfigMap"]["data"]
+    assert data["AUTH"] == "api_key"
+    (mount,) = (
+        one for one in pod(resources)["containers"][0]["volumeMounts"] if one["name"] == "keys"
+    )
+    assert mount["readOnly"]
+    assert "subPath" not in mount  # such a file would never change
+    assert data["API_KEYS_FILE"].rpartition("/")[0] == mount["mountPath"]
+    (volume,) = (one for one in pod(resources)["volumes"] if one["name"] == "keys")
+    assert volume["secret"] == {"secretName": "llm-inference-keys", "defaultMode": 0o440}
+    (endpoint,) = resources["ServiceMonitor"]["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials == {"name": "llm-inference-metrics-key", "key": "key"}
+    assert "Secret" not in resources
+    documented = (ROOT / "docs" / "deployment.md").read_text()
+    for name in (volume["secret"]["secretName"], credentials["name"]):
+        assert f"create secret generic {name} " in documented
 
 
 def test_every_component_is_in_an_overlay_so_that_it_is_checked():
