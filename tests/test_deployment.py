@@ -1,6 +1,6 @@
 """The files that put the service into containers, clusters and pipelines, held against the code and
 against each other. That they run is for `make image-test`, `make k8s-check` and
-`python -m deploy.rolling_update` to show.
+`make rolling-update` to show.
 """
 
 import os
@@ -525,6 +525,25 @@ def test_each_variant_of_the_image_is_built_and_told():
     assert built.keys() == image["outputs"].keys() == {"cpu", "cuda"}
     assert built["cpu"] == "cpu"
     assert built["cuda"].startswith("cu1")
+
+
+@pytest.mark.parametrize(("is_there", "verb"), [(False, "create"), (True, "edit")])
+def test_a_release_can_be_made_again(tmp_path, is_there, verb):
+    (step,) = (
+        step
+        for step in read(".github/workflows/cd.yml")["jobs"]["release"]["steps"]
+        if step.get("name") == "Release notes"
+    )
+    gh = tmp_path / "gh"
+    gh.write_text(f'#!/bin/sh\n[ "$2" = view ] && exit {int(not is_there)}\necho "$@" >> asked\n')
+    gh.chmod(0o700)
+    variables = {"TAG": "v1.2.3", "IS_FINAL": "true", "CPU_IMAGE": "a@1", "CUDA_IMAGE": "a@2"}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    command = ["bash", "-e", "-c", step["run"]]
+    subprocess.run(command, cwd=tmp_path, env=variables | {"PATH": path}, check=True)
+    options = "--verify-tag --latest --title v1.2.3 --notes-file notes.md"
+    assert (tmp_path / "asked").read_text() == f"release {verb} v1.2.3 {options}\n"
+    assert "a@1 (CPU), a@2 (CUDA)" in (tmp_path / "notes.md").read_text()
 
 
 @pytest.mark.parametrize("heading", ["## 0.1.0", "## [0.1.0] - 2026-01-02"])
