@@ -559,6 +559,14 @@ def test_a_version_without_release_notes_is_refused(text):
         release.find_notes(text, "0.1.0")
 
 
+def test_the_changelog_needs_a_heading_alone_to_be_released_as_contributing_says():
+    shown = re.findall("`(## [0-9][^`]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    (heading,) = (one.replace("0.1.0", __version__) for one in shown)
+    changelog = release.CHANGELOG.read_text()
+    released = changelog.replace("## Unreleased\n", f"## Unreleased\n\n{heading}\n", 1)
+    assert "### Added" in release.find_notes(released, __version__)
+
+
 def test_only_a_final_version_becomes_the_latest():
     assert release.image_tags("1.2.3") == ["1.2.3", "latest"]
     assert release.image_tags("1.2.3", "cuda") == ["1.2.3-cuda", "latest-cuda"]
