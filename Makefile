@@ -139,6 +139,10 @@ image-test: image ## build the image and try it: read-only, without root, with l
 image-try: $(STAMP) ## try an image that is built, as image-test does
 	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/test_image.py
 
+.PHONY: rolling-update
+rolling-update: $(STAMP) ## replace two servers behind nginx under load, and lose no request (Debian's package nginx-light)
+	@$(BIN)/python -m deploy.rolling_update $(ROLLING_FLAGS)
+
 # What a tag means: TAG=v1.2.3, and VARIANT=cuda for the image's tags. The shell reads neither.
 export TAG VARIANT
 .PHONY: release-notes
