@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from src import __version__
+from tests.conftest import wait_until
 from tests.servers import ROOT, START_TIMEOUT, Asked, Streamed
 
 IMAGE = os.environ.get("IMAGE", "")
@@ -85,12 +86,13 @@ class Container(Asked):
 
 
 @contextmanager
-def run(**settings: object) -> Iterator[Container]:
+def run(*volumes: str, **settings: object) -> Iterator[Container]:
     """Runs the image until it is healthy, with limits and without rights, and removes it after."""
     port = str(settings.get("port", 8000))
-    environment = [f"--env={name.upper()}={value}" for name, value in settings.items()]
+    options = [f"--env={name.upper()}={value}" for name, value in settings.items()]
+    options += [f"--volume={volume}" for volume in volumes]
     publish = f"--publish=127.0.0.1::{port}"
-    name = docker("run", "--detach", *HARDENED, publish, *environment, IMAGE).stdout.strip()
+    name = docker("run", "--detach", *HARDENED, publish, *options, IMAGE).stdout.strip()
     try:
         address = docker("port", name, port).stdout.splitlines()[0]
         container = Container(name, f"http://{address}")
@@ -168,6 +170,27 @@ def test_every_endpoint_answers(container):
     assert (
         container.stream(GENERATION).generated() == container.post(GENERATION).json()["generated"]
     )
+
+
+@pytest.fixture
+def volume() -> Iterator[str]:
+    name = docker("volume", "create").stdout.strip()
+    yield name
+    docker("volume", "rm", name)
+
+
+def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(volume):
+    """Both folders belong to the image's user, though it can write no other."""
+    make = [*HARDENED, f"--volume={volume}:/keys", "--env=API_KEYS_FILE=/keys/keys.json", IMAGE]
+    key = docker("run", "--rm", *make, "python", "-m", "src.keys", "create", "a").stdout.strip()
+    settings = {"auth": "api_key", "api_keys_file": "/keys/keys.json", "usage_log": "/usage/log"}
+    with run(f"{volume}:/keys:ro", "/usage", **settings) as asked:
+        assert asked.post(GENERATION).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert asked.post(GENERATION, headers=headers).status_code == 200
+        assert asked.run("touch", "/keys/x").returncode != 0
+        wait_until(lambda: asked.run("cat", "/usage/log").stdout)
+        assert json.loads(asked.run("cat", "/usage/log").stdout)["key"] == key.split("_")[1]
 
 
 def test_a_stream_ends_properly_when_the_container_is_stopped():
