@@ -173,6 +173,14 @@ class Settings(BaseSettings):
         description="Tokens that one step computes at most; a longer prompt takes several steps."
         " Empty: 128 on the CPU, 2048 on CUDA. No effect with ENGINE=reference.",
     )
+    num_speculative_tokens: int = Field(
+        default=15,
+        ge=0,
+        le=64,
+        description="Tokens guessed ahead at most, from what stands in a sequence already, while"
+        " few sequences run; the text is the same. 0 guesses nothing. No effect with"
+        " ENGINE=reference.",
+    )
     kv_cache_gb: float | None = Field(
         default=None,
         gt=0,
@@ -329,6 +337,7 @@ class Settings(BaseSettings):
             engine=self.engine,
             max_num_seqs=self.max_batch_size,
             max_num_batched_tokens=self.max_num_batched_tokens,
+            num_speculative_tokens=self.num_speculative_tokens,
             kv_cache_gb=self.kv_cache_gb,
             max_queue_size=self.max_queue_size,
             max_queue_seconds=self.queue_timeout_seconds,

@@ -76,6 +76,8 @@ class Observer(Protocol):
     def step_goes_on(self, seconds: float) -> None:
         """Called at each beat of the heart with how long the current step has been taking."""
 
+    def tokens_drafted(self, count: int, num_accepted: int) -> None: ...
+
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
     ) -> None: ...
@@ -233,6 +235,7 @@ class Delivery:
             )
             if step is not None:
                 self._observer.step_done(step.num_sequences, step.num_tokens, step.seconds)
+                self._observer.tokens_drafted(step.num_drafted, step.num_accepted)
 
     def _observe(self, live: _Live, output: RequestOutput, now: float) -> None:
         observer = self._observer
@@ -242,8 +245,8 @@ class Delivery:
                 _observe_admission(observer, live, output, now)
         if output.new_token_ids:
             if observer is not None:
-                _observe_token(observer, live, now)
-            live.num_tokens += 1
+                _observe_tokens(observer, live, len(output.new_token_ids), now)
+            live.num_tokens += len(output.new_token_ids)
             live.last_token_at = now
             live.first_token_at = live.first_token_at or now
         if output.finish_reason is not None:
@@ -276,11 +279,13 @@ def _observe_admission(observer: Observer, live: _Live, output: RequestOutput, n
         )
 
 
-def _observe_token(observer: Observer, live: _Live, now: float) -> None:
-    if live.num_tokens:
-        observer.next_token(now - live.last_token_at)
-    else:
+def _observe_tokens(observer: Observer, live: _Live, count: int, now: float) -> None:
+    """Tokens that come together share the time since the one before. The first comes alone."""
+    if not live.num_tokens:
         observer.first_token(live.operation, now - live.request.arrived_at)
+        return
+    for _ in range(count):
+        observer.next_token((now - live.last_token_at) / count)
 
 
 def _observe_end(observer: Observer, live: _Live, outcome: Outcome, now: float) -> None:

@@ -160,12 +160,13 @@ class SteppedCore:
     def abort(self, request_id: str) -> None:
         self._receive(self.core.abort(request_id))
 
-    def step(self) -> None:
+    def step(self) -> EngineUpdate:
         self._receive(update := self.core.step())
         if update.step is not None:  # it is None where all who waited have expired
             self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
         waiting = [one for one in self.core._scheduler._running if one.leader is not None]
         self.followers.update(one.request.request_id for one in waiting)
+        return update
 
     def finish(self) -> dict[str, Answer]:
         while self.core.has_work:

@@ -4,11 +4,13 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import takewhile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.engine.drafts import DraftLimits
 from src.engine.logprobs import PositionLogprobs, TokenLogprob
 from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sampler import SampledToken
@@ -46,7 +48,7 @@ class Simulation:
     """
 
     def __init__(
-        self, num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4, **options: float
+        self, num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4, **options: object
     ) -> None:
         self.pool = SlotPool(num_slots, CAPACITY)
         self.scheduler = Scheduler(self.pool, max_num_seqs, budget, [EOS], **options)
@@ -68,8 +70,8 @@ class Simulation:
             source = self._cache[lease.copy_from.index]
             self._cache[lease.slot.index][: lease.num_cached] = source[: lease.num_cached]
         assert work.num_tokens <= self._budget
-        places = [(one.num_tokens > 1, one.sequence.slot.index) for one in work.scheduled]
-        assert places == sorted(set(places))  # decodes first, in the order of their slots
+        places = [(one.size > 1, one.sequence.slot.index) for one in work.scheduled]
+        assert places == sorted(set(places))  # single tokens first, in the order of their slots
         for one in work.scheduled:
             self._compute(one)
         going = [one for one in work.scheduled if name(one) not in failing]
@@ -79,14 +81,15 @@ class Simulation:
         results = [self._result(one, token_id) for one in going]
         for output in self.scheduler.update(going, results):
             self.outputs[output.request_id].append(output)
-        return {name(one): one.num_tokens for one in work.scheduled}
+        return {name(one): one.size for one in work.scheduled}
 
     def _compute(self, one: ScheduledSequence) -> None:
         sequence, held = one.sequence, self._cache[one.sequence.slot.index]
-        start, tokens = sequence.num_computed_tokens, sequence.token_ids
+        start, tokens = sequence.num_computed_tokens, [*sequence.token_ids, *one.draft]
         assert one.num_tokens > 0
+        assert one.samples or not one.draft
         assert held[:start] == [tuple(tokens[: i + 1]) for i in range(start)]
-        held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.num_tokens)]
+        held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.size)]
 
     def _fail(self, sequence: Sequence) -> None:
         """As the core does when a sequence made the model raise."""
@@ -97,10 +100,12 @@ class Simulation:
         )
 
     def _result(self, one: ScheduledSequence, token_id: int) -> SequenceResult:
-        if token_id in one.sequence.banned_token_ids:
+        if token_id in one.sequence.banned_token_ids():
             token_id = TOKEN
+        drawn = [SampledToken(token_id, None)] * one.num_sampled
+        num_right = len(list(takewhile(lambda guess: guess == token_id, one.draft)))
         logprobs = [PositionLogprobs(TokenLogprob(i, -1.0), []) for i in one.next_prompt_token_ids]
-        return SequenceResult(SampledToken(token_id, None) if one.samples else None, logprobs)
+        return SequenceResult(drawn[: num_right + 1], logprobs)
 
     def run(self, request_id: str, token_id: int = TOKEN, **params: object) -> list[int]:
         """Steps a request to its end; returns its tokens."""
@@ -456,12 +461,14 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
     return Request(request_id, beginning + end or [1], params)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_schedule_keeps_its_promises(data):
     num_slots = data.draw(st.integers(1, 6))
     max_num_seqs = data.draw(st.integers(1, num_slots))
     budget = data.draw(st.integers(max_num_seqs, 50))
-    simulation = Simulation(num_slots, budget, max_num_seqs)
+    drafts = DraftLimits(data.draw(st.integers(0, 9)), data.draw(st.integers(1, budget)))
+    simulation = Simulation(num_slots, budget, max_num_seqs, drafts=drafts)
     live: dict[str, Request] = {}
     for number in range(data.draw(st.integers(1, 40))):
         action = data.draw(st.sampled_from(["add", "add", "step", "step", "step", "abort"]))
@@ -585,3 +592,35 @@ def test_nobody_is_lost_in_the_queue(actions):
     for tenant in "abc":
         own = [one for one in order if one[0] == tenant]
         assert own == sorted(own, key=lambda one: int(one[1:]))
+
+
+# Guesses.
+
+
+def test_guessed_tokens_that_are_drawn_stay_and_an_answer_is_as_long_as_asked_for():
+    simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
+    assert simulation.run("a", token_ids=[TOKEN] * 5, max_tokens=12) == [TOKEN] * 12
+    assert [len(one.new_token_ids) for one in simulation.outputs["a"]] == [1, 8, 3]
+    assert simulation.reason("a") is FinishReason.LENGTH
+
+
+def test_an_answer_ends_with_its_end_token_though_more_of_the_guess_was_right():
+    simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
+    prompt = [EOS] * 5
+    tokens = simulation.run("a", token_id=EOS, token_ids=prompt, max_tokens=12, min_tokens=0)
+    assert tokens == [EOS]
+    tokens = simulation.run("b", token_ids=[TOKEN] * 5, max_tokens=12, stop_token_ids=(TOKEN,))
+    assert tokens == [TOKEN]
+
+
+def test_wrong_guesses_leave_no_trace():
+    simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
+    simulation.add("a", token_ids=[8, 9, 5] * 3, max_tokens=12)
+    sizes = []
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+        sizes.append(simulation.step([8, 9, 5, 6][len(sizes) % 4])["a"])
+    tokens = [token for output in simulation.outputs["a"] for token in output.new_token_ids]
+    assert tokens[:4] == [8, 9, 9, 5]  # the second 9 was drawn after a guess
+    assert len(tokens) == 12
+    assert simulation.reason("a") is FinishReason.LENGTH
+    assert max(sizes[1:]) > 1

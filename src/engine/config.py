@@ -29,6 +29,7 @@ class EngineConfig:
         engine: `continuous` batches requests; `reference` runs one at a time.
         max_num_seqs: sequences that run together at most.
         max_num_batched_tokens: tokens that one step computes at most; None fits the device.
+        num_speculative_tokens: guessed ahead for one sequence at most; 0 guesses nothing.
         kv_cache_gb: GiB for keys and values; None is a share of what is free.
         max_queue_size: sequences that wait at most.
         max_queue_seconds: how long each waits at most.
@@ -46,6 +47,7 @@ class EngineConfig:
     engine: Engine = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None
+    num_speculative_tokens: int = 15
     kv_cache_gb: float | None = None
     max_queue_size: int = 512
     max_queue_seconds: float = 30

@@ -54,7 +54,10 @@ class EngineCore:
         self._runner.copy_prefixes(work.copies)
         outputs += self._execute(work.scheduled)
         seconds = time.perf_counter() - started
-        step = StepStats(len(work.scheduled), work.num_tokens, seconds)
+        num_accepted = sum(len(one.new_token_ids) - 1 for one in outputs if one.new_token_ids)
+        step = StepStats(
+            len(work.scheduled), work.num_tokens, seconds, work.num_drafted, num_accepted
+        )
         return EngineUpdate(outputs, self._scheduler.stats, step if work.scheduled else None)
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:

@@ -7,6 +7,7 @@ import torch
 from src.engine.compatibility import IncompatibleModelError, check_model
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
+from src.engine.drafts import DraftLimits
 from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
 from src.engine.loop import EngineLoop
@@ -26,6 +27,9 @@ GIB = 2**30
 MEMORY_SHARE = 0.4  # of what is free once the model is loaded; activations and others need the rest
 TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
 """A step of so many keeps streams flowing while a long prompt is computed."""
+
+CHEAP_TOKENS = {"cpu": 16, "cuda": 64}
+"""A step of so many takes hardly longer than of one: reading the weights is what takes long."""
 
 
 def create_engine(
@@ -66,7 +70,8 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     quantize(loaded, config.quantization)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
-    tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[loaded.model.device.type]
+    device = loaded.model.device.type
+    tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
     runner = ModelRunner(loaded, layers, num_slots)
     scheduler = Scheduler(
         SlotPool(num_slots, loaded.max_model_len),
@@ -74,6 +79,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
         max(tokens_per_step, max_num_seqs),
         loaded.eos_token_ids,
         config.max_queue_seconds,
+        DraftLimits(config.num_speculative_tokens, min(CHEAP_TOKENS[device], tokens_per_step)),
     )
     return EngineCore(runner, scheduler)
 

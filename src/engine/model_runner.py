@@ -1,6 +1,6 @@
 """The only file that runs the model on the device: one packed forward a step."""
 
-import itertools
+from itertools import count, islice, takewhile
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -11,10 +11,10 @@ from src.engine.kv_cache import KVCache, LayerShape
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
 from src.engine.sampler import SampledToken, SamplingRow, sample
-from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
+from src.engine.sequence import ScheduledSequence, SequenceResult
 from src.engine.slots import Lease, Slot
 
-_numbers = itertools.count()
+_numbers = count()
 
 
 class ModelRunner:
@@ -69,7 +69,7 @@ class ModelRunner:
         sums = _hidden_sums(scheduled, caught)
         tokens = iter(_sample(scheduled, rows, logits))  # uses the logits up
         return [
-            SequenceResult(next(tokens) if one.samples else None, found, hidden_sum)
+            SequenceResult(next(tokens) if one.samples else [], found, hidden_sum)
             for one, found, hidden_sum in zip(scheduled, prompts, sums, strict=True)
         ]
 
@@ -83,8 +83,9 @@ class ModelRunner:
             start = sequence.num_computed_tokens
             end = start + one.num_tokens
             token_ids += sequence.token_ids[start:end]
+            token_ids += one.draft
             assert sequence.slot is not None
-            segments.append(Segment(sequence.slot.index, start, end))
+            segments.append(Segment(sequence.slot.index, start, end + len(one.draft)))
         self._attention.step = step = self._step(segments)
         # A step without a row to sample still fills the cache; one row of logits costs little.
         keep = torch.tensor(rows or [0], device=self._device)
@@ -115,40 +116,53 @@ def _keep_rows(scheduled: list[ScheduledSequence]) -> list[range]:
     rows: list[range] = []
     end = 0
     for one in scheduled:
-        start, end = end, end + one.num_tokens
+        start, end = end, end + one.size
         if one.next_prompt_token_ids:
             rows.append(range(start, end))
         else:
-            rows.append(range(end - one.samples, end))
+            rows.append(range(end - one.num_sampled, end))
     return rows
 
 
 def _sample(
     scheduled: list[ScheduledSequence], rows: list[range], logits: torch.Tensor
-) -> list[SampledToken]:
-    """Samples from the last row of each sequence that has all of its tokens."""
+) -> list[list[SampledToken]]:
+    """Samples from the last rows of each sequence that has all of its tokens.
+
+    Of a draft what was drawn is kept, and the token that was drawn after it.
+    """
     last: list[int] = []
     sampled: list[SamplingRow] = []
     end = 0
     for one, kept in zip(scheduled, rows, strict=True):
         end += len(kept)
-        if one.samples:
-            last.append(end - 1)
-            sampled.append(_sampling_row(one.sequence))
+        last += range(end - one.num_sampled, end)
+        sampled += [_sampling_row(one, number) for number in range(one.num_sampled)]
     if not sampled:
         return []
-    return sample(logits if len(last) == len(logits) else logits[last], sampled)
+    tokens = iter(sample(logits if len(last) == len(logits) else logits[last], sampled))
+    drawn = [(one.draft, list(islice(tokens, one.num_sampled))) for one in scheduled if one.samples]
+    return [own[: _count_right(draft, own) + 1] for draft, own in drawn]
 
 
-def _sampling_row(sequence: Sequence) -> SamplingRow:
+def _sampling_row(one: ScheduledSequence, num_drafted: int) -> SamplingRow:
+    """How to choose the token after so many of the draft's."""
+    sequence = one.sequence
+    token_ids = sequence.token_ids
     return SamplingRow(
         sequence.request.sampling_params,
         sequence.seed,
-        sequence.token_ids,
+        [*token_ids, *one.draft[:num_drafted]] if num_drafted else token_ids,
         sequence.num_prompt_tokens,
-        sequence.banned_token_ids,
+        sequence.banned_token_ids(num_drafted),
         sequence.matcher,
     )
+
+
+def _count_right(draft: tuple[int, ...], drawn: list[SampledToken]) -> int:
+    """How many of a draft's first tokens were drawn."""
+    pairs = zip(draft, drawn, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1].token_id, pairs))
 
 
 def _prompt_logprobs(
@@ -176,7 +190,7 @@ def _hidden_sums(
     found: list[list[float]] = []
     end = 0
     for one in scheduled:
-        start, end = end, end + one.num_tokens
+        start, end = end, end + one.size
         if one.sequence.request.embeds:
             (hidden,) = caught  # (1, num_tokens, size)
             total = hidden[0, start:end].sum(dim=0, dtype=torch.float32)

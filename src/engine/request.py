@@ -114,11 +114,21 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one step did: sequences and tokens that it computed, in how many seconds."""
+    """What one step did.
+
+    Args:
+        num_sequences: that it computed.
+        num_tokens: of them.
+        seconds: that it took.
+        num_drafted: tokens that were guessed.
+        num_accepted: of these, that the model chose too.
+    """
 
     num_sequences: int
     num_tokens: int
     seconds: float
+    num_drafted: int = 0
+    num_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,17 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from src.engine.drafts import DraftLimits, PromptLookup
 from src.engine.grammar import DeadEndError
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool, common_length
 from src.engine.waiting import WaitingQueue
+
+if TYPE_CHECKING:
+    from src.engine.sampler import SampledToken
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +33,18 @@ MIN_SHARED_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOutput:
-    """One step's work. Copies of prefixes come first; decoding sequences precede all others."""
+    """One step's work. Copies of prefixes come first; parts of one token precede all others."""
 
     scheduled: list[ScheduledSequence]
     copies: list[Lease]
 
     @property
     def num_tokens(self) -> int:
-        return sum(one.num_tokens for one in self.scheduled)
+        return sum(one.size for one in self.scheduled)
+
+    @property
+    def num_drafted(self) -> int:
+        return sum(len(one.draft) for one in self.scheduled)
 
 
 class Scheduler:
@@ -47,6 +56,7 @@ class Scheduler:
         max_num_batched_tokens: tokens that a step computes at most.
         eos_token_ids: tokens that end a sequence, if it does not ignore them.
         max_queue_seconds: how long a request waits for its turn at most.
+        drafts: how many tokens are guessed.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         eos_token_ids: list[int],
         max_queue_seconds: float = float("inf"),
+        drafts: DraftLimits | None = None,
     ) -> None:
         assert max_num_batched_tokens >= max_num_seqs
         self._slots = slots
@@ -63,6 +74,7 @@ class Scheduler:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._eos_token_ids = eos_token_ids
         self._max_queue_seconds = max_queue_seconds
+        self._drafts = drafts or DraftLimits()
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
         self._favours_short = False  # whether the last step left a long prompt out
@@ -110,7 +122,11 @@ class Scheduler:
         while len(self._waiting) and len(self._running) < self.max_num_seqs:
             self._admit(copies)
         shares = self._share_budget([one for one in self._running if one.leader is None])
-        scheduled = [ScheduledSequence(one, num_tokens) for one, num_tokens in shares.items()]
+        most = self._drafts.per_sequence(sum(shares.values()), len(shares))
+        scheduled = [
+            ScheduledSequence(one, num_tokens, self._draft(one, most))
+            for one, num_tokens in shares.items()
+        ]
         scheduled.sort(key=_place_in_pack)
         return SchedulerOutput(scheduled, copies)
 
@@ -147,6 +163,16 @@ class Scheduler:
                 shares[one] = shares.get(one, 0) + more
                 budget -= more
         return shares
+
+    def _draft(self, sequence: Sequence, most: int) -> tuple[int, ...]:
+        """What may follow in a sequence that decodes; a grammar's place is known for one token."""
+        num_left = sequence.request.sampling_params.max_tokens - sequence.num_generated
+        limit = min(most, num_left - 1)
+        if sequence.is_prefilling or sequence.matcher is not None or limit < 1:
+            return ()
+        if sequence.lookup is None:
+            sequence.lookup = PromptLookup(sequence.token_ids, self._drafts.most)
+        return tuple(sequence.lookup.draft(limit))
 
     def _admit(self, copies: list[Lease]) -> None:
         """Gives the one whose turn it is a slot."""
@@ -202,14 +228,19 @@ class Scheduler:
             sequence = one.sequence
             assert sequence.slot is not None
             sequence.num_computed_tokens += one.num_tokens
-            sequence.slot.num_valid = sequence.num_computed_tokens
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.request.embeds:
                 sequence.add_hidden_sum(result.hidden_sum)
                 outputs += [] if sequence.num_missing else [self._embedded(sequence)]
-            if result.token is not None:
-                sequence.token_ids.append(result.token.token_id)
-                outputs.append(self._output(sequence, result))
+            if result.tokens:
+                output = self._output(sequence, result.tokens)
+                outputs.append(output)
+                # The last of them was drawn and not computed, the others were both.
+                sequence.num_computed_tokens += max(0, len(output.new_token_ids) - 1)
+            if one.draft:
+                assert sequence.lookup is not None
+                sequence.lookup.learn(len(one.draft), len(result.tokens) - 1)
+            sequence.slot.num_valid = sequence.num_computed_tokens
         return outputs
 
     def _embedded(self, sequence: Sequence) -> RequestOutput:
@@ -217,22 +248,26 @@ class Scheduler:
         output = self.finish(sequence, FinishReason.EMBEDDED)
         return replace(output, embedding=sequence.embedding)
 
-    def _output(self, sequence: Sequence, result: SequenceResult) -> RequestOutput:
-        """What its newest token means for a sequence."""
-        token = result.token
-        assert token is not None
-        try:
-            reason = _find_end(sequence, token.token_id)
-        except DeadEndError:
-            logger.exception("request failed", extra={"request": sequence.request.request_id})
-            return self.finish(sequence, FinishReason.ERROR)
-        if reason is not None:
-            self.finish(sequence, reason)
+    def _output(self, sequence: Sequence, tokens: "list[SampledToken]") -> RequestOutput:
+        """What its newest tokens mean for a sequence; there are none after the one that ends it."""
+        reason = None
+        kept: list[SampledToken] = []
+        for token in tokens:
+            sequence.token_ids.append(token.token_id)
+            kept.append(token)
+            try:
+                reason = _find_end(sequence, token.token_id)
+            except DeadEndError:
+                logger.exception("request failed", extra={"request": sequence.request.request_id})
+                return self.finish(sequence, FinishReason.ERROR)
+            if reason is not None:
+                self.finish(sequence, reason)
+                break
         output = RequestOutput(
             sequence.request.request_id,
-            [token.token_id],
+            [token.token_id for token in kept],
             reason,
-            [token.logprobs] if token.logprobs else [],
+            [token.logprobs for token in kept if token.logprobs],
             sequence.prompt_logprobs,
             sequence.admission,
         )
@@ -272,4 +307,4 @@ def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
 def _place_in_pack(one: ScheduledSequence) -> tuple[bool, int]:
     """Decodes first; slots that lie side by side in the cache do so in the pack."""
     assert one.sequence.slot is not None
-    return one.num_tokens > 1, one.sequence.slot.index
+    return one.size > 1, one.sequence.slot.index

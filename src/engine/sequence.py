@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from src.engine.drafts import PromptLookup
 from src.engine.logprobs import PositionLogprobs
 from src.engine.request import Admission, Request
 from src.engine.slots import Slot
@@ -30,6 +31,7 @@ class Sequence:
         admission: until it left with the first token.
         prompt_logprobs: likewise.
         hidden_sum: of the last hidden states of what is computed, if the prompt is embedded.
+        lookup: guesses its next tokens, once it has begun to.
     """
 
     request: Request
@@ -44,6 +46,7 @@ class Sequence:
     admission: Admission | None = None
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     hidden_sum: list[float] = field(default_factory=list)
+    lookup: PromptLookup | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -61,10 +64,9 @@ class Sequence:
     def is_prefilling(self) -> bool:
         return self.num_missing > 1
 
-    @property
-    def banned_token_ids(self) -> frozenset[int]:
-        """Tokens that may not come next: none may end it before its least length."""
-        if self.num_generated < self.request.sampling_params.min_tokens:
+    def banned_token_ids(self, num_drafted: int = 0) -> frozenset[int]:
+        """Tokens that may not come next, or after so many more: none may end it too early."""
+        if self.num_generated + num_drafted < self.request.sampling_params.min_tokens:
             return self.end_token_ids
         return frozenset()
 
@@ -83,14 +85,28 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSequence:
-    """A sequence's part in a step: compute its next `num_tokens`, and sample if it then has all."""
+    """A sequence's part in a step: compute its next `num_tokens`, and sample if it then has all.
+
+    A `draft` of what may follow them is computed and sampled too.
+    """
 
     sequence: Sequence
     num_tokens: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Tokens that it adds to the step."""
+        return self.num_tokens + len(self.draft)
 
     @property
     def samples(self) -> bool:
         return self.is_last and not self.sequence.request.embeds
+
+    @property
+    def num_sampled(self) -> int:
+        """Positions that a token is drawn for."""
+        return 1 + len(self.draft) if self.samples else 0
 
     @property
     def is_last(self) -> bool:
@@ -108,11 +124,12 @@ class ScheduledSequence:
 
 @dataclass(frozen=True, slots=True)
 class SequenceResult:
-    """What a step computed for one sequence; no token if it has not all of its prompt yet.
+    """What a step computed for one sequence; no tokens if it has not all of its prompt yet.
 
-    One whose prompt is embedded never has a token, but the sum of its tokens' hidden states.
+    Several tokens are those of its draft that were drawn, and one more. One whose prompt is
+    embedded never has a token, but the sum of its tokens' hidden states.
     """
 
-    token: "SampledToken | None" = None
+    tokens: "list[SampledToken]" = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     hidden_sum: list[float] = field(default_factory=list)

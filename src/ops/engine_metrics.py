@@ -94,6 +94,12 @@ class EngineMetrics:
             "cached_prompt_tokens_total", "Tokens of prompts that did not have to be computed."
         )
         self._generated_tokens = counter("generated_tokens_total", "Tokens generated.")
+        self._drafted_tokens = counter(
+            "inference_drafted_tokens_total", "Tokens guessed ahead (NUM_SPECULATIVE_TOKENS)."
+        )
+        self._accepted_tokens = counter(
+            "inference_accepted_tokens_total", "Guessed tokens that the model chose too."
+        )
         self._queue_seconds = histogram(
             "inference_queue_seconds",
             "Seconds that a sequence was in the queue. outcome: admitted (it got its turn), or"
@@ -206,6 +212,10 @@ class EngineMetrics:
 
     def step_goes_on(self, seconds: float) -> None:
         self._step_age.set(seconds)
+
+    def tokens_drafted(self, count: int, num_accepted: int) -> None:
+        self._drafted_tokens.inc(count)
+        self._accepted_tokens.inc(num_accepted)
 
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
