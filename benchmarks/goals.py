@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, medians, milliseconds, note, parse, table
 from benchmarks.servers import serve_ours
-from benchmarks.systems import clients, openai_clients, ours, ours_offline
+from benchmarks.systems import UNAIDED, clients, openai_clients, ours, ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import BenchmarkError, Job, Request, Start, Trace, quantile, summarize
 
@@ -68,7 +68,7 @@ def openai(arguments: Namespace) -> str:
     prompts = Prompts(arguments.model)
     rows = []
     template = {"chat_template": "{{ messages[0].content }}"}  # as many tokens as without
-    with serve_ours(str(arguments.model), **template) as server, ExitStack() as stack:
+    with serve_ours(str(arguments.model), **UNAIDED, **template) as server, ExitStack() as stack:
         native, *others = (
             stack.enter_context(openai_clients(server.url, protocol))
             for protocol in ("generate", "completions", "chat")

@@ -8,11 +8,12 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from unittest.mock import patch
 
 import torch
 
-from benchmarks.goals import gaps_within
+from benchmarks.goals import compare, gaps_within
 from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, medians, milliseconds, parse, table
 from benchmarks.systems import ours_offline
@@ -106,11 +107,40 @@ def sampler_time(logits: torch.Tensor, params: SamplingParams, repeats: int) -> 
     return statistics.median(times)
 
 
+TEXTS: dict[str, tuple[float, tuple[int, ...]]] = {
+    "one token again and again": (0.0, (300,)),
+    "three tokens at random": (2.0, (300, 400, 500)),
+    "any tokens at random": (1.0, ()),
+}
+"""Temperature, and the tokens that come: guesses are all right, many are wrong, there are none."""
+
+
+def guesses(arguments: Namespace) -> str:
+    """Tokens guessed ahead, and not, in turns on texts that can be foreseen and that cannot."""
+    prompts, model = Prompts(arguments.model), str(arguments.model)
+    rows = []
+    with ours_offline(model) as plain, ours_offline(model, num_speculative_tokens=15) as guessing:
+        for name, (temperature, favoured) in TEXTS.items():
+            for num_requests in (1, 2, 4, 8):
+                pairs = []
+                for repeat in range(arguments.repeats + 1):
+                    job = prompts.job(num_requests, 8 if arguments.quick else 64, temperature)
+                    job = replace(
+                        job, requests=[replace(r, favoured=favoured) for r in job.requests]
+                    )
+                    order = -1 if repeat % 2 else 1  # nobody is always first
+                    runs = (plain, guessing)[::order]
+                    pairs.append([summarize(run(job)).tokens_per_second for run in runs][::order])
+                rows.append([name, num_requests, *compare(pairs[1:])])  # the first is a warm-up
+    return table(["text", "at once", "without tok/s", "with tok/s", "ratio"], rows)
+
+
 PARTS: dict[str, Callable[[Namespace], str]] = {
     "batching": batching,
     "chunks": chunks,
     "prefixes": prefixes,
     "candidates": candidates,
+    "guesses": guesses,
 }
 
 

@@ -8,6 +8,10 @@ from functools import partial
 from benchmarks.servers import serve_ours, serve_transformers
 from benchmarks.worker import Run, start_worker
 
+UNAIDED = {"num_speculative_tokens": 0}
+"""What is measured has random weights, and repeats itself where a trained model does not: guessing
+ahead would flatter us. `benchmarks.parts guesses` measures it by itself."""
+
 System = Callable[[str], AbstractContextManager[Run]]
 """Starts with a model's folder or name, runs jobs while its context lasts, and ends."""
 
@@ -29,7 +33,7 @@ def openai_clients(url: str, protocol: str) -> Iterator[Run]:
 @contextmanager
 def ours(model: str, **settings: object) -> Iterator[Run]:
     """Our service with these settings, over HTTP."""
-    with serve_ours(model, **settings) as server, clients(server.url) as run:
+    with serve_ours(model, **UNAIDED | settings) as server, clients(server.url) as run:
         yield run
 
 
@@ -43,7 +47,7 @@ def reference(model: str) -> Iterator[Run]:
 @contextmanager
 def ours_offline(model: str, **config: object) -> Iterator[Run]:
     """Our engine with this `EngineConfig`, without HTTP."""
-    options = ("ours", model, "--config", json.dumps(config))
+    options = ("ours", model, "--config", json.dumps(UNAIDED | config))
     # The service sets this before it imports torch, which the worker has done by then.
     with start_worker("benchmarks.offline", *options, GOMP_SPINCOUNT="20000") as run:
         yield run

@@ -35,6 +35,8 @@ class Request:
         max_tokens: exactly so many new tokens, whether the model ends or not.
         temperature: 0 is greedy.
         top_p: nucleus sampling.
+        favoured: tokens of which all are chosen; empty leaves it to the model. Only our engine
+            without HTTP knows it.
         start: when to send it; None is as soon as the job's concurrency allows.
     """
 
@@ -42,6 +44,7 @@ class Request:
     max_tokens: int = 64
     temperature: float = 0
     top_p: float = 1
+    favoured: tuple[int, ...] = ()
     start: Start | None = None
 
 

@@ -48,6 +48,9 @@ QUERIES = {
     "cached_prompt_tokens_total": "sum(rate(cached_prompt_tokens_total[5m]))"
     " / sum(rate(prompt_tokens_total[5m]))",
     "generated_tokens_total": "sum(rate(generated_tokens_total[1m]))",
+    "inference_drafted_tokens_total": "sum(rate(inference_drafted_tokens_total[5m]))",
+    "inference_accepted_tokens_total": "sum(rate(inference_accepted_tokens_total[5m]))"
+    " / sum(rate(inference_drafted_tokens_total[5m]))",
     "inference_queue_seconds": "histogram_quantile(0.95, sum by (outcome, le)"
     " (rate(inference_queue_seconds_bucket[5m])))",
     "inference_prefill_seconds": "histogram_quantile(0.95, sum by (le)"

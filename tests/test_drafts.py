@@ -70,8 +70,8 @@ def answer_all(folder: object, num_speculative_tokens: int) -> tuple[dict[str, A
     stepped, accepted = SteppedCore(core), []
     for name, params in VARIETY.items():
         for number, prompt in enumerate((COPIES, create_token_ids(1, 30) * 2)):
-            params = {"max_tokens": 40, "seed": 5} | params
-            stepped.add(Request(f"{name} {number}", prompt, SamplingParams(**params)))
+            chosen = SamplingParams(**({"max_tokens": 40, "seed": 5} | params))
+            stepped.add(Request(f"{name} {number}", prompt, chosen))
             while stepped.core.has_work:
                 update = stepped.step()
                 assert update.step.num_accepted <= update.step.num_drafted
@@ -102,7 +102,7 @@ def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without
     the = servers[0].engine._loaded.tokenizer.token_to_id("Ġthe")
 
     def ask(server: LocalServer, **body: object) -> dict[str, object]:
-        body = {"prompt": "the cat", "max_length": 40, "logit_bias": {str(the): 6}, "seed": 1} | body
+        body |= {"prompt": "the cat", "max_length": 40, "logit_bias": {str(the): 6}, "seed": 1}
         return server.post(body).json()["generated"][0]
 
     whole = ask(servers[0])["text"].removeprefix("the cat")
