@@ -107,8 +107,9 @@ def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without
 
     whole = ask(servers[0])["text"].removeprefix("the cat")
     assert whole.count(" the") > 20
-    stops = {whole[start : start + 8] for start in range(len(whole) - 8)}
-    for stop in sorted(stop for stop in stops if stop.isascii()):
+    stops = {whole[start : start + length] for length in range(20, 60, 3) for start in (0, 10, 40)}
+    stops = {stop for stop in stops if stop.isascii()}
+    for stop in stops:
         answers = [ask(server, stop=[stop]) for server in servers]
         assert answers[0] == answers[1]
         assert answers[0]["finish_reason"] == "stop"
@@ -117,6 +118,5 @@ def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without
     )
     assert drafted >= accepted > 20
     assert servers[0].sample("inference_drafted_tokens_total") == 0
-    assert servers[1].sample("generated_tokens_total") == servers[1].sample(
-        "inference_inter_token_seconds_count"
-    ) + servers[1].sample("gen_ai_server_time_to_first_token_seconds_count", "text_completion")
+    later = servers[1].sample("inference_inter_token_seconds_count")
+    assert servers[1].sample("generated_tokens_total") == later + len(stops)
