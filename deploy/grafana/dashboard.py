@@ -291,9 +291,14 @@ WHY_SLOW = [
         maximum=1,
     ),
     Panel(
-        "Prefix cache hits",
-        "Share of the prompts' tokens that did not have to be computed again.",
-        {"cached": f"{rate('cached_prompt_tokens_total')} / {rate('prompt_tokens_total')}"},
+        "Prefix cache hits, right guesses",
+        "Shares: of the prompts' tokens, those that did not have to be computed again; of the"
+        " tokens guessed ahead, those that the model chose too.",
+        {
+            "cached": f"{rate('cached_prompt_tokens_total')} / {rate('prompt_tokens_total')}",
+            "guessed right": f"{rate('inference_accepted_tokens_total')}"
+            f" / {rate('inference_drafted_tokens_total')}",
+        },
         unit="percentunit",
         width=4,
         maximum=1,
