@@ -301,7 +301,10 @@ def test_every_refused_field_is_refused_by_name(client, path, kind):
         assert message.startswith(f"{name}: It is not supported"), message
 
 
-@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{", b"\xff", b"[" * 20_000])
+HALF = rb"""{"model": "a", "max_tokens": 1, "messages": [{"role": "user", "content": "\ud800"}]}"""
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{", b"\xff", b"[" * 20_000, HALF])
 def test_a_body_that_is_no_request_is_refused(client, content):
     headers = {"Content-Type": "application/json"}
     response = client.post(MESSAGES, content=content, headers=headers)

@@ -1,5 +1,6 @@
 """Errors of OpenAI's API: their status, their body, and what OpenAI's client makes of them."""
 
+import json
 import threading
 from collections.abc import Callable
 
@@ -166,7 +167,7 @@ def test_all_problems_are_told_at_once(client):
         (b"[]", "invalid_value"),
         (b"{", "invalid_json"),
         (b"\xff", None),
-        (b'{"prompt": "\\ud800", "model": "storyteller"}', "invalid_value"),
+        (b'{"prompt": "\\ud800", "model": "storyteller"}', "invalid_json"),
         (b'{"prompt": "a", "model": "storyteller", "temperature": NaN}', "invalid_value"),
         (b"[" * 20_000, None),
         (b'{"n": ' + b"9" * 5000 + b"}", None),
@@ -176,6 +177,58 @@ def test_a_body_that_is_no_request_is_refused(client, content, code):
     headers = {"Content-Type": "application/json"}
     error = error_of(client.post(TEXTS, content=content, headers=headers), 400)
     assert code is None or error["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHATS, CHAT | said("\ud800")),
+        (CHATS, CHAT | said([{"type": "text", "text": "a\udc00"}])),
+        (TEXTS, STORY | {"prompt": ["a", "\ud83d\ud83d\ude00"]}),
+        (TEXTS, STORY | {"user": "\\\ud800"}),
+        ("/v1/responses", {"model": MODEL, "input": "a", "metadata": {"a": "\udfff"}}),
+        ("/v1/embeddings", {"model": MODEL, "input": "\udbff"}),
+        ("/tokenize", {"prompt": "\ud800"}),
+    ],
+)
+def test_half_of_a_character_is_refused_wherever_it_stands(client, path, body):
+    headers = {"Content-Type": "application/json"}
+    response = client.post(path, content=json.dumps(body), headers=headers)
+    error = error_of(response, 400)
+    assert (error["code"], error["param"]) == ("invalid_json", None)
+    assert "Half of a Unicode character" in error["message"]
+
+
+def test_half_of_a_character_is_refused_in_what_a_call_was_given(client):
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "f", "arguments": '{"a": "\\ud800"}'},
+    }
+    calling = {"role": "assistant", "tool_calls": [call]}
+    body = CHAT | {"messages": [calling, {"role": "tool", "tool_call_id": "1", "content": "a"}]}
+    place = "messages.[0].tool_calls.[0].function.arguments"
+    assert refused(client, CHATS, body) == (place, "invalid_value")
+
+
+def test_whole_characters_are_read_however_they_are_written(client):
+    written = [r'"\ud83d\ude00"', r'"\uD83D\uDE00"', '"😀"']
+    answers = []
+    for one in written:
+        content = f'\ufeff{{"prompt": {one}}}'.encode()
+        response = client.post(
+            "/tokenize", content=content, headers={"Content-Type": "application/json"}
+        )
+        answers.append(response.json()["tokens"])
+    assert answers == answers[:1] * 3
+    assert client.post("/tokenize", json={"prompt": "\\ud800"}).status_code == 200
+
+
+def test_messages_name_json_as_it_is_written(client):
+    error = error_of(client.post(CHATS, json=CHAT | said(["a"])), 400)
+    assert error["message"].endswith('Part 0 must be {"type": "text", "text": "…"}')
+    error = error_of(client.post(CHATS, json=CHAT | {"response_format": "json"}), 400)
+    assert error["message"] == "response_format: Input should be a JSON object"
 
 
 def test_another_model_is_not_found(client):

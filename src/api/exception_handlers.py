@@ -110,9 +110,10 @@ def _message(problem: dict[str, Any]) -> str:
     """What pydantic says, where a caller who knows no pydantic understands it."""
     if problem["type"] == "json_invalid":
         return f"The body is not valid JSON: {problem['ctx']['error']}"
-    is_missing = problem["type"] == "missing" and problem["loc"] == ("body",)
-    if is_missing or problem["type"] == "model_attributes_type":
+    if problem["loc"] == ("body",) and problem["type"] in ("missing", "model_attributes_type"):
         return "The body must be a JSON object"
+    if problem["type"] == "model_attributes_type":
+        return "Input should be a JSON object"
     if problem["type"] == "extra_forbidden":
         return "There is no such field; /docs lists those that there are"
     return str(problem["msg"])

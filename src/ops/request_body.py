@@ -5,6 +5,7 @@ app's own handlers give it the shape of the route's errors.
 """
 
 import json
+import re
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -13,6 +14,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLOSE = {"Connection": "close"}  # what is left of the body is not read
+
+# What a backslash begins; the group is half of a character, as an escape without its other half.
+ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 
 
 class RequestBodyMiddleware:
@@ -69,13 +73,26 @@ class RequestBodyMiddleware:
 class JSONRequest(Request):
     """A request whose whole numbers are whole however they are written: JSON knows no integers.
 
-    What a client writes for 5 depends on its language, and 5.0 is an integer to JSON Schema.
+    What a client writes for 5 depends on its language, and 5.0 is an integer to JSON Schema. Texts
+    hold whole characters: half of one cannot be written in UTF-8, so no model could read it.
     """
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            self._json = json.loads(await self.body(), parse_float=_number)
+            text = (await self.body()).decode("utf-8-sig")
+            read = json.loads(text, parse_float=_number)
+            _check_characters(text)
+            self._json = read
         return self._json
+
+
+def _check_characters(text: str) -> None:
+    """Raises JSONDecodeError if some escape in this JSON is but half of a character."""
+    if "\\u" not in text:
+        return
+    for found in ESCAPE.finditer(text):
+        if found[1]:
+            raise json.JSONDecodeError("Half of a Unicode character", text, found.start())
 
 
 def _number(text: str) -> float:

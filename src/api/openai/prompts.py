@@ -37,21 +37,9 @@ def _parse_prompts(value: Any, most: int) -> list[Prompt]:
                 "Item {index} is neither a text nor a list of token ids",
                 {"index": index},
             )
-        if isinstance(prompt, str) and not _is_unicode(prompt):
-            raise PydanticCustomError(
-                "invalid_value", "Item {index} holds half of a character", {"index": index}
-            )
     return value
 
 
 def _is_token_ids(value: object) -> bool:
     """Whether it is a list of whole numbers, at least one; True is none."""
     return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

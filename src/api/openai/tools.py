@@ -88,6 +88,7 @@ def read_call(
     """
     try:
         read = json.loads(arguments)
+        json.dumps(read, ensure_ascii=False).encode()  # raises if it holds half of a character
     except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):

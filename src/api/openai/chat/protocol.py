@@ -51,7 +51,7 @@ def _join_parts(content: object) -> object:
         if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
             raise PydanticCustomError(
                 "invalid_value",
-                'Part {index} must be {{"type": "text", "text": "…"}}',
+                'Part {index} must be {"type": "text", "text": "…"}',
                 {"index": index},
             )
     return "\n".join(part["text"] for part in content)
