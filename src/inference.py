@@ -96,6 +96,7 @@ class InferenceEngine:
         self._observer = observer
         self._grammar_limits = grammar_limits or GrammarLimits()
         self._grammars: GrammarCompiler | None = None
+        self._tool_call_format: ToolCallFormat | None = None  # once somebody asked for it
         self._end_message = "The engine has ended; this server can generate no more."
         self.created_at = int(time.time())
 
@@ -282,7 +283,9 @@ class InferenceEngine:
             InvalidRequestError: it calls none, or in no way that is known.
         """
         template = require_chat_template(self._require_ready()[0], ("messages",))
-        return find_format(template, self._config.tool_call_format)
+        if self._tool_call_format is None:  # the template renders two conversations for it
+            self._tool_call_format = find_format(template, self._config.tool_call_format)
+        return self._tool_call_format
 
     async def tokenize_chat(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -21,7 +22,7 @@ from tests.conftest import create_settings
 from tests.servers import LocalServer, serve_app
 from tests.test_matcher import allowed_by
 from tests.test_openai import create_client, post
-from tests.test_tools import TOOLS, ask, calls_of, chat
+from tests.test_tools import PLACE, SHAPED, TOOLS, ask, calls_of, chat
 from tests.tiny_models import SHAPE, create_tokenizer
 from tests.tools import HERMES_TEMPLATE, QUESTION, RECITING_TEMPLATE, WROTE
 
@@ -56,6 +57,10 @@ def test_the_tags_of_a_format_are_found_among_special_tokens():
     assert dict(find_format(template, "auto").special) == {TAGS[0]: BEGIN, TAGS[1]: END}
     plain = ChatTemplate(HERMES_TEMPLATE, {}, create_tokenizer().backend_tokenizer)
     assert find_format(plain, "auto").special == ()
+
+
+def test_how_a_model_calls_tools_is_found_out_once(server):
+    assert server.engine.tool_call_format is server.engine.tool_call_format
 
 
 def test_only_special_tokens_that_a_grammar_gives_may_come_and_only_where_it_names_them():
@@ -159,6 +164,43 @@ def test_what_a_model_writes_by_itself_is_text_or_calls(
         assert calls_of(choice["message"]) == calls
         assert tokens_of(choice).count(TAGS[0]) == len(calls)
         assert choice["finish_reason"] == ("tool_calls" if calls else "stop")
+
+
+def test_what_a_schema_shapes_spells_a_tag_and_no_token_of_it_comes(server):
+    bias = {str(one): 100 for one in (BEGIN, END)}
+    fields = SHAPED | {"tools": None, "tool_choice": None, "logprobs": True, "n": 8}
+    found = set()
+    for choice in ask(server, **fields, logit_bias=bias):
+        place = json.loads(choice["message"]["content"])
+        Draft202012Validator(PLACE).validate(place)
+        assert choice["finish_reason"] == "stop"
+        assert not set(TAGS) & set(tokens_of(choice))
+        found.add(place["place"])
+    assert TAGS[0] in found
+
+
+def test_beside_a_schema_the_token_alone_begins_a_call(server):
+    fields = SHAPED | {"tool_choice": "auto", "logprobs": True, "n": 8}
+    for choice in ask(server, **fields, logit_bias={str(BEGIN): -100}):
+        Draft202012Validator(PLACE).validate(json.loads(choice["message"]["content"]))
+        assert "tool_calls" not in choice["message"]
+        assert choice["finish_reason"] == "stop"
+    for choice in ask(server, **fields, logit_bias={str(BEGIN): 100}):
+        assert calls_of(choice["message"])
+        assert choice["message"]["content"] is None
+        assert tokens_of(choice)[0] == TAGS[0]
+
+
+def test_a_schema_shapes_a_stream_of_a_model_with_such_tags(server):
+    fields = SHAPED | {"tool_choice": "auto", "logit_bias": {str(BEGIN): -100}, "seed": 3}
+    (whole,) = ask(server, **fields)
+    with (
+        create_client(server) as client,
+        client.chat.completions.stream(**chat(server, **fields)) as stream,
+    ):
+        final = stream.get_final_completion().choices[0]
+    assert final.message.content == whole["message"]["content"]
+    Draft202012Validator(PLACE).validate(json.loads(final.message.content))
 
 
 def test_a_caller_who_spells_a_tag_makes_no_token_of_it(server):
