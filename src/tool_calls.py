@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from src.engine.grammar import JSON_OPTIONS, GrammarSource, schema_source
+from src.engine.grammar import JSON_OPTIONS, JSON_SIGN, GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.tool_call_format import LLAMA3, ToolCallFormat
 
@@ -117,7 +117,8 @@ def _tool_rules(index: int, tool: Tool, written: ToolCallFormat) -> str:
     pieces = [["{", '"name"', ":"], [f'"{tool.name}"', ","], [f'"{written.arguments}"', ":"]]
     head = " SPACE? ".join(" ".join(map(json.dumps, piece)) for piece in pieces)
     schema = json.dumps(_arguments_schema(tool) | {"x-guidance": JSON_OPTIONS})
-    return f'tool_{index}: {head} SPACE? arguments_{index} "}}"\narguments_{index}: %json {schema}'
+    rule = f'tool_{index}: {head} SPACE? arguments_{index} "}}"'
+    return f"{rule}\narguments_{index}{JSON_SIGN}{schema}"
 
 
 def _forced_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
@@ -127,7 +128,8 @@ def _forced_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
 def _shaped_rules(choice: ToolChoice, written: ToolCallFormat, shape: GrammarSource) -> str:
     """Calls, or else JSON that a schema allows."""
     schema = json.dumps(json.loads(shape.text) | {"x-guidance": JSON_OPTIONS})
-    return f"start: calls | content\ncontent: %json {schema}\n{_call_rules(choice, written)}"
+    rules = f"start: calls | content\ncontent{JSON_SIGN}{schema}"
+    return f"{rules}\n{_call_rules(choice, written)}"
 
 
 def _call_rules(choice: ToolChoice, written: ToolCallFormat) -> str:

@@ -285,6 +285,15 @@ def test_a_special_token_may_end_an_answer(shaped):
     assert 3 <= len(content) <= 6
 
 
+def test_an_object_has_the_properties_that_are_listed_and_no_others(shaped):
+    schema = {"type": "object", "properties": {"a": {"enum": [1]}}}
+    shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    answer = post(shaped, "/v1/chat/completions", **chat(shaped, response_format=shape, n=8)).json()
+    for choice in answer["choices"]:
+        assert choice["finish_reason"] == "stop"
+        assert json.loads(choice["message"]["content"]) in ({}, {"a": 1})
+
+
 def test_the_native_api_refuses_with_the_place(shaped):
     schema = {"properties": {"a": {"uniqueItems": True}}}
     response = post(shaped, "/generate", prompt="a", structured_outputs={"json": schema})

@@ -225,6 +225,20 @@ def test_an_answer_is_a_call_or_has_the_shape_that_is_asked_for(server):
         assert calls_of(choice["message"])
 
 
+def test_arguments_are_those_that_the_tool_lists_and_no_others(server):
+    parameters = {
+        "type": "object",
+        "properties": {"where": {"type": "object", "properties": {"x": {"enum": [1]}}}},
+    }
+    tools = [{"type": "function", "function": {"name": "go", "parameters": parameters}}]
+    for choice in ask(server, tools=tools, parallel_tool_calls=False, n=4):
+        assert choice["finish_reason"] == "tool_calls"
+        (call,) = choice["message"]["tool_calls"]
+        arguments = json.loads(call["function"]["arguments"])
+        assert arguments.keys() <= {"where"}
+        assert arguments.get("where", {}).keys() <= {"x"}
+
+
 def test_any_object_cannot_be_told_from_a_call_without_a_tag(server):
     fields = {"response_format": {"type": "json_object"}, "tool_choice": "auto"}
     response = post(server, "/v1/chat/completions", **chat(server, **fields))

@@ -20,6 +20,9 @@ JSON_OPTIONS: dict[str, Any] = {
 }
 """How answers in JSON are written; in a Lark grammar they are a schema's `x-guidance`."""
 
+JSON_SIGN = ": %json "
+"""In a Lark grammar, what stands between a rule's name and its JSON schema."""
+
 
 class DeadEndError(Exception):
     """A sequence cannot go on under its grammar."""
@@ -46,7 +49,7 @@ class GrammarSource:
 
 
 def schema_source(schema: dict[str, Any] | str, field: tuple[str | int, ...]) -> GrammarSource:
-    """The grammar of answers in JSON that a schema allows.
+    """The grammar of answers in JSON that a schema allows, whose objects `close_objects` closes.
 
     Args:
         schema: as an object, or as the JSON of one.

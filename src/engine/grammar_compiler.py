@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from src.engine.grammar import JSON_OPTIONS, DeadEndError, GrammarSource, expanded_size
-from src.engine.json_schema import MAX_EXPANDED_SIZE, Path, SchemaError, check_schema, find_fault
+from src.engine.grammar import (
+    JSON_OPTIONS,
+    JSON_SIGN,
+    DeadEndError,
+    GrammarSource,
+    expanded_size,
+)
+from src.engine.json_schema import MAX_EXPANDED_SIZE, SchemaError, check_schema, find_fault
 from src.engine.matcher import Grammar, find_allowed
+from src.engine.subschemas import Path, close_objects
 from src.engine.vocabulary import Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
 
@@ -66,7 +73,8 @@ def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
         schema = json.loads(source.text)
         if not isinstance(schema, dict):
             raise SchemaError("A schema must be an object.", ())
-        matcher = _compile_json(vocabulary, source.text)
+        close_objects(schema)
+        matcher = _compile_json(vocabulary, json.dumps(schema))
         check_schema(schema)
     except SchemaError as error:
         raise _refusal(source, error.message, error.path) from error
@@ -103,11 +111,25 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             is_ours = bool(source.special_token_ids)
             if not is_ours and "<" in LARK_TEXTS.sub("", source.text):
                 raise _refusal(source, "Special tokens are no part of answers: write texts.")
-            text = LLMatcher.grammar_from_lark(source.text)
+            text = LLMatcher.grammar_from_lark(_with_closed_objects(source))
     matcher = _compile(vocabulary, text)
     if matcher.is_error():
         raise _refusal(source, matcher.get_error())
     return matcher
+
+
+def _with_closed_objects(source: GrammarSource) -> str:
+    """The text of a grammar in Lark; schemas that we have written into it end their lines."""
+    return "\n".join(map(_close_in_line, source.text.split("\n"))) if source.parts else source.text
+
+
+def _close_in_line(line: str) -> str:
+    rule, sign, text = line.partition(JSON_SIGN)
+    if not sign:
+        return line
+    schema = json.loads(text)
+    close_objects(schema)
+    return rule + sign + json.dumps(schema)
 
 
 def _check_size(source: GrammarSource) -> None:

@@ -6,11 +6,12 @@ end, or would not be valid.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 from src.engine.grammar import expanded_size
+from src.engine.subschemas import Path, children, subschemas
 
 MAX_DEPTH = 100
 """So deep a schema may be nested; the compiler's own limit is a little higher."""
@@ -23,12 +24,6 @@ MAX_LOOKS = 100_000
 
 MAX_SEARCH_SECONDS = 0.5
 """So long one looks for the place of a fault; then an outer part is named."""
-
-Path = tuple[str | int, ...]
-
-MAPS = ("properties", "patternProperties", "$defs", "definitions")
-LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-SINGLES = ("items", "additionalProperties", "additionalItems", "not")
 
 
 class SchemaError(Exception):
@@ -52,7 +47,7 @@ def check_schema(schema: dict[str, Any]) -> None:
         SchemaError: with the place.
     """
     references: dict[str, Path] = {}
-    for path, part in _subschemas(schema):
+    for path, part in subschemas(schema):
         _check_part(part, path)
         if isinstance(reference := part.get("$ref"), str):
             if reference != "#" and not reference.startswith("#/"):
@@ -90,28 +85,6 @@ def _check_part(part: dict[str, Any], path: Path) -> None:
             " be told twice.",
             (*path, "minProperties"),
         )
-
-
-def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """All schemas that are objects in this one, itself first, outer ones before inner ones."""
-    found: list[tuple[Path, dict[str, Any]]] = [((), schema)]
-    for path, part in found:  # it grows while it is read
-        yield path, part
-        found += [((*path, *step), one) for step, one in _children(part)]
-
-
-def _children(part: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    steps: list[tuple[Path, object]] = []
-    for key in MAPS:
-        if isinstance(value := part.get(key), dict):
-            steps += [((key, name), one) for name, one in value.items()]
-    for key in LISTS:
-        if isinstance(value := part.get(key), list):
-            steps += [((key, index), one) for index, one in enumerate(value)]
-    steps += [((key,), part.get(key)) for key in SINGLES]
-    for step, one in steps:
-        if isinstance(one, dict):
-            yield step, one
 
 
 def _check_ends(schema: dict[str, Any], references: dict[str, Path]) -> None:
@@ -200,7 +173,7 @@ def find_fault(schema: dict[str, Any], fails: Callable[[dict[str, Any]], bool]) 
     part: dict[str, Any] = schema
     path: Path = ()
     while True:
-        for step, one in _children(part):
+        for step, one in children(part):
             if time.monotonic() > until:
                 return path
             if fails({"$ref": _pointer((*path, *step)), "whole": whole}):
