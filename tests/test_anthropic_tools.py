@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types import Message, RawMessageStreamEvent, ToolUseBlock
 from pydantic import TypeAdapter
 
 from src.main import create_app
@@ -143,6 +143,13 @@ def test_a_conversation_goes_on_after_a_call(server):
     if len(results) == 1:  # llama3's template writes one call a turn
         ask(server, messages=[*turns, {"role": "user", "content": results}], **fields)
     ask(server, messages=[QUESTION, CALLING, RESULTS], **fields)
+
+
+def test_a_call_may_come_back_with_all_fields_that_the_client_knows(server):
+    sent = ToolUseBlock.model_validate(CALL).model_dump()
+    assert sent.keys() > {"toolset_name", "caller"}
+    fields = {"tool_choice": {"type": "none"}, "max_tokens": 2}
+    ask(server, messages=[QUESTION, CALLING | {"content": [sent]}, RESULTS], **fields)
 
 
 def test_tools_are_counted_unless_none_may_be_called(server):

@@ -156,6 +156,21 @@ def test_a_conversation_goes_on_after_a_call(server):
     ask(server, input=[QUESTION, said, CALL, RESULT | {"output": output}], **fields)
 
 
+def test_a_call_may_come_back_with_all_fields_that_the_client_knows(server):
+    (call,) = (
+        create_client(server)
+        .responses.create(**body(server, tool_choice={"type": "function", "name": "clock"}))
+        .output
+    )
+    sent = call.model_dump(by_alias=True)
+    assert sent.keys() > {"caller", "namespace", "async"}
+    result = RESULT | {"call_id": call.call_id}
+    ask(server, input=[QUESTION, sent, result], tool_choice="none", max_output_tokens=2)
+    response = post(server, RESPONSES, **body(server, input=[sent | {"namespace": "a"}, result]))
+    error = error_of(response, 400)
+    assert (error["param"], error["code"]) == ("input.[0].namespace", "unsupported_parameter")
+
+
 def test_tools_are_told_to_the_model_unless_none_may_be_called(server):
     def count(**fields: object) -> int:
         asked = body(server, tool_choice="auto", max_output_tokens=1) | fields

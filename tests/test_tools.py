@@ -444,6 +444,20 @@ def test_what_does_not_go_together_is_refused_by_name(server, fields, param):
     assert response.json()["error"]["param"] == param, response.text
 
 
+def test_a_call_without_arguments_may_have_an_empty_text_for_them(server):
+    def tokens(arguments: str) -> list[int]:
+        call = CALL | {"function": {"name": "clock", "arguments": arguments}}
+        messages = [QUESTION, CALLING | {"tool_calls": [call]}, RESULT]
+        return post(server, "/tokenize", messages=messages).json()["tokens"]
+
+    assert tokens("") == tokens("{}")
+
+
+def test_a_stop_beside_tools_is_refused_with_what_it_does_not_go_with(server):
+    response = post(server, "/v1/chat/completions", **chat(server, stop="a"))
+    assert "neither with tools" in response.json()["error"]["message"]
+
+
 def test_arguments_nested_too_deep_are_refused(server):
     deep = '{"a":' * 900 + "{}" + "}" * 900
     call = CALL | {"function": {"name": "clock", "arguments": deep}}

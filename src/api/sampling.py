@@ -79,7 +79,7 @@ def _check_goes_with_grammar(body: BaseModel) -> None:
     for name in ("stop", "ignore_eos"):
         if getattr(body, name, None):
             raise InvalidRequestError(
-                f"{name} does not go with structured output, whose shape says where it ends: leave"
-                " it out.",
+                f"{name} goes neither with tools nor with structured output, whose shape says where"
+                " the answer ends: leave it out.",
                 (name,),
             )

@@ -12,7 +12,9 @@ from src.engine.chat_template import MessageToolCall
 from src.errors import InvalidRequestError
 from src.tool_calls import NO_ARGUMENTS, Tool
 
-Arguments = Annotated[StrictStr, Field(description="Its arguments, a JSON object as a text.")]
+Arguments = Annotated[
+    StrictStr, Field(description="Its arguments, a JSON object as a text; an empty text is `{}`.")
+]
 CallId = Annotated[StrictStr, Field(min_length=1, description="By which its result is told.")]
 TOOL_CHOICE = (
     "`none` keeps the tools from the model, `auto` lets it choose, `required` makes it call one, an"
@@ -87,7 +89,7 @@ def read_call(
         InvalidRequestError: they are no JSON object.
     """
     try:
-        read = json.loads(arguments)
+        read = json.loads(arguments or "{}")
         json.dumps(read, ensure_ascii=False).encode()  # raises if it holds half of a character
     except (ValueError, RecursionError):
         read = None

@@ -60,6 +60,7 @@ class ToolUseBlock(WireRequest):
     name: FunctionName = Field(description="Of the tool.")
     input: dict[str, Any] = Field(description="Its arguments.")
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+    toolset_name: Annotated[None, Refused("there are no sets of tools")] = None
     caller: Annotated[dict[str, Any] | None, NoEffect("answers come back as they were")] = None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import FunctionName, NoEffect, WireRequest
+from src.api.fields import FunctionName, NoEffect, Refused, WireRequest
 from src.api.openai.tools import Arguments, CallId, read_call
 from src.engine.chat_template import ChatMessage, MessageToolCall
 
@@ -80,6 +80,11 @@ class FunctionCallItem(WireRequest):
     arguments: Arguments
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+    caller: Annotated[None, Refused("no code is run")] = None
+    namespace: Annotated[None, Refused("functions have none")] = None
+    is_async: Annotated[None, Refused("results are waited for")] = Field(
+        default=None, alias="async"
+    )
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""
