@@ -112,6 +112,29 @@ $(STAMP): pyproject.toml requirements.lock | $(UV)
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
+# Tools that look at what is installed, in an environment that uv keeps for itself.
+AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0
+AUDIT := .audit
+
+.PHONY: audit
+audit: $(STAMP) $(AUDIT)/runtime/.installed ## security scan, licences, SBOM (.audit/sbom.json), known vulnerabilities (asks PyPI)
+	@$(BIN)/bandit -q -c pyproject.toml -r src training
+	@$(BIN)/python -m deploy.licences $(AUDIT)/runtime/lib/python*/site-packages
+	@$(AUDIT_RUN) cyclonedx-py environment --pyproject pyproject.toml --output-file $(AUDIT)/sbom.json $(AUDIT)/runtime
+	@sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml > $(AUDIT)/torch.txt && test -s $(AUDIT)/torch.txt
+	@$(AUDIT_RUN) sh -c 'pip-audit --strict --disable-pip --require-hashes -r requirements.lock && \
+	  pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/torch.txt' || \
+	  { echo "The audit failed: a package above is vulnerable, or nobody could be asked about it." >&2; exit 1; }
+
+AUDIT_RUN = $(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(AUDIT_TOOLS))
+
+# What the image has: no more than the service needs to run.
+$(AUDIT)/runtime/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
+	@rm -rf $(@D) && $(UV) venv --quiet --python $(BIN)/python $(@D)
+	@echo "Installing into $(@D) ..." >&2
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint requirements.lock -r pyproject.toml --extra tracing
+	@touch $@
+
 .uv/bin/uv:
 	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 

@@ -1,0 +1,99 @@
+"""Lists under which licences packages come, and fails on one that nobody has allowed.
+
+    python -m deploy.licences FOLDER      # such as .audit/runtime/lib/python3.11/site-packages
+
+Licences are read from the packages' own metadata: from the SPDX expression where there is one, else
+from older fields, whose many spellings are in NAMES.
+"""
+
+import re
+import sys
+from importlib.metadata import Distribution, distributions
+
+ALLOWED = {
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CNRI-Python",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "PSF-2.0",
+    "Zlib",
+}
+"""They ask for no more than to be named."""
+
+EXCEPTIONS = {
+    "certifi": ("MPL-2.0", "a list of certificates, which we do not change"),
+    "tqdm": ("MPL-2.0", "used as it is; what would have to be published is changes to its files"),
+}
+"""What else a package's licence may be, and why."""
+
+CUDA = re.compile(r"(nvidia|cuda)-[a-z0-9-]+")
+CUDA_LICENCE = "NVIDIA's"
+"""What torch's CUDA build brings along may be redistributed with an application that uses it."""
+
+NAMES = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "BSD": "BSD-3-Clause",
+    "BSD License": "BSD-3-Clause",
+    "ISC License": "ISC",
+    "ISC License (ISCL)": "ISC",
+    "MIT License": "MIT",
+    "Python Software Foundation License": "PSF-2.0",
+}
+CLASSIFIER = "License :: "
+
+
+def licence_of(package: Distribution) -> str:
+    """What its metadata says, in SPDX's words where they are known; empty if it says nothing."""
+    if CUDA.fullmatch(_name(package)):
+        return CUDA_LICENCE
+    text = _field(package, "License-Expression") or _field(package, "License")
+    if not text or "\n" in text or len(text) > 100:  # none, or the licence itself
+        classifiers = package.metadata.get_all("Classifier", [])
+        found = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith(CLASSIFIER)]
+        text = " OR ".join(NAMES.get(one, one) for one in found)
+    return NAMES.get(text, text)
+
+
+def is_allowed(name: str, licence: str) -> bool:
+    """Whether a package may be delivered: all that its licence joins by AND, one of what by OR.
+
+    What has parentheses is not read, and so not allowed.
+    """
+    allowed = ALLOWED | {CUDA_LICENCE}
+    if name in EXCEPTIONS:
+        allowed = allowed | {EXCEPTIONS[name][0]}
+    return any(set(choice.split(" AND ")) <= allowed for choice in licence.split(" OR "))
+
+
+def _name(package: Distribution) -> str:
+    return _field(package, "Name").lower().replace("_", "-")
+
+
+def _field(package: Distribution, name: str) -> str:
+    return package.metadata.get(name, "")
+
+
+def main(folder: str) -> None:
+    licences = {_name(one): licence_of(one) for one in distributions(path=[folder])}
+    if not licences:
+        sys.exit(f"There is no package in {folder}.")
+    for name, licence in sorted(licences.items()):
+        reason = f" ({EXCEPTIONS[name][1]})" if name in EXCEPTIONS else ""
+        print(f"{name}: {licence or 'nothing is said'}{reason}")
+    refused = [name for name, licence in licences.items() if not is_allowed(name, licence)]
+    if refused:
+        sys.exit(f"Nobody has allowed the licences of {', '.join(sorted(refused))}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
