@@ -26,6 +26,7 @@ from src.errors import SettingsError
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
 PASSWORD = re.compile("//[^/]*@")
+ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 Auth = Literal["none", "api_key", "jwt"]
 JWTAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 Environment = Literal["development", "production"]
@@ -125,6 +126,12 @@ class Settings(BaseSettings):
         default="",
         description="Addresses of proxies whose X-Forwarded-For counts, separated by commas."
         " Empty: none.",
+    )
+
+    cors_origins: str = Field(
+        default="",
+        description="Origins of web pages that may ask, such as `https://app.example.com`, with"
+        " commas between them; `*` is any page, with AUTH=api_key or jwt. Empty: none.",
     )
 
     auth: Auth = Field(
@@ -304,6 +311,23 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _origins_are_what_browsers_send(self) -> Self:
+        origins = self.cors_origin_list
+        if origins == ["*"] and self.auth == "none":
+            raise ValueError(
+                "CORS_ORIGINS=* with AUTH=none would let every web page that somebody here opens"
+                " use this service: name the origins, or set AUTH"
+            )
+        for origin in origins if origins != ["*"] else []:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"CORS_ORIGINS: {origin} is no origin as browsers send it, such as"
+                    " https://app.example.com or http://localhost:3000 (small letters, no path, no"
+                    " slash at the end, no port that is the scheme's own)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _auth_is_whole(self) -> Self:
         if self.environment == "production" and "auth" not in self.model_fields_set:
             raise ValueError(
@@ -321,6 +345,11 @@ class Settings(BaseSettings):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name.upper()} has no effect with AUTH={self.auth}")
         return self
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        """CORS_ORIGINS, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     def engine_config(self) -> EngineConfig:
         """What of this concerns the engine."""

@@ -21,6 +21,7 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
@@ -48,6 +49,7 @@ from src.ops.metrics import MULTIPROC_DIR, Metrics
 from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
 from src.ops.request_body import RequestBodyMiddleware
+from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
 from src.ops.tracing import create_tracing, telemetry_config
 from src.ops.usage import Usage, UsageMiddleware
 
@@ -129,6 +131,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(UsageMiddleware, usage=usage)
     _add_auth(app, settings)
     app.add_middleware(RequestMiddleware, metrics=metrics)
+    if settings.cors_origin_list:
+        app.add_middleware(CORSMiddleware, **cors_options(settings))
+    app.add_middleware(ResponseHeadersMiddleware)
     return app
 
 

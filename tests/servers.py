@@ -20,7 +20,9 @@ from typing import Any
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.routing import Mount
 
 from src.inference import InferenceEngine
 from src.ops.connection import Connection
@@ -305,6 +307,15 @@ class LocalServer(Asked):
         return gate
 
 
+def routes_of(server: LocalServer) -> Iterator[tuple[str, str]]:
+    """Method and path of all that the app answers, the documented and the hidden."""
+    for route in iter_route_contexts(server.app.routes):
+        if isinstance(route.original_route, Mount):
+            yield "GET", route.path + "/swagger-ui.css"
+        else:
+            yield from ((method, route.path) for method in route.methods)
+
+
 @contextmanager
 def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalServer]:
     """Serves an app with uvicorn in a thread, and returns when it is ready.
@@ -323,6 +334,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
             http=Connection,
             log_config=None,
             access_log=False,
+            server_header=False,
             ws="none",
             proxy_headers=False,
             timeout_graceful_shutdown=10,

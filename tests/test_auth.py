@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import anthropic
 import httpx2
 import openai
 import pytest
-from fastapi.routing import iter_route_contexts
-from starlette.routing import Mount
 
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key, entries, id_of, run_keys
-from tests.servers import LocalServer
+from tests.servers import LocalServer, routes_of
 
 PUBLIC = {
     "/health",
@@ -62,15 +60,6 @@ def locked(start_server: Callable[..., LocalServer], tmp_path: Path) -> Locked:
     server = start_server(auth="api_key", api_keys_file=file, chat_template=TEMPLATE)
     server.headers = bearer(admin)
     return Locked(server, file, admin)
-
-
-def routes_of(server: LocalServer) -> Iterator[tuple[str, str]]:
-    """Method and path of all that the app answers, the documented and the hidden."""
-    for route in iter_route_contexts(server.app.routes):
-        if isinstance(route.original_route, Mount):
-            yield "GET", route.path + "/swagger-ui.css"
-        else:
-            yield from ((method, route.path) for method in route.methods)
 
 
 def assert_refused(response: httpx2.Response, status_code: int, path: str) -> None:

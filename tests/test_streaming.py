@@ -62,7 +62,7 @@ def test_a_stream_is_in_the_promised_shape(shared_server):
     response = shared_server.post(body)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-accel-buffering"] == "no"
     assert "x-request-id" in response.headers
     events = parse_events(response.text)

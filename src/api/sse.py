@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 DONE = format_sse_event(data_str="[DONE]")
 LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may hold it back
+HEADERS = {"X-Accel-Buffering": "no"}  # no proxy may hold it back
 
 
 @dataclass(frozen=True, slots=True)

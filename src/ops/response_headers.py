@@ -1,0 +1,116 @@
+"""What every answer tells a browser: to guess no type, keep no copy, frame nothing, run nothing.
+
+The pages of the documentation have to run scripts: those of this server, and those that stand in
+the page as it is sent, by their hashes. Nothing of what a client sends is in these pages.
+"""
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from src.config import Settings
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # what frame-ancestors says, for older browsers
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+PAGE_FILES = "/static-offline-docs/"
+"""What they load: it may be kept, as it has an ETag and holds nothing of anybody's."""
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
+)
+SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+
+EXPOSED = (
+    "X-Request-ID",
+    "Request-Id",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+    "WWW-Authenticate",
+)
+"""What else a page's script may read of an answer."""
+
+
+def cors_options(settings: Settings) -> dict[str, Any]:
+    """How Starlette's CORSMiddleware is to answer browsers that ask for pages of CORS_ORIGINS.
+
+    A page's script may send any header, its key among them. What a browser would send by itself
+    (cookies, passwords) is never allowed, and nothing here reads it.
+    """
+    return {
+        "allow_origins": settings.cors_origin_list,
+        "allow_methods": ("GET", "POST"),
+        "allow_headers": ("*",),
+        "allow_credentials": False,
+        "expose_headers": EXPOSED,
+    }
+
+
+class ResponseHeadersMiddleware:
+    """Adds these headers to all that is answered inside, errors and streams too.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        page = _Page(send)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if scope["path"].startswith(PAGE_FILES):
+                    del headers["Cache-Control"]
+            await send(message)
+
+        is_page = scope["path"] in PAGES
+        await self._app(scope, receive, page.send if is_page else send_with_headers)
+
+
+class _Page:
+    """Holds an answer's head back until the body has shown which scripts are in it.
+
+    Args:
+        send: sends the answer.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._head: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        if self._head is not None:
+            policy = PAGE_POLICY.format(hashes=_hashes(message.get("body", b"")))
+            headers = MutableHeaders(scope=self._head)
+            headers.update(HEADERS | {"Content-Security-Policy": policy})
+            await self._send(self._head)
+            self._head = None
+        await self._send(message)
+
+
+def _hashes(page: bytes) -> str:
+    digests = [hashlib.sha256(script).digest() for script in SCRIPT.findall(page)]
+    return "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
