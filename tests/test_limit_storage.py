@@ -3,8 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +17,52 @@ import redis
 
 from src.errors import SettingsError
 from src.main import create_app
+from src.ops.limit_storage import ANSWER_SECONDS
 from tests.conftest import create_settings, wait_until
+from tests.keys import bearer, create_key
 from tests.servers import free_port, serve
 
 BODY = {"prompt": "the", "max_length": 1}
 UP = "inference_rate_limit_storage_up"
+
+
+class Way:
+    """The way to a Redis, on which answers take as long as a test wants, or get lost."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.delay: float | None = 0  # seconds; None: answers get lost
+        self.asked = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                redis = socket.create_connection(("127.0.0.1", self._to))
+                for one, other in ((client, redis), (redis, client)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        is_answer = one.getpeername()[1] == self._to
+        with suppress(OSError), one, other:
+            while data := one.recv(2**16):
+                if not is_answer:
+                    self.asked += data
+                elif self.delay is None:
+                    continue
+                else:
+                    time.sleep(self.delay)
+                other.sendall(data)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
 
 @dataclass
@@ -68,6 +113,13 @@ def storage(tmp_path: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture
+def way(storage: Redis) -> Iterator[Way]:
+    way = Way(storage.port)
+    yield way
+    way.close()
+
+
+@pytest.fixture
 def start_replica(start_client, tiny_model, storage):
     def start(**settings: object):
         defaults = {"model_name": str(tiny_model("gpt2")), "rate_limit_storage": storage.url}
@@ -110,6 +162,47 @@ def test_without_redis_the_policy_answers(start_replica, storage, policy, status
     assert not is_up(client)
     for path in ("/health/live", "/health/ready"):
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
+def test_the_policy_answers_for_a_redis_that_takes_questions_and_answers_none(
+    start_replica, way, policy, status_code
+):
+    way.delay = None
+    settings = {"rate_limit_storage": way.url, "rate_limit_storage_failure": policy}
+    client = start_replica(rate_limit_tokens=100, **settings)
+    answers = [client.post("/generate", json=BODY) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [status_code] * 4
+    assert not is_up(client)
+    assert way.asked
+    way.delay = 0
+    wait_until(lambda: is_up(client))
+
+
+def test_all_questions_of_a_request_share_one_time_to_wait(start_replica, way, tmp_path):
+    """With a key there are three: of its address, its requests, its tokens."""
+    file = tmp_path / "keys.json"
+    headers = bearer(create_key(file, "one", "--scopes", "admin"))
+    client = start_replica(
+        auth="api_key",
+        api_keys_file=file,
+        rate_limit_storage=way.url,
+        rate_limit_storage_failure="closed",
+        rate_limit_tokens=100,
+    )
+
+    def ask() -> int:
+        wait_until(lambda: f"{UP} 1.0" in client.get("/metrics", headers=headers).text)
+        return client.post("/generate", json=BODY, headers=headers).status_code
+
+    assert ask() == 200
+    assert b"tokens" in way.asked
+    way.delay = 0.6 * ANSWER_SECONDS  # less than a question may wait, and more than two may
+    way.asked = b""
+    assert ask() == 503
+    assert b"tokens" not in way.asked, "nobody waits so long"
+    way.delay = 0
+    wait_until(lambda: ask() == 200)
 
 
 def test_a_refusal_without_redis_says_when_to_come_again(start_replica, storage):

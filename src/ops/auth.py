@@ -15,6 +15,7 @@ from src.callers import ANYBODY, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.ops.api_keys import Scope
 from src.ops.error_body import CALLER, Dialect, dialect_of, error_body
+from src.ops.limit_storage import begin_waiting
 from src.ops.rate_limit import RateLimit, limit_response
 
 REALM = 'Bearer realm="llm-inference"'
@@ -78,6 +79,7 @@ class AuthMiddleware:
         if scope["type"] != "http" or is_public(scope["path"]):
             await self._app(scope, receive, send)
             return
+        begin_waiting()
         try:
             caller = await self._find(scope)
         except RateLimitedError as error:

@@ -1,8 +1,9 @@
 """Where requests are counted: in this process's memory, or in a Redis that all replicas share.
 
-A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own, for
-ANSWER_SECONDS at most. After one question without an answer nobody asks any more until `watch`,
-which tries again every second, has heard from it; the metric says which of the two it is.
+A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own. All
+questions of one request together wait for ANSWER_SECONDS at most, but for LEAST_SECONDS each. After
+one question without an answer nobody asks any more until `watch`, which tries again every second,
+has heard from it; the metric says which of the two it is.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from limits.storage import RedisStorage
@@ -26,8 +29,26 @@ T = TypeVar("T")
 
 MEMORY = "memory"
 ANSWER_SECONDS = 0.2
+LEAST_SECONDS = 0.015
+"""So that a request whose event loop was busy does not take an answer for a silence."""
+
 WATCH_SECONDS = 1.0
 NUM_THREADS = 8
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long a request may yet wait for answers."""
+
+    seconds: float = ANSWER_SECONDS
+
+
+_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+
+
+def begin_waiting() -> None:
+    """From here on all questions of this context share one time to wait: a request has begun."""
+    _patience.set(Patience())
 
 
 def redis_options() -> dict[str, Any]:
@@ -61,12 +82,16 @@ class SharedStorage:
         """
         if not self._is_up:
             raise LimitStorageDownError
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, question)
-        await asyncio.wait([asked], timeout=ANSWER_SECONDS)
+        loop = asyncio.get_running_loop()
+        patience = _patience.get() or Patience()
+        began = loop.time()
+        asked = loop.run_in_executor(self._threads, question)
+        await asyncio.wait([asked], timeout=max(patience.seconds, LEAST_SECONDS))
+        patience.seconds -= loop.time() - began
         try:
             if not asked.cancel():
                 return asked.result()
-            self._down(f"no answer within {ANSWER_SECONDS:g} s")
+            self._down(f"no answer within the {ANSWER_SECONDS:g} s of a request")
         except RedisError as error:
             self._down(error)
         raise LimitStorageDownError
