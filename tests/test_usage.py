@@ -95,6 +95,26 @@ def test_each_key_has_requests_of_its_own(start_metered):
     assert metered.ask(usual, "/v1/messages").json()["error"]["type"] == "rate_limit_error"
 
 
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_answer_says_what_is_left(start_metered, path, stream):
+    metered = start_metered(rate_limit_requests=9)
+    key = metered.key("one", "--tokens", "100")
+    for left in (8, 7):
+        response = metered.ask(key, path, stream=stream)
+        assert response.status_code == 200
+        tokens = re.fullmatch(
+            rf'"requests";r={left};t=[1-9]\d?, "tokens";r=(\d+)', response.headers["ratelimit"]
+        )
+        assert 0 < int(tokens[1]) < 100
+        policy = response.headers["ratelimit-policy"]
+        assert policy == '"requests";q=9;w=60, "tokens";q=100;w=60'
+    refused = metered.ask(key, path, max_tokens=0, max_length=-1)
+    assert refused.status_code in (400, 422)
+    assert refused.headers["ratelimit"].startswith('"requests";r=6;')
+    assert refused.headers["ratelimit-policy"] == '"requests";q=9;w=60'
+
+
 def test_tokens_are_reserved_while_a_request_runs_and_what_is_left_is_given_back(start_metered):
     metered = start_metered()
     key = metered.key("one", "--tokens", "100")

@@ -7,8 +7,10 @@ flood of them costs no parsing. SlowAPI's own ways do not do that: its decorator
 body's validation, and its middlewares wrap streams or repeat their head.
 """
 
+import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -30,6 +32,28 @@ from src.ops.request_body import JSONRequest
 from src.ops.token_count import Reservation, TokenCount
 
 T = TypeVar("T")
+
+ALLOWANCES = "allowances"
+"""Where `UsageMiddleware` has a request's scope collect what is left of each limit, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a caller has left of a limit.
+
+    Args:
+        limit: of what.
+        quota: how much there is.
+        period: in so many seconds; None is at the same time.
+        left: how much of that is left.
+        reset: whole seconds after which there is more; None if that is not known.
+    """
+
+    limit: str
+    quota: int
+    period: int | None
+    left: int
+    reset: int | None = None
 
 
 class RateLimit:
@@ -71,7 +95,9 @@ class RateLimit:
         if most not in self._limits:  # as many as keys have different ones
             self._limits[most] = self._declare(most, "requests", _who)
         hit = self._limits[most]
-        await self._ask(lambda: self._count(request, hit, "requests"))
+        allowance = await self._ask(lambda: self._count(request, hit, "requests"))
+        if allowance is not None and ALLOWANCES in request.scope:
+            request.scope[ALLOWANCES]["requests"] = allowance
 
     async def count_address(self, scope: Scope) -> None:
         """Counts a request of whom nothing is known yet but the address; raises as `count`."""
@@ -116,27 +142,35 @@ class RateLimit:
         declared = f"{num_requests} per {self._period} seconds"
         return self._limiter.shared_limit(declared, scope=name, key_func=key)(hit)  # type: ignore[no-any-return]
 
-    def _count(self, request: Request, hit: Callable[[Request], None], name: str) -> None:
+    def _count(self, request: Request, hit: Callable[[Request], None], name: str) -> Allowance:
+        exceeded: RateLimitExceeded | None = None
         try:
             hit(request)
         except RateLimitExceeded as error:
-            limit, arguments = request.state.view_rate_limit
-            reset_time, left = self._limiter.limiter.get_window_stats(limit, *arguments)
-            wait = reset_time - time.time()
-            raise RateLimitedError(name, limit.amount, self._period, left, wait) from error
+            exceeded = error
+        limit, arguments = request.state.view_rate_limit
+        reset_time, left = self._limiter.limiter.get_window_stats(limit, *arguments)
+        wait = reset_time - time.time()
+        if exceeded is not None:
+            raise RateLimitedError(name, limit.amount, self._period, left, wait) from exceeded
+        return Allowance(name, limit.amount, self._period, left, max(1, math.ceil(wait)))
+
+
+def allowance_headers(allowances: Collection[Allowance]) -> dict[str, str]:
+    """What is left of limits, as draft-ietf-httpapi-ratelimit-headers-10 has it."""
+    left, policies = [], []
+    for one in allowances:
+        reset = "" if one.reset is None else f";t={one.reset}"
+        window = "" if one.period is None else f";w={one.period}"
+        left.append(f'"{one.limit}";r={one.left}{reset}')
+        policies.append(f'"{one.limit}";q={one.quota}{window}')
+    return {"RateLimit": ", ".join(left), "RateLimit-Policy": ", ".join(policies)}
 
 
 def limit_headers(error: RateLimitedError) -> dict[str, str]:
-    """What the headers of a 429 say: which limit, how much is left, when to come again.
-
-    RateLimit and RateLimit-Policy are as draft-ietf-httpapi-ratelimit-headers-10 has them.
-    """
-    window = "" if error.period is None else f";w={error.period}"
-    return {
-        "Retry-After": str(error.retry_after),
-        "RateLimit": f'"{error.limit}";r={error.left};t={error.retry_after}',
-        "RateLimit-Policy": f'"{error.limit}";q={error.quota}{window}',
-    }
+    """What the headers of a 429 say: which limit, how much is left, when to come again."""
+    refused = Allowance(error.limit, error.quota, error.period, error.left, error.retry_after)
+    return {"Retry-After": str(error.retry_after)} | allowance_headers([refused])
 
 
 def limit_response(scope: Scope, error: RateLimitedError) -> JSONResponse:

@@ -5,7 +5,7 @@ the share that is less than a period ago: as if it had been taken evenly.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from limits.storage import MemoryStorage, RedisStorage
 
@@ -20,11 +20,13 @@ class Reservation:
         who: whose.
         period: number of the period in which they were.
         num_tokens: how many.
+        left: how many more there were.
     """
 
     who: str
     period: int
     num_tokens: int
+    left: int = 0
 
 
 class TokenCount:
@@ -50,8 +52,9 @@ class TokenCount:
         key = self._key(who, int(period))
         now = self._storage.incr(key, 2 * self._seconds, num_tokens)
         before = self._storage.get(self._key(who, int(period) - 1))
+        left = int(quota - now - before * (1 - passed))
         if now + before * (1 - passed) <= quota:
-            return reservation
+            return replace(reservation, left=left)
         self.give_back(reservation, num_tokens)
         now -= num_tokens
         left = max(0, int(quota - now - before * (1 - passed)))

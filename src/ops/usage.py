@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.callers import ANYBODY, Caller
 from src.config import Settings
@@ -24,7 +25,13 @@ from src.errors import InvalidRequestError, RateLimitedError
 from src.ops.auth import METERED
 from src.ops.error_body import CALLER, REQUEST_ID
 from src.ops.metrics import Metrics
-from src.ops.rate_limit import RateLimit, limit_response
+from src.ops.rate_limit import (
+    ALLOWANCES,
+    Allowance,
+    RateLimit,
+    allowance_headers,
+    limit_response,
+)
 from src.ops.token_count import Reservation
 
 logger = logging.getLogger(__name__)
@@ -39,6 +46,7 @@ class Account:
     request_id: str
     endpoint: str
     reservations: list[Reservation]
+    allowances: dict[str, Allowance]
     is_open: bool = True
     num_live: int = 0
     num_sequences: int = 0
@@ -98,6 +106,8 @@ class Usage:
             reservation = await self._limits.reserve_tokens(account.who, total, quota)
             if reservation is not None:
                 account.reservations.append(reservation)
+                period = self._settings.rate_limit_period
+                account.allowances["tokens"] = Allowance("tokens", quota, period, reservation.left)
         account.num_prompt_tokens += num_prompt_tokens
         account.num_sequences += count
         account.num_live += count
@@ -133,7 +143,8 @@ class Usage:
             raise RateLimitedError("concurrent", most, None, 0, 1)
         self._num_open[who] += 1
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
-        return Account(caller, who, str(scope.get(REQUEST_ID)), scope["path"], [])
+        allowances = scope.setdefault(ALLOWANCES, {})
+        return Account(caller, who, str(scope.get(REQUEST_ID)), scope["path"], [], allowances)
 
     def close(self, account: Account) -> None:
         """The request is answered; what it began may still end."""
@@ -210,6 +221,8 @@ class UsageLog:
 class UsageMiddleware:
     """Opens an account for each request that may use tokens, and closes it when it is answered.
 
+    Answers say what is left of their caller's limits; a 429 speaks of the one that it is about.
+
     Args:
         app: what uses them.
         usage: keeps the accounts.
@@ -228,9 +241,17 @@ class UsageMiddleware:
         except RateLimitedError as error:
             await limit_response(scope, error)(scope, receive, send)
             return
+
+        async def send_with_allowances(message: Message) -> None:
+            is_head = message["type"] == "http.response.start" and message["status"] != 429
+            if is_head and account.allowances:
+                headers = allowance_headers(account.allowances.values())
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
         token = _current.set(account)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_with_allowances)
         finally:
             _current.reset(token)
             self._usage.close(account)
