@@ -303,7 +303,15 @@ def _url(settings: Settings) -> str | None:
 
 
 def _serve_with_workers(config: uvicorn.Config) -> None:
-    if app.state.settings.rate_limit_storage == MEMORY:
+    settings: Settings = app.state.settings
+    if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
+        logger.warning(
+            "requests at the same time (RATE_LIMIT_CONCURRENT, and what keys have in its place) are"
+            " counted in each worker: %d workers let through up to %d times as many",
+            config.workers,
+            config.workers,
+        )
+    if settings.rate_limit_storage == MEMORY:
         logger.warning(
             "rate limits are counted in each worker: %d workers let through up to %d times the"
             " limit; RATE_LIMIT_STORAGE=redis://... counts them together",

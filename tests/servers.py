@@ -231,6 +231,16 @@ def serve(
             raise
 
 
+def workers_of(server: Server) -> list[int]:
+    """The processes that serve; the supervisor has one more child, which looks after resources."""
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    is_worker = "spawn_main"
+    return [
+        int(child) for child in children if is_worker in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+
+
 class Gate:
     """Holds a model's steps back."""
 

@@ -7,7 +7,6 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -25,7 +24,7 @@ from src.ops.engine_metrics import (
 )
 from src.ops.middleware import NOT_INFERENCE
 from tests.conftest import assert_started_are_accounted_for, create_settings, wait_until
-from tests.servers import Gate, LocalServer, Server, parse_samples, serve, serve_app
+from tests.servers import Gate, LocalServer, parse_samples, serve, serve_app, workers_of
 
 MODEL_LABELS = ("text_completion", "llm-inference")
 
@@ -393,16 +392,6 @@ def test_what_several_workers_count_adds_up(tmp_path, tiny_model):
         assert after[started,] == found[started,] + 8
         assert 0 <= after["inference_kv_cache_usage_ratio",] <= 1
         assert server.stop() == 0
-
-
-def workers_of(server: Server) -> list[int]:
-    """The processes that serve; the supervisor has one more child, which looks after resources."""
-    pid = server.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    is_worker = "spawn_main"
-    return [
-        int(child) for child in children if is_worker in Path(f"/proc/{child}/cmdline").read_text()
-    ]
 
 
 def test_what_a_dead_worker_was_doing_is_forgotten_and_that_another_came_is_seen(

@@ -1,0 +1,78 @@
+"""Several workers behind one port: keys, and what each counts by itself."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.keys import bearer, create_key, id_of, run_keys
+from tests.servers import Server, serve, workers_of
+
+BODY = {"prompt": "the", "max_length": 1}
+
+
+@dataclass
+class Workers:
+    """A service of two workers that wants keys."""
+
+    server: Server
+    file: Path
+
+    def __post_init__(self) -> None:
+        self.pids = workers_of(self.server)
+        assert len(self.pids) == 2
+
+    @contextmanager
+    def alone(self, pid: int) -> Iterator[None]:
+        """Only this worker takes connections: the other one is paused."""
+        (other,) = set(self.pids) - {pid}
+        os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(other, signal.SIGCONT)
+
+    def status(self, key: str) -> int:
+        return self.server.post(BODY, headers=bearer(key)).status_code
+
+
+@pytest.fixture
+def workers(tmp_path, tiny_model) -> Iterator[Workers]:
+    file = tmp_path / "keys.json"
+    admin = create_key(file, "admin", "--scopes", "admin")
+    settings = {"auth": "api_key", "api_keys_file": file, "model_name": tiny_model()}
+    with serve(tmp_path, workers=2, **settings) as server:
+        server.headers = bearer(admin)
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        yield Workers(server, file)
+        assert server.stop() == 0
+
+
+def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_time(workers):
+    key = create_key(workers.file, "new", "--concurrent", "1")
+    one, other = workers.pids
+    for pid in (one, other):
+        with workers.alone(pid):
+            wait_until(lambda: workers.status(key) == 200)
+    host, port = workers.server.url.removeprefix("http://").split(":")
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as unfinished:
+        with workers.alone(one):
+            unfinished.sendall(head.encode())
+            wait_until(lambda: workers.status(key) == 429)
+        with workers.alone(other):
+            assert workers.status(key) == 200
+    assert "requests at the same time" in workers.server.log
+    assert "counted in each worker: 2 workers let through up to 2 times" in workers.server.log
+    assert run_keys(workers.file, "revoke", id_of(key)).returncode == 0
+    for pid in (one, other):
+        with workers.alone(pid):
+            wait_until(lambda: workers.status(key) == 401)
