@@ -1,0 +1,72 @@
+"""Bodies as they come: whatever the bytes, a request is understood or refused, and never breaks."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.ops.request_body import JSONRequest
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=10,
+)
+BODIES = {
+    "/tokenize": {"prompt": "the cat"},
+    "/generate": {"prompt": "the", "max_length": 1, "stop": ["x"], "temperature": 0.5},
+    "/v1/chat/completions": {
+        "model": "storyteller",
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": "hi"}],
+        "logit_bias": {"5": -1.5},
+    },
+}
+
+
+def read(body: bytes) -> Any:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return asyncio.run(JSONRequest({"type": "http", "headers": []}, receive).json())
+
+
+def numbers_in(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [one for inner in value.values() for one in numbers_in(inner)]
+    if isinstance(value, list):
+        return [one for inner in value for one in numbers_in(inner)]
+    return [value] if isinstance(value, float) else []
+
+
+@given(value=VALUES)
+def test_values_arrive_as_they_were_sent_and_whole_numbers_whole(value):
+    found = read(json.dumps(value).encode())
+    assert found == value
+    assert not [one for one in numbers_in(found) if one.is_integer()]
+
+
+def mutated(body: bytes) -> st.SearchStrategy[bytes]:
+    """The body with some bytes in the place of others."""
+
+    def splice(at: int, length: int, new: bytes) -> bytes:
+        return body[:at] + new + body[at + length :]
+
+    news = st.binary(max_size=6) | VALUES.map(lambda value: json.dumps(value).encode())
+    news |= st.sampled_from([b"NaN", b"1e999", b"-", b"\\ud800", b"\xff", b"[" * 2000, b"9" * 5000])
+    return st.builds(splice, st.integers(0, len(body)), st.integers(0, 12), news)
+
+
+@pytest.mark.parametrize("path", BODIES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_bytes_come_they_are_refused_or_understood(client, path, data):
+    whole = json.dumps(BODIES[path]).encode()
+    body = data.draw(mutated(whole) | VALUES.map(lambda value: json.dumps(value).encode()))
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 404, 422), answer.text
+    assert "error" in answer.json() or "detail" in answer.json() or answer.status_code == 200
