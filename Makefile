@@ -112,6 +112,18 @@ $(STAMP): pyproject.toml requirements.lock | $(UV)
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
+# A fuzzer that is led by the code which its inputs reach; nothing else needs it.
+FUZZ := .fuzz
+SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: $(STAMP) $(FUZZ)/.installed ## look for SECONDS (60) for bodies that break the intake of requests
+	@PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.fuzz_requests --seconds $(SECONDS)
+
+$(FUZZ)/.installed: | $(STAMP) $(UV)
+	@$(UV) pip install --quiet --python $(BIN)/python --target $(@D) atheris==3.0.0
+	@touch $@
+
 # Tools that look at what is installed, in an environment that uv keeps for itself.
 AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0
 AUDIT := .audit

@@ -43,6 +43,7 @@ def numbers_in(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
+@settings(deadline=None)
 @given(value=VALUES)
 def test_values_arrive_as_they_were_sent_and_whole_numbers_whole(value):
     found = read(json.dumps(value).encode())

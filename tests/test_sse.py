@@ -3,7 +3,7 @@
 import json
 
 from anthropic._streaming import SSEDecoder as AnthropicDecoder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder as OpenAIDecoder
 
@@ -11,10 +11,22 @@ from src.api.sse import DONE, _format, _Writer
 from src.models import GenerateDelta
 from tests.servers import parse_events
 
-ODD = '\n\r\x0b\x0c\x1c\x85\u2028\u2029\0\ufeff:"\\ データ: id: event: data: [DONE]'
-TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(ODD), max_size=40)
+ODD = [
+    "\n",
+    "\r",
+    "\n\n",
+    *"\x0b\x0c\x1c\x85\u2028\u2029\0\ufeff",
+    "data: ",
+    "id:",
+    ":",
+    "[DONE]",
+    "デ",
+]
+CHARACTERS = st.characters(codec="utf-8")
+TEXTS = st.lists(st.sampled_from(ODD) | CHARACTERS, max_size=12).map("".join)
 
 
+@settings(deadline=None)
 @given(texts=st.lists(TEXTS, max_size=5), data=st.data())
 def test_whatever_the_text_says_a_reader_gets_it_back(texts, data):
     writer = _Writer(None, named=False, render_failure=None)  # type: ignore[arg-type]
@@ -35,6 +47,7 @@ def pieces(sent: bytes) -> st.SearchStrategy[list[bytes]]:
     )
 
 
+@settings(deadline=None)
 @given(text=TEXTS, name=st.sampled_from(["error", "message_start", None]))
 def test_no_reader_sees_more_lines_than_there_are(text, name):
     """Some take more characters for the end of a line than the standard does."""
