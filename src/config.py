@@ -209,11 +209,17 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(
         default=60, gt=0, le=86400, description="How long a request may wait and run, together."
     )
+    receive_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=86400,
+        description="How long a client may take to send a whole request; a slower one gets 408.",
+    )
     send_timeout_seconds: float = Field(
         default=30,
         gt=0,
         le=86400,
-        description="How long the client of a stream may take to read on before it is broken off.",
+        description="How long a client may take to read on before it is broken off.",
     )
     hang_timeout_seconds: float = Field(
         default=120,
@@ -224,6 +230,12 @@ class Settings(BaseSettings):
     )
     shutdown_grace_seconds: int = Field(
         default=30, ge=0, le=86400, description="How long running requests may take after SIGTERM."
+    )
+    max_header_bytes: int = Field(
+        default=2**15,
+        ge=1024,
+        le=2**20,
+        description="Largest head of a request, its line and headers; a larger one gets 431.",
     )
     max_body_bytes: int = Field(
         default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."

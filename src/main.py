@@ -40,7 +40,7 @@ from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.ops.auth import AuthMiddleware, Finder
-from src.ops.connection import Connection
+from src.ops.connection import connection_class
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import Watched, read_keys, watch_keys
 from src.ops.limit_storage import MEMORY
@@ -271,7 +271,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        http=Connection,
+        http=connection_class(settings),
         ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,

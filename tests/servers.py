@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Mount
 
 from src.inference import InferenceEngine
-from src.ops.connection import Connection
+from src.ops.connection import connection_class
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 120  # seconds; a test that needs more has failed
@@ -341,7 +341,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=connection_class(app.state.settings),
             log_config=None,
             access_log=False,
             server_header=False,

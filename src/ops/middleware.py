@@ -65,7 +65,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        scope[REQUEST_ID] = request_id = _request_id(scope)
+        scope[REQUEST_ID] = request_id = request_id_of(scope)
         names = [REQUEST_ID_HEADER]
         if dialect_of(scope) is Dialect.ANTHROPIC:
             names.append(ANTHROPIC_REQUEST_ID_HEADER)
@@ -126,7 +126,8 @@ def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
     return JSONResponse(body, status_code, headers={"Connection": "close"})
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The id that the client gives its request if it can do no harm, else a new one."""
     given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
     return given if VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
