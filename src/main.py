@@ -7,12 +7,14 @@ is logged and the process ends with a status that is not 0.
 import asyncio
 import concurrent.futures
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -41,6 +43,7 @@ from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.ops.auth import AuthMiddleware, Finder
 from src.ops.connection import connection_class
+from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import Watched, read_keys, watch_keys
 from src.ops.limit_storage import MEMORY
@@ -58,6 +61,8 @@ logger = logging.getLogger(__name__)
 ENGINE_FAILURE = 1
 LAST_WORDS_SECONDS = 2
 """Between the engine's death and the process's: answers leave, and probes see why."""
+
+DRAIN_LOOK_SECONDS = 0.05
 
 ROUTERS = [
     routes.router
@@ -108,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.usage = usage = Usage(settings, app.state.rate_limit, metrics)
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.draining = Draining()
     app.state.engine = InferenceEngine(
         settings.engine_config(),
         settings.timeout_seconds,
@@ -129,6 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(UsageMiddleware, usage=usage)
+    app.add_middleware(DrainMiddleware, draining=app.state.draining)
     _add_auth(app, settings)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     if settings.cors_origin_list:
@@ -242,17 +249,34 @@ async def _in_daemon_thread(function: Callable[[], None]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Tells who is still served when the grace is over; a second signal ends it at once."""
+    """Listens on until all that runs is answered, and tells who still is when the grace is over.
+
+    A second signal ends it at once.
+    """
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
+        app.state.draining.is_on = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         grace = app.state.settings.shutdown_grace_seconds
         ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
+        await self._drain(grace)
         await super().shutdown(sockets)
         ending.cancel()
+
+    async def _drain(self, seconds: float) -> None:
+        """Waits for whoever is answered, so long at most; what is left of the time is uvicorn's."""
+        draining: Draining = app.state.draining
+        logger.info("no requests are taken any more", extra={"running": draining.num_open})
+        started = time.monotonic()
+        while (  # noqa: ASYNC110 - a signal may end it too
+            draining.num_open and not self.force_exit and time.monotonic() < started + seconds
+        ):
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        left = seconds - (time.monotonic() - started)
+        self.config.timeout_graceful_shutdown = max(0, math.ceil(left)) + LAST_WORDS_SECONDS
 
     def _end_engine(self) -> None:
         app.state.watch.cancel()  # that it ends is no failure now

@@ -278,6 +278,6 @@ class StreamErrorEvent(BaseModel):
 class HealthResponse(BaseModel):
     """Whether the service can do its work."""
 
-    status: Literal["healthy", "loading", "unhealthy"]
+    status: Literal["healthy", "loading", "stopping", "unhealthy"]
     model_loaded: bool = Field(description="Whether the model is in memory.")
     version: str = Field(description="The service's version.", examples=["0.1.0"])

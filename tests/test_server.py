@@ -274,7 +274,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         running = pool.submit(post, server, LONG | {"num_return_sequences": 16}, 300)
         wait_until(lambda: metric(server, "generated_tokens_total") > 0)
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Shutting down" in server.log)
+        wait_until(lambda: "no requests are taken" in server.log)
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
         assert running.exception(60) or running.result().status_code == 503

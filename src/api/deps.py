@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from src.config import Settings
 from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
+from src.ops.draining import Draining
 from src.ops.metrics import Metrics
 
 T = TypeVar("T")
@@ -26,9 +27,14 @@ def get_metrics(request: Request) -> Metrics:
     return request.app.state.metrics  # type: ignore[no-any-return]
 
 
+def get_draining(request: Request) -> Draining:
+    return request.app.state.draining  # type: ignore[no-any-return]
+
+
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+DrainingDep = Annotated[Draining, Depends(get_draining)]
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -3,16 +3,18 @@
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from starlette.status import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 
 from src import __version__
-from src.api.deps import EngineDep, MetricsDep
-from src.inference import EngineState
+from src.api.deps import DrainingDep, EngineDep, MetricsDep
+from src.inference import EngineState, InferenceEngine
 from src.models import HealthResponse
+from src.ops.draining import Draining
 
 router = APIRouter(tags=["operations"])
 
-STATUS: dict[EngineState, Literal["healthy", "loading", "unhealthy"]] = {
+Status = Literal["healthy", "loading", "stopping", "unhealthy"]
+STATUS: dict[EngineState, Status] = {
     EngineState.LOADING: "loading",
     EngineState.READY: "healthy",
     EngineState.DEAD: "unhealthy",
@@ -20,34 +22,47 @@ STATUS: dict[EngineState, Literal["healthy", "loading", "unhealthy"]] = {
 UNAVAILABLE = {"model": HealthResponse, "description": "The service cannot do this now."}
 
 
-def _health(state: EngineState, response: Response, *, ok: bool) -> HealthResponse:
-    response.status_code = HTTP_200_OK if ok else HTTP_503_SERVICE_UNAVAILABLE
+def _health(engine: InferenceEngine, draining: Draining) -> HealthResponse:
+    state = engine.state
+    is_stopping = draining.is_on and state is EngineState.READY
     return HealthResponse(
-        status=STATUS[state], model_loaded=state is not EngineState.LOADING, version=__version__
+        status="stopping" if is_stopping else STATUS[state],
+        model_loaded=state is not EngineState.LOADING,
+        version=__version__,
     )
 
 
 @router.get("/health", responses={503: UNAVAILABLE})
-async def health(engine: EngineDep, response: Response) -> HealthResponse:
-    """How the service is: `healthy` or `loading` with 200, `unhealthy` with 503."""
-    return _health(engine.state, response, ok=engine.state is not EngineState.DEAD)
+async def health(engine: EngineDep, draining: DrainingDep, response: Response) -> HealthResponse:
+    """How the service is: `healthy`, `loading` or `stopping` with 200, `unhealthy` with 503."""
+    if engine.state is EngineState.DEAD:
+        response.status_code = HTTP_503_SERVICE_UNAVAILABLE
+    return _health(engine, draining)
 
 
 @router.get("/health/live", responses={503: UNAVAILABLE})
-async def live(engine: EngineDep, response: Response) -> HealthResponse:
+async def live(engine: EngineDep, draining: DrainingDep, response: Response) -> HealthResponse:
     """Liveness: 503 means that only a restart helps."""
-    return _health(engine.state, response, ok=engine.state is not EngineState.DEAD)
+    return await health(engine, draining, response)
 
 
 @router.get("/health/ready", responses={503: UNAVAILABLE})
-async def ready(engine: EngineDep, response: Response) -> HealthResponse:
-    """Readiness: 200 once requests can be served."""
-    return _health(engine.state, response, ok=engine.state is EngineState.READY)
+async def ready(engine: EngineDep, draining: DrainingDep, response: Response) -> HealthResponse:
+    """Readiness: 200 while requests can be served."""
+    if not _is_ready(engine, draining):
+        response.status_code = HTTP_503_SERVICE_UNAVAILABLE
+    return _health(engine, draining)
+
+
+def _is_ready(engine: InferenceEngine, draining: Draining) -> bool:
+    return engine.state is EngineState.READY and not draining.is_on
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request, metrics: MetricsDep, engine: EngineDep) -> Response:
+async def metrics(
+    request: Request, metrics: MetricsDep, engine: EngineDep, draining: DrainingDep
+) -> Response:
     """All metrics in Prometheus' text format."""
-    metrics.ready.set(engine.state is EngineState.READY)
+    metrics.ready.set(_is_ready(engine, draining))
     body, content_type = metrics.render(request.headers.get("accept", ""))
     return Response(body, media_type=content_type)
