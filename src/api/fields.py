@@ -84,7 +84,10 @@ class WireRequest(BaseModel):
 RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
 NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
 
-ModelName = Annotated[StrictStr, Field(description="The served model, as /v1/models names it.")]
+ModelName = Annotated[
+    StrictStr,
+    Field(pattern=r"^[^\x00]*$", description="The served model, as /v1/models names it."),
+]
 TemperatureField = Annotated[Temperature | None, Field(description=RANDOMNESS)]
 TopPField = Annotated[TopP | None, Field(description=NUCLEUS)]
 
