@@ -13,6 +13,11 @@ DEADLINE = 20
 """Seconds in which there must be an answer, whatever was sent; on a busy machine, so it is long."""
 
 TEXTS, CHATS = "/v1/completions", "/v1/chat/completions"
+USUAL = {
+    TEXTS: {"prompt": "the", "max_tokens": 1},
+    CHATS: {"messages": [{"role": "user", "content": "the"}], "max_tokens": 1},
+    "/v1/embeddings": {"input": "the"},
+}
 TEMPLATE = "{% for message in messages %}<|user|>{{ message.content }}{% endfor %}"
 MOST_MESSAGE = 120
 STAMPS = {r"in \d+ s": "in N s", r"`/[^`]*`": "`MODEL`"}
@@ -22,13 +27,9 @@ HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: applic
 
 
 def post(server: Asked, path: str = TEXTS, **fields: object) -> httpx2.Response:
-    """Asks for one token after a short prompt, but for what `fields` say."""
-    usual = {"prompt": "the"} if path == TEXTS else {"messages": [said("the")]}
-    if path == "/v1/embeddings":
-        usual = {"input": "the"}
-    else:
-        usual["max_tokens"] = 1
-    return send(server, json.dumps({"model": name_of(server)} | usual | fields), path)
+    """Asks for as little as can be, but for what `fields` say."""
+    body = {"model": name_of(server)} | USUAL.get(path, {}) | fields
+    return send(server, json.dumps(body), path)
 
 
 def name_of(server: Asked) -> str:
@@ -94,8 +95,10 @@ def told_error(status_code: int, error: dict[str, str]) -> str:
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     assert error["type"] == kinds.get(status_code, usual)
     code = f" `{error['code']}`" if error["code"] else ""
+    param = error["param"]
     message = error["message"]
     for changes, stays in STAMPS.items():
         message = re.sub(changes, stays, message)
     short = message if len(message) <= MOST_MESSAGE else message[:MOST_MESSAGE] + " …"
-    return f"{status_code}{code}: {short}"
+    place = f"{param}: " if param and not message.startswith(param) else ""
+    return f"{status_code}{code}: {place}{short}"
