@@ -7,10 +7,15 @@ from collections.abc import Iterable
 
 import httpx2
 
-from tests.servers import Asked
+from tests.servers import Asked, LocalServer
 
 DEADLINE = 20
 """Seconds in which there must be an answer, whatever was sent; on a busy machine, so it is long."""
+
+CLIENT = httpx2.Client(
+    timeout=DEADLINE, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+)
+"""Makes a connection for each request; a client for each would read all certificates each time."""
 
 TEXTS, CHATS = "/v1/completions", "/v1/chat/completions"
 USUAL = {
@@ -34,8 +39,9 @@ def post(server: Asked, path: str = TEXTS, **fields: object) -> httpx2.Response:
 
 def name_of(server: Asked) -> str:
     """The served model's name."""
-    models = httpx2.get(server.url + "/v1/models", headers=server.headers, timeout=DEADLINE)
-    return models.json()["data"][0]["id"]
+    if isinstance(server, LocalServer):
+        return server.engine.model_name
+    return CLIENT.get(server.url + "/v1/models").json()["data"][0]["id"]
 
 
 def said(content: object, role: str = "user") -> dict[str, object]:
@@ -46,7 +52,7 @@ def send(server: Asked, content: object, path: str = TEXTS, **headers: str) -> h
     """Sends a body as it is."""
     given = {"content-type": "application/json"} | dict(server.headers)
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.post(server.url + path, content=content, headers=given, timeout=DEADLINE)
+    return CLIENT.post(server.url + path, content=content, headers=given)
 
 
 def connect(server: Asked) -> socket.socket:

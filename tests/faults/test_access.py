@@ -11,7 +11,7 @@ import pytest
 
 from src.ops.api_keys import APIKey, APIKeys, KeyLimits, Scope, create_secret, sha256_of
 from tests.conftest import wait_until
-from tests.faults.asking import DEADLINE, TEXTS, post, send, talk, told
+from tests.faults.asking import CLIENT, TEXTS, post, send, talk, told
 from tests.faults.conftest import assert_serves
 from tests.faults.table import measured
 from tests.keys import bearer
@@ -73,7 +73,7 @@ def ask(server: LocalServer, *headers: tuple[str, str | bytes], path: str = TEXT
     given = [
         (name.encode(), one if isinstance(one, bytes) else one.encode()) for name, one in headers
     ]
-    return httpx2.post(server.url + path, json=body, headers=given, timeout=DEADLINE)
+    return CLIENT.post(server.url + path, json=body, headers=given)
 
 
 def refusal(response: httpx2.Response) -> str:
@@ -187,7 +187,7 @@ def test_a_flood_of_wrong_keys(start):
         wrong = bearer("llmk_000000000000_x").items()
         *unknown, refused = [ask(server, *wrong) for _ in range(21)]
         assert {answer.status_code for answer in unknown} == {401}
-        assert httpx2.get(server.url + "/health/live").status_code == 200
+        assert CLIENT.get(server.url + "/health/live").status_code == 200
         server.app.state.rate_limit._limiter.reset()
     measured(24, {"the 21st of 20": limited(refused)})
 
@@ -221,7 +221,7 @@ def answered_in_time(server: LocalServer, begin, end) -> httpx2.Response:
         started = time.perf_counter()
         answer = send(server, body)
         seconds.append(time.perf_counter() - started)
-        assert httpx2.get(server.url + "/health/live", timeout=DEADLINE).status_code == 200
+        assert CLIENT.get(server.url + "/health/live").status_code == 200
         end()
     assert min(seconds) <= POLICY_SECONDS, seconds
     wait_until(lambda: post(server).status_code == 200)

@@ -3,9 +3,7 @@
 import time
 from collections.abc import Iterator
 
-import httpx2
-
-from tests.faults.asking import CHATS, DEADLINE, HEAD, TEXTS, connect, talk, told
+from tests.faults.asking import CHATS, CLIENT, DEADLINE, HEAD, TEXTS, connect, talk, told
 from tests.faults.conftest import assert_serves
 from tests.faults.table import measured
 
@@ -14,15 +12,15 @@ AT_ONCE = 50
 
 
 def test_paths_and_methods_that_are_not_there(server):
-    nothing = httpx2.get(server.url + "/v1/nothing")
-    wrong = [httpx2.request(one, server.url + TEXTS) for one in ("GET", "PUT", "DELETE")]
+    nothing = CLIENT.get(server.url + "/v1/nothing")
+    wrong = [CLIENT.request(one, server.url + TEXTS) for one in ("GET", "PUT", "DELETE")]
     assert {answer.headers["allow"] for answer in wrong} == {"POST"}
     (answer,) = {told(answer) for answer in wrong}
     measured(12, {"path": told(nothing), "method": f"{answer}; `Allow: POST`"})
 
 
 def test_random_paths(server):
-    httpx2.get(server.url + "/random")
+    CLIENT.get(server.url + "/random")
     before = server.samples().keys()
     with connect(server) as connection:
         for begin in range(0, NUM_PATHS, AT_ONCE):
