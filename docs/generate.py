@@ -14,6 +14,7 @@ from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.metrics import Metrics
+from tests.faults.table import faults_table
 
 DOCS = Path(__file__).parent
 DASHBOARD = DOCS.parent / "deploy" / "grafana" / "dashboards" / "llm-inference.json"
@@ -153,6 +154,7 @@ TABLES = {
     "metrics": metrics_table,
     "openai": openai_table,
     "anthropic": anthropic_table,
+    "faults": faults_table,
 }
 
 

@@ -2,8 +2,9 @@
 
 The settings are the service's own. A token of the prompt makes the model fail on its request alone:
 POISON makes it raise, NO_NUMBER makes its logits no numbers. A file in FOLDER makes it fail for
-all: `die` ends the engine's thread, `hang` makes a step last for ever, and `fits` holds the number
-of tokens that there is memory for in one step. FAULTY_STEP_SECONDS slows each step down.
+all: `dies` ends the engine's thread, `hangs` makes a step last for ever, `fits` holds the number of
+tokens that there is memory for in one step, and with a `loading` the model does not get loaded.
+FAULTY_STEP_SECONDS slows each step down.
 """
 
 import os
@@ -28,6 +29,8 @@ def main(folder: Path) -> None:
     load_model = engine.load_model
 
     def load_and_break() -> None:
+        while (folder / "loading").exists():
+            time.sleep(0.01)
         load_model()
         model, tokenizer = engine._loaded.model, engine._loaded.tokenizer
         engine._loaded.eos_token_ids.clear()
@@ -45,9 +48,9 @@ def failing(
 
     def forward(input_ids: torch.Tensor, **kwargs: Any) -> Any:
         time.sleep(STEP_SECONDS)
-        if (folder / "die").exists():
+        if (folder / "dies").exists():
             raise SystemExit("made to die")
-        if (folder / "hang").exists():
+        if (folder / "hangs").exists():
             threading.Event().wait()
         if (fits := folder / "fits").exists() and input_ids.shape[1] > int(fits.read_text()):
             raise torch.OutOfMemoryError("made to run out of memory")

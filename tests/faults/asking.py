@@ -33,8 +33,8 @@ HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: applic
 
 def post(server: Asked, path: str = TEXTS, **fields: object) -> httpx2.Response:
     """Asks for as little as can be, but for what `fields` say."""
-    body = {"model": name_of(server)} | USUAL.get(path, {}) | fields
-    return send(server, json.dumps(body), path)
+    name = fields.get("model") or name_of(server)
+    return send(server, json.dumps({"model": name} | USUAL.get(path, {}) | fields), path)
 
 
 def name_of(server: Asked) -> str:

@@ -70,7 +70,7 @@ GROUPS: dict[str, list[Row]] = {
         (27, "chats that are none", "chats_that_are_none"),
         (28, "more tokens than the context has", "more_than_the_context"),
         (29, "a max_tokens that is no count", "a_length_that_is_no_count"),
-        (30, "a thousand million answers, more tokens than the key has", "answers_without_number"),
+        (30, "10^9 answers, more than wait, more tokens than a key has", "answers_without_number"),
         (31, "sampling out of bounds", "sampling_out_of_bounds"),
         (32, "fewer tokens at most than at least", "less_at_most_than_at_least"),
         (33, "stop texts: empty, 1,000, 1 MB, new ones each time", "stop_texts"),

@@ -206,7 +206,7 @@ def test_redis_gone_or_silent(start, storage):  # noqa: F811
                 ("gone", storage.stop, storage.start),
             ):
                 answer = answered_in_time(server, begin, end)
-                found[f"{case}, {policy}"] = told(answer)
+                found[f"{case} ({policy})"] = told(answer)
     measured(25, found)
 
 
