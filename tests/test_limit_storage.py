@@ -151,20 +151,6 @@ def test_workers_share_one_count(storage, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
-def test_without_redis_the_policy_answers(start_replica, storage, policy, status_code, fault):
-    client = start_replica(rate_limit_requests=2, rate_limit_storage_failure=policy)
-    assert client.post("/generate", json=BODY).status_code == 200
-    assert is_up(client)
-    storage.signal(fault)
-    answers = [client.post("/generate", json=BODY) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [status_code] * 4
-    assert not is_up(client)
-    for path in ("/health/live", "/health/ready"):
-        assert client.get(path).status_code == 200
-
-
-@pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
 def test_the_policy_answers_for_a_redis_that_takes_questions_and_answers_none(
     start_replica, way, policy, status_code
 ):

@@ -60,16 +60,6 @@ def test_a_failure_counts_as_error(tiny_client):
     assert samples(tiny_client)["inference_requests_total", "/generate", "error"] == 1
 
 
-def test_random_paths_make_no_new_series(tiny_client):
-    tiny_client.get("/random/0")
-    before = samples(tiny_client).keys()
-    for number in range(1, 50):
-        tiny_client.get(f"/random/{number}")
-    found = samples(tiny_client)
-    assert found.keys() == before
-    assert found["inference_requests_total", "__unmatched__", "client_error"] == 50
-
-
 def test_probes_scrapes_and_documentation_are_no_inference_requests(tiny_client):
     for path in ("/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
         assert tiny_client.get(path).status_code == 200

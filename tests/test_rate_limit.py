@@ -65,11 +65,3 @@ def test_the_window_passes(start_client, tiny_model):
     assert client.post("/generate", json=body).status_code == 200
     assert client.post("/generate", json=body).status_code == 429
     wait_until(lambda: client.post("/generate", json=body).status_code == 200, seconds=10)
-
-
-def test_a_forged_forwarded_header_does_not_help(limited_client):
-    for number in range(3):
-        headers = {"X-Forwarded-For": f"10.0.0.{number}", "X_FORWARDED_FOR": f"10.0.0.{number}"}
-        limited_client.post("/generate", json={}, headers=headers)
-    headers = {"X-Forwarded-For": "10.0.0.99"}
-    assert limited_client.post("/generate", json={}, headers=headers).status_code == 429

@@ -225,16 +225,6 @@ def test_a_signal_lets_running_requests_finish_and_exits_with_0(tmp_path, number
         assert "Traceback" not in server.log
 
 
-def test_a_signal_lets_running_streams_finish(tmp_path):
-    with serve(tmp_path) as server, ThreadPoolExecutor(1) as pool:
-        server.wait_until("/health/ready")
-        running = pool.submit(server.stream, LONG | {"max_length": 100, "seed": 5})
-        wait_until(lambda: metric(server, "generated_tokens_total") > 0)
-        assert server.stop() == 0, server.log
-        assert running.result(60).error is None
-        assert "Traceback" not in server.log
-
-
 def test_requests_that_outlast_the_grace_are_ended(tmp_path):
     with serve(tmp_path, shutdown_grace_seconds=1) as server:
         server.wait_until("/health/ready")
@@ -290,25 +280,6 @@ def test_a_process_that_was_stopped_for_a_while_goes_on(tmp_path):
         server.process.send_signal(signal.SIGCONT)
         assert running.result(60).status_code == 200
         assert post(server, SHORT).status_code == 200
-
-
-def test_it_listens_and_answers_while_the_model_loads(tmp_path):
-    with serve(tmp_path) as server:
-        deadline = time.monotonic() + 60
-        states = []
-        while "healthy" not in states:
-            assert time.monotonic() < deadline, server.log
-            try:
-                response = httpx2.get(server.url + "/health", timeout=10)
-            except httpx2.TransportError:
-                continue
-            assert response.status_code == 200
-            states.append(response.json()["status"])
-            if states[-1] == "loading":
-                refused = post(server, SHORT)
-                assert refused.status_code in (503, 200)  # 200: it was ready by then
-                time.sleep(0.01)
-        assert states[0] == "loading"
 
 
 def test_production_logs_json_with_ids_and_without_prompts(tmp_path):

@@ -90,6 +90,7 @@ def test_hosts_and_targets_that_lie(locked):
         "@evil": f"POST @evil{TEXTS} HTTP/1.1\r\nHost: localhost{body}",
         "http://evil": f"POST http://evil{TEXTS}?/health HTTP/1.1\r\nHost: localhost{body}",
         "/health/..": f"POST /health/..{TEXTS} HTTP/1.1\r\nHost: localhost{body}",
+        "/static-offline-docs/..": f"POST /static-offline-docs/..{TEXTS} HTTP/1.1\r\nHost: x{body}",
         "X-Original-URL": f"POST {TEXTS} HTTP/1.1\r\nX-Original-URL: /health{body}",
     }
     answers = {case: talk(locked, [text]) for case, text in cases.items()}
@@ -221,7 +222,9 @@ def answered_in_time(server: LocalServer, begin, end) -> httpx2.Response:
         started = time.perf_counter()
         answer = send(server, body)
         seconds.append(time.perf_counter() - started)
-        assert CLIENT.get(server.url + "/health/live").status_code == 200
+        assert send(server, body).status_code == answer.status_code
+        for probe in ("live", "ready"):
+            assert CLIENT.get(f"{server.url}/health/{probe}").status_code == 200
         end()
     assert min(seconds) <= POLICY_SECONDS, seconds
     wait_until(lambda: post(server).status_code == 200)
