@@ -102,7 +102,7 @@ class RateLimit:
     async def count_address(self, scope: Scope) -> None:
         """Counts a request of whom nothing is known yet but the address; raises as `count`."""
         request = Request({**scope, "state": {}})  # SlowAPI counts but once what has its mark there
-        await self._ask(lambda: self._count(request, self._address, "address"))
+        await self._ask(lambda: self._count(request, self._address, "address", is_told=False))
 
     async def reserve_tokens(self, who: str, num_tokens: int, quota: int) -> Reservation | None:
         """Takes tokens; None if they cannot be counted and that does not matter.
@@ -142,12 +142,17 @@ class RateLimit:
         declared = f"{num_requests} per {self._period} seconds"
         return self._limiter.shared_limit(declared, scope=name, key_func=key)(hit)  # type: ignore[no-any-return]
 
-    def _count(self, request: Request, hit: Callable[[Request], None], name: str) -> Allowance:
+    def _count(
+        self, request: Request, hit: Callable[[Request], None], name: str, *, is_told: bool = True
+    ) -> Allowance | None:
+        """Counts; what is left is another question to the storage, asked if somebody is told."""
         exceeded: RateLimitExceeded | None = None
         try:
             hit(request)
         except RateLimitExceeded as error:
             exceeded = error
+        if exceeded is None and not is_told:
+            return None
         limit, arguments = request.state.view_rate_limit
         reset_time, left = self._limiter.limiter.get_window_stats(limit, *arguments)
         wait = reset_time - time.time()
