@@ -99,6 +99,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._has_begun = True
+        if self._receiving is None:  # it came in one piece with the end of another
+            self._await_request()
         self.scope["extensions"] = {EXTENSION: {"abort": self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:

@@ -1,0 +1,102 @@
+"""Deadlines of a connection harm nobody who keeps on sending or reading."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.faults.asking import connect
+from tests.servers import LocalServer
+
+SECONDS = 1
+HEAD = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+MUCH = {"prompt": "the", "num_return_sequences": 8, "max_length": 120, "logprobs": 10}
+
+
+@pytest.fixture
+def hasty(start_server) -> LocalServer:
+    """A server that waits for nobody."""
+    return start_server(
+        send_buffer=4096, receive_timeout_seconds=SECONDS, send_timeout_seconds=SECONDS
+    )
+
+
+def request(**fields: object) -> bytes:
+    body = json.dumps({"prompt": "the", "max_length": 1} | fields)
+    return f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def read_until(connection, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        piece = connection.recv(65536)
+        assert piece, received
+        received += piece
+    return received
+
+
+def test_a_request_that_comes_in_pieces_in_time_is_answered(hasty):
+    with connect(hasty) as connection:
+        whole = request()
+        for begin in range(0, len(whole), 40):
+            connection.sendall(whole[begin : begin + 40])
+            time.sleep(SECONDS / 20)
+        assert b" 200 OK" in read_until(connection, b"}")
+
+
+def test_each_request_of_a_connection_has_a_time_of_its_own(hasty):
+    with connect(hasty) as connection:
+        for _ in range(3):
+            connection.sendall(request())
+            assert b" 200 OK" in read_until(connection, b"}")
+            time.sleep(SECONDS / 2)
+
+
+@pytest.mark.parametrize("rest", [b"", b"POST /gen"])
+def test_an_answer_may_take_longer_than_a_request_may(hasty, rest):
+    hasty.slow_down(0.05)
+    with connect(hasty) as connection:
+        connection.sendall(request(stream=True, max_length=50) + rest)
+        received = read_until(connection, b"0\r\n\r\n")
+        assert b"[DONE]" in received
+        if rest:  # the next request has begun, and does not come
+            assert b" 408 " in connection.recv(65536)
+
+
+def test_what_is_no_http_does_not_get_into_an_answer(hasty):
+    hasty.slow_down(0.02)
+    with connect(hasty) as connection:
+        connection.sendall(request(stream=True, max_length=100))
+        received = connection.recv(65536)
+        assert b" 200 OK" in received
+        connection.sendall(b"\0\0\0\r\n\r\n")
+        while piece := connection.recv(65536):
+            received += piece
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"400" not in received.partition(b"\r\n")[0]
+    wait_until(lambda: hasty.engine.num_live == 0)
+
+
+def slowly(connection) -> Iterator[bytes]:
+    """What comes, so that it takes some times as long as may pass without any reading."""
+    while piece := connection.recv(100_000):
+        yield piece
+        time.sleep(SECONDS / 4)
+
+
+def test_who_reads_slowly_gets_it_all(hasty):
+    whole = hasty.post(MUCH | {"seed": 1})
+    num_bytes = len(whole.content)
+    assert num_bytes > 500_000
+    with connect(hasty) as connection:
+        connection.sendall(request(**MUCH, seed=1))
+        started = time.monotonic()
+        received = b""
+        for piece in slowly(connection):
+            received += piece
+            if len(received.partition(b"\r\n\r\n")[2]) == num_bytes:
+                break
+        assert time.monotonic() - started > 2 * SECONDS
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["generated"]) == 8
