@@ -1,6 +1,7 @@
 """Deadlines of a connection harm nobody who keeps on sending or reading."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from tests.servers import LocalServer
 
 SECONDS = 1
 HEAD = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-MUCH = {"prompt": "the", "num_return_sequences": 8, "max_length": 120, "logprobs": 10}
+MUCH = {"prompt": "the", "num_return_sequences": 4, "max_length": 120, "logprobs": 10}
 
 
 @pytest.fixture
@@ -81,16 +82,17 @@ def test_what_is_no_http_does_not_get_into_an_answer(hasty):
 
 def slowly(connection) -> Iterator[bytes]:
     """What comes, so that it takes some times as long as may pass without any reading."""
-    while piece := connection.recv(100_000):
+    while piece := connection.recv(16_384):
         yield piece
-        time.sleep(SECONDS / 4)
+        time.sleep(SECONDS / 80)
 
 
 def test_who_reads_slowly_gets_it_all(hasty):
     whole = hasty.post(MUCH | {"seed": 1})
     num_bytes = len(whole.content)
-    assert num_bytes > 500_000
+    assert num_bytes > 200_000
     with connect(hasty) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(request(**MUCH, seed=1))
         started = time.monotonic()
         received = b""
@@ -99,4 +101,4 @@ def test_who_reads_slowly_gets_it_all(hasty):
             if len(received.partition(b"\r\n\r\n")[2]) == num_bytes:
                 break
         assert time.monotonic() - started > 2 * SECONDS
-    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["generated"]) == 8
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["generated"]) == 4
