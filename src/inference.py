@@ -1,37 +1,27 @@
 """`InferenceEngine`: text in, text out. The web layer talks to this and to nothing below it.
 
 `generate` and `generate_batch` collect what `stream` yields, so there is one way through the house.
-The engine below runs in its own thread; `Delivery` is the way there and back.
+`ModelHost` holds the model and its engine, `Runs` takes requests through it.
 """
 
 import asyncio
 import hashlib
-import logging
-import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
-from enum import StrEnum
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
 from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
-from src.engine.request import FAILURES, FinishReason, Request, RequestOutput
+from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.token_text import TokenText, TokenTexts
+from src.engine.token_text import TokenText
 from src.errors import (
-    EngineDeadError,
-    EngineNotReadyError,
-    GenerationFailedError,
-    GenerationTimeoutError,
     InvalidGrammarError,
     InvalidRequestError,
-    OverloadedError,
-    ServiceError,
 )
 from src.generation import (
     Completion,
@@ -41,8 +31,10 @@ from src.generation import (
     TextDelta,
     TextStream,
 )
-from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
+from src.grammars import GrammarLimits
 from src.limits import Field, check_length, check_params
+from src.model_host import EngineState, ModelHost
+from src.runs import Runs, until
 from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
 from src.tool_call_format import ToolCallFormat, find_format
 from src.tool_calls import Tool
@@ -50,20 +42,10 @@ from src.tool_calls import Tool
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
     from src.engine.matcher import Grammar
-    from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
 
-logger = logging.getLogger(__name__)
-
-HEARTBEAT_SECONDS = 1
 MAX_EMBEDDED_AT_ONCE = 32
 """So many prompts of one call take places in the queue at a time; the others are left to others."""
-
-
-class EngineState(StrEnum):
-    LOADING = "loading"
-    READY = "ready"
-    DEAD = "dead"
 
 
 class InferenceEngine:
@@ -90,14 +72,10 @@ class InferenceEngine:
         self._config = config
         self._timeout_seconds = timeout_seconds
         self._delivery = Delivery(observer, tracer, meter)
-        self._loaded: LoadedModel | None = None
-        self._engine: EngineLoop | ReferenceEngine | None = None
-        self._token_texts: TokenTexts | None = None
-        self._observer = observer
-        self._grammar_limits = grammar_limits or GrammarLimits()
-        self._grammars: GrammarCompiler | None = None
+        limits = grammar_limits or GrammarLimits()
+        self._host = ModelHost(config, self._delivery.receive, observer, limits)
+        self._runs = Runs(self._host, self._delivery)
         self._tool_call_format: ToolCallFormat | None = None  # once somebody asked for it
-        self._end_message = "The engine has ended; this server can generate no more."
         self.created_at = int(time.time())
 
     @property
@@ -113,29 +91,28 @@ class InferenceEngine:
 
     @property
     def state(self) -> EngineState:
-        if self._engine is None:
-            return EngineState.LOADING
-        return EngineState.READY if self._engine.intake.is_open else EngineState.DEAD
+        return self._host.state
 
     @property
     def max_model_len(self) -> int:
         """Prompt and new tokens together at most."""
-        return self._require_ready()[0].max_model_len
+        return self._host.require_ready()[0].max_model_len
 
     @property
     def max_live(self) -> int:
         """Sequences that run and wait at most; more are refused."""
-        return self._require_ready()[1].intake.max_live
+        return self._host.require_ready()[1].intake.max_live
 
     @property
     def embedding_size(self) -> int | None:
         """Numbers in an embedding; None if the model has none."""
-        return self._require_ready()[0].embedding_size
+        return self._host.require_ready()[0].embedding_size
 
     @property
     def num_live(self) -> int:
         """Sequences that wait or run."""
-        return self._engine.intake.num_live if self._engine else 0
+        engine = self._host.engine
+        return engine.intake.num_live if engine else 0
 
     def load_model(self) -> None:
         """Loads the model and starts the engine; takes seconds, so call it in a thread.
@@ -143,68 +120,32 @@ class InferenceEngine:
         Raises:
             ModelLoadError: the model cannot be loaded; the message says what to do.
         """
-        # A thread that computes has OpenMP threads of its own until it ends. Where there are more
-        # of those than cores they hardly spin and are slow to wake: so none but the engine's stays.
-        with ThreadPoolExecutor(1, "load-model") as executor:
-            executor.submit(self._load).result()
-
-    def _load(self) -> None:
-        # OpenMP's threads spin for up to 15 ms while they wait for work, and what else wants
-        # their cores, the event loop first, waits as long. A millisecond does (benchmarks/LOG.md).
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is imported
-        # Importing torch and transformers takes seconds in which the server already listens.
-        from src.engine.factory import create_engine  # noqa: PLC0415
-        from src.engine.model_loader import load_model  # noqa: PLC0415
-
-        self._loaded = load_model(self._config)
-        self._token_texts = TokenTexts(self._loaded.tokenizer)
-        self._grammars = create_grammar_compiler(self._loaded, self._grammar_limits, self._observer)
-        self._engine = create_engine(self._loaded, self._config, self._delivery.receive)
+        self._host.load()
 
     def end(self) -> None:
         """Ends what runs, as the server shuts down; who waits is told so at once."""
-        self._end_message = "The server is shutting down."
-        if self._engine is not None:
-            self._engine.intake.end_all(FinishReason.ABORT)
+        self._host.end()
 
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
-        if self._engine is not None:
-            self._engine.shutdown()
-        if self._grammars is not None:
-            self._grammars.shutdown()
+        self._host.shutdown()
 
     async def wait_until_dead(self, hang_seconds: float) -> None:
-        """Returns when the engine can generate no more; whoever waits for it has been told.
-
-        Args:
-            hang_seconds: a step that takes longer is taken for one that never ends.
-        """
-        paused = 0.0
-        while self.state is not EngineState.DEAD:
-            slept_at = time.monotonic()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            engine = self._engine
-            seconds = engine.seconds_in_step if engine is not None else 0.0
-            # Who stops the process (a debugger, a frozen container) stops this loop and the step.
-            late = time.monotonic() - slept_at - 2 * HEARTBEAT_SECONDS
-            paused = paused + max(0.0, late) if seconds > HEARTBEAT_SECONDS else 0.0
-            if self._observer is not None:
-                self._observer.step_goes_on(seconds - paused)
-            if engine is not None and seconds - paused > hang_seconds:
-                logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
-                engine.intake.end_all(FinishReason.ERROR)
+        """Returns when the engine can generate no more; arguments as of `ModelHost`'s."""
+        await self._host.wait_until_dead(hang_seconds)
 
     def token_text(self, token_id: int) -> str:
         """How a token is written by itself; a piece of a character is U+FFFD."""
-        text: str = self._require_ready()[0].tokenizer.decode([token_id], skip_special_tokens=False)
+        text: str = self._host.require_ready()[0].tokenizer.decode(
+            [token_id], skip_special_tokens=False
+        )
         return text
 
     def token(self, token_id: int) -> TokenText:
         """What a token adds to a text."""
-        self._require_ready()
-        assert self._token_texts is not None
-        return self._token_texts.get(token_id)
+        self._host.require_ready()
+        assert self._host.token_texts is not None
+        return self._host.token_texts.get(token_id)
 
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Continues a prompt n times.
@@ -226,7 +167,7 @@ class InferenceEngine:
         All prompts are checked before any runs. When one fails, all end. Raises as `generate`.
         """
         if n == 1:  # else it is their number times n that is too large
-            self._check_num_sequences(self._require_ready()[1], len(prompts), ("prompts",))
+            self._check_num_sequences(self._host.require_ready()[1], len(prompts), ("prompts",))
         deadline = self.deadline()
         tokenized = [
             await self.tokenize(prompt, params, ("prompts", index), deadline)
@@ -268,9 +209,9 @@ class InferenceEngine:
             InvalidRequestError: the prompt is empty or too long, or there is no such token.
             GenerationTimeoutError: the time is up.
         """
-        loaded, _ = self._require_ready()
+        loaded, _ = self._host.require_ready()
         check_params(params, loaded.vocab_size)
-        async with _until(deadline or self.deadline()):
+        async with until(deadline or self.deadline()):
             token_ids = await encode(loaded, prompt, field)
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
@@ -282,7 +223,7 @@ class InferenceEngine:
         Raises:
             InvalidRequestError: it calls none, or in no way that is known.
         """
-        template = require_chat_template(self._require_ready()[0], ("messages",))
+        template = require_chat_template(self._host.require_ready()[0], ("messages",))
         if self._tool_call_format is None:  # the template renders two conversations for it
             self._tool_call_format = find_format(template, self._config.tool_call_format)
         return self._tool_call_format
@@ -313,8 +254,8 @@ class InferenceEngine:
                 template, or it refuses these messages.
             GenerationTimeoutError: the time is up.
         """
-        loaded, _ = self._require_ready()
-        async with _until(deadline or self.deadline()):
+        loaded, _ = self._host.require_ready()
+        async with until(deadline or self.deadline()):
             described = [tool.described() for tool in tools]
             return await encode_chat(
                 loaded, messages, field, described, begins_answer=begins_answer
@@ -327,7 +268,7 @@ class InferenceEngine:
             InvalidRequestError: prompt and new tokens do not fit the context, or there is no such
                 token.
         """
-        loaded, _ = self._require_ready()
+        loaded, _ = self._host.require_ready()
         check_params(params, loaded.vocab_size)
         check_length(num_prompt_tokens, params.max_tokens, loaded.max_model_len, field)
 
@@ -338,8 +279,8 @@ class InferenceEngine:
             InvalidRequestError: the text is too long for any context.
             GenerationTimeoutError: the time is up.
         """
-        loaded, _ = self._require_ready()
-        async with _until(self.deadline()):
+        loaded, _ = self._host.require_ready()
+        async with until(self.deadline()):
             return await encode(loaded, text, ("prompt",), add_special_tokens=add_special_tokens)
 
     async def decode(
@@ -350,7 +291,7 @@ class InferenceEngine:
         skip_special_tokens: bool = True,
     ) -> str:
         """Returns the text of token ids; arguments and errors as of `tokenization.decode`."""
-        loaded, _ = self._require_ready()
+        loaded, _ = self._host.require_ready()
         return await decode(loaded, token_ids, field, skip_special_tokens=skip_special_tokens)
 
     def stream(
@@ -393,10 +334,10 @@ class InferenceEngine:
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the time is up.
         """
-        loaded, engine = self._require_ready()
+        loaded, engine = self._host.require_ready()
         deadline = deadline or self.deadline()
         self._check_num_sequences(engine, n * len(prompts), ("n",) if n > 1 else ("prompt",))
-        async with _until(deadline):
+        async with until(deadline):
             grammar = await self._compile(params)
         streams = [
             TextStream(index, index % n, loaded, prompts[index // n], params, grammar)
@@ -405,7 +346,7 @@ class InferenceEngine:
         by_id = {stream.request.request_id: stream for stream in streams}
         live = set(by_id)
         requests = [stream.request for stream in streams]
-        async with aclosing(self._run(engine, requests, live, deadline, operation)) as outputs:
+        async with aclosing(self._runs.run(engine, requests, live, deadline, operation)) as outputs:
             async for output in outputs:
                 delta = by_id[output.request_id].advance(output)
                 if delta.finish_reason is not None and output.request_id in live:  # a stop text
@@ -426,7 +367,7 @@ class InferenceEngine:
             InvalidRequestError: a prompt is empty or does not fit, or this model has no embeddings.
             ServiceError: as `stream_batch`.
         """
-        loaded, engine = self._require_ready()
+        loaded, engine = self._host.require_ready()
         deadline = self.deadline()
         if loaded.embedding_size is None:
             raise InvalidRequestError(
@@ -437,7 +378,7 @@ class InferenceEngine:
         tokenized: list[list[int]] = []
         for index, prompt in enumerate(prompts):
             own = (*field, index) if len(prompts) > 1 else field
-            async with _until(deadline):
+            async with until(deadline):
                 tokenized.append(await encode(loaded, prompt, own))
             check_length(len(tokenized[-1]), 0, loaded.max_model_len, own)
         found: list[Embedding] = []
@@ -455,62 +396,18 @@ class InferenceEngine:
         live = {request.request_id for request in requests}
         found: dict[str, list[float]] = {}
         async with aclosing(
-            self._run(engine, requests, live, deadline, Operation.EMBEDDINGS)
+            self._runs.run(engine, requests, live, deadline, Operation.EMBEDDINGS)
         ) as outputs:
             async for output in outputs:
                 found[output.request_id] = output.embedding
         return [Embedding(one.prompt_token_ids, found[one.request_id]) for one in requests]
-
-    async def _run(
-        self,
-        engine: "EngineLoop | ReferenceEngine",
-        requests: list[Request],
-        live: set[str],
-        deadline: float,
-        operation: Operation,
-    ) -> AsyncGenerator[RequestOutput]:
-        """Hands requests to the engine, and yields their outputs until all have ended.
-
-        Leaving the iterator ends those that are live. When one fails, all end.
-
-        Args:
-            engine: that is ready.
-            requests: all or none are taken in.
-            live: their ids; those that have ended are taken out, here and by the caller.
-            deadline: on the event loop's clock.
-            operation: what they are there for.
-
-        Raises:
-            ServiceError: as `stream_batch`.
-        """
-        outputs = await self._delivery.submit(engine, requests, operation)
-        # One timer a call: one for each token took as long as the rest of this loop.
-        alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
-        outcome = Outcome.CANCELLED
-        try:
-            while live:
-                output = await outputs.get()
-                if output is None:
-                    outcome = Outcome.TIMEOUT
-                    raise _out_of_time()
-                if output.request_id not in live:
-                    continue  # what was under way when the caller ended it
-                if output.finish_reason in FAILURES:
-                    raise self._failure(output.finish_reason, engine)
-                if output.finish_reason is not None:
-                    live.remove(output.request_id)
-                yield output
-        finally:
-            alarm.cancel()
-            for request_id in live:
-                self._delivery.end(engine, request_id, outcome)
 
     async def _compile(self, params: SamplingParams) -> "Grammar | None":
         """The grammar of a request, if it has one."""
         source = params.grammar
         if source is None:
             return None
-        if self._grammars is None:
+        if self._host.grammars is None:
             raise InvalidGrammarError(
                 "This model's tokenizer is of a kind that structured output does not work with; ask"
                 " for the shape in words.",
@@ -523,7 +420,7 @@ class InferenceEngine:
                     " out.",
                     ("stop_token_ids",),
                 )
-        return await self._grammars.compile(source)
+        return await self._host.grammars.compile(source)
 
     def _check_num_sequences(
         self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
@@ -539,38 +436,3 @@ class InferenceEngine:
     def deadline(self) -> float:
         """When the time of a call that begins now is up, on the event loop's clock."""
         return asyncio.get_running_loop().time() + self._timeout_seconds
-
-    def _require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
-        if self._loaded is None or self._engine is None:
-            raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
-        if not self._engine.intake.is_open:
-            raise EngineDeadError(self._end_message)
-        return self._loaded, self._engine
-
-    def _failure(
-        self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
-    ) -> ServiceError:
-        if self.state is EngineState.DEAD:
-            return EngineDeadError(self._end_message)
-        if reason is FinishReason.EXPIRED:
-            return OverloadedError(
-                "The server is busy: the request waited too long for its turn.",
-                engine.intake.seconds_to_drain(),
-            )
-        return GenerationFailedError("The model failed on this request; the cause is in the log.")
-
-
-@asynccontextmanager
-async def _until(deadline: float) -> AsyncGenerator[None]:
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        raise _out_of_time() from None
-
-
-def _out_of_time() -> GenerationTimeoutError:
-    return GenerationTimeoutError(
-        "The request took longer than this server allows; ask for fewer tokens, or try again when"
-        " it is less busy."
-    )

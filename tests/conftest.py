@@ -124,7 +124,7 @@ def start_server(tiny_model) -> Iterator[Callable[..., LocalServer]]:
         def start(send_buffer: int | None = None, **values: object) -> LocalServer:
             settings = create_settings(**({"model_name": str(tiny_model())} | values))
             server = stack.enter_context(serve_app(create_app(settings), send_buffer))
-            server.engine._loaded.eos_token_ids.clear()
+            server.engine._host.loaded.eos_token_ids.clear()
             servers.append(server)
             return server
 
@@ -137,7 +137,7 @@ def start_server(tiny_model) -> Iterator[Callable[..., LocalServer]]:
 def shared_server(tiny_model) -> Iterator[LocalServer]:
     """Such a server for tests that leave it as it was."""
     with serve_app(create_app(create_settings(model_name=str(tiny_model())))) as server:
-        server.engine._loaded.eos_token_ids.clear()
+        server.engine._host.loaded.eos_token_ids.clear()
         yield server
         assert_nothing_is_left(server)
 

@@ -21,7 +21,8 @@ from src.errors import (
     InvalidRequestError,
     OverloadedError,
 )
-from src.inference import EngineState, InferenceEngine
+from src.inference import InferenceEngine
+from src.model_host import EngineState
 from tests.conftest import wait_until
 from tests.tiny_models import CONTEXT, END
 
@@ -33,7 +34,7 @@ def engine(tiny_model) -> Iterator[InferenceEngine]:
     """An engine on a tiny random model which never ends a text by itself."""
     engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))), timeout_seconds=60)
     engine.load_model()
-    engine._loaded.eos_token_ids.clear()
+    engine._host.loaded.eos_token_ids.clear()
     yield engine
     if engine.state is EngineState.READY:
         wait_until(lambda: engine.num_live == 0)
@@ -42,13 +43,13 @@ def engine(tiny_model) -> Iterator[InferenceEngine]:
 
 def slow_down(engine: InferenceEngine, seconds: float) -> None:
     """Makes each step of the model take longer."""
-    real = engine._loaded.model.forward
+    real = engine._host.loaded.model.forward
 
     def forward(*args: object, **kwargs: object) -> object:
         time.sleep(seconds)
         return real(*args, **kwargs)
 
-    engine._loaded.model.forward = forward
+    engine._host.loaded.model.forward = forward
 
 
 def generate(engine: InferenceEngine, prompt: str, n: int = 1, **params: object):
@@ -115,7 +116,7 @@ def test_a_stop_string_ends_the_text_before_it(engine):
 
 def test_text_that_spells_a_special_token_stays_text(engine):
     token_ids = asyncio.run(engine.tokenize(f"{END}<|user|>", SamplingParams(max_tokens=1)))
-    tokenizer = engine._loaded.tokenizer
+    tokenizer = engine._host.loaded.tokenizer
     assert tokenizer.token_to_id(END) not in token_ids
     assert tokenizer.decode(token_ids) == f"{END}<|user|>"
 
@@ -139,7 +140,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tok
 
 
 def test_what_is_too_long_for_any_tokenization_is_refused_without_one(engine):
-    longest = max(len(token) for token in engine._loaded.tokenizer.get_vocab())
+    longest = max(len(token) for token in engine._host.loaded.tokenizer.get_vocab())
     with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} fits"):
         generate(engine, "a" * (CONTEXT * longest + 1), max_tokens=1)
     with pytest.raises(InvalidRequestError, match="tokens"):
@@ -173,7 +174,7 @@ def test_the_time_limit_counts_waiting_and_running(engine):
 
 
 def test_the_time_limit_counts_tokenization(engine):
-    engine._loaded = replace(engine._loaded, max_prompt_bytes=None)
+    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
     engine._timeout_seconds = 0.001
     with pytest.raises(GenerationTimeoutError):
         generate(engine, "the cat " * 125_000)
@@ -226,7 +227,7 @@ def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
             await tokenizing
         return turns
 
-    engine._loaded = replace(engine._loaded, max_prompt_bytes=None)
+    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
     # Were the interpreter lock held, the loop would get a turn before and one after.
     assert asyncio.run(turns_meanwhile()) >= 10
 
@@ -243,25 +244,25 @@ def test_a_model_that_raises_fails_the_request_and_not_the_engine(engine):
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail, with the prompt in it")
 
-    real = engine._loaded.model.forward
-    engine._loaded.model.forward = fail
+    real = engine._host.loaded.model.forward
+    engine._host.loaded.model.forward = fail
     with pytest.raises(GenerationFailedError) as caught:
         generate(engine, "the")
     assert "made to fail" not in str(caught.value)
-    engine._loaded.model.forward = real
+    engine._host.loaded.model.forward = real
     assert generate(engine, "the", max_tokens=3).completions[0].num_tokens == 3
 
 
 def test_a_batch_ends_when_one_of_it_fails(engine):
-    real = engine._loaded.model.forward
-    (poison,) = engine._loaded.tokenizer.encode_batch(["!"])[0].ids
+    real = engine._host.loaded.model.forward
+    (poison,) = engine._host.loaded.tokenizer.encode_batch(["!"])[0].ids
 
     def fail_on_poison(input_ids: torch.Tensor, **kwargs: object) -> object:
         if (input_ids == poison).any():
             raise RuntimeError("made to fail")
         return real(input_ids, **kwargs)
 
-    engine._loaded.model.forward = fail_on_poison
+    engine._host.loaded.model.forward = fail_on_poison
     with pytest.raises(GenerationFailedError):
         asyncio.run(engine.generate_batch(["the", "cat!"], LONG))
 
@@ -270,7 +271,7 @@ def test_a_dead_engine_says_so(engine):
     def die(*args: object, **kwargs: object) -> object:
         raise SystemExit("made to die")
 
-    engine._loaded.model.forward = die
+    engine._host.loaded.model.forward = die
     with pytest.raises(EngineDeadError):
         generate(engine, "the")
     assert engine.state is EngineState.DEAD
@@ -299,7 +300,7 @@ def start_engine(request, tiny_model) -> Iterator[Callable[..., InferenceEngine]
         config = EngineConfig(str(tiny_model()), engine=request.param, **options)
         engines.append(InferenceEngine(config))
         engines[-1].load_model()
-        engines[-1]._loaded.eos_token_ids.clear()
+        engines[-1]._host.loaded.eos_token_ids.clear()
         return engines[-1]
 
     yield start
@@ -331,7 +332,7 @@ def test_an_engine_that_hangs_is_dead_and_everybody_is_told(start_engine):
         with pytest.raises(EngineDeadError):
             await engine.generate("the", LONG)
 
-    engine._loaded.model.forward = hang
+    engine._host.loaded.model.forward = hang
     try:
         asyncio.run(hang_meanwhile())
     finally:
@@ -345,7 +346,7 @@ def test_an_engine_that_works_or_waits_for_work_does_not_hang(start_engine):
         watching = asyncio.ensure_future(engine.wait_until_dead(0.5))
         slow_down(engine, 0.1)
         await engine.generate("the", replace(LONG, max_tokens=15))
-        assert engine._engine.seconds_in_step == 0
+        assert engine._host.engine.seconds_in_step == 0
         await asyncio.sleep(1.5)
         assert not watching.done()
         watching.cancel()

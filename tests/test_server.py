@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from src.inference import FinishReason
+from src.engine.request import FinishReason
 from tests.conftest import wait_until
 from tests.servers import Server, Streamed, serve
 

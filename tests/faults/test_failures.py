@@ -242,14 +242,14 @@ class _Unforeseen:
 
 def test_an_exception_that_nobody_foresaw(start):
     with start() as server:
-        loaded = server.engine._loaded
-        server.engine._loaded = replace(loaded, tokenizer=_Unforeseen())
+        loaded = server.engine._host.loaded
+        server.engine._host.loaded = replace(loaded, tokenizer=_Unforeseen())
         answers = {
             "whole": post(server, prompt=SECRET),
             "streamed": post(server, prompt=SECRET, stream=True),
         }
         native = server.post({"prompt": SECRET})
-        server.engine._loaded = loaded
+        server.engine._host.loaded = loaded
     assert native.json() == {"detail": "Internal server error."}
     for answer in answers.values():
         for told_too_much in ("passwd", "0x7f", "10.0.0.1", SECRET):

@@ -1,0 +1,159 @@
+"""`ModelHost`: one model and its engine, from loading to the end.
+
+What is below runs in the engine's thread; everything here is called in the event loop's, but
+`load`, which takes seconds.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from src.delivery import Observer
+from src.engine.config import EngineConfig
+from src.engine.request import FinishReason, UpdateCallback
+from src.engine.token_text import TokenTexts
+from src.errors import (
+    EngineDeadError,
+    EngineNotReadyError,
+    GenerationFailedError,
+    OverloadedError,
+    ServiceError,
+)
+from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
+
+if TYPE_CHECKING:
+    from src.engine.loop import EngineLoop
+    from src.engine.model_loader import LoadedModel
+    from src.engine.reference import ReferenceEngine
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1
+
+
+class EngineState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DEAD = "dead"
+
+
+class ModelHost:
+    """Holds a model and the engine that runs it.
+
+    Args:
+        config: which model, and how to run it.
+        on_update: gets what each step changes; called in the engine's thread.
+        observer: counts and times what happens.
+        grammar_limits: what grammars may cost.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        on_update: UpdateCallback,
+        observer: Observer | None,
+        grammar_limits: GrammarLimits,
+    ) -> None:
+        self.loaded: LoadedModel | None = None
+        self.engine: EngineLoop | ReferenceEngine | None = None
+        self.token_texts: TokenTexts | None = None
+        self.grammars: GrammarCompiler | None = None
+        self._config = config
+        self._on_update = on_update
+        self._observer = observer
+        self._grammar_limits = grammar_limits
+        self._end_message = "The engine has ended; this server can generate no more."
+
+    @property
+    def state(self) -> EngineState:
+        if self.engine is None:
+            return EngineState.LOADING
+        return EngineState.READY if self.engine.intake.is_open else EngineState.DEAD
+
+    def load(self) -> None:
+        """Loads the model and starts the engine; takes seconds, so call it in a thread.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded; the message says what to do.
+        """
+        # A thread that computes has OpenMP threads of its own until it ends. Where there are more
+        # of those than cores they hardly spin and are slow to wake: so none but the engine's stays.
+        with ThreadPoolExecutor(1, "load-model") as executor:
+            executor.submit(self._load).result()
+
+    def _load(self) -> None:
+        # OpenMP's threads spin for up to 15 ms while they wait for work, and what else wants
+        # their cores, the event loop first, waits as long. A millisecond does (benchmarks/LOG.md).
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is imported
+        # Importing torch and transformers takes seconds in which the server already listens.
+        from src.engine.factory import create_engine  # noqa: PLC0415
+        from src.engine.model_loader import load_model  # noqa: PLC0415
+
+        self.loaded = load_model(self._config)
+        self.token_texts = TokenTexts(self.loaded.tokenizer)
+        self.grammars = create_grammar_compiler(self.loaded, self._grammar_limits, self._observer)
+        self.engine = create_engine(self.loaded, self._config, self._on_update)
+
+    def end(self) -> None:
+        """Ends what runs, as the server shuts down; who waits is told so at once."""
+        self._end_message = "The server is shutting down."
+        if self.engine is not None:
+            self.engine.intake.end_all(FinishReason.ABORT)
+
+    def shutdown(self) -> None:
+        """Ends what runs and stops the engine. May be called at any time, twice too."""
+        if self.engine is not None:
+            self.engine.shutdown()
+        if self.grammars is not None:
+            self.grammars.shutdown()
+
+    async def wait_until_dead(self, hang_seconds: float) -> None:
+        """Returns when the engine can generate no more; whoever waits for it has been told.
+
+        Args:
+            hang_seconds: a step that takes longer is taken for one that never ends.
+        """
+        paused = 0.0
+        while self.state is not EngineState.DEAD:
+            slept_at = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            engine = self.engine
+            seconds = engine.seconds_in_step if engine is not None else 0.0
+            # Who stops the process (a debugger, a frozen container) stops this loop and the step.
+            late = time.monotonic() - slept_at - 2 * HEARTBEAT_SECONDS
+            paused = paused + max(0.0, late) if seconds > HEARTBEAT_SECONDS else 0.0
+            if self._observer is not None:
+                self._observer.step_goes_on(seconds - paused)
+            if engine is not None and seconds - paused > hang_seconds:
+                logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
+                engine.intake.end_all(FinishReason.ERROR)
+
+    def require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
+        """The model and its engine.
+
+        Raises:
+            EngineNotReadyError: the model is still loading.
+            EngineDeadError: the engine has ended.
+        """
+        if self.loaded is None or self.engine is None:
+            raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
+        if not self.engine.intake.is_open:
+            raise EngineDeadError(self._end_message)
+        return self.loaded, self.engine
+
+    def failure(
+        self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
+    ) -> ServiceError:
+        """Why a request has no answer, for its caller."""
+        if self.state is EngineState.DEAD:
+            return EngineDeadError(self._end_message)
+        if reason is FinishReason.EXPIRED:
+            return OverloadedError(
+                "The server is busy: the request waited too long for its turn.",
+                engine.intake.seconds_to_drain(),
+            )
+        return GenerationFailedError("The model failed on this request; the cause is in the log.")

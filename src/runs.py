@@ -1,0 +1,95 @@
+"""`Runs`: requests on their way through the engine and back, within their time."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from src.delivery import Delivery, Outcome
+from src.engine.request import FAILURES, Request, RequestOutput
+from src.errors import GenerationTimeoutError
+from src.generation import Operation
+from src.model_host import ModelHost
+
+if TYPE_CHECKING:
+    from src.engine.loop import EngineLoop
+    from src.engine.reference import ReferenceEngine
+
+
+class Runs:
+    """Hands requests to the engine, and what comes back to their callers.
+
+    Args:
+        host: of the engine.
+        delivery: the way there and back.
+    """
+
+    def __init__(self, host: ModelHost, delivery: Delivery) -> None:
+        self._host = host
+        self._delivery = delivery
+
+    async def run(
+        self,
+        engine: "EngineLoop | ReferenceEngine",
+        requests: list[Request],
+        live: set[str],
+        deadline: float,
+        operation: Operation,
+    ) -> AsyncGenerator[RequestOutput]:
+        """Hands requests to the engine, and yields their outputs until all have ended.
+
+        Leaving the iterator ends those that are live. When one fails, all end.
+
+        Args:
+            engine: that is ready.
+            requests: all or none are taken in.
+            live: their ids; those that have ended are taken out, here and by the caller.
+            deadline: on the event loop's clock.
+            operation: what they are there for.
+
+        Raises:
+            ServiceError: as `stream_batch`.
+        """
+        outputs = await self._delivery.submit(engine, requests, operation)
+        # One timer a call: one for each token took as long as the rest of this loop.
+        alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
+        outcome = Outcome.CANCELLED
+        try:
+            while live:
+                output = await outputs.get()
+                if output is None:
+                    outcome = Outcome.TIMEOUT
+                    raise out_of_time()
+                if output.request_id not in live:
+                    continue  # what was under way when the caller ended it
+                if output.finish_reason in FAILURES:
+                    raise self._host.failure(output.finish_reason, engine)
+                if output.finish_reason is not None:
+                    live.remove(output.request_id)
+                yield output
+        finally:
+            alarm.cancel()
+            for request_id in live:
+                self._delivery.end(engine, request_id, outcome)
+
+
+@asynccontextmanager
+async def until(deadline: float) -> AsyncGenerator[None]:
+    """Ends what is in its context when the time is up.
+
+    Raises:
+        GenerationTimeoutError: it is.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise out_of_time() from None
+
+
+def out_of_time() -> GenerationTimeoutError:
+    """What a caller is told whose time is up."""
+    return GenerationTimeoutError(
+        "The request took longer than this server allows; ask for fewer tokens, or try again when"
+        " it is less busy."
+    )
