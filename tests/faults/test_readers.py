@@ -15,6 +15,7 @@ from tests.conftest import wait_until
 from tests.faults.asking import HEAD, TEXTS, connect, name_of, post, told, told_error
 from tests.faults.table import measured
 from tests.servers import LocalServer, parse_events
+from tests.tiny_models import create_tokenizer
 
 FREE_SECONDS = 1
 EMOJI = "the cat 👩‍🚀 sat 🇩🇪 on ❤️ it. "
@@ -120,7 +121,8 @@ def test_a_model_that_raises_in_a_stream(start):
             return real(*args, **kwargs)
 
         server.break_model(fail_once)
-        response = post(server, max_tokens=50, stream=True)
+        a = create_tokenizer().convert_tokens_to_ids("a")  # whole characters, so that they are sent
+        response = post(server, max_tokens=120, stream=True, logit_bias={str(a): 100})
         *chunks, (event, data) = parse_events(response.text)
         assert chunks
         assert event == "message"
