@@ -1,4 +1,4 @@
-"""Usual tools that do something: they send, remind, switch and play.
+"""Usual tools that do something: they count minutes, switch and play.
 
 Contract: plain data; the last two requests of a skill are for evaluation alone.
 """
@@ -6,19 +6,6 @@ Contract: plain data; the last two requests of a skill are for evaluation alone.
 from training.skills import Skill
 
 ACTION_SKILLS = (
-    Skill(
-        "message",
-        "send_message|send_email",
-        """Send a message to a person.|Sends a text message.|Send a text to a contact.
-        Send an email to somebody.|Send a mail.""",
-        "to: name; text: message",
-        """Send a message to {0}: {1}|Text {0}: {1}|Tell {0}: {1}|Message {0}: {1}|Mail {0}: {1}
-        Send {0} the message "{1}".|Send a mail to {0} that says "{1}".|Send {0} a mail: {1}
-        Write to {0}: {1}|Send "{1}" to {0}.|Please write to {0}: {1}|Email {0}: {1}
-        Write {0} a message that says "{1}".|Please send {0} a message: {1}""",
-        "Done",
-        "status: status; id: number",
-    ),
     Skill(
         "timer",
         "set_timer",
@@ -30,18 +17,6 @@ ACTION_SKILLS = (
         Please set a {0} minute timer.|Can you set a timer for {0} minutes?""",
         "Done",
         "status: status; ends_at: time",
-    ),
-    Skill(
-        "reminder",
-        "add_reminder|create_reminder",
-        "Add a reminder.|Create a reminder for a day.|Reminds of something.|Set a reminder.",
-        "text: errand; day: day",
-        """Remind me to {0} on {1}.|On {1} remind me to {0}.|I have to {0} on {1}. Remind me.
-        Set a reminder to {0} on {1}.|Add a reminder for {1}: {0}|Reminder: {0} on {1}.
-        I must not forget to {0} on {1}.|Create a reminder to {0} on {1}.|{1}: {0}. Remind me.
-        Please remind me to {0} on {1}.|Could you remind me on {1} to {0}?""",
-        "Done",
-        "status: status; id: number",
     ),
     Skill(
         "device",

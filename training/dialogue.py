@@ -6,6 +6,7 @@ system turn, and uses no phrasing that is held out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Literal
 
@@ -56,11 +57,14 @@ def write_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
 
 def write_drill(random: Random, facts: Sequence[Fact]) -> list[Turn]:
     """A conversation of several sums or JSON requests, most of them sums."""
-    turns: list[Turn] = []
-    is_sums = random.random() < 0.7
-    for _ in range(random.randint(3, 6)):
-        turns += _sum(random) if is_sums else _json(random, facts)
-    return turns
+    if random.random() >= 0.7:
+        return write_json_drill(random, facts)
+    return list(chain.from_iterable(_sum(random) for _ in range(random.randint(3, 6))))
+
+
+def write_json_drill(random: Random, facts: Sequence[Fact]) -> list[Turn]:
+    """A conversation of several JSON requests."""
+    return list(chain.from_iterable(_json(random, facts) for _ in range(random.randint(3, 6))))
 
 
 def create_topic(random: Random) -> Topic:

@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal
 
 from training import words
-from training.dialogue import Turn, write_conversation, write_drill
+from training.dialogue import Turn, write_conversation, write_drill, write_json_drill
 from training.families import Fact, all_facts
 from training.grammar import Bindings
 from training.statements import write_statement
@@ -30,8 +30,9 @@ STORY_SHARE, STATEMENT_SHARE = 0.30, 0.20
 # In the second leg, documents that drill what is learned slowest: sums, copying into JSON, and
 # characters whose kind says whether a name and a pronoun can be theirs.
 SUMS_SHARE, DRILL_SHARE, GENDERED_SHARE = 0.30, 0.20, 0.18
-# In the third leg, beside conversations with tools, which are several times longer.
-TOOLS_SHARE, KNOWN_STORY_SHARE, KNOWN_DRILL_SHARE = 0.30, 0.12, 0.32
+# In the third leg, beside conversations with tools, which are several times longer: what it would
+# forget first.
+TOOLS_SHARE, KNOWN_STORY_SHARE, KNOWN_JSON_SHARE, KNOWN_DRILL_SHARE = 0.28, 0.10, 0.12, 0.28
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,10 @@ def _create_tools_or_known(random: Random) -> Document:
     draw -= TOOLS_SHARE
     if draw < KNOWN_STORY_SHARE:
         return Document(write_story(random))
-    return Document(_write_known(random, draw < KNOWN_STORY_SHARE + KNOWN_DRILL_SHARE))
+    draw -= KNOWN_STORY_SHARE
+    if draw < KNOWN_JSON_SHARE:
+        return Document(render(write_json_drill(random, training_facts())))
+    return Document(_write_known(random, draw < KNOWN_JSON_SHARE + KNOWN_DRILL_SHARE))
 
 
 def _write_drill(random: Random) -> str | None:

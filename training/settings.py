@@ -12,7 +12,7 @@ class TrainSettings:
 
     steps: int = 2011  # on everything, and then
     drill_steps: int = 1000  # with drills of what is learned slowest, and then
-    tool_steps: int = 1200  # with tools
+    tool_steps: int = 1400  # with tools
     vocab_size: int = 4096
     num_embd: int = 192
     num_layers: int = 6

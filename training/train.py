@@ -32,8 +32,8 @@ CHECKPOINT_FOLDER = ROOT / "checkpoints"
 LEGS: tuple[Leg, ...] = ("everything", "drills", "tools")
 # What a run that goes on from the bundled weights takes over from theirs.
 KEPT_SETTINGS = ("steps", "drill_steps", "vocab_size", "num_embd", "num_layers", "num_heads")
-GUIDANCE = 1.0  # share of the third leg's loss that guides attention
-PEAKS: dict[Leg, float] = {"everything": 1.0, "drills": 0.5, "tools": 0.7}  # learning rates
+GUIDANCE = 1.0  # what guiding attention adds to the third leg's loss, while its rate is full
+PEAKS: dict[Leg, float] = {"everything": 1.0, "drills": 0.5, "tools": 0.6}  # learning rates
 
 
 class Trainer:
@@ -65,6 +65,11 @@ class Trainer:
         return "drills" if self.step >= drills_start else "everything"
 
     @property
+    def is_guided(self) -> bool:
+        """Attention is guided until the third leg's learning rate falls; then it is free."""
+        return self.leg == "tools" and self.progress < 1 - self.settings.decay_share
+
+    @property
     def progress(self) -> float:
         """How much of the current leg is done, 0 to 1."""
         index = LEGS.index(self.leg)
@@ -76,7 +81,7 @@ class Trainer:
         started = time.perf_counter()
         batch = self.create_batch()
         set_learning_rates(self.optimizers, self.learning_rate_factor())
-        loss = compute_loss(self.model, batch, self.guide if self.leg == "tools" else None)
+        loss = compute_loss(self.model, batch, self.guide if self.is_guided else None)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
