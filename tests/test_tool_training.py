@@ -35,7 +35,7 @@ def test_held_out_tools_and_their_requests_occur_in_no_document() -> None:
     called = set(re.findall(r'"name": "(\w+)", "arguments"', text))
     described = set(re.findall(r'"name": "(\w+)", "description"', text))
     assert called == described
-    assert {skill.names for skill in HELD_OUT_SKILLS} & described == set()
+    assert {skill.name for skill in HELD_OUT_SKILLS} & described == set()
     frames = [q for skill in SKILLS for q in phrases_of(skill.requests)[-NUM_HELD_OUT:]]
     for frame in (*frames, *(q for skill in HELD_OUT_SKILLS for q in phrases_of(skill.requests))):
         pattern = re.escape(re.sub(r"{\w+}", "#", frame)).replace(r"\#", "[^<]+")

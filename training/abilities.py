@@ -1,28 +1,21 @@
 """An ability is a tool with the requests that it serves, the values they mention and its results.
 
 Contract: `create_task` makes one request with the call that serves it, the result and the answer
-that uses the result. Of the arguments that a topic may have one tenth is held out, and so are the
-held-out pairs of summands: `held_out=True` takes of these, training of the others.
+that uses the result. Of the arguments that a topic may have one tenth is held out:
+`held_out=True` takes of these, training of the others.
 """
 
 import json
-import operator
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from training.listing import pairs_of
-from training.sums import HELD_OUT_PAIRS
 from training.tools import Parameter, Tool
 from training.values import ERRORS, NUMBERS, Value, sample_value
 
-# Results that follow from both arguments.
-COMPUTED: dict[str, Callable[[int, int], int]] = {
-    "sum": operator.add,
-    "product": operator.mul,
-}
 SLOT = re.compile(r"\{(\d)\}")
 # Of ten; with this one some arguments of every tool are held out, however few it has.
 HELD_OUT_REMAINDER = 3
@@ -79,35 +72,22 @@ def create_task(
             break
     parameters = ability.tool.parameters
     arguments: dict[str, object] = {parameters[i].name: values[i] for i in used}
-    result, shown, answer = _finish(random, _return(random, ability, values), ability, values)
+    result, shown, answer = _finish(random, _return(random, ability), ability, values)
     return Task(ability, request.format(*values), arguments, result, shown, answer)
 
 
 def _is_held_out(ability: Ability, values: list[Value]) -> bool:
     """The same arguments are held out of every tool of a topic, in every run."""
-    numbers = tuple(sorted(value for value in values if isinstance(value, int)))
-    if numbers in HELD_OUT_PAIRS:
-        return True
     return zlib.crc32(f"{sorted(ability.topics)} {values}".encode()) % 10 == HELD_OUT_REMAINDER
 
 
-def _return(random: Random, ability: Ability, values: list[Value]) -> dict[str, Value]:
+def _return(random: Random, ability: Ability) -> dict[str, Value]:
     """What the tool finds: an error, or some of its keys in their order."""
     if random.random() < 0.05:
         return {"error": random.choice(ERRORS)}
     keys = list(ability.results)
     keys = sorted(random.sample(keys, random.randint(1, len(keys))), key=keys.index)
-    return {key: _find(random, ability.results[key], values) for key in keys}
-
-
-def _find(random: Random, kind: str, values: list[Value]) -> Value:
-    """A value of a result: computed from the arguments, or any."""
-    if kind not in COMPUTED:
-        return sample_value(random, kind)
-    a, b = values
-    assert isinstance(a, int)
-    assert isinstance(b, int)
-    return COMPUTED[kind](a, b)
+    return {key: sample_value(random, ability.results[key]) for key in keys}
 
 
 def _finish(

@@ -15,13 +15,13 @@ NUM_HELD_OUT = 2  # wordings of each skill
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A kind of tool: its topics, possible names and descriptions, then what `Ability` says.
+    """A kind of tool: its topics, name and possible descriptions, then what `Ability` says.
 
     `requests` are wordings; the last `NUM_HELD_OUT` are for evaluation alone.
     """
 
     topics: str
-    names: str
+    name: str
     descriptions: str
     parameters: str
     requests: str
@@ -30,14 +30,10 @@ class Skill:
 
 
 def create_skill(random: Random, skill: Skill) -> Ability:
-    """One tool of its kind, under one of its names."""
+    """One tool of its kind, in one of its descriptions."""
     kinds = parse_parameters(skill.parameters)
-    parameters = tuple(
-        create_parameter(random, random.choice(names.split("|")), kind)
-        for names, kind in kinds.items()
-    )
-    name = random.choice(skill.names.split("|"))
-    tool = Tool(name, random.choice(phrases_of(skill.descriptions)), parameters)
+    parameters = tuple(create_parameter(random, name, kind) for name, kind in kinds.items())
+    tool = Tool(skill.name, random.choice(phrases_of(skill.descriptions)), parameters)
     requests = phrases_of(skill.requests)
     return Ability(
         tool,

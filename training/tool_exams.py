@@ -17,7 +17,6 @@ from training.held_out_skills import HELD_OUT_SKILLS
 from training.questions import Exam, Question
 from training.sums import HELD_OUT_QUESTIONS, held_out_pairs
 from training.tool_talk import (
-    SUM_TOPICS,
     create_abilities,
     create_unserved_task,
     list_in_system_turn,
@@ -69,8 +68,6 @@ def uncalled_for(count: int) -> list[Question]:
 
 def _ask_no_call(random: Random, number: int) -> Question:
     abilities = _create_usual(random)
-    while any(ability.topics & SUM_TOPICS for ability in abilities):
-        abilities = _create_usual(random)
     if number % 2:
         text = create_unserved_task(random, abilities, held_out=True).request
     elif number % 4:

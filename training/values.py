@@ -18,26 +18,8 @@ CITIES = phrases_of(
     Seoul|Bangkok|Mumbai|Sydney|Toronto|New York|San Francisco|Boston|Chicago|Washington|Lima
     Munich|Hamburg|Milan|Barcelona|Zurich"""
 )
-SUBJECTS = phrases_of(
-    """the weather|electric cars|jazz music|black holes|running shoes|old castles|solar power
-    climate change|cheap flights|garden tools|space news|football results|good restaurants
-    how bees make honey|how to bake bread|the moon landing|python|mountain trails|used books"""
-)
-MESSAGES = phrases_of(
-    """I am on my way|Dinner is ready|See you tomorrow|Call me back|Happy birthday|I will be late
-    Please bring some milk|The train is late|Thank you for your help|We won the game
-    Good luck today|Do not forget the keys|Lunch is at noon|The report is finished
-    Have a nice trip|The cat is fine"""
-)
-ERRANDS = phrases_of(
-    """call the doctor|buy milk|water the plants|feed the cat|pay the rent|send the report
-    clean the kitchen|wash the car|book a table|pack the bag|bake a cake|write to the bank"""
-)
 DEVICES = words_of("light lamp heating radio television fan oven alarm heater printer")
 GENRES = words_of("jazz rock pop folk blues soul classical piano opera disco")
-LANGUAGES = words_of("French German Spanish Italian Portuguese Dutch Polish Greek Latin Swedish")
-TRANSLATIONS = words_of("chat Haus sol mare livre Baum luna fiore pan vino stella kot")
-CURRENCIES = words_of("USD EUR GBP JPY CHF CAD")
 CONDITIONS = words_of("sunny rainy cloudy windy foggy snowy clear stormy mild")
 STATUSES = words_of("ok done sent saved ready confirmed started")
 ERRORS = phrases_of("not found|the service is down|too many requests|timed out")
@@ -59,15 +41,8 @@ def _time(random: Random) -> str:
 _MAKERS: dict[str, Callable[[Random], Value]] = {
     "city": _listed(CITIES),
     "name": _listed(words.GIRLS + words.BOYS),
-    "noun": _listed(words.NOUNS),
-    "subject": _listed(SUBJECTS),
-    "message": _listed(MESSAGES),
-    "errand": _listed(ERRANDS),
     "device": _listed(DEVICES),
     "genre": _listed(GENRES),
-    "language": _listed(LANGUAGES),
-    "translation": _listed(TRANSLATIONS),
-    "currency": _listed(CURRENCIES),
     "condition": _listed(CONDITIONS),
     "status": _listed(STATUSES),
     "day": _listed(facts.DAYS),
