@@ -18,8 +18,6 @@ from training.tools import list_tools, write_call
 
 SKILLS = (*LOOKUP_SKILLS, *ACTION_SKILLS)
 NO_TOOL_REPLIES = ("I have no tool for that.", "I am sorry, none of my tools can do that.")
-# Of requests, those that a listed tool serves; of the others, those that another tool would.
-CALL_SHARE, UNSERVED_SHARE = 0.5, 0.75
 
 
 def create_abilities(random: Random, count: int, skills: Sequence[Skill] = SKILLS) -> list[Ability]:
@@ -44,7 +42,7 @@ def write_tool_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]
     abilities = create_abilities(random, random.choices((1, 2, 3), (35, 40, 25))[0])
     turns = [list_in_system_turn(random, abilities, phrasings.SYSTEM_ROLES)]
     for _ in range(random.choices((1, 2, 3), (45, 35, 20))[0]):
-        if random.random() < CALL_SHARE:
+        if random.random() < 0.5:
             turns += _call(random, random.choice(abilities))
         else:
             turns += _no_call(random, abilities, facts, is_first=len(turns) == 1)
@@ -87,7 +85,7 @@ def _no_call(
     random: Random, abilities: Sequence[Ability], facts: Sequence[Fact], is_first: bool
 ) -> list[Turn]:
     """Talk that needs no tool, or a request that would need another one."""
-    if random.random() < UNSERVED_SHARE:
+    if random.random() < 0.5:
         request = _decorate(random, create_unserved_task(random, abilities))
         return [Turn("user", request), Turn("assistant", random.choice(NO_TOOL_REPLIES))]
     kinds = {"fact": 50, "sum": 20, "story": 3, "json": 7, "talk": 20}
