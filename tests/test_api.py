@@ -137,7 +137,7 @@ def test_a_stop_text_before_min_length_stays(client):
 
 def test_penalties_make_a_text_repeat_itself_less(client):
     def num_distinct(**penalty: float) -> int:
-        answer = generated(client, max_length=60, ignore_eos=True, logprobs=0, **penalty)
+        answer = generated(client, max_length=200, ignore_eos=True, logprobs=0, **penalty)
         return len({position["id"] for position in answer["logprobs"]})
 
     plain = num_distinct()
