@@ -42,8 +42,10 @@ def run_schemathesis(url: str, options: list[str]) -> str:
     """Returns what it says at its end."""
     command = [sys.executable, "-m", "schemathesis.cli"]
     document = ["--config-file", "tests/openapi_checks.toml", "run", url + "/openapi.json"]
+    # Most texts are no part of a path, and that it threw many away is no fault of the service.
+    patience = ["--suppress-health-check", "filter_too_much"]
     done = subprocess.run(
-        [*command, *document, *options, "--seed", "1"],
+        [*command, *document, *options, *patience, "--seed", "1"],
         check=False,
         capture_output=True,
         text=True,
