@@ -25,7 +25,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.importer import import_from_string
+from uvicorn.supervisors import ChangeReload, Multiprocess, multiprocess
 
 from src import __version__
 from src.api import generate, health
@@ -251,11 +252,12 @@ async def _in_daemon_thread(function: Callable[[], None]) -> None:
 class _Server(uvicorn.Server):
     """Listens on until all that runs is answered, and tells who still is when the grace is over.
 
-    A second signal ends it at once.
+    A second signal ends it at once. One of several workers may get the first one twice, from
+    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does.
     """
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
+        self.force_exit = self.should_exit and self.config.workers == 1
         app.state.draining.is_on = True
         super().handle_exit(sig, frame)
 
@@ -281,6 +283,15 @@ class _Server(uvicorn.Server):
     def _end_engine(self) -> None:
         app.state.watch.cancel()  # that it ends is no failure now
         app.state.engine.end()
+
+
+class _Worker(multiprocess.Process):
+    """One of several processes that serve; it ends as one alone does."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        # In a worker this module is there twice, and the app that serves is not this one's.
+        self._server = import_from_string("src.main:_Server")(self.config)
+        super().target(sockets)
 
 
 def main() -> None:
@@ -344,6 +355,7 @@ def _serve_with_workers(config: uvicorn.Config) -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
+        multiprocess.Process = _Worker  # type: ignore[misc] # uvicorn has no other way to say it
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

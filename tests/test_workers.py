@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.conftest import wait_until
+from tests.faults.asking import connect
 from tests.keys import bearer, create_key, id_of, run_keys
-from tests.servers import Server, serve, workers_of
+from tests.servers import Server, Streamed, serve, workers_of
 
 BODY = {"prompt": "the", "max_length": 1}
 
@@ -76,3 +78,48 @@ def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_t
     for pid in (one, other):
         with workers.alone(pid):
             wait_until(lambda: workers.status(key) == 401)
+
+
+def are_all_draining(server: Server) -> bool:
+    return server.log.count("no requests are taken any more") == 2
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        body = BODY | {"max_length": 200, "ignore_eos": True, "stream": True}
+        with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            events = stream.iter_text()
+            received = next(events)
+            for pid in pids if to_all else ():
+                os.kill(pid, signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: are_all_draining(server), seconds=10)
+            refused = server.post(BODY)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert server.get("/health/ready").status_code == 503
+            received += "".join(events)
+        streamed = Streamed.read(received)
+        assert streamed.error is None
+        assert streamed.lasts[0]["tokens"] == 200
+        assert server.stop() == 0
+
+
+def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
+    with serve(tmp_path, workers=2, receive_timeout_seconds=1, max_header_bytes=1024) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        for pid in pids:
+            (other,) = set(pids) - {pid}
+            os.kill(other, signal.SIGSTOP)
+            try:
+                head = b"GET / HTTP/1.1\r\nHost: "
+                for sent, status in ((head, b" 408 "), (head + b"x" * 2048, b" 431 ")):
+                    with connect(server) as connection:
+                        connection.sendall(sent)
+                        assert status in connection.recv(65536)
+            finally:
+                os.kill(other, signal.SIGCONT)
+        assert server.stop() == 0
