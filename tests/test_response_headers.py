@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from tests.conftest import create_settings
+from tests.faults.asking import talk
 from tests.keys import bearer, create_key
 from tests.servers import LocalServer, Server, routes_of
 
@@ -83,6 +84,20 @@ def test_an_unforeseen_error_has_them_too(start_server):
     server.app.state.metrics = metrics
     assert response.status_code == 500
     assert_headers(response, "/metrics")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("no http\r\n\r\n", 400),
+        ("GET /health HTTP/1.1\r\nHost: ", 408),
+        ("GET /health HTTP/1.1\r\nHost: " + "x" * 40_000, 431),
+    ],
+)
+def test_what_the_connection_itself_refuses_has_them_too(start_server, sent, status):
+    response = talk(start_server(receive_timeout_seconds=1), [sent])
+    assert response.status_code == status
+    assert_headers(response, "/health")
 
 
 def test_the_service_as_it_is_started_does_not_name_its_server(server: Server):

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from src.config import Settings
 from src.ops.error_body import REQUEST_ID, error_body
 from src.ops.middleware import REQUEST_ID_HEADER, request_id_of
+from src.ops.response_headers import HEADERS
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,7 @@ class Connection(HttpToolsProtocol):
         body = json.dumps(error_body(scope, status_code, message)).encode()
         lines = [
             *self.server_state.default_headers,
+            *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (REQUEST_ID_HEADER.lower().encode(), request_id.encode()),
