@@ -124,6 +124,12 @@ $(FUZZ)/.installed: | $(STAMP) $(UV)
 	@$(UV) pip install --quiet --python $(BIN)/python --target $(@D) atheris==3.0.0
 	@touch $@
 
+MINUTES ?= 5
+
+.PHONY: soak
+soak: $(STAMP) ## all kinds of clients at three times the capacity for MINUTES (5), without Redis for a while (needs redis-server)
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
 # Tools that look at what is installed, in an environment that uv keeps for itself.
 AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0
 AUDIT := .audit

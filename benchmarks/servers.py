@@ -39,7 +39,7 @@ class Server:
 @contextmanager
 def serve_ours(model: str, **settings: object) -> Iterator[Server]:
     """Runs this service with these settings and otherwise its defaults, not this machine's."""
-    port = _free_port()
+    port = free_port()
     fixed = {
         "MODEL_NAME": model,
         "PORT": port,
@@ -65,7 +65,7 @@ def serve_transformers(model: str) -> Iterator[Server]:
     """Runs `transformers serve --continuous-batching`, which `make bench` installs."""
     if not TRANSFORMERS.exists():
         raise BenchmarkError(f"{TRANSFORMERS} is not there: `make bench` installs it")
-    port = _free_port()
+    port = free_port()
     options = ["--continuous-batching", "--host", "127.0.0.1", "--default-seed", "0"]
     command = [str(TRANSFORMERS), "serve", model, *options, "--port", str(port)]
     offline = {"HF_HUB_OFFLINE": "1"}  # the model is a folder: nothing is to be asked or fetched
@@ -108,7 +108,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path
     raise BenchmarkError(f"{process.args!r} is not ready:\n{log_path.read_text()[-3000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

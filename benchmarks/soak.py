@@ -1,0 +1,204 @@
+"""The service under everything at once, for a while: `make soak MINUTES=5`.
+
+Serves the bundled model with keys, and limits counted in a Redis of its own, to clients that send
+what is valid and what is not, stream, leave, read slowly and send slowly (`soak_clients`): three
+times as many as run together, of one key, beside two keys that ask for one thing at a time. After a
+third of the time Redis is killed, and started again at the half. Then it prints what was seen and
+what was promised, and ends with status 1 when a promise was broken. There is one worker, and it is
+not killed: what it counted would be gone, so that the sums would say nothing.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.bench_model import BENCH_FOLDER
+from benchmarks.report import milliseconds, note, table
+from benchmarks.servers import Server
+from benchmarks.soak_clients import CAPACITY, CLIENTS, Seen, run_clients
+from benchmarks.soak_service import Redis, serve
+
+QUICK_SECONDS = 20
+END_TIMEOUT = 60  # seconds, for what clients left behind to end
+SLOPE_BOUND = 30  # MiB a minute, in the second half
+UP = "inference_rate_limit_storage_up"
+Promise = tuple[str, str, bool]
+
+
+@dataclass(slots=True)
+class Watch:
+    """What was read from outside while clients asked: seconds and MiB, and whether Redis was up."""
+
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    storage_up: list[bool] = field(default_factory=list)
+
+    def slope(self, since: float) -> float:
+        """MiB a minute."""
+        times, sizes = zip(*(one for one in self.memory if one[0] >= since), strict=True)
+        return 60 * statistics.linear_regression(times, sizes).slope
+
+
+def read_metrics(server: Server, key: str) -> dict[str, float]:
+    """Each metric's samples, summed over their labels."""
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = httpx2.get(f"{server.url}/metrics", headers=headers, timeout=30).raise_for_status()
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    return sums
+
+
+async def _watch(server: Server, key: str, watch: Watch, until: float) -> None:
+    while (now := time.monotonic()) < until:
+        metrics = await asyncio.to_thread(read_metrics, server, key)
+        watch.memory.append((now, server.memory()))
+        watch.storage_up.append(metrics[UP] == 1)
+        await asyncio.sleep(0.5)
+
+
+async def _break_redis(redis: Redis, seconds: float) -> None:
+    await asyncio.sleep(seconds / 3)
+    redis.kill()
+    note("Redis is killed ...")
+    await asyncio.sleep(seconds / 6)
+    redis.start()
+    note("and started again")
+
+
+async def _run(
+    server: Server, redis: Redis, keys: dict[str, str], seconds: float
+) -> tuple[Seen, Watch]:
+    watch, until = Watch(), time.monotonic() + seconds
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_break_redis(redis, seconds))
+        group.create_task(_watch(server, keys["reader"], watch, until))
+        clients = group.create_task(run_clients(server.url, keys, until))
+    return clients.result(), watch
+
+
+def _metrics_at_rest(server: Server, key: str) -> dict[str, float]:
+    """The metrics once nothing is live any more, or when it was waited long enough for that."""
+    deadline = time.monotonic() + END_TIMEOUT
+    metrics = read_metrics(server, key)
+    while metrics["inference_sequences_live"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+        metrics = read_metrics(server, key)
+    return metrics
+
+
+def _promises(seen: Seen, watch: Watch, metrics: dict[str, float]) -> list[Promise]:
+    """What holds however long it ran."""
+    started, *ends = (
+        metrics[f"inference_sequences_{name}_total"]
+        for name in ("started", "finished", "failed", "aborted")
+    )
+    left = [metrics[f"inference_sequences_{name}"] for name in ("live", "running", "waiting")]
+    errors = {status for _, status in seen.statuses if status >= 500} - {503}
+    refused = seen.statuses["over its limit", 429]
+    down, up = False in watch.storage_up, watch.storage_up[-1]
+    return [
+        ("no 5xx but 503", ", ".join(map(str, sorted(errors))) or "none", not errors),
+        (
+            "each client was answered what it should be",
+            "; ".join(f"{number} times {what}" for what, number in seen.broken.items()) or "all",
+            not seen.broken,
+        ),
+        (
+            "each kind of client was answered",
+            f"{len(seen.seconds)} of {len(CLIENTS)}",
+            set(seen.seconds) == set(CLIENTS),
+        ),
+        ("nothing is live, runs or waits afterwards", _numbers(left, ", "), not any(left)),
+        (
+            "started = finished + failed + aborted",
+            f"{started:.0f} = {_numbers(ends, ' + ')}",
+            started == sum(ends) and started > 0,
+        ),
+        ("a key with a limit is held to it", f"{refused} refusals", refused > 0),
+        ("Redis was missed, and found again", f"missed: {down}, found: {up}", down and up),
+    ]
+
+
+def _numbers(numbers: Sequence[float], separator: str) -> str:
+    return separator.join(f"{number:.0f}" for number in numbers)
+
+
+def _measured(seen: Seen, watch: Watch, *, judged: bool) -> list[Promise]:
+    """What a short run says too little about to judge it."""
+    slope = watch.slope((watch.memory[0][0] + watch.memory[-1][0]) / 2)
+    first, last = watch.memory[0][1], watch.memory[-1][1]
+    medians = {name: statistics.median(seen.seconds.get(name, [0])) for name in CLIENTS}
+    slowest = max(seconds for name, seconds in medians.items() if name.startswith("calm"))
+    return [
+        (
+            f"memory grows by less than {SLOPE_BOUND} MiB a minute in the second half",
+            f"{slope:.1f} ({first:.0f} MiB at first, {last:.0f} at last)",
+            slope < SLOPE_BOUND or not judged,
+        ),
+        (
+            "who asks calmly waits less than who floods, for the same",
+            f"{milliseconds(slowest)} ms, {milliseconds(medians['whole'])} ms",
+            slowest < medians["whole"] or not judged,
+        ),
+    ]
+
+
+def _clients_table(seen: Seen) -> str:
+    rows = []
+    for name, kind in CLIENTS.items():
+        counts = sorted((s, n) for (of, s), n in seen.statuses.items() if of == name)
+        times = sorted(seen.seconds.get(name, [0]))
+        answers = ", ".join(f"{status}: {number}" for status, number in counts)
+        p95 = times[int(0.95 * (len(times) - 1))]
+        median = milliseconds(statistics.median(times))
+        rows.append([name, kind.key, kind.number, answers, median, milliseconds(p95)])
+    return table(["client", "key", "number", "answers", "median ms", "p95 ms"], rows)
+
+
+def soak(seconds: float, *, judged: bool) -> int:
+    """Runs it and prints it; returns 1 if a promise was broken."""
+    BENCH_FOLDER.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve(Path(folder)) as (server, redis, keys),
+    ):
+        seen, watch = asyncio.run(_run(server, redis, keys, seconds))
+        metrics = _metrics_at_rest(server, keys["reader"])
+    promises = _promises(seen, watch, metrics) + _measured(seen, watch, judged=judged)
+    print(f"{seconds:.0f} seconds, {CAPACITY} sequences at once, {os.cpu_count()} cores\n")
+    print(_clients_table(seen) + "\n")
+    rows = [[what, value, "kept" if kept else "BROKEN"] for what, value, kept in promises]
+    print(table(["promise", "seen", ""], rows))
+    return 0 if all(kept for _, _, kept in promises) else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_SECONDS} seconds, without a word on memory and latency",
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
+    seconds = QUICK_SECONDS if arguments.quick else 60 * arguments.minutes
+    return soak(seconds, judged=not arguments.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

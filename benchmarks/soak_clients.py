@@ -1,0 +1,183 @@
+"""The clients of `benchmarks.soak`, each a loop that asks again and again until time is up.
+
+`CLIENTS` says how many there are of each kind, whose key they have, what they may be answered, and
+what they do once.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from urllib.parse import urlsplit
+
+import httpx2
+
+CAPACITY = 8
+"""Sequences that run together; three times as many clients of one key generate."""
+RECEIVE_TIMEOUT = 2  # seconds
+CLIENT_TIMEOUT = 120  # seconds; an answer that takes longer is lost
+PATH = "/v1/completions"
+MODEL = "storyteller"
+DRAW = Random(0)  # noqa: S311 - what is asked need not be secret
+INVALID: list[tuple[bytes, int]] = [
+    (b"{", 400),
+    (b"[]", 400),
+    (b'{"prompt": "a", "model": "storyteller", "max_tokens": -1}', 400),
+    (b'{"prompt": "a", "model": "storyteller", "temprature": 1}', 400),
+    (b'{"prompt": "a", "model": "another"}', 404),
+    (b"[" * 20_000, 400),
+]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What clients were answered: statuses by kind, seconds by kind, and what broke."""
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    broken: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A client with its key."""
+
+    http: httpx2.AsyncClient
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+
+
+def _body(*, max_tokens: int = 16, stream: bool = False) -> dict[str, object]:
+    prompt = " ".join(DRAW.choices(["Once", "a", "small", "dog", "went", "home"], k=12))
+    return {"model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "stream": stream}
+
+
+async def _whole(session: Session) -> int:
+    answer = await session.http.post(PATH, json=_body(), headers=session.headers)
+    return answer.status_code
+
+
+async def _calm(session: Session) -> int:
+    await asyncio.sleep(0.2)
+    return await _whole(session)
+
+
+async def _invalid(session: Session) -> int:
+    await asyncio.sleep(0.05)
+    content, expected = DRAW.choice(INVALID)
+    answer = await session.http.post(PATH, content=content, headers=session.headers)
+    assert answer.status_code == expected, f"{answer.status_code} for {content[:40]!r}"
+    wrong = session.headers | {"Authorization": "Bearer nobody"}
+    return (await session.http.post(PATH, json=_body(), headers=wrong)).status_code
+
+
+async def _limited(session: Session) -> int:
+    await asyncio.sleep(0.5)
+    return await _whole(session)
+
+
+async def _read(session: Session, *, pause: float = 0, events: int | None = None) -> int:
+    """Reads a stream to its end, or leaves after so many events."""
+    body = _body(max_tokens=DRAW.randint(8, 48), stream=True)
+    last, read = "", 0
+    async with session.http.stream("POST", PATH, json=body, headers=session.headers) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                last, read = line, read + 1
+                if read == events:
+                    return answer.status_code
+                await asyncio.sleep(pause)
+    assert answer.status_code != 200 or last == "data: [DONE]", f"a stream ended with {last!r}"
+    return answer.status_code
+
+
+async def _leaving(session: Session) -> int:
+    return await _read(session, events=DRAW.randint(1, 4))
+
+
+async def _slow_reader(session: Session) -> int:
+    return await _read(session, pause=0.05)
+
+
+async def _slow_sender(session: Session) -> int:
+    """Sends a byte now and then, until the server has enough of it."""
+    address = urlsplit(str(session.http.base_url))
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        headers = {"Host": "a", "Content-Length": "1000"} | session.headers
+        lines = [f"POST {PATH} HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        answer = asyncio.create_task(reader.readline())
+        while not answer.done():
+            writer.write(b" ")
+            await asyncio.wait([answer], timeout=RECEIVE_TIMEOUT / 4)
+        return int((await answer).split()[1])
+    finally:
+        writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of client.
+
+    Args:
+        number: of them.
+        key: name of the key that they share.
+        allowed: what they may be answered.
+        ask: does once what they do again and again.
+    """
+
+    number: int
+    key: str
+    allowed: frozenset[int]
+    ask: Callable[[Session], Awaitable[int]]
+
+
+SERVED = frozenset({200, 503})
+CLIENTS = {
+    "whole": Kind(CAPACITY * 3 // 2, "flood", SERVED, _whole),
+    "streaming": Kind(CAPACITY * 3 // 4, "flood", SERVED, _read),
+    "leaving": Kind(CAPACITY * 3 // 8, "flood", SERVED, _leaving),
+    "reading slowly": Kind(CAPACITY * 3 // 8, "flood", SERVED, _slow_reader),
+    "sending slowly": Kind(2, "flood", frozenset({408}), _slow_sender),
+    "invalid": Kind(2, "flood", frozenset({401}), _invalid),
+    "over its limit": Kind(1, "limited", frozenset({200, 429}), _limited),
+    "calm, one key": Kind(1, "calm", frozenset({200}), _calm),
+    "calm, another": Kind(1, "quiet", frozenset({200}), _calm),
+}
+
+
+async def run_clients(url: str, keys: dict[str, str], until: float) -> Seen:
+    """Runs all of them until `time.monotonic()` is `until` and what they asked is answered."""
+    seen = Seen()
+    async with (
+        httpx2.AsyncClient(
+            base_url=url, timeout=CLIENT_TIMEOUT, limits=httpx2.Limits(max_connections=None)
+        ) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        for name, kind in CLIENTS.items():
+            session = Session(http, keys[kind.key])
+            for _ in range(kind.number):
+                group.create_task(_run(name, kind, session, until, seen))
+    return seen
+
+
+async def _run(name: str, kind: Kind, session: Session, until: float, seen: Seen) -> None:
+    while time.monotonic() < until:
+        begin = time.monotonic()
+        try:
+            status = await kind.ask(session)
+        except (httpx2.HTTPError, OSError, IndexError, AssertionError) as error:
+            seen.broken[f"{name}: {type(error).__name__} {error}"] += 1
+            await asyncio.sleep(0.1)
+            continue
+        seen.statuses[name, status] += 1
+        seen.seconds.setdefault(name, []).append(time.monotonic() - begin)
+        if status not in kind.allowed:
+            seen.broken[f"{name}: status {status}"] += 1
