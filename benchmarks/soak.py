@@ -31,7 +31,7 @@ from benchmarks.soak_service import Redis, serve
 
 QUICK_SECONDS = 20
 END_TIMEOUT = 60  # seconds, for what clients left behind to end
-SLOPE_BOUND = 30  # MiB a minute, in the second half
+SLOPE_BOUND = 20  # MiB a minute, in the second half
 UP = "inference_rate_limit_storage_up"
 Promise = tuple[str, str, bool]
 

@@ -62,23 +62,12 @@ async def _whole(session: Session) -> int:
     return answer.status_code
 
 
-async def _calm(session: Session) -> int:
-    await asyncio.sleep(0.2)
-    return await _whole(session)
-
-
 async def _invalid(session: Session) -> int:
-    await asyncio.sleep(0.05)
     content, expected = DRAW.choice(INVALID)
     answer = await session.http.post(PATH, content=content, headers=session.headers)
     assert answer.status_code == expected, f"{answer.status_code} for {content[:40]!r}"
     wrong = session.headers | {"Authorization": "Bearer nobody"}
     return (await session.http.post(PATH, json=_body(), headers=wrong)).status_code
-
-
-async def _limited(session: Session) -> int:
-    await asyncio.sleep(0.5)
-    return await _whole(session)
 
 
 async def _read(session: Session, *, pause: float = 0, events: int | None = None) -> int:
@@ -130,12 +119,14 @@ class Kind:
         key: name of the key that they share.
         allowed: what they may be answered.
         ask: does once what they do again and again.
+        pause: seconds before each time, which are not counted as waiting.
     """
 
     number: int
     key: str
     allowed: frozenset[int]
     ask: Callable[[Session], Awaitable[int]]
+    pause: float = 0
 
 
 SERVED = frozenset({200, 503})
@@ -145,10 +136,10 @@ CLIENTS = {
     "leaving": Kind(CAPACITY * 3 // 8, "flood", SERVED, _leaving),
     "reading slowly": Kind(CAPACITY * 3 // 8, "flood", SERVED, _slow_reader),
     "sending slowly": Kind(2, "flood", frozenset({408}), _slow_sender),
-    "invalid": Kind(2, "flood", frozenset({401}), _invalid),
-    "over its limit": Kind(1, "limited", frozenset({200, 429}), _limited),
-    "calm, one key": Kind(1, "calm", frozenset({200}), _calm),
-    "calm, another": Kind(1, "quiet", frozenset({200}), _calm),
+    "invalid": Kind(2, "flood", frozenset({401}), _invalid, 0.05),
+    "over its limit": Kind(1, "limited", frozenset({200, 429}), _whole, 0.5),
+    "calm, one key": Kind(1, "calm", frozenset({200}), _whole, 0.2),
+    "calm, another": Kind(1, "quiet", frozenset({200}), _whole, 0.2),
 }
 
 
@@ -170,6 +161,7 @@ async def run_clients(url: str, keys: dict[str, str], until: float) -> Seen:
 
 async def _run(name: str, kind: Kind, session: Session, until: float, seen: Seen) -> None:
     while time.monotonic() < until:
+        await asyncio.sleep(kind.pause)
         begin = time.monotonic()
         try:
             status = await kind.ask(session)
