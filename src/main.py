@@ -311,6 +311,8 @@ def main() -> None:
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds + LAST_WORDS_SECONDS,
+        # uvicorn's 5 seconds would kill a worker that is slow to start, or on a busy machine.
+        timeout_worker_healthcheck=math.ceil(settings.hang_timeout_seconds),
     )
     if settings.reload:
         ChangeReload(

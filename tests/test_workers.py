@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,11 @@ def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_t
     host, port = workers.server.url.removeprefix("http://").split(":")
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=60) as unfinished:
-        with workers.alone(one):
+    with ExitStack() as stack:
+        with workers.alone(one):  # which takes the connection, as the other one cannot
+            unfinished = stack.enter_context(
+                socket.create_connection((host, int(port)), timeout=60)
+            )
             unfinished.sendall(head.encode())
             wait_until(lambda: workers.status(key) == 429)
         with workers.alone(other):
