@@ -7,6 +7,7 @@ So valid requests may be refused for such reasons, and for no others.
 
 import functools
 import json
+import os
 import re
 import zlib
 
@@ -22,9 +23,15 @@ WRONG_SHAPE = re.compile(
 )
 
 
+KEY = "OPENAPI_CHECKS_KEY"
+"""The variable that holds the API key, if the service asks for one."""
+
+
 @functools.cache
 def served_model(url: str) -> str:
-    return httpx2.get(f"{url.rstrip('/')}/v1/models").json()["data"][0]["id"]
+    headers = {"Authorization": f"Bearer {os.environ[KEY]}"} if KEY in os.environ else {}
+    models = httpx2.get(f"{url.rstrip('/')}/v1/models", headers=headers).json()["data"]
+    return models[0]["id"]
 
 
 @schemathesis.hook
