@@ -29,7 +29,7 @@ from benchmarks.servers import Server
 from benchmarks.soak_clients import CAPACITY, CLIENTS, Seen, run_clients
 from benchmarks.soak_service import Redis, serve
 
-QUICK_SECONDS = 20
+QUICK_SECONDS = 12
 END_TIMEOUT = 60  # seconds, for what clients left behind to end
 SLOPE_BOUND = 20  # MiB a minute, in the second half
 UP = "inference_rate_limit_storage_up"
