@@ -92,6 +92,34 @@ def test_answers_are_the_same_with_guesses_and_without_and_take_fewer_steps(name
         assert_same_logprobs(found.logprobs, expected.logprobs)
 
 
+def test_nothing_is_guessed_of_an_embedded_prompt_whose_last_piece_is_one_token(tiny_model):
+    embeddings = []
+    for num_speculative_tokens in (0, 15):
+        core = create_small_core(
+            tiny_model("llama"), budget=40, num_speculative_tokens=num_speculative_tokens
+        )
+        updates = []
+        core.add(Request("a", (6 * COPIES)[:41], SamplingParams(), embeds=True))
+        while core.has_work:
+            updates.append(core.step())
+        assert [one.step.num_tokens for one in updates] == [40, 1]
+        embeddings.append(updates[-1].outputs[0].embedding)
+    assert embeddings[0] == pytest.approx(embeddings[1])
+
+
+def test_the_first_token_of_a_cached_prompt_comes_alone(tiny_model):
+    core = create_small_core(tiny_model("gpt2"))
+    params = SamplingParams(max_tokens=9, temperature=0, logit_bias={5: 100.0})
+    for request_id in ("first", "again"):
+        core.add(Request(request_id, [5] * 20, params))
+        outputs = []
+        while core.has_work:
+            outputs += core.step().outputs
+        assert len(outputs[0].new_token_ids) == 1
+        assert len(outputs) < 9  # and the others did not
+    assert outputs[0].admission.num_cached_tokens == 19
+
+
 def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without(
     start_server, tiny_model
 ):

@@ -58,12 +58,13 @@ class PromptLookup:
         found = self._ends.get(tuple(token_ids[-NUM_MATCHED:]))
         if found is None:
             return []
-        repeated = token_ids[found:]  # and again, if the guess is longer: a loop goes on
-        return list(islice(cycle(repeated), min(limit, self._length)))
+        length = min(limit, self._length)
+        repeated = token_ids[found : found + length]  # and again, if it is short: a loop goes on
+        return list(islice(cycle(repeated), length))
 
     def learn(self, num_drafted: int, num_accepted: int) -> None:
         """Makes the next guess longer if all of this one was right, and else as short as it was."""
         if num_accepted == num_drafted:
-            self._length = min(2 * max(self._length, num_drafted), self._most)
+            self._length = min(2 * self._length, self._most)
         else:
             self._length = max(1, num_accepted)

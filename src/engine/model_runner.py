@@ -148,14 +148,14 @@ def _sample(
 def _sampling_row(one: ScheduledSequence, num_drafted: int) -> SamplingRow:
     """How to choose the token after so many of the draft's."""
     sequence = one.sequence
-    token_ids = sequence.token_ids
     return SamplingRow(
         sequence.request.sampling_params,
         sequence.seed,
-        [*token_ids, *one.draft[:num_drafted]] if num_drafted else token_ids,
+        sequence.token_ids,
         sequence.num_prompt_tokens,
         sequence.banned_token_ids(num_drafted),
         sequence.matcher,
+        one.draft[:num_drafted],
     )
 
 

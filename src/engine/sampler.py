@@ -30,6 +30,7 @@ class SamplingRow:
         num_prompt_tokens: so many of them are the prompt's.
         banned_token_ids: never chosen: the end tokens, before min_tokens.
         matcher: where the sequence stands in its grammar, if it has one.
+        draft: guessed tokens between these and the one that is to be chosen.
     """
 
     params: SamplingParams
@@ -38,6 +39,12 @@ class SamplingRow:
     num_prompt_tokens: int
     banned_token_ids: frozenset[int] = frozenset()
     matcher: Matcher | None = None
+    draft: tuple[int, ...] = ()
+
+    @property
+    def position(self) -> int:
+        """Of the token that is to be chosen."""
+        return len(self.token_ids) + len(self.draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
     raw = logits[told] if told else None  # a copy
     for index, row in enumerate(rows):
         if changes_logits(row.params):
-            change_logits(logits[index], row.params, row.token_ids, row.num_prompt_tokens)
+            token_ids = [*row.token_ids, *row.draft] if row.draft else row.token_ids
+            change_logits(logits[index], row.params, token_ids, row.num_prompt_tokens)
         if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
     _apply_grammars(logits, rows)
@@ -155,7 +163,7 @@ def _probs(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
 
 def _uniforms(rows: list[SamplingRow], device: torch.device) -> torch.Tensor:
     """Numbers in [0, 1), (num_rows, NUM_UNIFORMS), by nothing but seed and position."""
-    numbers = [_uniform_row(row.seed, len(row.token_ids)) for row in rows]
+    numbers = [_uniform_row(row.seed, row.position) for row in rows]
     return torch.tensor(numbers, dtype=torch.double, device=device)
 
 

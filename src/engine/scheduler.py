@@ -165,10 +165,14 @@ class Scheduler:
         return shares
 
     def _draft(self, sequence: Sequence, most: int) -> tuple[int, ...]:
-        """What may follow in a sequence that decodes; a grammar's place is known for one token."""
+        """What may follow in a sequence that has begun to answer.
+
+        The first token comes alone, and an embedded prompt has none. A grammar knows its place for
+        one token.
+        """
         num_left = sequence.request.sampling_params.max_tokens - sequence.num_generated
         limit = min(most, num_left - 1)
-        if sequence.is_prefilling or sequence.matcher is not None or limit < 1:
+        if not sequence.num_generated or sequence.matcher is not None or limit < 1:
             return ()
         if sequence.lookup is None:
             sequence.lookup = PromptLookup(sequence.token_ids, self._drafts.most)
