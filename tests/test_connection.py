@@ -102,3 +102,52 @@ def test_who_reads_slowly_gets_it_all(hasty):
                 break
         assert time.monotonic() - started > 2 * SECONDS
     assert len(json.loads(received.partition(b"\r\n\r\n")[2])["generated"]) == 4
+
+
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+def offering(rest: bytes = b"", framing: str = "Content-Length: {}") -> list[bytes]:
+    """A request beside which HTTP/2 is offered: its head, and its body with what follows."""
+    body = json.dumps({"prompt": "the", "max_length": 1}).encode()
+    if framing.startswith("Transfer"):
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return [f"{HEAD}{OFFER}{framing.format(len(body))}\r\n\r\n".encode(), body + rest]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: {}", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_who_offers_another_protocol_is_answered_in_this_one(hasty, framing, is_whole):
+    head, rest = offering(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", framing)
+    with connect(hasty) as connection:
+        for piece in [head + rest] if is_whole else [head, rest[:7], rest[7:]]:
+            connection.sendall(piece)
+            time.sleep(0.05)
+        received = read_until(connection, b'"version":"0.1.0"}')
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+    assert b'"generated"' in received
+
+
+def test_a_body_beside_an_offer_is_no_second_request(hasty):
+    hidden = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"{HEAD}{OFFER}Content-Length: {len(hidden)}\r\n\r\n".encode()
+    with connect(hasty) as connection:
+        for piece in (head, hidden):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        received = read_until(connection, b"}")
+        connection.settimeout(SECONDS / 2)
+        with pytest.raises(TimeoutError):
+            connection.recv(65536)
+    assert received.count(b"HTTP/1.1") == 1
+    assert b" 422 " in received.partition(b"\r\n")[0]
+
+
+def test_a_head_is_as_large_as_its_bytes_however_many_headers_they_are(hasty):
+    few, many = ["X: " + "y" * 20_000], ["X:"] * 20_000
+    statuses = []
+    for headers in (few, many):
+        with connect(hasty) as connection:
+            connection.sendall("\r\n".join(["GET /health HTTP/1.1", *headers, "", ""]).encode())
+            statuses.append(connection.recv(65536).split()[1])
+    assert statuses == [b"200", b"431"]

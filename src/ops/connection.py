@@ -23,12 +23,16 @@ from uvicorn.protocols.http.httptools_impl import (
 from src.config import Settings
 from src.ops.error_body import REQUEST_ID, error_body
 from src.ops.middleware import REQUEST_ID_HEADER, request_id_of
+from src.ops.request_parser import RequestParser
 from src.ops.response_headers import HEADERS
 
 logger = logging.getLogger(__name__)
 
 EXTENSION = "connection"
 """Our entry among the extensions of an ASGI scope."""
+
+NUM_BETWEEN = len(b": \r\n")
+"""Bytes of each header's line beside its name and value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *, limits: ConnectionLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.parser: RequestParser = RequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self._limits = limits
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
@@ -109,14 +115,19 @@ class Connection(HttpToolsProtocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value))
+        self._count_head(len(name) + len(value) + NUM_BETWEEN)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.is_offer:
+            self._num_head_bytes = 0  # it is read again, and counted then
+            return
         self._is_in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.is_offer:
+            return
         if self._receiving is not None:
             self._receiving.cancel()
             self._receiving = None
