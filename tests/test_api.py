@@ -318,6 +318,12 @@ def test_a_body_that_is_no_request_is_refused(client, body, status_code, text):
         {"Content-Type": "multipart/form-data; boundary=x"},
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        [
+            ("Content-Type", "application/json"),
+            ("Content-Encoding", "identity"),
+            ("Content-Encoding", "gzip"),
+        ],
+        {"Content-Type": "application/json", "Transfer-Encoding": "gzip, chunked"},
     ],
 )
 def test_a_body_that_is_not_sent_as_json_is_refused_unread(client, headers):

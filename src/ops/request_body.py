@@ -61,7 +61,9 @@ class RequestBodyMiddleware:
             raise HTTPException(
                 415, "The body must be JSON; send the header Content-Type: application/json.", CLOSE
             )
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        codings = {one.lower() for one in headers.getlist("content-encoding")} - {"identity"}
+        codings |= {one.lower() for one in headers.getlist("transfer-encoding")} - {"chunked"}
+        if codings:
             raise HTTPException(415, "The body must not be compressed.", CLOSE)
 
     def _too_large(self) -> HTTPException:
