@@ -114,7 +114,7 @@ class TextStream:
         grammar: "Grammar | None" = None,
     ) -> None:
         if params.seed is not None:
-            params = replace(params, seed=params.seed + number)
+            params = replace(params, seed=_in_64_bits(params.seed + number))
         self.request = Request(uuid.uuid4().hex, prompt_token_ids, params, grammar=grammar)
         self._index = index
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
@@ -151,3 +151,8 @@ class TextStream:
 
     def _may_stop(self, num_new: int) -> bool:
         return self._num_tokens + num_new >= self.request.sampling_params.min_tokens
+
+
+def _in_64_bits(number: int) -> int:
+    """The number itself if it fits, and after the largest that does comes the least."""
+    return (number + 2**63) % 2**64 - 2**63

@@ -22,16 +22,15 @@ from pydantic_core import PydanticCustomError
 MAX_FIELDS = 64
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
-MAX_SEED = 9_223_372_036_854_774_000
-"""Below 2**63 with room for each sequence's own; /openapi.json writes bounds as doubles, and this
-one is the same as a double."""
+MAX_SEED = 2**63
+"""One more than 64 bits with a sign hold: /openapi.json writes bounds as doubles, which this is."""
 
 Temperature = Annotated[StrictFloat, Field(ge=0, le=2)]
 TopP = Annotated[StrictFloat, Field(gt=0, le=1)]
 MinP = Annotated[StrictFloat, Field(ge=0, le=1)]
 RepetitionPenalty = Annotated[StrictFloat, Field(gt=0, le=10)]
 Penalty = Annotated[StrictFloat, Field(ge=-2, le=2)]
-Seed = Annotated[StrictInt, Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[StrictInt, Field(ge=-MAX_SEED, le=MAX_SEED)]
 NumTokens = Annotated[StrictInt, Field(ge=1, le=MAX_TOKENS)]
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_TOKENS)]
 NumLogprobs = Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)]

@@ -327,6 +327,20 @@ def test_before_its_least_length_an_answer_goes_round_its_end_tokens(both):
     assert len(answer.token_ids) >= 8
 
 
+@pytest.mark.parametrize("seed", [-1, -(2**63), 2**63 - 1])
+def test_any_seed_of_64_bits_makes_an_answer_repeatable(both, seed):
+    def answers(seed: int) -> list[list[int]]:
+        params = {"temperature": 1.5, "top_p": 1.0, "max_tokens": 10, "seed": seed}
+        requests = [create_request(f"seeded {next(NUMBERS)}", **params) for _ in both.engines]
+        pairs = zip(both.engines, requests, strict=True)
+        return [engine.add(request).answer().token_ids for engine, request in pairs]
+
+    first = answers(seed)
+    assert answers(seed) == first
+    others = answers(seed ^ 1)
+    assert all(one != other for one, other in zip(first, others, strict=True))
+
+
 @pytest.mark.parametrize("params", [{"min_p": 1.0}, {"top_k": 1}, {"top_p": 1e-6}])
 def test_filters_that_leave_the_best_token_alone_make_sampling_greedy(both, params):
     sampling = {"temperature": 1.5, "top_p": 1.0, "seed": 1}

@@ -80,10 +80,14 @@ def test_text_is_that_of_huggingface(engine, tiny_model):
     assert completion.num_tokens == 20
 
 
-def test_sequences_of_one_prompt_use_seeds_that_follow_each_other(engine):
+@pytest.mark.parametrize("seed", [5, -1, -(2**63), 2**63 - 1])
+def test_sequences_of_one_prompt_use_seeds_that_follow_each_other(engine, seed):
     params = {"max_tokens": 10, "temperature": 1.5, "top_p": 1.0}
-    three = generate(engine, "the", n=3, seed=5, **params).completions
-    alone = [generate(engine, "the", seed=5 + i, **params).completions[0] for i in range(3)]
+    three = generate(engine, "the", n=3, seed=seed, **params).completions
+    seeds = [seed, seed + 1, seed + 2]
+    if seed == 2**63 - 1:  # after the largest of 64 bits comes the least
+        seeds = [seed, -(2**63), -(2**63) + 1]
+    alone = [generate(engine, "the", seed=one, **params).completions[0] for one in seeds]
     assert three == alone
     assert len({completion.text for completion in three}) == 3
 
