@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
     EXPIRED = "expired"  # it waited too long for its turn
+    DISPLACED = "displaced"  # its place in the full queue went to another key
     ERROR = "error"
 
 
@@ -42,12 +43,13 @@ OUTCOMES = {
     FinishReason.EMBEDDED: Outcome.EMBEDDED,
     FinishReason.ABORT: Outcome.SHUTDOWN,  # unless somebody here asked for it
     FinishReason.EXPIRED: Outcome.EXPIRED,
+    FinishReason.DISPLACED: Outcome.DISPLACED,
     FinishReason.ERROR: Outcome.ERROR,
 }
 
 
 ADMITTED = "admitted"
-LEFT_QUEUE = {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED}
+LEFT_QUEUE = {Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED, Outcome.DISPLACED}
 """Who ends so and had no turn was in the queue. Where the engine ended, it does not tell."""
 
 

@@ -156,4 +156,9 @@ class ModelHost:
                 "The server is busy: the request waited too long for its turn.",
                 engine.intake.seconds_to_drain(),
             )
+        if reason is FinishReason.DISPLACED:
+            return OverloadedError(
+                "The queue is full, and the request's place went to a key that has fewer there.",
+                engine.intake.seconds_to_drain(),
+            )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")

@@ -172,13 +172,15 @@ def test_an_embedding_is_counted_with_its_prompt(house):
     assert house.recorder.of("first_token") == []
 
 
-@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED])
+@pytest.mark.parametrize(
+    "outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED, Outcome.DISPLACED]
+)
 def test_who_leaves_the_queue_without_a_turn_was_in_it_all_the_time(house, outcome):
     async def scenario() -> None:
         await house.submit("a")
         await asyncio.sleep(0.02)
-        if outcome is Outcome.EXPIRED:
-            await house.receive(RequestOutput("a", [], FinishReason.EXPIRED))
+        if outcome in (Outcome.EXPIRED, Outcome.DISPLACED):
+            await house.receive(RequestOutput("a", [], FinishReason(outcome)))
         else:
             house.delivery.end(house.door, "a", outcome)
             await house.receive(RequestOutput("a", [], FinishReason.ABORT))
@@ -218,6 +220,7 @@ def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
         (FinishReason.LENGTH, "length"),
         (FinishReason.ABORT, "shutdown"),
         (FinishReason.EXPIRED, "expired"),
+        (FinishReason.DISPLACED, "displaced"),
         (FinishReason.ERROR, "error"),
     ],
 )

@@ -77,6 +77,44 @@ def test_who_has_ended_makes_room(told):
     intake.admit(create_requests("b"))
 
 
+def of(tenant: str, num: int, weight: int = 1, first: int = 0) -> list[Request]:
+    """Requests of one tenant, of different names."""
+    return [
+        Request(f"{tenant}{number}", [1], SamplingParams(), tenant=tenant, weight=weight)
+        for number in range(first, first + num)
+    ]
+
+
+def test_who_holds_less_than_its_share_is_let_in_though_all_is_full(told):
+    intake = Intake(12, told, num_shared=8)
+    intake.admit(of("flood", 12))
+    with pytest.raises(OverloadedError):
+        intake.admit(of("flood", 1, first=12))
+    with pytest.raises(OverloadedError):
+        intake.admit(of("calm", 5))
+    intake.admit(of("calm", 4))
+    with pytest.raises(OverloadedError):
+        intake.admit(of("calm", 1, first=4))
+    intake.admit(of("heavy", 4, weight=2))
+    with pytest.raises(OverloadedError):
+        intake.admit(of("heavy", 1, weight=2, first=4))
+
+
+def test_who_has_left_takes_no_share(told):
+    intake = Intake(12, told, num_shared=8)
+    intake.admit(of("gone", 2))
+    intake.publish(create_update(("gone0", STOP), ("gone1", ERROR)))
+    intake.admit(of("flood", 12))
+    intake.admit(of("calm", 4))
+
+
+def test_where_nobody_is_dropped_nobody_is_let_in_when_all_is_full(told):
+    intake = Intake(3, told)
+    intake.admit(of("flood", 3))
+    with pytest.raises(OverloadedError):
+        intake.admit(of("calm", 1))
+
+
 def test_hands_on_what_it_is_given_and_nothing_of_strangers_or_of_the_ended(told):
     intake = Intake(2, told)
     intake.admit(create_requests("a", "b"))

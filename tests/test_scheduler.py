@@ -301,6 +301,27 @@ def test_a_request_expires_while_it_waits_and_not_once_it_runs():
     assert [set(simulation.step()) for _ in range(2)] == [{"running"}, {"early"}]
 
 
+def test_who_waits_with_most_makes_room_when_there_are_too_many():
+    simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_size=4)
+    scheduler = simulation.scheduler
+    simulation.add("runs", tenant="flood")
+    simulation.step()
+    for number in range(4):
+        simulation.add(f"flood {number}", tenant="flood")
+    assert scheduler.expire() == []
+    for number in range(2):
+        simulation.add(f"calm {number}", tenant="calm")
+    assert scheduler.expire() == [
+        RequestOutput("flood 3", [], FinishReason.DISPLACED),
+        RequestOutput("flood 2", [], FinishReason.DISPLACED),
+    ]
+    for number in range(2):
+        simulation.add(f"heavy {number}", tenant="heavy", weight=3)
+    dropped = {one.request_id for one in scheduler.expire()}
+    assert dropped == {"flood 1", "calm 1"}
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 4)
+
+
 # Prefixes that ended sequences have left.
 
 

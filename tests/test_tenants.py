@@ -24,14 +24,17 @@ class Tenants:
         self.done: list[str] = []
         self._lock = threading.Lock()
 
-    def complete(self, name: str, **body: object) -> dict:
+    def ask(self, name: str, **body: object) -> httpx2.Response:
         body = {"model": self.server.engine.model_name, "prompt": PROMPT, "max_tokens": 1} | body
-        response = httpx2.post(
+        return httpx2.post(
             self.server.url + "/v1/completions",
             json=body,
             headers=bearer(self.keys[name]),
             timeout=120,
         )
+
+    def complete(self, name: str, **body: object) -> dict:
+        response = self.ask(name, **body)
         assert response.status_code == 200, response.text
         with self._lock:
             self.done.append(name)
@@ -80,6 +83,31 @@ def test_a_flood_of_one_key_does_not_hold_up_another(start_tenants):
     # Two of the flood ran when it came, and at most one of them more was before it.
     assert tenants.done.index("calm") <= 6
     assert tenants.done.count("flood") == 40
+
+
+def test_a_key_that_fills_the_queue_keeps_no_other_out(start_tenants):
+    tenants = start_tenants({"flood": [], "calm": []}, max_batch_size=2, max_queue_size=8)
+    gate = tenants.server.hold()
+    with ThreadPoolExecutor(50) as pool:
+        flood = [
+            pool.submit(tenants.ask, "flood", prompt=f"the {n}", max_tokens=8) for n in range(10)
+        ]
+        wait_until(lambda: tenants.server.engine.num_live == 10)
+        assert tenants.ask("flood").status_code == 503
+        calm = [pool.submit(tenants.ask, "calm", prompt=f"the {n}", n=2) for n in range(2)]
+        wait_until(lambda: tenants.server.engine.num_live == 14)
+        more = tenants.ask("calm")
+        assert more.status_code == 503
+        gate.open()
+        assert [one.result().status_code for one in calm] == [200, 200]
+        refused = [one.result() for one in flood if one.result().status_code != 200]
+    assert len(refused) == 4
+    for answer in refused:
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "overloaded"
+        assert "went to a key that has fewer" in answer.json()["error"]["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+    assert tenants.server.sample("inference_sequences_failed_total", "displaced") == 4
 
 
 def test_a_key_of_twice_the_weight_has_two_turns_for_one(start_tenants):

@@ -26,6 +26,7 @@ COLORS = {
     "length": BLUE,
     "timeout": ORANGE,
     "expired": MAGENTA,
+    "displaced": YELLOW,
     "embedded": LIGHT_BLUE,
     "shutdown": YELLOW,
     "admitted": GREEN,
@@ -172,7 +173,8 @@ ARE_USERS_SERVED = [
     Panel(
         "Sequences, by how they ended",
         "One answer has one or more. stop, length: whole answers. cancelled, timeout, shutdown:"
-        " nobody waits any more. expired: waited too long for its turn. error: the model failed.",
+        " nobody waits any more. expired: waited too long for its turn. displaced: made room in a"
+        " full queue. error: the model failed.",
         {
             "{{reason}}": " or ".join(
                 rate(f"inference_sequences_{end}_total", "reason")
@@ -238,7 +240,8 @@ WHY_SLOW = [
     Panel(
         "Time in the queue (95 %)",
         "admitted: until a sequence got its turn. The others left without one: expired after"
-        " QUEUE_TIMEOUT_SECONDS, cancelled by the caller, timeout after TIMEOUT_SECONDS.",
+        " QUEUE_TIMEOUT_SECONDS, displaced by another key, cancelled by the caller, timeout after"
+        " TIMEOUT_SECONDS.",
         {"{{outcome}}": quantile(0.95, "inference_queue_seconds", "outcome")},
         unit="s",
         width=6,

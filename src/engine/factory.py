@@ -51,7 +51,8 @@ def create_engine(
                 "the model runs one request at a time, on the reference engine: %s", error
             )
         else:
-            return EngineLoop(core, Intake(core.max_num_seqs + config.max_queue_size, on_update))
+            max_live = core.max_num_seqs + config.max_queue_size
+            return EngineLoop(core, Intake(max_live, on_update, config.max_queue_size))
     if config.quantization != "none":
         quantize(loaded, config.quantization)
     intake = Intake(1 + config.max_queue_size, on_update)
@@ -80,6 +81,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
         loaded.eos_token_ids,
         config.max_queue_seconds,
         DraftLimits(config.num_speculative_tokens, min(CHEAP_TOKENS[device], tokens_per_step)),
+        config.max_queue_size,
     )
     return EngineCore(runner, scheduler)
 

@@ -1,5 +1,8 @@
 """The door of an engine: which requests are inside, whether more may come, and what they are told.
 
+A tenant that holds less than its share of the queue is let in though all is full, and the engine
+drops the newest of whoever holds most: no tenant can keep another out.
+
 Any thread may add requests; the engine's thread publishes what becomes of them. Whatever happens,
 a request that was let in gets one last output with a finish reason, and only one.
 """
@@ -7,7 +10,7 @@ a request that was let in gets one last output with a finish reason, and only on
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 
 from src.engine.request import (
@@ -33,14 +36,18 @@ class Intake:
     Args:
         max_live: requests that run and wait at most.
         on_update: gets every update, in the engine's thread.
+        num_shared: places of the queue that tenants share so; 0 if the engine drops nobody.
     """
 
-    def __init__(self, max_live: int, on_update: UpdateCallback) -> None:
+    def __init__(self, max_live: int, on_update: UpdateCallback, num_shared: int = 0) -> None:
         self.max_live = max_live
         self._on_update = on_update
+        self._num_shared = num_shared
         self._lock = threading.Lock()  # guards all below
         self._is_open = True
-        self._live: set[str] = set()
+        self._live: dict[str, Request] = {}
+        self._num_held: Counter[str] = Counter()  # of each tenant who is inside
+        self._weights: dict[str, int] = {}  # likewise
         self._ends: deque[float] = deque(maxlen=NUM_ENDS)
 
     @property
@@ -61,7 +68,8 @@ class Intake:
         with self._lock:
             if not self._is_open:
                 raise EngineDeadError("The engine has ended and takes no requests.")
-            if len(self._live) + len(requests) > self.max_live:
+            is_full = len(self._live) + len(requests) > self.max_live
+            if is_full and not self._is_within_share(requests):
                 raise OverloadedError(
                     f"The queue is full: {len(self._live)} sequences run or wait.",
                     self._seconds_to_drain(),
@@ -69,10 +77,19 @@ class Intake:
             if not self._live:
                 self._ends.clear()  # what ended before this was idle says nothing of the rate
                 self._ends.append(time.monotonic())
-            ids = {request.request_id for request in requests}
-            assert len(ids) == len(requests)
-            assert not ids & self._live
-            self._live |= ids
+            added = {request.request_id: request for request in requests}
+            assert len(added) == len(requests)
+            assert not added.keys() & self._live.keys()
+            self._live |= added
+            self._num_held.update(request.tenant for request in requests)
+            self._weights |= {request.tenant: request.weight for request in requests}
+
+    def _is_within_share(self, requests: list[Request]) -> bool:
+        """Whether their tenant, with them, holds no more than its share of the queue's places."""
+        tenant, weight = requests[0].tenant, requests[0].weight
+        weights = sum(self._weights.values()) - self._weights.get(tenant, 0) + weight
+        held = self._num_held[tenant] + len(requests)
+        return held * weights <= self._num_shared * weight
 
     def seconds_to_drain(self) -> int:
         """How long what is inside will take, at the rate at which requests ended lately."""
@@ -91,9 +108,15 @@ class Intake:
         with self._lock:
             outputs = [output for output in update.outputs if output.request_id in self._live]
             ended = [output.request_id for output in outputs if output.finish_reason]
-            self._live.difference_update(ended)
+            for request_id in ended:
+                self._leave(self._live.pop(request_id))
             self._ends.extend([time.monotonic()] * len(ended))
         self._on_update(replace(update, outputs=outputs))
+
+    def _leave(self, request: Request) -> None:
+        self._num_held[request.tenant] -= 1
+        if not self._num_held[request.tenant]:
+            del self._num_held[request.tenant], self._weights[request.tenant]
 
     def close(self) -> None:
         """Lets nobody in any more."""

@@ -21,10 +21,13 @@ class FinishReason(StrEnum):
     EMBEDDED = "embedded"  # all of the prompt is in the embedding that was asked for
     ABORT = "abort"  # the caller wanted no more
     EXPIRED = "expired"  # it waited too long for its turn
+    DISPLACED = "displaced"  # its place in the full queue went to a tenant that holds less
     ERROR = "error"  # the model raised, or the engine died
 
 
-FAILURES = frozenset({FinishReason.ABORT, FinishReason.EXPIRED, FinishReason.ERROR})
+FAILURES = frozenset(
+    {FinishReason.ABORT, FinishReason.EXPIRED, FinishReason.DISPLACED, FinishReason.ERROR}
+)
 """What ends a request that is still wanted without an answer."""
 
 

@@ -57,6 +57,7 @@ class Scheduler:
         eos_token_ids: tokens that end a sequence, if it does not ignore them.
         max_queue_seconds: how long a request waits for its turn at most.
         drafts: how many tokens are guessed.
+        max_queue_size: sequences that wait at most while as many run as may.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Scheduler:
         eos_token_ids: list[int],
         max_queue_seconds: float = float("inf"),
         drafts: DraftLimits | None = None,
+        max_queue_size: float = float("inf"),
     ) -> None:
         assert max_num_batched_tokens >= max_num_seqs
         self._slots = slots
@@ -74,6 +76,7 @@ class Scheduler:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._eos_token_ids = eos_token_ids
         self._max_queue_seconds = max_queue_seconds
+        self._max_live = max_num_seqs + max_queue_size
         self._drafts = drafts or DraftLimits()
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
@@ -111,10 +114,17 @@ class Scheduler:
         return None
 
     def expire(self) -> list[RequestOutput]:
-        """Drops requests that have waited too long."""
+        """Drops requests that have waited too long, and those for which there is no place.
+
+        The intake lets a tenant that holds little into a queue that is full: who waits with most
+        makes room.
+        """
         latest = time.monotonic() - self._max_queue_seconds
         expired = [one for one in self._waiting if one.request.arrived_at < latest]
-        return [self.finish(sequence, FinishReason.EXPIRED) for sequence in expired]
+        outputs = [self.finish(sequence, FinishReason.EXPIRED) for sequence in expired]
+        while self.num_waiting + self.num_running > self._max_live:
+            outputs.append(self.finish(self._waiting.newest_of_most(), FinishReason.DISPLACED))
+        return outputs
 
     def schedule(self) -> SchedulerOutput:
         """Chooses the next step's work, within the budget of tokens."""

@@ -16,7 +16,13 @@ class _Line:
     """One tenant's requests, and how far it has come."""
 
     position: float
+    weight: int
     sequences: deque[Sequence] = field(default_factory=deque)
+
+    @property
+    def load(self) -> float:
+        """How much of the queue it takes, for its weight."""
+        return len(self.sequences) / self.weight
 
 
 class WaitingQueue:
@@ -36,7 +42,8 @@ class WaitingQueue:
         """Puts a sequence at the end of its tenant's line."""
         request = sequence.request
         if request.tenant not in self._lines:
-            self._lines[request.tenant] = _Line(self._position + 1 / request.weight)
+            position = self._position + 1 / request.weight
+            self._lines[request.tenant] = _Line(position, request.weight)
         self._lines[request.tenant].sequences.append(sequence)
 
     def pop(self) -> Sequence:
@@ -48,6 +55,10 @@ class WaitingQueue:
         if not line.sequences:
             del self._lines[tenant]
         return sequence
+
+    def newest_of_most(self) -> Sequence:
+        """Who came last of the tenant that takes most of the queue."""
+        return max(self._lines.values(), key=lambda line: line.load).sequences[-1]
 
     def remove(self, sequence: Sequence) -> None:
         """Takes out a sequence whose turn does not come any more."""

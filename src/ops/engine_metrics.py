@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
-FAILED = ("expired", "error")
+FAILED = ("expired", "displaced", "error")
 GRAMMAR_OUTCOMES = ("compiled", "cached", "refused")
 EMBEDDINGS = "embeddings"
 """The conventions' name of an operation without a first token."""
@@ -74,7 +74,8 @@ class EngineMetrics:
         )
         self._failed = counter(
             "inference_sequences_failed_total",
-            "Sequences that failed. reason: expired (it waited too long for its turn), error.",
+            "Sequences that failed. reason: expired (it waited too long for its turn),"
+            " displaced (its place in a full queue went to another key), error.",
             "reason",
             FAILED,
         )
@@ -103,7 +104,7 @@ class EngineMetrics:
         self._queue_seconds = histogram(
             "inference_queue_seconds",
             "Seconds that a sequence was in the queue. outcome: admitted (it got its turn), or"
-            " expired, cancelled, timeout (it left without).",
+            " expired, displaced, cancelled, timeout (it left without).",
             QUEUE_SECONDS,
             OPERATION,
             "outcome",
