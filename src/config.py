@@ -6,10 +6,11 @@ environment has none.
 """
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -124,8 +125,8 @@ class Settings(BaseSettings):
     )
     forwarded_allow_ips: str = Field(
         default="",
-        description="Addresses of proxies whose X-Forwarded-For counts, separated by commas."
-        " Empty: none.",
+        description="Addresses or networks of proxies whose X-Forwarded-For counts, separated by"
+        " commas. Empty: none.",
     )
 
     cors_origins: str = Field(
@@ -301,7 +302,7 @@ class Settings(BaseSettings):
     rate_limit_storage_failure: StorageFailure = Field(
         default="open",
         description="While Redis does not answer: `open` serves requests uncounted, `closed`"
-        " answers them with 503.",
+        " answers those that need the model with 503.",
     )
 
     @model_validator(mode="after")
@@ -338,6 +339,19 @@ class Settings(BaseSettings):
                     " slash at the end, no port that is the scheme's own)"
                 )
         return self
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _proxies_are_addresses(cls, value: str) -> str:
+        """uvicorn passes over what is none, and with `*` takes a client's own word."""
+        for proxy in value.split(",") if value else []:
+            try:
+                network = ip_network(proxy.strip())
+            except ValueError as error:
+                raise ValueError(f"each must be an address, or a network: {error}") from None
+            if not network.prefixlen:
+                raise ValueError(f"{proxy.strip()} is anybody, and anybody's word would count")
+        return value
 
     @model_validator(mode="after")
     def _auth_is_whole(self) -> Self:

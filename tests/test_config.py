@@ -69,6 +69,11 @@ def test_the_log_level_may_be_written_small(monkeypatch):
         ("TIMEOUT_SECONDS", "0", "greater than 0"),
         ("RATE_LIMIT_REQUESTS", "-5", "greater than or equal to 1"),
         ("TRUST_REMOTE_CODE", "maybe", "boolean"),
+        ("FORWARDED_ALLOW_IPS", "nginx", "'nginx' does not appear to be an IPv4 or IPv6 network"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1,", "'' does not appear"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("FORWARDED_ALLOW_IPS", "*", "'*' does not appear to be an IPv4 or IPv6 network"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1, 0.0.0.0/0", "anybody's word would count"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, allowed):
@@ -78,6 +83,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, all
     message = str(caught.value)
     assert f"{name}={value}:" in message
     assert allowed in message
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch):
+    proxies = "127.0.0.1, 10.0.0.0/8,::1,fd00::/8"
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    assert load_settings().forwarded_allow_ips == proxies
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch):
