@@ -113,6 +113,9 @@ def test_a_valid_token_lets_in_and_nothing_else_does(start_with, private_key, ot
         "no subject": sign(private_key, sub=None),
         "an empty subject": sign(private_key, sub=""),
         "a long subject": sign(private_key, sub="x" * 300),
+        "a subject of two lines": sign(private_key, sub="alice\nstatus=200"),
+        "a subject that clears the screen": sign(private_key, sub="\x1b[2J"),
+        "a subject of half a character": sign(private_key, sub="\ud800"),
         "scopes that are no text": sign(private_key, scope=["generate"]),
         "a changed payload": f"{valid.split('.')[0]}.{encoded(claims(sub='eve'))}.{signature}",
         "no signature": valid.rpartition(".")[0] + ".",
@@ -164,15 +167,32 @@ def test_keys_of_a_jwks_file_are_found_by_id_and_can_be_exchanged(
     server.headers = bearer(sign(other_key, {"kid": "b"}, scope="admin"))
 
 
+def test_a_key_for_encryption_beside_the_others_checks_no_tokens(
+    start_with, private_key, other_key
+):
+    keys = json.loads(jwks(a=private_key, e=other_key))
+    keys["keys"][1] |= {"use": "enc", "alg": "RSA-OAEP"}
+    server, _ = start_with(json.dumps(keys))
+    server.headers = bearer(sign(private_key, {"kid": "a"}, scope="admin"))
+    assert status(server, sign(private_key, {"kid": "a"})) == 200
+    assert status(server, sign(other_key, {"kid": "e"})) == 401
+
+
 def bad_key_files(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
     private = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     elliptic = ec.generate_private_key(ec.SECP256R1())
+    public = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
+    unnamed = json.dumps({"keys": [public, public]})
     return {
         "nothing": "",
         "no key": '{"keys": []}',
         "a private key": private.decode(),
         "a private key in JWKS": json.dumps({"keys": [RSAAlgorithm.to_jwk(private_key, True)]}),
         "a key of another kind": pem(elliptic),
+        "a weak key": pem(rsa.generate_private_key(65537, 1024)),
+        "keys without an id": unnamed,
+        "keys of one id": unnamed.replace('"kty"', '"kid": "a", "kty"'),
+        "a key for encryption alone": jwks(a=private_key).replace('"sig"', '"enc"'),
         "a symmetric key": json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}]}),
     }
 

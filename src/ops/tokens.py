@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
@@ -23,6 +24,8 @@ WRONG = (
     "The token is not valid: it is malformed, expired, or not signed and issued for this service."
 )
 MAX_SUBJECT = 255
+MIN_RSA_BITS = 2048
+"""RFC 7518, 3.3; a smaller one can be broken."""
 
 
 class VerificationKeys:
@@ -44,7 +47,8 @@ class VerificationKeys:
             fit = []
         if not fit or not all(fit):
             raise KeysError(
-                f"it must hold public keys for {algorithm}, as PEM or JWKS, and no others"
+                f"it must hold public keys for {algorithm}, as PEM or JWKS with an id each, and no"
+                f" others; of RSA at least {MIN_RSA_BITS} bits"
             )
 
     def find(self, key_id: str | None) -> Any:
@@ -87,7 +91,8 @@ class TokenReader:
         except (jwt.PyJWTError, ValueError) as error:
             raise AuthenticationError(WRONG) from error
         subject, words = claims["sub"], claims.get("scope", "")
-        if not subject or len(subject) > MAX_SUBJECT or not isinstance(words, str):
+        is_name = subject.isprintable() and 0 < len(subject) <= MAX_SUBJECT
+        if not is_name or not isinstance(words, str):
             raise AuthenticationError(WRONG)
         scopes = frozenset(scope for scope in Scope if scope in words.split())
         return Caller(f"jwt:{subject}", subject, scopes)
@@ -108,6 +113,8 @@ class TokenReader:
 def _fits(key: Any, algorithm: str) -> bool:
     """Whether it is of the algorithm's kind and public: a private one has no place on a server."""
     get_default_algorithms()[algorithm].prepare_key(key)
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        return False
     return hasattr(key, "verify")
 
 
@@ -116,5 +123,9 @@ def _read_pem(text: str) -> dict[str | None, Any]:
 
 
 def _read_jwks(text: str, algorithm: str) -> dict[str | None, Any]:
-    keys = json.loads(text)["keys"]
-    return {key.get("kid"): jwt.PyJWK(key, algorithm).key for key in keys}
+    """Keys for encryption, which some issuers publish beside the others, are none of ours."""
+    keys = [key for key in json.loads(text)["keys"] if key.get("use", "sig") == "sig"]
+    by_id = {key.get("kid"): jwt.PyJWK(key, algorithm).key for key in keys}
+    if len(by_id) < len(keys):
+        raise KeysError("two keys have the same id, or none")
+    return by_id
