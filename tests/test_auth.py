@@ -1,5 +1,6 @@
 """Who is let in, who is not, and what each is told: with AUTH=api_key, on real sockets."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key, entries, id_of, run_keys
 from tests.servers import LocalServer, routes_of
+from tests.test_limit_storage import UP, storage  # noqa: F401 - a fixture
 
 PUBLIC = {
     "/health",
@@ -222,6 +224,16 @@ def test_a_key_expires(locked):
     wait_until(lambda: locked.ask("/generate", key).status_code == 401)
 
 
+@pytest.mark.parametrize("name", ["", "team\nb valid", "\x1b[2J", "x" * 101])
+def test_a_key_whose_name_is_no_line_is_not_made(tmp_path, name):
+    file = tmp_path / "keys.json"
+    done = run_keys(file, "create", name)
+    assert done.returncode == 1
+    assert done.stderr.startswith("name: ")
+    assert not file.exists()
+    assert create_key(file, "Büro 7 · 東京")
+
+
 @pytest.mark.parametrize("days", ["0", "-1", "1.5", "36501"])
 def test_a_key_that_would_never_be_valid_or_for_ever_is_not_made(tmp_path, days):
     file = tmp_path / "keys.json"
@@ -240,10 +252,28 @@ def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
     wait_until(lambda: "No such file" in caplog.text)
     assert locked.ask("/generate", locked.admin).status_code == 200
     assert id_of(locked.admin) not in caplog.text.replace("caller", "")
+    os.mkfifo(locked.file)
+    wait_until(lambda: "it is no file" in caplog.text)
+    locked.file.unlink()
     locked.file.write_text(whole.replace(id_of(locked.admin), "0" * 12))
     wait_until(lambda: locked.ask("/generate", locked.admin).status_code == 401)
     locked.file.write_text(whole)
     wait_until(lambda: locked.ask("/generate", locked.admin).status_code == 200)
+
+
+def test_who_watches_is_answered_while_requests_cannot_be_counted(start_server, storage, tmp_path):  # noqa: F811
+    file = tmp_path / "keys.json"
+    admin = create_key(file, "admin", "--scopes", "admin")
+    counting = {"rate_limit_storage": storage.url, "rate_limit_storage_failure": "closed"}
+    server = start_server(auth="api_key", api_keys_file=file, **counting)
+    server.headers = bearer(admin)
+    assert server.sample(UP) == 1
+    storage.stop()
+    wait_until(lambda: server.post({"prompt": "the", "max_length": 1}).status_code == 503)
+    assert server.sample(UP) == 0
+    assert server.get("/v1/models").status_code == 200
+    wrong = httpx2.get(server.url + "/metrics", headers=bearer("llmk_000000000000_x"))
+    assert wrong.status_code == 401
 
 
 def test_keys_can_come_from_the_environment(start_server, tmp_path):

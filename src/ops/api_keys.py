@@ -50,7 +50,7 @@ class APIKey(_Strict):
     """One key, without its secret."""
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}*$")]  # one line
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     scopes: Annotated[frozenset[Scope], Field(min_length=1)]
     created_at: AwareDatetime

@@ -109,7 +109,11 @@ class AuthMiddleware:
     async def _find(self, scope: Connection) -> Caller:
         if self._finder is None:
             return ANYBODY
-        await self._limits.count_address(scope)
+        try:
+            await self._limits.count_address(scope)
+        except LimitStorageDownError:
+            if scope["path"] in METERED:
+                raise  # the rest costs little, and /metrics tells that the storage is down
         return self._finder().find(_credential(scope))
 
 

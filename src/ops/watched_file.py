@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -70,4 +71,6 @@ class WatchedFile(Generic[T]):
 
     def _stamp_of_now(self) -> Stamp:
         status = self._path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could take for ever
+            raise KeysError("it is no file")
         return status.st_mtime_ns, status.st_size, status.st_ino
