@@ -22,8 +22,8 @@ from pydantic_core import PydanticCustomError
 MAX_FIELDS = 64
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
-MAX_SEED = 2**63
-"""One more than 64 bits with a sign hold: /openapi.json writes bounds as doubles, which this is."""
+MAX_SEED = 9_223_372_036_854_776_000
+"""What /openapi.json, which writes bounds as doubles, makes of 2**63: all of 64 bits, and a few."""
 
 Temperature = Annotated[StrictFloat, Field(ge=0, le=2)]
 TopP = Annotated[StrictFloat, Field(gt=0, le=1)]

@@ -94,7 +94,7 @@ def test_one_stop_text_is_a_list_of_one():
         ("top_k", 2**31),
         ("num_return_sequences", 0),
         ("num_return_sequences", 10**9),
-        ("seed", -(2**63) - 1),
+        ("seed", -(2**64)),
         ("seed", 2**64),
         ("stop", ""),
         ("stop", [""]),
