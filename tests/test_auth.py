@@ -1,8 +1,11 @@
 """Who is let in, who is not, and what each is told: with AUTH=api_key, on real sockets."""
 
+import hashlib
+import hmac
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import httpx2
 import openai
 import pytest
 
+from src.errors import AuthenticationError
+from src.ops.api_keys import APIKeys, KeyFinder
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key, entries, id_of, run_keys
 from tests.servers import LocalServer, routes_of
@@ -187,6 +192,28 @@ def test_the_header_of_anthropics_clients_opens_anthropics_routes_alone(locked):
     headers = {"x-api-key": locked.admin}
     assert locked.ask("/v1/messages", headers=headers).status_code == 200
     assert_refused(locked.ask("/generate", headers=headers), 401, "/generate")
+
+
+def test_every_key_is_compared_once_by_its_whole_hash_in_constant_time(tmp_path, monkeypatch):
+    file = tmp_path / "keys.json"
+    key = create_key(file, "one")
+    finder = KeyFinder(APIKeys.parse(file.read_text()))
+    compared: list[tuple[str, str]] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *two: compared.append(two) or compare(*two))
+    of_nobody = hashlib.sha256(b"").hexdigest()
+    known = str(entries(file)[0]["sha256"])
+    for given, expected in {
+        key: known,
+        key[:-1]: known,
+        key[:-1] + "\n": known,
+        key.replace(id_of(key), "0" * 12): of_nobody,
+        "sk-other": of_nobody,
+    }.items():
+        with nullcontext() if given == key else pytest.raises(AuthenticationError):
+            finder.find(given.encode())
+        assert compared.pop() == (hashlib.sha256(given.encode()).hexdigest(), expected)
+        assert not compared
 
 
 def test_a_key_is_shown_once_and_kept_by_its_hash(tmp_path):
