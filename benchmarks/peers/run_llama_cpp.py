@@ -1,0 +1,131 @@
+"""llama.cpp through its C interface, as its own `batched` example; see `benchmarks.peers.peer`.
+
+llama-cpp-python's `Llama` knows one sequence at a time, so the batch is made here: all sequences
+share one `llama_decode` a step, and each has a sampler chain of llama.cpp's own.
+"""
+
+from collections.abc import Iterable
+from ctypes import c_bool, create_string_buffer
+from pathlib import Path
+
+import llama_cpp
+
+from benchmarks.peers.convert_gguf import FILE_NAME
+from benchmarks.peers.peer import NUM_THREADS, Generate, main
+from benchmarks.workload import Request
+
+MAX_TOKENS = 256
+"""Of a prompt and what follows it."""
+TEXT_SIZE = 2**14  # bytes
+CACHE_TYPES = {"float32": llama_cpp.GGML_TYPE_F32, "8-bit": llama_cpp.GGML_TYPE_F16}
+"""Of keys and values; f16 is llama.cpp's default."""
+
+
+def load(model: Path, precision: str) -> Generate:
+    """A context is made for each size of a batch, and kept."""
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    loaded = llama_cpp.llama_model_load_from_file(str(model / FILE_NAME).encode(), params)
+    assert loaded is not None, f"llama.cpp does not load {model}"
+    contexts: dict[int, Sequences] = {}
+
+    def generate(batch: list[Request]) -> list[list[int]]:
+        size = len(batch)
+        if size not in contexts:
+            contexts[size] = Sequences(loaded, size, CACHE_TYPES[precision])
+        return contexts[size].generate(batch)
+
+    return generate
+
+
+class Sequences:
+    """A context for so many sequences side by side."""
+
+    def __init__(self, model: object, size: int, cache_type: int) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = size * MAX_TOKENS
+        params.n_batch = size * MAX_TOKENS
+        params.n_seq_max = size
+        params.n_threads = params.n_threads_batch = NUM_THREADS
+        params.type_k = params.type_v = cache_type
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        assert self._context is not None, "llama.cpp makes no context"
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+
+    def generate(self, requests: list[Request]) -> list[list[int]]:
+        """Computes all prompts at once, then a token of each sequence a step."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+        samplers = [sampler(request, seed) for seed, request in enumerate(requests)]
+        prompts = [self._tokenize(request.prompt) for request in requests]
+        results: list[list[int]] = [[] for _ in requests]
+        ends = self._decode((row, 0, prompt) for row, prompt in enumerate(prompts))
+        for step in range(1, requests[0].max_tokens + 1):
+            for row, chain in enumerate(samplers):
+                token = llama_cpp.llama_sampler_sample(chain, self._context, ends[row])
+                results[row].append(token)
+            if step < requests[0].max_tokens:
+                ends = self._decode(
+                    (row, len(prompts[row]) + len(tokens) - 1, tokens[-1:])
+                    for row, tokens in enumerate(results)
+                )
+        for chain, token_ids in zip(samplers, results, strict=True):
+            llama_cpp.llama_sampler_free(chain)
+            self._detokenize(token_ids)
+        return results
+
+    def _decode(self, parts: Iterable[tuple[int, int, list[int]]]) -> list[int]:
+        """Computes parts (sequence, first position, tokens); returns where each one's end is."""
+        batch = self._batch
+        count, ends = 0, []
+        for row, start, token_ids in parts:
+            for offset, token_id in enumerate(token_ids):
+                batch.token[count] = token_id
+                batch.pos[count] = start + offset
+                batch.n_seq_id[count] = 1
+                batch.seq_id[count][0] = row
+                batch.logits[count] = offset == len(token_ids) - 1
+                count += 1
+            ends.append(count - 1)
+        batch.n_tokens = count
+        status = llama_cpp.llama_decode(self._context, batch)
+        assert status == 0, f"llama_decode: {status}"
+        return ends
+
+    def _tokenize(self, text: str) -> list[int]:
+        data = text.encode()
+        tokens = (llama_cpp.llama_token * MAX_TOKENS)()
+        count = llama_cpp.llama_tokenize(
+            self._vocab, data, len(data), tokens, MAX_TOKENS, c_bool(False), c_bool(False)
+        )
+        return list(tokens[:count])
+
+    def _detokenize(self, token_ids: list[int]) -> None:
+        given = (llama_cpp.llama_token * len(token_ids))(*token_ids)
+        text = create_string_buffer(TEXT_SIZE)
+        size = llama_cpp.llama_detokenize(
+            self._vocab, given, len(token_ids), text, TEXT_SIZE, c_bool(True), c_bool(False)
+        )
+        assert size >= 0, "the text is longer than the buffer"
+
+
+def sampler(request: Request, seed: int) -> object:
+    """A chain of llama.cpp's samplers; each request has a seed, lest all draw the same."""
+    params = llama_cpp.llama_sampler_chain_default_params()
+    chain = llama_cpp.llama_sampler_chain_init(params)
+    if request.temperature == 0:
+        stages = [llama_cpp.llama_sampler_init_greedy()]
+    else:
+        stages = [
+            llama_cpp.llama_sampler_init_top_p(request.top_p, 1),
+            llama_cpp.llama_sampler_init_temp(request.temperature),
+            llama_cpp.llama_sampler_init_dist(seed),
+        ]
+    for stage in stages:
+        llama_cpp.llama_sampler_chain_add(chain, stage)
+    return chain
+
+
+if __name__ == "__main__":
+    main(__doc__, load)
