@@ -90,6 +90,22 @@ $(SERVE_VENV)/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	  'transformers[serving]' "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])')"
 	@touch $@
 
+# Other engines, each in an environment of its own. One that cannot be installed is reported as failed, and the others are measured.
+PEERS := ctranslate2 openvino openvino-convert llama-cpp plot
+PEERS_FOLDER := .bench/peers
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## measure this engine beside CTranslate2, OpenVINO GenAI and llama.cpp (an hour; needs a C++ compiler; BENCH=--quick: minutes)
+	-@$(MAKE) --no-print-directory --keep-going $(PEERS:%=$(PEERS_FOLDER)/%/.installed) $(SERVE_VENV)/.installed
+	@$(BIN)/python -m benchmarks.peers $(BENCH)
+
+# The files pin everything, and leave out torchvision: the converter does without, and its build would have to fit torch's.
+$(PEERS_FOLDER)/%/.installed: benchmarks/peers/%.txt | $(STAMP) $(UV)
+	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
+	@echo "Installing into $(@D) ..." >&2
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --no-binary llama-cpp-python --requirement $<
+	@touch $@
+
 .PHONY: lock
 lock: $(UV) ## pin exact versions of everything in requirements.lock
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \

@@ -91,7 +91,9 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     documents = (write_document(random) for _ in range(NUM_DOCUMENTS))
     tokenizer.train_from_iterator(documents, trainer)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=_fill_up(tokenizer, vocab_size), eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+        tokenizer_object=_fill_up(tokenizer, vocab_size),
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
     )
 
 

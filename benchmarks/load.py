@@ -63,11 +63,18 @@ def _read_completion(event: dict[str, Any]) -> tuple[str, int]:
     return event["choices"][0]["text"], usage.get("completion_tokens", 0)
 
 
+def _read_text(event: dict[str, Any]) -> tuple[str, int]:
+    """An event of `llama_cpp.server`, which counts no tokens but sends each by itself."""
+    text = event["choices"][0]["text"]
+    return text, int(text != "")
+
+
 PROTOCOLS = {
     "generate": Protocol(
         "/generate", _generate_body, lambda event: (event["text"], event.get("tokens") or 0)
     ),
     "completions": Protocol("/v1/completions", _completions_body, _read_completion),
+    "llama-cpp": Protocol("/v1/completions", _completions_body, _read_text),
 }
 
 

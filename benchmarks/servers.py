@@ -74,6 +74,24 @@ def serve_transformers(model: str) -> Iterator[Server]:
 
 
 @contextmanager
+def serve_llama_cpp(python: Path, model: Path) -> Iterator[Server]:
+    """Runs `llama_cpp.server` on a GGUF file, with the python of its environment."""
+    port = free_port()
+    options = {
+        "model": model,
+        "host": "127.0.0.1",
+        "port": port,
+        "n_threads": os.cpu_count(),
+        "n_ctx": 1024,
+        "interrupt_requests": False,  # else each request ends the one before it
+    }
+    flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    command = [str(python), "-m", "llama_cpp.server", *flags]
+    with _run(command, dict(os.environ), port, "/v1/models") as server:
+        yield server
+
+
+@contextmanager
 def _run(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[Server]:
     """Starts a server, waits until a GET of `path` answers 200, and ends it with the context."""
     log_path = BENCH_FOLDER / f"server-{port}.log"

@@ -38,10 +38,12 @@ def serve_jobs(run: Run) -> None:
 
 
 @contextmanager
-def start_worker(module: str, *arguments: str, **environment: str) -> Iterator[Run]:
+def start_worker(
+    module: str, *arguments: str, python: str = sys.executable, **environment: str
+) -> Iterator[Run]:
     """Runs `python -m module` for as long as the context lasts."""
     process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", module, *arguments],
+        [python, "-m", module, *arguments],
         cwd=ROOT,
         env=os.environ | environment,
         stdin=subprocess.PIPE,

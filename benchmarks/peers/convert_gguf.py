@@ -8,72 +8,15 @@ vectors nor positions.
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, quants
 from safetensors.numpy import load_file
 
-FILE_NAME = "model.gguf"
+from benchmarks.peers.gguf_layout import FILE_NAME, TENSORS
+
 FILE_TYPES = {"float32": LlamaFileType.ALL_F32, "8-bit": LlamaFileType.MOSTLY_Q8_0}
-Tensors = Iterator[tuple[str, np.ndarray]]
-
-GPT2_NAMES = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-LLAMA_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def gpt2_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Tensors:
-    """Conv1D has its weight transposed: llama.cpp wants (num_out, num_in)."""
-    yield "token_embd.weight", weights["transformer.wte.weight"]
-    yield "position_embd.weight", weights["transformer.wpe.weight"]
-    for kind in ("weight", "bias"):
-        yield f"output_norm.{kind}", weights[f"transformer.ln_f.{kind}"]
-        for number in range(config["n_layer"]):
-            for theirs, ours in GPT2_NAMES.items():
-                tensor = weights[f"transformer.h.{number}.{theirs}.{kind}"]
-                turned = np.ascontiguousarray(tensor.T)
-                yield f"blk.{number}.{ours}.{kind}", turned
-
-
-def llama_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Tensors:
-    """llama.cpp rotates neighbours, HuggingFace halves: rows of queries and keys change places."""
-    yield "token_embd.weight", weights["model.embed_tokens.weight"]
-    yield "output_norm.weight", weights["model.norm.weight"]
-    num_heads = {
-        "attn_q": config["num_attention_heads"],
-        "attn_k": config["num_key_value_heads"],
-    }
-    for number in range(config["num_hidden_layers"]):
-        for theirs, ours in LLAMA_NAMES.items():
-            tensor = weights[f"model.layers.{number}.{theirs}.weight"]
-            if ours in num_heads:
-                tensor = interleave_halves(tensor, num_heads[ours])
-            yield f"blk.{number}.{ours}.weight", tensor
-
-
-def interleave_halves(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """Of each head, row i of the first half comes before row i of the second."""
-    halves = weight.reshape(num_heads, 2, -1, weight.shape[1])
-    return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def describe_gpt2(writer: GGUFWriter, config: dict[str, Any]) -> None:
@@ -99,7 +42,6 @@ def describe_llama(writer: GGUFWriter, config: dict[str, Any]) -> None:
 
 
 DESCRIBE = {"gpt2": describe_gpt2, "llama": describe_llama}
-TENSORS = {"gpt2": gpt2_tensors, "llama": llama_tensors}
 
 
 def describe_tokenizer(writer: GGUFWriter, source: Path) -> None:

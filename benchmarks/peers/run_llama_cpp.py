@@ -4,25 +4,35 @@ llama-cpp-python's `Llama` knows one sequence at a time, so the batch is made he
 share one `llama_decode` a step, and each has a sampler chain of llama.cpp's own.
 """
 
+import sys
 from collections.abc import Iterable
-from ctypes import c_bool, create_string_buffer
+from ctypes import c_bool, c_void_p, create_string_buffer
 from pathlib import Path
 
 import llama_cpp
 
-from benchmarks.peers.convert_gguf import FILE_NAME
+from benchmarks.peers.gguf_layout import FILE_NAME
 from benchmarks.peers.peer import NUM_THREADS, Generate, main
 from benchmarks.workload import Request
 
 MAX_TOKENS = 256
 """Of a prompt and what follows it."""
 TEXT_SIZE = 2**14  # bytes
+ERROR = 4  # llama.cpp's GGML_LOG_LEVEL_ERROR
 CACHE_TYPES = {"float32": llama_cpp.GGML_TYPE_F32, "8-bit": llama_cpp.GGML_TYPE_F16}
 """Of keys and values; f16 is llama.cpp's default."""
 
 
+@llama_cpp.llama_log_callback
+def log(level: int, text: bytes, _: c_void_p) -> None:
+    """Lets errors through, of the thousands of lines that it says while it loads."""
+    if level == ERROR:
+        print(text.decode(), file=sys.stderr, end="")
+
+
 def load(model: Path, precision: str) -> Generate:
     """A context is made for each size of a batch, and kept."""
+    llama_cpp.llama_log_set(log, c_void_p(0))
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     loaded = llama_cpp.llama_model_load_from_file(str(model / FILE_NAME).encode(), params)

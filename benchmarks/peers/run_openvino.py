@@ -1,7 +1,7 @@
 """OpenVINO GenAI's `ContinuousBatchingPipeline`; see `benchmarks.peers.peer`.
 
-On a CPU with bfloat16 OpenVINO computes in it unless it is told otherwise, and its cache of keys and
-values has 8 bits; in the class of float32 it is told otherwise.
+On a CPU with bfloat16 OpenVINO computes in it unless it is told otherwise, and its cache of keys
+and values has 8 bits; in the class of float32 it is told otherwise.
 """
 
 from pathlib import Path

@@ -1,0 +1,56 @@
+"""What this machine can do: `python -m benchmarks.peers.machine` prints it as JSON.
+
+Bandwidth is that of reading a matrix larger than any cache, in the product with a vector, as a step
+of a single sequence reads the weights, or in a sum, whichever is faster. The rate of arithmetic is
+that of a product of two float32 matrices. Both are the best of some seconds, on all cores.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers.records import Machine
+
+LARGE = 2**14  # a matrix of so many rows and columns has 1 GiB
+MEDIUM = 2048
+ENOUGH = 2  # seconds
+
+
+def measure_machine() -> Machine:
+    """Takes some seconds."""
+    large = torch.rand(LARGE, LARGE)
+    vector = torch.rand(LARGE)
+    reading = min(best_time(lambda: large @ vector), best_time(large.sum))
+    medium = torch.rand(MEDIUM, MEDIUM)
+    computing = best_time(lambda: medium @ medium)
+    return Machine(
+        processor_name(),
+        os.cpu_count() or 1,
+        gb_per_second=round(large.nbytes / reading / 1e9, 1),
+        gflop_per_second=round(2 * MEDIUM**3 / computing / 1e9, 1),
+    )
+
+
+def best_time(call: Callable[[], object]) -> float:
+    """The shortest of as many calls as fit into the time."""
+    best = float("inf")
+    deadline = time.perf_counter() + ENOUGH
+    while (started := time.perf_counter()) < deadline:
+        call()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def processor_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure_machine())))

@@ -1,0 +1,113 @@
+"""What was measured, as records that travel in a file of JSON. Imports nothing but the standard
+library, as the plot is drawn in an environment of its own."""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many weights a token passes: those of the layers, and those of the head alone."""
+
+    layers: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the machine can do; see `benchmarks.peers.machine`.
+
+    Args:
+        gb_per_second: of memory that is read.
+        gflop_per_second: of products of float32 matrices.
+    """
+
+    processor: str
+    num_cores: int
+    gb_per_second: float
+    gflop_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """A job on a system. Those of one round ran one after the other, on the same prompts."""
+
+    model: str
+    precision: str
+    system: str
+    sampling: str
+    batch: int
+    round: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """After how many greedy tokens of `length` each text of a system leaves HuggingFace's."""
+
+    model: str
+    precision: str
+    system: str
+    length: int
+    agreed: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A system that could not be measured, and why."""
+
+    model: str
+    precision: str
+    system: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Data:
+    """All of it."""
+
+    weights: dict[str, Weights] = field(default_factory=dict)
+    machines: list[Machine] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> "Data":
+        raw = json.loads(path.read_text())
+        return cls(
+            {name: Weights(**one) for name, one in raw["weights"].items()},
+            [Machine(**one) for one in raw["machines"]],
+            [Speed(**one) for one in raw["speeds"]],
+            [Agreement(**one) for one in raw["agreements"]],
+            [Failure(**one) for one in raw["failures"]],
+        )
+
+    def save(self, path: Path) -> None:
+        """A line a record, so that a difference between two files can be read."""
+        parts = []
+        for name, value in asdict(self).items():
+            if isinstance(value, dict):
+                parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
+            else:
+                lines = ",\n".join(f"  {json.dumps(one)}" for one in value)
+                parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+    @property
+    def next_round(self) -> int:
+        return max((speed.round for speed in self.speeds), default=-1) + 1
+
+    @property
+    def machine(self) -> Machine:
+        """Its rates are medians of those that were measured."""
+        first = self.machines[0]
+        return Machine(
+            first.processor,
+            first.num_cores,
+            statistics.median(one.gb_per_second for one in self.machines),
+            statistics.median(one.gflop_per_second for one in self.machines),
+        )
