@@ -99,11 +99,12 @@ bench-peers: $(STAMP) ## measure this engine beside CTranslate2, OpenVINO GenAI 
 	-@$(MAKE) --no-print-directory --keep-going $(PEERS:%=$(PEERS_FOLDER)/%/.installed) $(SERVE_VENV)/.installed
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
-# The files pin everything, and leave out torchvision: the converter does without, and its build would have to fit torch's.
+# The files pin everything but what torch's build brings along.
 $(PEERS_FOLDER)/%/.installed: benchmarks/peers/%.txt | $(STAMP) $(UV)
 	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
 	@echo "Installing into $(@D) ..." >&2
-	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --no-binary llama-cpp-python --requirement $<
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-binary llama-cpp-python \
+	  --override benchmarks/peers/without.txt --requirement $<
 	@touch $@
 
 .PHONY: lock

@@ -19,8 +19,16 @@ MAX_TOKENS = 256
 """Of a prompt and what follows it."""
 TEXT_SIZE = 2**14  # bytes
 ERROR = 4  # llama.cpp's GGML_LOG_LEVEL_ERROR
-CACHE_TYPES = {"float32": llama_cpp.GGML_TYPE_F32, "8-bit": llama_cpp.GGML_TYPE_F16}
-"""Of keys and values; f16 is llama.cpp's default."""
+CONTEXTS = {
+    "float32": {
+        "type_k": llama_cpp.GGML_TYPE_F32,
+        "type_v": llama_cpp.GGML_TYPE_F32,
+        "flash_attn_type": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    },
+    "8-bit": {},
+}
+"""Its defaults keep keys and values as float16, and its flash attention rounds queries to that: in
+float32 neither is wanted, and it is faster without."""
 
 
 @llama_cpp.llama_log_callback
@@ -42,7 +50,7 @@ def load(model: Path, precision: str) -> Generate:
     def generate(batch: list[Request]) -> list[list[int]]:
         size = len(batch)
         if size not in contexts:
-            contexts[size] = Sequences(loaded, size, CACHE_TYPES[precision])
+            contexts[size] = Sequences(loaded, size, CONTEXTS[precision])
         return contexts[size].generate(batch)
 
     return generate
@@ -51,13 +59,14 @@ def load(model: Path, precision: str) -> Generate:
 class Sequences:
     """A context for so many sequences side by side."""
 
-    def __init__(self, model: object, size: int, cache_type: int) -> None:
+    def __init__(self, model: object, size: int, settings: dict[str, int]) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = size * MAX_TOKENS
         params.n_batch = size * MAX_TOKENS
         params.n_seq_max = size
         params.n_threads = params.n_threads_batch = NUM_THREADS
-        params.type_k = params.type_v = cache_type
+        for name, value in settings.items():
+            setattr(params, name, value)
         self._context = llama_cpp.llama_init_from_model(model, params)
         assert self._context is not None, "llama.cpp makes no context"
         self._vocab = llama_cpp.llama_model_get_vocab(model)
