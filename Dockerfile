@@ -22,6 +22,10 @@ RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compil
  && cd /app/venv/lib/python3.*/site-packages \
  && rm -r torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete \
  && find mpmath networkx numpy sympy -type d -name tests -prune -exec rm -r {} +
+# Our own kernels, for any x86-64: the image that runs needs no compiler.
+COPY src/engine/native /app/src/engine/native
+RUN (command -v c++ || (apt-get update && apt-get install -y --no-install-recommends g++)) > /dev/null \
+ && python /app/src/engine/native/build.py
 COPY LICENSE /app/
 COPY src /app/src
 RUN python -m compileall -q /app/src

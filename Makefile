@@ -121,12 +121,13 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 .PHONY: install
 install: $(STAMP) ## set up the environment in .venv
 
-$(STAMP): pyproject.toml requirements.lock | $(UV)
+$(STAMP): pyproject.toml requirements.lock src/engine/native/kernels.cpp | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
 	@echo "Installing into $(VENV) ..." >&2
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[dev]'
+	@$(BIN)/python src/engine/native/build.py
 	@touch $@
 
 # A fuzzer that is led by the code which its inputs reach; nothing else needs it.

@@ -1,7 +1,8 @@
 """Where a step's time goes: `python -m benchmarks.steps [PART ...] [--help]`.
 
-layers   linear layers of gpt2-small's sizes, plain and packed, by the number of rows
-profile  torch's profiler over steps in which so many sequences decode, the costliest first
+layers     linear layers of gpt2-small's sizes, by whose kernels and the number of rows
+attention  attention of sequences that decode, by whose kernels
+profile    torch's profiler over steps in which so many sequences decode, the costliest first
 
 It runs the engine's core in a thread of its own, as the service does, and nothing beside it.
 """
@@ -13,17 +14,22 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import get_args
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
+from benchmarks.workload import BenchmarkError
+from src.engine.attention import PackedAttention, Segment, Step
 from src.engine.config import EngineConfig, Quantization
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
-from src.engine.linears import PackedLinear
+from src.engine.kv_cache import KVCache, LayerShape
+from src.engine.layers import create_linear
 from src.engine.model_loader import load_model
+from src.engine.native.library import find_library
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 
@@ -32,6 +38,9 @@ NUM_ROWS = (1, 8, 16, 32, 128)
 NUM_COPIES = 8
 """So many weights take turns, as the layers of a model do: one alone would stay in the cache."""
 
+LENGTHS = ((1, 100), (8, 100), (32, 75), (8, 900))
+NUM_HEADS, HEAD_DIM = 12, 64
+
 PROMPT_LENGTH = 32
 WARM_UP, MEASURED = 12, 20  # steps
 MOST_OPERATIONS = 10
@@ -39,30 +48,66 @@ MOST_OPERATIONS = 10
 
 @torch.inference_mode()
 def layers(arguments: Namespace) -> str:
-    """Milliseconds of a call, medians."""
+    """Milliseconds of a call, medians: as PyTorch has it, its faster kernels, and our own."""
+    library = find_library()
+    if library is None:
+        raise BenchmarkError("our own kernels were not built here")
     rows = []
     for name, (num_in, num_out) in SIZES.items():
         plain = [torch.nn.Linear(num_in, num_out) for _ in range(NUM_COPIES)]
-        packed = [PackedLinear(one.weight, one.bias) for one in plain]
+        kinds: list[list[torch.nn.Module]] = [
+            [*plain],
+            *(
+                [create_linear(one.weight, one.bias, quantization, whose) for one in plain]
+                for quantization in ("none", "int8")
+                for whose in (None, library)
+            ),
+        ]
         for num_rows in NUM_ROWS:
             given = torch.randn(num_rows, num_in)
-            times = [time_calls(kind, given, arguments.repeats) for kind in (plain, packed)]
-            rows.append([name, num_rows, *map(milliseconds, times), f"{times[0] / times[1]:.1f}"])
-    return table(["layer", "rows", "plain", "packed", "faster by"], rows)
+            calls = [[partial(layer, given) for layer in kind] for kind in kinds]
+            rows.append([name, num_rows, *map(milliseconds, time_calls(calls, arguments.repeats))])
+    header = ["layer", "rows", "plain", "float32", "ours", "int8", "ours"]
+    return table(header, rows)
 
 
-def time_calls(
-    kind: list[torch.nn.Linear] | list[PackedLinear], given: torch.Tensor, repeats: int
-) -> float:
-    """The median time of a call, the layers taking turns."""
-    times = []
+@torch.inference_mode()
+def attention(arguments: Namespace) -> str:
+    """Milliseconds of a layer with 12 heads of 64, medians, by sequences and their tokens."""
+    library = find_library()
+    if library is None:
+        raise BenchmarkError("our own kernels were not built here")
+    rows = []
+    for num_sequences, num_tokens in LENGTHS:
+        cpu = torch.device("cpu")
+        shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
+        cache = KVCache(shapes, num_sequences, num_tokens, torch.float32, cpu)
+        calls = []
+        for whose in (None, library):
+            attend = PackedAttention(cache, whose)
+            segments = [Segment(slot, num_tokens - 1, num_tokens) for slot in range(num_sequences)]
+            slots = torch.arange(num_sequences)
+            attend.step = Step(segments, [], slots, torch.full_like(slots, num_tokens - 1))
+            given = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
+            calls.append(
+                [partial(attend, Namespace(layer_idx=index), *given, None) for index in shapes]
+            )
+        times = time_calls(calls, arguments.repeats)
+        rows.append([num_sequences, num_tokens, *map(milliseconds, times)])
+    return table(["sequences", "tokens", "PyTorch's", "ours"], rows)
+
+
+def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[float]:
+    """The median time of each kind's calls, which take turns, and so do the kinds."""
+    times: list[list[float]] = [[] for _ in kinds]
     for repeat in range(repeats + 1):
-        for layer in kind:
-            started = time.perf_counter()
-            layer(given)
-            if repeat:  # the first turn warms up
-                times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        for kind, found in zip(kinds, times, strict=True):
+            for call in kind:
+                started = time.perf_counter()
+                call()
+                if repeat:  # the first turn warms up
+                    found.append(time.perf_counter() - started)
+    return [statistics.median(found) for found in times]
 
 
 def profile_steps(arguments: Namespace) -> str:
@@ -99,7 +144,11 @@ def run_steps(core: EngineCore, count: int) -> list[float]:
     return times
 
 
-PARTS: dict[str, Callable[[Namespace], str]] = {"layers": layers, "profile": profile_steps}
+PARTS: dict[str, Callable[[Namespace], str]] = {
+    "layers": layers,
+    "attention": attention,
+    "profile": profile_steps,
+}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from src.engine.config import (
     DType,
     Engine,
     EngineConfig,
+    Kernels,
     Quantization,
     ToolCallFormatName,
 )
@@ -76,6 +77,12 @@ class Settings(BaseSettings):
         default="none",
         description="Rounds the weights of linear layers on a CPU: `fp16` to half the memory,"
         " `int8` to a quarter, which is faster too. `none` is exact.",
+    )
+    kernels: Kernels = Field(
+        default="auto",
+        description="What computes float32 models on a CPU: `native` is our own C++, which `make"
+        " install` builds where there is a compiler, `pytorch` is PyTorch's, `auto` ours if it is"
+        " there.",
     )
     trust_remote_code: bool = Field(
         default=False,
@@ -385,6 +392,7 @@ class Settings(BaseSettings):
             device=self.device,
             dtype=self.dtype,
             quantization=self.quantization,
+            kernels=self.kernels,
             max_model_len=self.max_model_len,
             trust_remote_code=self.trust_remote_code,
             chat_template=self.chat_template,

@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from src.engine.layers import LINEARS
+from src.engine.layers import LINEARS, create_linear
 from src.engine.linears import PackedLinear
+from tests.native import LIBRARIES
 
 ERRORS = {"none": 1e-6, "fp16": 1e-3, "int8": 0.03}
 """What rounding may cost, as a share of the norm that outputs of such inputs usually have."""
+
+KINDS = [
+    *((kind, None) for kind in LINEARS),
+    *((kind, library) for library in LIBRARIES for kind in ("none", "int8")),
+]
+"""Of quantization, each by PyTorch's kernels and by every variant of our own."""
 
 MEASURE_INT8 = """
 import torch
@@ -26,11 +33,11 @@ print(((Int8Linear(weight, None)(rows) - expected).norm() / expected.norm()).ite
 
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize(("num_in", "num_out"), [(32, 64), (37, 53), (1, 3), (96, 1), (768, 5000)])
-@pytest.mark.parametrize("kind", LINEARS)
-def test_gives_what_the_plain_one_gives(kind, num_in, num_out, has_bias):
+@pytest.mark.parametrize(("kind", "library"), KINDS)
+def test_gives_what_the_plain_one_gives(kind, library, num_in, num_out, has_bias):
     torch.manual_seed(0)
     plain = nn.Linear(num_in, num_out, bias=has_bias).requires_grad_(requires_grad=False)
-    faster = LINEARS[kind](plain.weight, plain.bias)
+    faster = create_linear(plain.weight, plain.bias, kind, library)
     for num_rows in (0, 1, 2, 7, 16, 65, 300):
         rows = torch.randn(1, num_rows, num_in)
         expected, found = plain(rows), faster(rows)
@@ -40,34 +47,37 @@ def test_gives_what_the_plain_one_gives(kind, num_in, num_out, has_bias):
     assert (faster.weight - plain.weight).norm() <= ERRORS[kind] * plain.weight.norm()
 
 
-@pytest.mark.parametrize("kind", LINEARS)
-def test_a_row_does_not_depend_on_the_rows_beside_it(kind):
-    faster = LINEARS[kind](torch.randn(96, 64), torch.randn(96))
+@pytest.mark.parametrize(("kind", "library"), KINDS)
+def test_a_row_does_not_depend_on_the_rows_beside_it(kind, library):
+    faster = create_linear(torch.randn(96, 64), torch.randn(96), kind, library)
     rows = torch.randn(128, 64)
     whole = faster(rows)
     for num_rows in (1, 2, 5, 16, 33, 64):
         assert torch.equal(faster(rows[:num_rows]), whole[:num_rows])
 
 
-@pytest.mark.parametrize("kind", LINEARS)
-def test_a_weight_that_lies_the_other_way_round_is_the_same_weight(kind):
+@pytest.mark.parametrize(("kind", "library"), KINDS)
+def test_a_weight_that_lies_the_other_way_round_is_the_same_weight(kind, library):
     weight = torch.randn(64, 96)
     rows = torch.randn(5, 64)
-    turned, straight = LINEARS[kind](weight.T, None), LINEARS[kind](weight.T.contiguous(), None)
+    turned, straight = (
+        create_linear(given, None, kind, library) for given in (weight.T, weight.T.contiguous())
+    )
     assert torch.equal(turned(rows), straight(rows))
 
 
-@pytest.mark.parametrize("kind", LINEARS)
-def test_zeros_give_the_bias_and_what_is_no_number_stays_none(kind):
+@pytest.mark.parametrize(("kind", "library"), KINDS)
+def test_zeros_give_the_bias_and_what_is_no_number_stays_none(kind, library):
     bias = torch.randn(48)
-    faster = LINEARS[kind](torch.zeros(48, 32), bias)
+    faster = create_linear(torch.zeros(48, 32), bias, kind, library)
     assert torch.equal(faster(torch.zeros(3, 32)), bias.expand(3, 48))
-    faster = LINEARS[kind](torch.randn(48, 32), bias)
+    faster = create_linear(torch.randn(48, 32), bias, kind, library)
     rows = torch.randn(3, 32)
-    rows[1, 5] = torch.nan
-    finite = faster(rows).isfinite()
-    assert finite[[0, 2]].all()
-    assert not finite[1].any()
+    for value in (torch.nan, torch.inf, -torch.inf):
+        rows[1, 5] = value
+        finite = faster(rows).isfinite()
+        assert finite[[0, 2]].all()
+        assert not finite[1].any()
 
 
 def test_the_exact_kind_keeps_its_weight():

@@ -41,13 +41,17 @@ def test_a_model_gives_nearly_the_same_logits(tiny_model, architecture, kind):
 @pytest.mark.parametrize("kind", ROUNDED)
 def test_both_engines_run_the_rounded_model(tiny_model, kind, caplog):
     caplog.set_level("INFO")
-    config = EngineConfig(str(tiny_model("gpt2")), quantization=kind, kv_cache_gb=0.01)
+    config = EngineConfig(
+        str(tiny_model("gpt2")), quantization=kind, kernels="pytorch", kv_cache_gb=0.01
+    )
     loaded = load_model(config)
     create_core(loaded, config)
     assert {type(layer) for layer in find_linears(loaded.model)} == {LINEARS[kind]}
     assert f"QUANTIZATION={kind}: 9 linear layers replaced" in caplog.text
 
-    config = EngineConfig(str(tiny_model("gpt_neo")), quantization=kind, kv_cache_gb=0.01)
+    config = EngineConfig(
+        str(tiny_model("gpt_neo")), quantization=kind, kernels="pytorch", kv_cache_gb=0.01
+    )
     loaded = load_model(config)
     engine = create_engine(loaded, config, lambda update: None)
     engine.shutdown()

@@ -25,15 +25,18 @@ SHAPE = {
 }
 GROUPED_HEADS = SHAPE | {"num_key_value_heads": 2, "intermediate_size": 64}
 
+WIDE_HEADS = {"head_dim": 16}
+"""The attention of such heads is computed by our own kernels, where they were built."""
+
 SLIDING = GROUPED_HEADS | {"head_dim": 8, "sliding_window": 16}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
 ARCHITECTURES = {
     "gpt2": SHAPE,
     "gpt_neo": SHAPE | {"attention_types": [[["global", "local"], 1]], "window_size": 16},
-    "llama": GROUPED_HEADS,
+    "llama": GROUPED_HEADS | WIDE_HEADS,
     "qwen2": GROUPED_HEADS,
-    "mistral": SLIDING,
+    "mistral": SLIDING | WIDE_HEADS,
     "gemma2": SLIDING,
 }
 """Few that differ in their files and in how they are loaded."""
@@ -41,9 +44,9 @@ ARCHITECTURES = {
 BATCHED = {
     **{name: config for name, config in ARCHITECTURES.items() if name != "gpt_neo"},
     "phi": SHAPE | {"intermediate_size": 64},
-    "qwen3": GROUPED_HEADS | {"head_dim": 8},
+    "qwen3": GROUPED_HEADS | WIDE_HEADS,
     "olmo2": GROUPED_HEADS,
-    "gemma3_text": SLIDING | {"layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3_text": SLIDING | WIDE_HEADS | {"layer_types": ["sliding_attention", "full_attention"]},
     "smollm3": GROUPED_HEADS
     | {"sliding_window": 16, "use_sliding_window": True, "no_rope_layer_interval": 2},
     "mixtral": GROUPED_HEADS | EXPERTS,

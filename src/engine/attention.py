@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.engine.kv_cache import KVCache
+from src.engine.native.library import Library
 
 PADDING = 64
 """A sequence's keys may be padded to twice its length and so many tokens."""
@@ -53,14 +54,22 @@ class Step:
         prefills: all others, in the pack's order.
         slots: (num_tokens,) the slot of each packed token.
         positions: (num_tokens,) its position in its sequence.
-        masks: made once a step for all layers, by what they depend on.
+        runs: of the decodes, found once a step for all layers that need them.
+        masks: likewise, by what they depend on.
     """
 
-    decodes: list[Run]
+    decodes: list[Segment]
     prefills: list[Segment]
     slots: torch.Tensor
     positions: torch.Tensor
+    runs: list[Run] | None = None
     masks: dict[tuple[int, int | None], torch.Tensor | None] = field(default_factory=dict)
+
+    def find_runs(self) -> list[Run]:
+        """The decodes, as runs."""
+        if self.runs is None:
+            self.runs = find_runs(self.decodes)
+        return self.runs
 
 
 def find_runs(decodes: list[Segment]) -> list[Run]:
@@ -88,8 +97,9 @@ def _continues(run: list[Segment], following: Segment) -> bool:
 class PackedAttention:
     """Attention over packed sequences. `step` says what the current forward's pack is made of."""
 
-    def __init__(self, cache: KVCache) -> None:
+    def __init__(self, cache: KVCache, library: Library | None = None) -> None:
         self._cache = cache
+        self._library = library
         self.step: Step | None = None
 
     def __call__(
@@ -126,17 +136,31 @@ class PackedAttention:
         assert attention_mask is None
         assert isinstance(layer, int)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys[step.slots, step.positions] = key[0].transpose(0, 1)
-        values[step.slots, step.positions] = value[0].transpose(0, 1)
         how = _How(scaling, sliding_window, softcap, s_aux)
-        query = query[0].transpose(0, 1)  # (num_tokens, num_heads, head_dim)
+        # Each becomes (num_tokens, heads, dim).
+        query, key, value = (given[0].transpose(0, 1) for given in (query, key, value))
         output = query.new_empty(*query.shape[:2], value.shape[-1])
-        at = 0
-        for run in step.decodes:
-            output[run.rows] = _decode(step, run, query[run.rows], keys, values, how)
-            at = run.rows.stop
+        at = len(step.decodes)
+        rows = slice(at)
+        if (
+            self._library is not None
+            and how.is_plain
+            and self._library.can_attend(query, key, value)
+        ):
+            self._library.decode_attention(
+                *(query[rows], key[rows], value[rows], keys, values),
+                *(step.slots[rows], step.positions[rows], output[rows]),
+                *(how.scaling or query.shape[-1] ** -0.5, how.window or 0),
+            )
+        else:
+            keys[step.slots[rows], step.positions[rows]] = key[rows]
+            values[step.slots[rows], step.positions[rows]] = value[rows]
+            for run in step.find_runs():
+                output[run.rows] = _decode(step, run, query[run.rows], keys, values, how)
         for segment in step.prefills:
             rows = slice(at, at + segment.num_tokens)
+            keys[segment.slot, segment.start : segment.end] = key[rows]
+            values[segment.slot, segment.start : segment.end] = value[rows]
             output[rows] = _prefill(step, segment, query[rows], keys, values, how)
             at += segment.num_tokens
         return output[None], None
@@ -150,6 +174,11 @@ class _How:
     window: int | None
     softcap: float | None
     sinks: torch.Tensor | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is softmax and no more."""
+        return self.softcap is None and self.sinks is None
 
 
 def _decode(
@@ -218,7 +247,7 @@ def _attend(
 ) -> torch.Tensor:
     """Attention of (batch, heads, tokens, dim) over keys and values of as many heads or fewer."""
     num_groups = query.shape[1] // key.shape[1]
-    if how.softcap is None and how.sinks is None:
+    if how.is_plain:
         if query.shape[2] == 1:  # the heads of a group are as well the queries of one head
             grouped = query.reshape(len(query), key.shape[1], num_groups, -1)
             output = scaled_dot_product_attention(grouped, key, value, mask, scale=how.scaling)

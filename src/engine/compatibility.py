@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from src.engine.kv_cache import LayerShape
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
+from src.engine.native.library import Library
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.sequence import ScheduledSequence, Sequence
@@ -28,8 +29,12 @@ class IncompatibleModelError(Exception):
     """The model cannot run on our attention; the message says why."""
 
 
-def check_model(loaded: LoadedModel) -> dict[int, LayerShape]:
+def check_model(loaded: LoadedModel, library: Library | None = None) -> dict[int, LayerShape]:
     """Returns what each attention layer keeps of a token; the model is left as it was.
+
+    Args:
+        loaded: the model.
+        library: our own kernels, if its attention is to use them.
 
     Raises:
         IncompatibleModelError: the model cannot run on our attention.
@@ -37,7 +42,7 @@ def check_model(loaded: LoadedModel) -> dict[int, LayerShape]:
     own_attention = loaded.model.config._attn_implementation
     expected = probe_logits(loaded)
     layers = find_layers(loaded)
-    runner = ModelRunner(loaded, layers, num_slots=1)
+    runner = ModelRunner(loaded, layers, 1, library)
     try:
         check_logits(loaded, runner, expected)
     finally:

@@ -8,6 +8,7 @@ Engine = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 Quantization = Literal["none", "fp16", "int8"]
+Kernels = Literal["auto", "native", "pytorch"]
 ToolCallFormatName = Literal["auto", "hermes", "llama3"]
 
 
@@ -22,6 +23,8 @@ class EngineConfig:
         dtype: `auto` is float32 on the CPU; on CUDA bfloat16 where both the checkpoint and the GPU
             have it, else float16.
         quantization: of the weights of linear layers on a CPU; `none` is exact.
+        kernels: of float32 models on a CPU: our own, PyTorch's, or `auto`: ours where they were
+            built.
         max_model_len: context in tokens; None is the model's own.
         trust_remote_code: whether Python code that comes with a model may run.
         chat_template: a file or the template itself; None is the model's own.
@@ -40,6 +43,7 @@ class EngineConfig:
     device: Device = "auto"
     dtype: DType = "auto"
     quantization: Quantization = "none"
+    kernels: Kernels = "auto"
     max_model_len: int | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None

@@ -10,10 +10,12 @@ from src.engine.core import EngineCore
 from src.engine.drafts import DraftLimits
 from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
+from src.engine.layers import can_be_replaced
 from src.engine.loop import EngineLoop
 from src.engine.memory import free_memory
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
+from src.engine.native.library import Library, choose_library
 from src.engine.quantization import quantize
 from src.engine.reference import ReferenceEngine
 from src.engine.request import UpdateCallback
@@ -54,7 +56,7 @@ def create_engine(
             max_live = core.max_num_seqs + config.max_queue_size
             return EngineLoop(core, Intake(max_live, on_update, config.max_queue_size))
     if config.quantization != "none":
-        quantize(loaded, config.quantization)
+        quantize(loaded, config.quantization, _library(loaded, config))
     intake = Intake(1 + config.max_queue_size, on_update)
     return ReferenceEngine(loaded, intake, config.max_queue_seconds)
 
@@ -67,13 +69,14 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
         ModelLoadError: the memory is too small for a single sequence, or the model cannot be
             quantized as asked.
     """
-    layers = check_model(loaded)
-    quantize(loaded, config.quantization)
+    library = _library(loaded, config)
+    layers = check_model(loaded, library)
+    quantize(loaded, config.quantization, library)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
     device = loaded.model.device.type
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
-    runner = ModelRunner(loaded, layers, num_slots)
+    runner = ModelRunner(loaded, layers, num_slots, library)
     scheduler = Scheduler(
         SlotPool(num_slots, loaded.max_model_len),
         max_num_seqs,
@@ -84,6 +87,10 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
         config.max_queue_size,
     )
     return EngineCore(runner, scheduler)
+
+
+def _library(loaded: LoadedModel, config: EngineConfig) -> Library | None:
+    return choose_library(config.kernels, can_be_replaced(next(loaded.model.parameters())))
 
 
 def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:

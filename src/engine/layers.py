@@ -1,7 +1,8 @@
 """Layers that are replaced, once a model is loaded, by faster ones.
 
-On a CPU linear layers become those of `linears.py`, exact ones unless a quantization is asked for,
-and gpt2's GELU, seven operations that each go through memory, becomes PyTorch's single one.
+On a CPU linear layers become those of `native/linears.py` or, where their kernels are not to be
+had, of `linears.py`: exact ones unless a quantization is asked for. gpt2's GELU, seven operations
+that each go through memory, becomes PyTorch's single one.
 """
 
 import torch
@@ -11,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from src.engine.config import Quantization
 from src.engine.linears import FastLinear, Float16Linear, Int8Linear, PackedLinear
+from src.engine.native.library import PANEL, Library
+from src.engine.native.linears import NativeInt8Linear, NativeLinear
 
 LINEARS: dict[Quantization, type[FastLinear]] = {
     "none": PackedLinear,
@@ -20,7 +23,9 @@ LINEARS: dict[Quantization, type[FastLinear]] = {
 
 
 @torch.inference_mode()
-def replace_layers(model: nn.Module, quantization: Quantization = "none") -> int:
+def replace_layers(
+    model: nn.Module, quantization: Quantization = "none", library: Library | None = None
+) -> int:
     """Replaces layers in place, one after the other; returns how many linear ones.
 
     What is a class of its own stays, and so do matrices that are not float32 on a CPU. A weight
@@ -29,22 +34,39 @@ def replace_layers(model: nn.Module, quantization: Quantization = "none") -> int
     num_linears = 0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            faster = _faster(layer, LINEARS[quantization])
+            faster = _faster(layer, quantization, library)
             if faster is not None:
                 setattr(parent, name, faster)
                 num_linears += isinstance(faster, FastLinear)
     return num_linears
 
 
-def _faster(layer: nn.Module, linear: type[FastLinear]) -> nn.Module | None:
+def _faster(
+    layer: nn.Module, quantization: Quantization, library: Library | None
+) -> nn.Module | None:
     """A layer to put in this one's place, if there is one."""
     if type(layer) is NewGELUActivation:
         return nn.GELU(approximate="tanh")
     if type(layer) is nn.Linear and can_be_replaced(layer.weight):
-        return linear(layer.weight, layer.bias)
+        return create_linear(layer.weight, layer.bias, quantization, library)
     if type(layer) is Conv1D and can_be_replaced(layer.weight):  # gpt2's: (in, out)
-        return linear(layer.weight.T, layer.bias)
+        return create_linear(layer.weight.T, layer.bias, quantization, library)
     return None
+
+
+def create_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    quantization: Quantization,
+    library: Library | None = None,
+) -> FastLinear:
+    """The fastest layer of a kind for this weight, (out_features, in_features)."""
+    if library is not None and quantization == "none":
+        return NativeLinear(weight, bias, library)
+    fits = library is not None and library.has_int8 and weight.shape[1] % PANEL == 0
+    if library is not None and quantization == "int8" and fits:
+        return NativeInt8Linear(weight, bias, library)
+    return LINEARS[quantization](weight, bias)
 
 
 def can_be_replaced(weight: torch.Tensor) -> bool:

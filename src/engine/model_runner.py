@@ -5,11 +5,12 @@ from itertools import count, islice, takewhile
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.attention import PackedAttention, Segment, Step, find_runs
+from src.engine.attention import PackedAttention, Segment, Step
 from src.engine.hidden_states import catch_hidden_states
 from src.engine.kv_cache import KVCache, LayerShape
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
+from src.engine.native.library import Library
 from src.engine.sampler import SampledToken, SamplingRow, sample
 from src.engine.sequence import ScheduledSequence, SequenceResult
 from src.engine.slots import Lease, Slot
@@ -22,16 +23,24 @@ class ModelRunner:
 
     Args:
         loaded: its attention is replaced by ours.
+        layers: what each attention layer keeps of a token.
         num_slots: of the KV cache.
+        library: our own kernels, if attention is to use them.
     """
 
-    def __init__(self, loaded: LoadedModel, layers: dict[int, LayerShape], num_slots: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        layers: dict[int, LayerShape],
+        num_slots: int,
+        library: Library | None = None,
+    ) -> None:
         self._model = loaded.model
         self._device = loaded.model.device
         self._cache = KVCache(
             layers, num_slots, loaded.max_model_len, loaded.model.dtype, self._device
         )
-        self._attention = PackedAttention(self._cache)
+        self._attention = PackedAttention(self._cache, library)
         name = f"engine-{next(_numbers)}"
         ALL_ATTENTION_FUNCTIONS.register(name, self._attention)
         loaded.model.set_attn_implementation(name)
@@ -104,7 +113,7 @@ class ModelRunner:
             slots += [segment.slot] * segment.num_tokens
             positions += range(segment.start, segment.end)
         return Step(
-            decodes=find_runs([segment for segment in segments if segment.num_tokens == 1]),
+            decodes=[segment for segment in segments if segment.num_tokens == 1],
             prefills=[segment for segment in segments if segment.num_tokens > 1],
             slots=torch.tensor(slots, device=self._device),
             positions=torch.tensor(positions, device=self._device),

@@ -9,6 +9,7 @@ from src.engine.compatibility import probe_token_ids
 from src.engine.config import Quantization
 from src.engine.layers import can_be_replaced, replace_layers
 from src.engine.model_loader import LoadedModel
+from src.engine.native.library import Library
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,12 @@ Exact layers differ by the order of additions alone, which shows in 16-bit forma
 """
 
 
-def quantize(loaded: LoadedModel, quantization: Quantization) -> None:
+def quantize(
+    loaded: LoadedModel, quantization: Quantization, library: Library | None = None
+) -> None:
     """Replaces layers in place; with `none` by exact ones, where that is possible.
+
+    `library`: our own kernels, if the layers are to use them.
 
     The model's attention is still its own.
 
@@ -34,7 +39,7 @@ def quantize(loaded: LoadedModel, quantization: Quantization) -> None:
     if quantization != "none":
         _check_device(loaded.model, quantization)
     before = _probe(loaded)
-    num_linears = replace_layers(loaded.model, quantization)
+    num_linears = replace_layers(loaded.model, quantization, library)
     divergence = _divergence(before, _probe(loaded))
     logger.info(
         "QUANTIZATION=%s: %d linear layers replaced; on a probe the model diverges by %.1g nats",
