@@ -7,26 +7,15 @@ is logged and the process ends with a status that is not 0.
 import asyncio
 import concurrent.futures
 import logging
-import math
-import os
-import signal
-import socket
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import FrameType
-from typing import NoReturn
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.importer import import_from_string
-from uvicorn.supervisors import ChangeReload, Multiprocess, multiprocess
 
 from src import __version__
 from src.api import generate, health
@@ -43,28 +32,22 @@ from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.ops.auth import AuthMiddleware, Finder
-from src.ops.connection import connection_class
 from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import Watched, read_keys, watch_keys
-from src.ops.limit_storage import MEMORY
 from src.ops.logs import configure_logging
-from src.ops.metrics import MULTIPROC_DIR, Metrics
+from src.ops.metrics import Metrics
 from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
 from src.ops.request_body import RequestBodyMiddleware
 from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
 from src.ops.tracing import create_tracing, telemetry_config
 from src.ops.usage import Usage, UsageMiddleware
+from src.serving import LAST_WORDS_SECONDS, end_process, serve
 
 logger = logging.getLogger(__name__)
 
 ENGINE_FAILURE = 1
-LAST_WORDS_SECONDS = 2
-"""Between the engine's death and the process's: answers leave, and probes see why."""
-
-DRAIN_LOOK_SECONDS = 0.05
-
 ROUTERS = [
     routes.router
     for routes in (
@@ -192,10 +175,10 @@ async def _load_model(app: FastAPI) -> None:
         metrics.max_live.set(engine.max_live)
     except StartupError as error:
         logger.critical("cannot start: %s", error)
-        _end_process(STARTUP_FAILURE)
+        end_process(STARTUP_FAILURE)
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
-        _end_process(STARTUP_FAILURE)
+        end_process(STARTUP_FAILURE)
     metrics.ready.set(1)  # as a scrape does, for those of another worker
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
@@ -208,7 +191,7 @@ async def _watch_engine(app: FastAPI) -> None:
     app.state.metrics.ready.set(0)
     logger.critical("the engine has ended, and so will the process")
     await asyncio.sleep(LAST_WORDS_SECONDS)
-    _end_process(ENGINE_FAILURE)
+    end_process(ENGINE_FAILURE)
 
 
 def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
@@ -218,19 +201,6 @@ def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
             f"MAX_LENGTH={settings.max_length} new tokens leave no room for a prompt in the model's"
             f" context of {engine.max_model_len} tokens. Set it lower."
         )
-
-
-def _end_process(status: int) -> NoReturn:
-    """Ends the process at once.
-
-    A SystemExit in a task would tear the server down around the others, and their tracebacks would
-    bury the reason. Nothing is lost: no generation has been accepted yet, or all have been told.
-
-    Args:
-        status: STARTUP_FAILURE is what uvicorn, and its supervisor, take for a failed start.
-    """
-    logging.shutdown()
-    os._exit(status)
 
 
 async def _in_daemon_thread(function: Callable[[], None]) -> None:
@@ -249,86 +219,12 @@ async def _in_daemon_thread(function: Callable[[], None]) -> None:
     await asyncio.wrap_future(future)
 
 
-class _Server(uvicorn.Server):
-    """Listens on until all that runs is answered, and tells who still is when the grace is over.
-
-    A second signal ends it at once. One of several workers may get the first one twice, from
-    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does.
-    """
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and self.config.workers == 1
-        app.state.draining.is_on = True
-        super().handle_exit(sig, frame)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        grace = app.state.settings.shutdown_grace_seconds
-        ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
-        await self._drain(grace)
-        await super().shutdown(sockets)
-        ending.cancel()
-
-    async def _drain(self, seconds: float) -> None:
-        """Waits for whoever is answered, so long at most; what is left of the time is uvicorn's."""
-        draining: Draining = app.state.draining
-        logger.info("no requests are taken any more", extra={"running": draining.num_open})
-        started = time.monotonic()
-        while (  # noqa: ASYNC110 - a signal may end it too
-            draining.num_open and not self.force_exit and time.monotonic() < started + seconds
-        ):
-            await asyncio.sleep(DRAIN_LOOK_SECONDS)
-        left = seconds - (time.monotonic() - started)
-        self.config.timeout_graceful_shutdown = max(0, math.ceil(left)) + LAST_WORDS_SECONDS
-
-    def _end_engine(self) -> None:
-        app.state.watch.cancel()  # that it ends is no failure now
-        app.state.engine.end()
-
-
-class _Worker(multiprocess.Process):
-    """One of several processes that serve; it ends as one alone does."""
-
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
-        # In a worker this module is there twice, and the app that serves is not this one's.
-        self._server = import_from_string("src.main:_Server")(self.config)
-        super().target(sockets)
-
-
 def main() -> None:
     """Serves until SIGTERM or SIGINT, then exits with 0; exits with 3 if it cannot start."""
     settings: Settings = app.state.settings
-    config = uvicorn.Config(
-        app if settings.workers == 1 and not settings.reload else "src.main:app",
-        host=settings.host,
-        port=settings.port,
-        reload=settings.reload,
-        workers=settings.workers,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=connection_class(settings),
-        ws="none",
-        proxy_headers=bool(settings.forwarded_allow_ips),
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds + LAST_WORDS_SECONDS,
-        # uvicorn's 5 seconds would kill a worker that is slow to start, or on a busy machine.
-        timeout_worker_healthcheck=math.ceil(settings.hang_timeout_seconds),
-    )
-    if settings.reload:
-        ChangeReload(
-            config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]
-        ).run()
-    elif settings.workers > 1:
-        _serve_with_workers(config)
-    else:
+    if settings.workers == 1 and not settings.reload:
         app.state.url = _url(settings)
-        # uvicorn raises the signal that ended it once more when it is done; to us that is no news.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        try:
-            _Server(config).run()
-        finally:  # a forced end skips the lifespan's; no thread may be inside torch at the exit
-            app.state.engine.shutdown()
+    serve(app)
 
 
 def _url(settings: Settings) -> str | None:
@@ -337,31 +233,6 @@ def _url(settings: Settings) -> str | None:
         return None
     host = LOCAL.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
-def _serve_with_workers(config: uvicorn.Config) -> None:
-    settings: Settings = app.state.settings
-    if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
-        logger.warning(
-            "requests at the same time (RATE_LIMIT_CONCURRENT, and what keys have in its place) are"
-            " counted in each worker: %d workers let through up to %d times as many",
-            config.workers,
-            config.workers,
-        )
-    if settings.rate_limit_storage == MEMORY:
-        logger.warning(
-            "rate limits are counted in each worker: %d workers let through up to %d times the"
-            " limit; RATE_LIMIT_STORAGE=redis://... counts them together",
-            config.workers,
-            config.workers,
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[MULTIPROC_DIR] = folder
-        multiprocess.Process = _Worker  # type: ignore[misc] # uvicorn has no other way to say it
-        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
-        supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        sys.exit(STARTUP_FAILURE)
 
 
 def _create_app_or_exit() -> FastAPI:

@@ -62,7 +62,8 @@ ALLOWED = {
         "engine.sampling_params",
         "engine.token_text",
     },
-    "main": {"api", "config", "errors", "grammars", "inference", "ops"},
+    "serving": {"config", "ops"},
+    "main": {"api", "config", "errors", "grammars", "inference", "ops", "serving"},
 }
 FORBIDDEN_LIBRARIES = {
     "engine": {
@@ -87,6 +88,7 @@ FORBIDDEN_LIBRARIES = {
     "model_host": {"fastapi", "starlette", "pydantic", "prometheus_client"},
     "runs": {"fastapi", "starlette", "pydantic", "prometheus_client", "torch"},
     "inference": {"fastapi", "starlette", "pydantic", "prometheus_client"},
+    "serving": {"torch", "transformers", "tokenizers"},
     "api": {"torch", "transformers", "tokenizers"},
     "ops": {"torch", "transformers", "tokenizers"},
 }
