@@ -37,6 +37,7 @@ LAST_WORDS_SECONDS = 2
 """Between the engine's end and the process's: answers leave, and probes see why."""
 
 DRAIN_LOOK_SECONDS = 0.05
+JOIN_LOOK_SECONDS = 0.1
 
 
 def serve(app: FastAPI) -> None:
@@ -96,7 +97,8 @@ class Server(uvicorn.Server):
     """Listens on until all that runs is answered, and tells who still is when the grace is over.
 
     A second signal ends it at once. One of several workers may get the first one twice, from
-    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does.
+    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does,
+    which the supervisor sends when a second signal has come to it.
 
     Args:
         config: of the server.
@@ -144,6 +146,50 @@ class Worker(multiprocess.Process):
         super().target(sockets)
 
 
+class Supervisor(Multiprocess):
+    """Starts workers, replaces those that die, and ends when they have; at a second signal at once.
+
+    uvicorn's own waits for its workers without a look at the signals that come meanwhile.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        # uvicorn has no other place to say what a worker is: four of its methods make one.
+        multiprocess.Process = Worker  # type: ignore[misc]
+        super().__init__(config, [config.bind_socket()])
+        self._num_signals = 0
+
+    def handle_int(self) -> None:
+        self._num_signals += 1
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self._num_signals += 1
+        super().handle_term()
+
+    def join_all(self) -> None:
+        deadline = math.inf
+        while any(worker.process.is_alive() for worker in self.processes):
+            time.sleep(JOIN_LOOK_SECONDS)
+            self.handle_signals()
+            if self._num_signals > 1 and deadline == math.inf:
+                logger.warning("a second signal: the workers end now")
+                self._signal_all(signal.SIGINT)
+                deadline = time.monotonic() + LAST_WORDS_SECONDS
+            if time.monotonic() > deadline:
+                self._signal_all(signal.SIGKILL)
+        super().join_all()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for worker in self.processes:
+            if worker.process.is_alive():
+                assert worker.pid is not None
+                os.kill(worker.pid, number)
+
+    @property
+    def has_failed_to_start(self) -> bool:
+        return any(worker.exitcode == STARTUP_FAILURE for worker in self.processes)
+
+
 def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> None:
     if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
         logger.warning(
@@ -161,8 +207,7 @@ def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
-        multiprocess.Process = Worker  # type: ignore[misc] # uvicorn has no other way to say it
-        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor = Supervisor(config)
         supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    if supervisor.has_failed_to_start:
         sys.exit(STARTUP_FAILURE)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,28 @@ def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all
         assert streamed.error is None
         assert streamed.lasts[0]["tokens"] == 200
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_to_the_supervisor_ends_the_workers_now(tmp_path, number):
+    with serve(tmp_path, workers=2, shutdown_grace_seconds=120, timeout_seconds=600) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        body |= {"num_return_sequences": 16}
+        with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            events = stream.iter_text()
+            next(events)
+            server.process.send_signal(number)
+            wait_until(lambda: are_all_draining(server), seconds=10)
+            began = time.monotonic()
+            server.process.send_signal(number)
+            assert server.process.wait(30) == 0, server.log
+            assert time.monotonic() - began < 5
+            with pytest.raises(httpx2.TransportError):
+                list(events)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert "Traceback" not in server.log
 
 
 def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
