@@ -285,8 +285,7 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=10**6,
-        description="Requests of a client that one process answers at the same time. Empty: any"
-        " number.",
+        description="Requests of a client that are answered at the same time. Empty: any number.",
     )
     rate_limit_address_requests: int = Field(
         default=1000,

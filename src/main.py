@@ -157,9 +157,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     for task in tasks:
         task.cancel()
+    await asyncio.to_thread(app.state.engine.shutdown)
     if limit_storage is not None:
         limit_storage.close()
-    await asyncio.to_thread(app.state.engine.shutdown)
     await asyncio.to_thread(app.state.usage.shutdown)
     if app.state.tracing is not None:
         await asyncio.to_thread(app.state.tracing.shutdown)

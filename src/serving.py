@@ -191,23 +191,27 @@ class Supervisor(Multiprocess):
 
 
 def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> None:
-    if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
-        logger.warning(
-            "requests at the same time (RATE_LIMIT_CONCURRENT, and what keys have in its place) are"
-            " counted in each worker: %d workers let through up to %d times as many",
-            config.workers,
-            config.workers,
-        )
     if settings.rate_limit_storage == MEMORY:
-        logger.warning(
-            "rate limits are counted in each worker: %d workers let through up to %d times the"
-            " limit; RATE_LIMIT_STORAGE=redis://... counts them together",
-            config.workers,
-            config.workers,
-        )
+        _warn_of_separate_counts(settings)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
         supervisor = Supervisor(config)
         supervisor.run()
     if supervisor.has_failed_to_start:
         sys.exit(STARTUP_FAILURE)
+
+
+def _warn_of_separate_counts(settings: Settings) -> None:
+    if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
+        logger.warning(
+            "requests at the same time (RATE_LIMIT_CONCURRENT, and what keys have in its place) are"
+            " counted in each worker: %d workers let through up to %d times as many",
+            settings.workers,
+            settings.workers,
+        )
+    logger.warning(
+        "rate limits are counted in each worker: %d workers let through up to %d times the"
+        " limit; RATE_LIMIT_STORAGE=redis://... counts them together",
+        settings.workers,
+        settings.workers,
+    )

@@ -1,6 +1,7 @@
 """Models, apps and servers that many tests share."""
 
 import os
+import shutil
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the service does, before torch is there
 
@@ -16,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.config import Settings
 from src.main import create_app
-from tests.servers import LocalServer, Server, serve, serve_app
+from tests.redis_server import Redis, Way
+from tests.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 from tests.tools import TEMPLATES
 
@@ -110,6 +112,37 @@ def start_client() -> Iterator[Callable[..., TestClient]]:
             return client
 
         yield start
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Redis]:
+    """CI installs Redis; elsewhere a test without it is skipped."""
+    if shutil.which("redis-server") is None:
+        message = "needs redis-server: Debian's package of that name"
+        assert "CI" not in os.environ, message
+        pytest.skip(message)
+    server = Redis(free_port(), tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def way(storage: Redis) -> Iterator[Way]:
+    way = Way(storage.port)
+    yield way
+    way.close()
+
+
+@pytest.fixture
+def start_replica(start_client, tiny_model, storage: Redis) -> Callable[..., TestClient]:
+    """As `start_client`, of one of several processes that count in the same Redis."""
+
+    def start(**settings: object) -> TestClient:
+        defaults = {"model_name": str(tiny_model("gpt2")), "rate_limit_storage": storage.url}
+        return start_client(**(defaults | settings))
+
+    return start
 
 
 @pytest.fixture

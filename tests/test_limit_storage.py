@@ -1,131 +1,16 @@
 """Rate limits in a Redis that replicas share, which can be slow, gone, and back again."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
-import redis
 
 from src.errors import SettingsError
 from src.main import create_app
 from src.ops.limit_storage import ANSWER_SECONDS
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key
-from tests.servers import free_port, serve
+from tests.servers import serve
 
 BODY = {"prompt": "the", "max_length": 1}
 UP = "inference_rate_limit_storage_up"
-
-
-class Way:
-    """The way to a Redis, on which answers take as long as a test wants, or get lost."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self.delay: float | None = 0  # seconds; None: answers get lost
-        self.asked = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                redis = socket.create_connection(("127.0.0.1", self._to))
-                for one, other in ((client, redis), (redis, client)):
-                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
-
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        is_answer = one.getpeername()[1] == self._to
-        with suppress(OSError), one, other:
-            while data := one.recv(2**16):
-                if not is_answer:
-                    self.asked += data
-                elif self.delay is None:
-                    continue
-                else:
-                    time.sleep(self.delay)
-                other.sendall(data)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-@dataclass
-class Redis:
-    """A Redis of this test, that can be ended and started again."""
-
-    port: int
-    folder: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
-        wait_until(self._answers)
-
-    def _answers(self) -> bool:
-        with redis.Redis(port=self.port) as client:
-            try:
-                return client.ping()
-            except redis.ConnectionError:
-                return False
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Redis]:
-    """CI installs Redis; elsewhere a test without it is skipped."""
-    if shutil.which("redis-server") is None:
-        message = "needs redis-server: Debian's package of that name"
-        assert "CI" not in os.environ, message
-        pytest.skip(message)
-    server = Redis(free_port(), tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def way(storage: Redis) -> Iterator[Way]:
-    way = Way(storage.port)
-    yield way
-    way.close()
-
-
-@pytest.fixture
-def start_replica(start_client, tiny_model, storage):
-    def start(**settings: object):
-        defaults = {"model_name": str(tiny_model("gpt2")), "rate_limit_storage": storage.url}
-        return start_client(**(defaults | settings))
-
-    return start
 
 
 def is_up(client) -> bool:

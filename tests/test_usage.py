@@ -18,7 +18,6 @@ from src.ops.usage import Usage, UsageMiddleware
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key, id_of
 from tests.servers import LocalServer, Streamed
-from tests.test_limit_storage import storage  # noqa: F401 - a fixture
 
 SECRET_WORDS = "tell nobody"
 ROUTES = {
@@ -230,7 +229,7 @@ def test_metrics_have_few_names_however_many_keys_there_are():
     assert metrics.caller_label("0" * 12) == "0" * 12
 
 
-def test_replicas_count_tokens_together(storage, start_metered):  # noqa: F811
+def test_replicas_count_tokens_together(storage, start_metered):
     first = start_metered(rate_limit_storage=storage.url)
     key = first.key("one", "--tokens", "40")
     second = start_metered(rate_limit_storage=storage.url)
@@ -239,7 +238,7 @@ def test_replicas_count_tokens_together(storage, start_metered):  # noqa: F811
     assert_limited(second.ask(key, max_length=10), "tokens", 40, left=7)
 
 
-def test_while_nothing_can_be_counted_the_policy_decides(storage, start_metered):  # noqa: F811
+def test_while_nothing_can_be_counted_the_policy_decides(storage, start_metered):
     metered = start_metered(rate_limit_storage=storage.url, rate_limit_storage_failure="closed")
     key = metered.key("one", "--tokens", "40")
     storage.stop()

@@ -66,11 +66,14 @@ class SharedStorage:
     Args:
         storage: what is asked.
         up: set to 1 while it answers, to 0 while it does not.
+        renew: is run in a thread each time it has answered `watch`, so that what would end there
+            does not.
     """
 
-    def __init__(self, storage: RedisStorage, up: Gauge) -> None:
+    def __init__(self, storage: RedisStorage, up: Gauge, renew: Callable[[], None]) -> None:
         self._connection = storage.get_connection()
         self._up = up
+        self._renew = renew
         self._is_up = True
         self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
 
@@ -110,12 +113,16 @@ class SharedStorage:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await loop.run_in_executor(self._threads, self._connection.ping)
+                await loop.run_in_executor(self._threads, self._look)
             except RedisError as error:
                 self._down(error)
             else:
                 self._answers()
             await asyncio.sleep(WATCH_SECONDS)
+
+    def _look(self) -> None:
+        self._connection.ping()
+        self._renew()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Limits what a caller may have: requests, with SlowAPI, and tokens.
+"""Limits what a caller may have: requests, with SlowAPI, requests at the same time, and tokens.
 
 `RateLimitedRoute` counts the requests of all routes of a router.
 
@@ -26,6 +26,7 @@ from starlette.types import Scope
 from src.callers import ANYBODY, Caller
 from src.config import Settings
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
+from src.ops.concurrency import Concurrency, Lease
 from src.ops.error_body import CALLER, error_body
 from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
 from src.ops.request_body import JSONRequest
@@ -79,9 +80,10 @@ class RateLimit:
         storage = self._limiter._storage
         assert isinstance(storage, MemoryStorage | RedisStorage)
         self._tokens = TokenCount(storage, self._period)
+        self._concurrency = Concurrency(storage)
         self.storage: SharedStorage | None = None
         if isinstance(storage, RedisStorage):
-            self.storage = SharedStorage(storage, storage_up)
+            self.storage = SharedStorage(storage, storage_up, self._concurrency.renew)
         storage_up.set(1)
 
     async def count(self, request: Request) -> None:
@@ -119,6 +121,24 @@ class RateLimit:
             self._tokens.give_back(reservation, num_tokens)
         else:
             self.storage.tell(lambda: self._tokens.give_back(reservation, num_tokens))
+
+    async def begin(self, who: str, most: int) -> Lease:
+        """A caller has one more request answered, of so many at the same time; see `end`.
+
+        Raises:
+            RateLimitedError: that would be more.
+            LimitStorageDownError: as of `count`.
+        """
+        lease = Lease(who)
+        await self._ask(lambda: self._concurrency.take(lease, most))
+        self._concurrency.hold(lease)
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        """The request is answered."""
+        self._concurrency.let_go(lease)
+        if self.storage is not None:
+            self.storage.tell(lambda: self._concurrency.release(lease))
 
     async def _ask(self, question: Callable[[], T]) -> T | None:
         if self.storage is None:
@@ -178,8 +198,10 @@ def limit_headers(error: RateLimitedError) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after)} | allowance_headers([refused])
 
 
-def limit_response(scope: Scope, error: RateLimitedError) -> JSONResponse:
+def limit_response(scope: Scope, error: RateLimitedError | LimitStorageDownError) -> JSONResponse:
     """The answer where no route has been reached yet."""
+    if isinstance(error, LimitStorageDownError):
+        return JSONResponse(error_body(scope, 503, str(error)), 503, {"Retry-After": "1"})
     return JSONResponse(error_body(scope, 429, str(error)), 429, limit_headers(error))
 
 

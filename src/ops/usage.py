@@ -8,7 +8,6 @@ JSON goes to USAGE_LOG. No line holds a prompt or an answer.
 import json
 import logging
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.callers import ANYBODY, Caller
 from src.config import Settings
-from src.errors import InvalidRequestError, RateLimitedError
+from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
 from src.ops.auth import METERED
+from src.ops.concurrency import Lease
 from src.ops.error_body import CALLER, REQUEST_ID
 from src.ops.metrics import Metrics
 from src.ops.rate_limit import (
@@ -45,6 +45,7 @@ class Account:
     who: str
     request_id: str
     endpoint: str
+    lease: Lease | None
     reservations: list[Reservation]
     allowances: dict[str, Allowance]
     is_open: bool = True
@@ -80,7 +81,6 @@ class Usage:
         self._settings = settings
         self._limits = limits
         self._metrics = metrics
-        self._num_open: Counter[str] = Counter()
         self._log = UsageLog(settings.usage_log) if settings.usage_log else None
 
     async def reserve(self, num_prompt_tokens: int, num_new_tokens: int, count: int) -> None:
@@ -130,27 +130,26 @@ class Usage:
         account.was_admitted |= sequence.admitted_at is not None
         self._settle(account)
 
-    def open(self, scope: Scope) -> Account:
+    async def open(self, scope: Scope) -> Account:
         """Opens a request's account.
 
         Raises:
             RateLimitedError: too many of its caller's are being answered.
+            LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
         caller: Caller = scope.get(CALLER, ANYBODY)
         who = caller.id or (scope["client"][0] if scope.get("client") else "unknown")
         most = caller.limits.concurrent or self._settings.rate_limit_concurrent
-        if most is not None and self._num_open[who] >= most:
-            raise RateLimitedError("concurrent", most, None, 0, 1)
-        self._num_open[who] += 1
+        lease = None if most is None else await self._limits.begin(who, most)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
         allowances = scope.setdefault(ALLOWANCES, {})
-        return Account(caller, who, str(scope.get(REQUEST_ID)), scope["path"], [], allowances)
+        request_id = str(scope.get(REQUEST_ID))
+        return Account(caller, who, request_id, scope["path"], lease, [], allowances)
 
     def close(self, account: Account) -> None:
         """The request is answered; what it began may still end."""
-        self._num_open[account.who] -= 1
-        if not self._num_open[account.who]:
-            del self._num_open[account.who]
+        if account.lease is not None:
+            self._limits.end(account.lease)
         account.is_open = False
         self._settle(account)
 
@@ -237,8 +236,8 @@ class UsageMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            account = self._usage.open(scope)
-        except RateLimitedError as error:
+            account = await self._usage.open(scope)
+        except (RateLimitedError, LimitStorageDownError) as error:
             await limit_response(scope, error)(scope, receive, send)
             return
 

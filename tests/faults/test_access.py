@@ -16,7 +16,7 @@ from tests.faults.conftest import assert_serves
 from tests.faults.table import measured
 from tests.keys import bearer
 from tests.servers import LocalServer
-from tests.test_limit_storage import UP, storage  # noqa: F401 - a fixture
+from tests.test_limit_storage import UP
 from tests.test_tokens import (  # noqa: F401 - fixtures
     AUDIENCE,
     ISSUER,
@@ -193,7 +193,7 @@ def test_a_flood_of_wrong_keys(start):
     measured(24, {"the 21st of 20": limited(refused)})
 
 
-def test_redis_gone_or_silent(start, storage):  # noqa: F811
+def test_redis_gone_or_silent(start, storage):
     found: dict[str, str] = {}
     for policy in ("open", "closed"):
         settings = {"rate_limit_storage": storage.url, "rate_limit_storage_failure": policy}
