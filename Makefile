@@ -143,10 +143,11 @@ $(FUZZ)/.installed: | $(STAMP) $(UV)
 	@touch $@
 
 MINUTES ?= 5
+soak: WORKERS ?= 1
 
 .PHONY: soak
-soak: $(STAMP) ## all kinds of clients at three times the capacity for MINUTES (5), without Redis for a while (needs redis-server)
-	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+soak: $(STAMP) ## all kinds of clients at three times the capacity for MINUTES (5), without Redis for a while; of several WORKERS (1) one is killed (needs redis-server)
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --workers $(WORKERS)
 
 # Tools that look at what is installed, in an environment that uv keeps for itself.
 AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0

@@ -3,9 +3,9 @@
 Serves the bundled model with keys, and limits counted in a Redis of its own, to clients that send
 what is valid and what is not, stream, leave, read slowly and send slowly (`soak_clients`): three
 times as many as run together, of one key, beside two keys that ask for one thing at a time. After a
-third of the time Redis is killed, and started again at the half. Then it prints what was seen and
-what was promised, and ends with status 1 when a promise was broken. There is one worker, and it is
-not killed: what it counted would be gone, so that the sums would say nothing.
+third of the time Redis is killed, and started again at the half; of several workers one is killed
+in between. Then it prints what was seen and what was promised, and ends with status 1 when a
+promise was broken.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +29,13 @@ from benchmarks.report import milliseconds, note, table
 from benchmarks.servers import Server
 from benchmarks.soak_clients import CAPACITY, CLIENTS, Seen, run_clients
 from benchmarks.soak_service import Redis, serve
+from benchmarks.soak_workers import Promise, Workers
 
 QUICK_SECONDS = 12
 END_TIMEOUT = 60  # seconds, for what clients left behind to end
 SLOPE_BOUND = 20  # MiB a minute, in the second half
+RUNNING = "running, by Redis"
 UP = "inference_rate_limit_storage_up"
-Promise = tuple[str, str, bool]
 
 
 @dataclass(slots=True)
@@ -60,10 +62,16 @@ def read_metrics(server: Server, key: str) -> dict[str, float]:
     return sums
 
 
-async def _watch(server: Server, key: str, watch: Watch, until: float) -> None:
+async def _watch(workers: Workers, key: str, watch: Watch, until: float) -> None:
     while (now := time.monotonic()) < until:
-        metrics = await asyncio.to_thread(read_metrics, server, key)
-        watch.memory.append((now, server.memory()))
+        try:
+            metrics = await asyncio.to_thread(read_metrics, workers.server, key)
+        except httpx2.TransportError:
+            if workers.killed_at > now + 1:
+                raise
+            continue
+        workers.look(metrics)
+        watch.memory.append((now, workers.memory()))
         watch.storage_up.append(metrics[UP] == 1)
         await asyncio.sleep(0.5)
 
@@ -77,34 +85,58 @@ async def _break_redis(redis: Redis, seconds: float) -> None:
     note("and started again")
 
 
+async def _break_worker(workers: Workers, seconds: float) -> None:
+    if workers.number > 1:
+        await asyncio.sleep(seconds * 5 / 12)
+        workers.kill_one()
+        note("A worker is killed ...")
+
+
 async def _run(
-    server: Server, redis: Redis, keys: dict[str, str], seconds: float
+    workers: Workers, redis: Redis, keys: dict[str, str], seconds: float
 ) -> tuple[Seen, Watch]:
     watch, until = Watch(), time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         group.create_task(_break_redis(redis, seconds))
-        group.create_task(_watch(server, keys["reader"], watch, until))
-        clients = group.create_task(run_clients(server.url, keys, until))
+        group.create_task(_break_worker(workers, seconds))
+        group.create_task(_watch(workers, keys["reader"], watch, until))
+        clients = group.create_task(run_clients(workers.server.url, keys, until))
     return clients.result(), watch
 
 
-def _metrics_at_rest(server: Server, key: str) -> dict[str, float]:
-    """The metrics once nothing is live any more, or when it was waited long enough for that."""
+def _metrics_at_rest(workers: Workers, redis: Redis, key: str) -> dict[str, float]:
+    """The metrics once nothing runs and all workers are there, or it was waited long enough."""
     deadline = time.monotonic() + END_TIMEOUT
-    metrics = read_metrics(server, key)
-    while metrics["inference_sequences_live"] and time.monotonic() < deadline:
+    while True:
+        metrics = read_metrics(workers.server, key)
+        metrics[RUNNING] = redis.num_running()
+        workers.look(metrics)
+        is_at_rest = not metrics["inference_sequences_live"] and not metrics[RUNNING]
+        if (is_at_rest and workers.are_back) or time.monotonic() > deadline:
+            return metrics
         time.sleep(0.2)
-        metrics = read_metrics(server, key)
-    return metrics
 
 
-def _promises(seen: Seen, watch: Watch, metrics: dict[str, float]) -> list[Promise]:
+def _promises(
+    seen: Seen, watch: Watch, workers: Workers, metrics: dict[str, float]
+) -> list[Promise]:
     """What holds however long it ran."""
     started, *ends = (
         metrics[f"inference_sequences_{name}_total"]
         for name in ("started", "finished", "failed", "aborted")
     )
     left = [metrics[f"inference_sequences_{name}"] for name in ("live", "running", "waiting")]
+    left.append(metrics[RUNNING])
+    broken = Counter(one.what for one in seen.broken if not workers.excuses(one))
+    sums: list[Promise] = [
+        (
+            "started = finished + failed + aborted",
+            f"{started:.0f} = {_numbers(ends, ' + ')}",
+            started == sum(ends) and started > 0,
+        )
+    ]
+    if workers.number > 1:
+        sums = workers.promises(seen, started - sum(ends))
     errors = {status for _, status in seen.statuses if status >= 500} - {503}
     refused = seen.statuses["over its limit", 429]
     down, up = False in watch.storage_up, watch.storage_up[-1]
@@ -112,20 +144,20 @@ def _promises(seen: Seen, watch: Watch, metrics: dict[str, float]) -> list[Promi
         ("no 5xx but 503", ", ".join(map(str, sorted(errors))) or "none", not errors),
         (
             "each client was answered what it should be",
-            "; ".join(f"{number} times {what}" for what, number in seen.broken.items()) or "all",
-            not seen.broken,
+            "; ".join(f"{number} times {what}" for what, number in broken.items()) or "all",
+            not broken,
         ),
         (
             "each kind of client was answered",
             f"{len(seen.seconds)} of {len(CLIENTS)}",
             set(seen.seconds) == set(CLIENTS),
         ),
-        ("nothing is live, runs or waits afterwards", _numbers(left, ", "), not any(left)),
         (
-            "started = finished + failed + aborted",
-            f"{started:.0f} = {_numbers(ends, ' + ')}",
-            started == sum(ends) and started > 0,
+            "nothing is live, runs or waits afterwards, or has a lease",
+            _numbers(left, ", "),
+            not any(left),
         ),
+        *sums,
         ("a key with a limit is held to it", f"{refused} refusals", refused > 0),
         ("Redis was missed, and found again", f"missed: {down}, found: {up}", down and up),
     ]
@@ -167,17 +199,20 @@ def _clients_table(seen: Seen) -> str:
     return table(["client", "key", "number", "answers", "median ms", "p95 ms"], rows)
 
 
-def soak(seconds: float, *, judged: bool) -> int:
+def soak(seconds: float, num_workers: int, *, judged: bool) -> int:
     """Runs it and prints it; returns 1 if a promise was broken."""
     BENCH_FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        serve(Path(folder)) as (server, redis, keys),
+        serve(Path(folder), num_workers) as (server, redis, keys),
     ):
-        seen, watch = asyncio.run(_run(server, redis, keys, seconds))
-        metrics = _metrics_at_rest(server, keys["reader"])
-    promises = _promises(seen, watch, metrics) + _measured(seen, watch, judged=judged)
-    print(f"{seconds:.0f} seconds, {CAPACITY} sequences at once, {os.cpu_count()} cores\n")
+        workers = Workers(server, num_workers)
+        workers.wait_until_loaded(lambda: read_metrics(server, keys["reader"]))
+        seen, watch = asyncio.run(_run(workers, redis, keys, seconds))
+        metrics = _metrics_at_rest(workers, redis, keys["reader"])
+    promises = _promises(seen, watch, workers, metrics) + _measured(seen, watch, judged=judged)
+    circumstances = f"{CAPACITY} sequences at once in each of {num_workers} workers"
+    print(f"{seconds:.0f} seconds, {circumstances}, {os.cpu_count()} cores\n")
     print(_clients_table(seen) + "\n")
     rows = [[what, value, "kept" if kept else "BROKEN"] for what, value, kept in promises]
     print(table(["promise", "seen", ""], rows))
@@ -194,10 +229,13 @@ def main() -> int:
         action="store_true",
         help=f"{QUICK_SECONDS} seconds, without a word on memory and latency",
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="of several one is killed in the middle"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
     seconds = QUICK_SECONDS if arguments.quick else 60 * arguments.minutes
-    return soak(seconds, judged=not arguments.quick)
+    return soak(seconds, arguments.workers, judged=not arguments.quick)
 
 
 if __name__ == "__main__":

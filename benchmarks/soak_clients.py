@@ -20,6 +20,9 @@ RECEIVE_TIMEOUT = 2  # seconds
 CLIENT_TIMEOUT = 120  # seconds; an answer that takes longer is lost
 PATH = "/v1/completions"
 MODEL = "storyteller"
+CUT = (httpx2.NetworkError, httpx2.RemoteProtocolError, OSError, IndexError)
+"""How a client sees that its connection has ended before its answer; a raw one gets no line."""
+
 DRAW = Random(0)  # noqa: S311 - what is asked need not be secret
 INVALID: list[tuple[bytes, int]] = [
     (b"{", 400),
@@ -31,13 +34,30 @@ INVALID: list[tuple[bytes, int]] = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What a client was not to see.
+
+    Args:
+        at: when, by `time.monotonic()`.
+        what: in words.
+        is_cut: whether its connection ended before its answer did.
+        status: that it was answered, if it was that.
+    """
+
+    at: float
+    what: str
+    is_cut: bool = False
+    status: int | None = None
+
+
 @dataclass(slots=True)
 class Seen:
     """What clients were answered: statuses by kind, seconds by kind, and what broke."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    broken: Counter[str] = field(default_factory=Counter)
+    broken: list[Broken] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +186,12 @@ async def _run(name: str, kind: Kind, session: Session, until: float, seen: Seen
         try:
             status = await kind.ask(session)
         except (httpx2.HTTPError, OSError, IndexError, AssertionError) as error:
-            seen.broken[f"{name}: {type(error).__name__} {error}"] += 1
+            what = f"{name}: {type(error).__name__} {error}"
+            seen.broken.append(Broken(time.monotonic(), what, isinstance(error, CUT)))
             await asyncio.sleep(0.1)
             continue
         seen.statuses[name, status] += 1
         seen.seconds.setdefault(name, []).append(time.monotonic() - begin)
         if status not in kind.allowed:
-            seen.broken[f"{name}: status {status}"] += 1
+            what = f"{name}: status {status}"
+            seen.broken.append(Broken(time.monotonic(), what, status=status))

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+
 from benchmarks.servers import Server, free_port, serve_ours
 from benchmarks.soak_clients import CAPACITY, CLIENTS, MODEL, RECEIVE_TIMEOUT
 from benchmarks.worker import ROOT, stop
 from benchmarks.workload import BenchmarkError
 
 LIMITED_REQUESTS = 1  # a minute
+MANY = 1000  # at the same time: nobody meets this limit, and it is counted
 KEYS = {kind.key: "generate" for kind in CLIENTS.values()} | {"reader": "metrics"}
 
 
@@ -39,12 +42,18 @@ class Redis:
     def stop(self) -> None:
         stop(self._process)
 
+    def num_running(self) -> int:
+        """Requests that it counts as being answered."""
+        with redis.Redis(port=self.port) as client:
+            return sum(client.zcard(key) for key in client.scan_iter("LIMITS:concurrent/*"))
+
 
 def create_keys(file: Path) -> dict[str, str]:
     """Makes the keys with the command that makes keys."""
     keys = {}
     for name, scopes in KEYS.items():
-        limits = ["--requests", str(LIMITED_REQUESTS)] if name == "limited" else []
+        limits = ["--concurrent", str(MANY)]
+        limits += ["--requests", str(LIMITED_REQUESTS)] if name == "limited" else []
         command = [sys.executable, "-m", "src.keys", "--file", str(file), "create", name]
         done = subprocess.run(  # noqa: S603 - our own command
             [*command, "--scopes", scopes, *limits],
@@ -59,13 +68,14 @@ def create_keys(file: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[tuple[Server, Redis, dict[str, str]]]:
+def serve(folder: Path, num_workers: int) -> Iterator[tuple[Server, Redis, dict[str, str]]]:
     """Runs the service with its Redis; gives both, and the keys by their names."""
     redis = Redis(folder)
     try:
         keys = create_keys(folder / "keys.json")
         with serve_ours(
             MODEL,
+            workers=num_workers,
             max_batch_size=CAPACITY,
             auth="api_key",
             api_keys_file=folder / "keys.json",
