@@ -42,12 +42,18 @@ UP = "inference_rate_limit_storage_up"
 class Watch:
     """What was read from outside while clients asked: seconds and MiB, and whether Redis was up."""
 
-    memory: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     storage_up: list[bool] = field(default_factory=list)
 
-    def slope(self, since: float) -> float:
-        """MiB a minute."""
-        times, sizes = zip(*(one for one in self.memory if one[0] >= since), strict=True)
+    def sizes(self, process_id: int) -> list[float]:
+        """MiB of a process."""
+        return [sizes[process_id] for _, sizes in self.memory]
+
+    def slope(self, process_id: int) -> float:
+        """MiB a minute, in the second half."""
+        middle = (self.memory[0][0] + self.memory[-1][0]) / 2
+        half = [(at, sizes[process_id]) for at, sizes in self.memory if at >= middle]
+        times, sizes = zip(*half, strict=True)
         return 60 * statistics.linear_regression(times, sizes).slope
 
 
@@ -167,16 +173,15 @@ def _numbers(numbers: Sequence[float], separator: str) -> str:
     return separator.join(f"{number:.0f}" for number in numbers)
 
 
-def _measured(seen: Seen, watch: Watch, *, judged: bool) -> list[Promise]:
+def _measured(seen: Seen, watch: Watch, process_id: int, *, judged: bool) -> list[Promise]:
     """What a short run says too little about to judge it."""
-    slope = watch.slope((watch.memory[0][0] + watch.memory[-1][0]) / 2)
-    first, last = watch.memory[0][1], watch.memory[-1][1]
+    slope, sizes = watch.slope(process_id), watch.sizes(process_id)
     medians = {name: statistics.median(seen.seconds.get(name, [0])) for name in CLIENTS}
     slowest = max(seconds for name, seconds in medians.items() if name.startswith("calm"))
     return [
         (
             f"memory grows by less than {SLOPE_BOUND} MiB a minute in the second half",
-            f"{slope:.1f} ({first:.0f} MiB at first, {last:.0f} at last)",
+            f"{slope:.1f} ({sizes[0]:.0f} MiB at first, {sizes[-1]:.0f} at last)",
             slope < SLOPE_BOUND or not judged,
         ),
         (
@@ -210,7 +215,8 @@ def soak(seconds: float, num_workers: int, *, judged: bool) -> int:
         workers.wait_until_loaded(lambda: read_metrics(server, keys["reader"]))
         seen, watch = asyncio.run(_run(workers, redis, keys, seconds))
         metrics = _metrics_at_rest(workers, redis, keys["reader"])
-    promises = _promises(seen, watch, workers, metrics) + _measured(seen, watch, judged=judged)
+    promises = _promises(seen, watch, workers, metrics)
+    promises += _measured(seen, watch, workers.process_ids[0], judged=judged)
     circumstances = f"{CAPACITY} sequences at once in each of {num_workers} workers"
     print(f"{seconds:.0f} seconds, {circumstances}, {os.cpu_count()} cores\n")
     print(_clients_table(seen) + "\n")

@@ -168,7 +168,10 @@ async def run_clients(url: str, keys: dict[str, str], until: float) -> Seen:
     seen = Seen()
     async with (
         httpx2.AsyncClient(
-            base_url=url, timeout=CLIENT_TIMEOUT, limits=httpx2.Limits(max_connections=None)
+            base_url=url,
+            timeout=CLIENT_TIMEOUT,
+            # The server closes a connection that was idle for 5 s, perhaps as it is used again.
+            limits=httpx2.Limits(max_connections=None, keepalive_expiry=2),
         ) as http,
         asyncio.TaskGroup() as group,
     ):
