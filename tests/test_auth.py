@@ -19,7 +19,7 @@ from src.ops.api_keys import APIKeys, KeyFinder
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key, entries, id_of, run_keys
 from tests.servers import LocalServer, routes_of
-from tests.test_limit_storage import UP, storage  # noqa: F401 - a fixture
+from tests.test_limit_storage import UP
 
 PUBLIC = {
     "/health",
@@ -288,7 +288,7 @@ def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
     wait_until(lambda: locked.ask("/generate", locked.admin).status_code == 200)
 
 
-def test_who_watches_is_answered_while_requests_cannot_be_counted(start_server, storage, tmp_path):  # noqa: F811
+def test_who_watches_is_answered_while_requests_cannot_be_counted(start_server, storage, tmp_path):
     file = tmp_path / "keys.json"
     admin = create_key(file, "admin", "--scopes", "admin")
     counting = {"rate_limit_storage": storage.url, "rate_limit_storage_failure": "closed"}
