@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from src.delivery import Observer
 from src.engine.config import EngineConfig
+from src.engine.environment import library_environment
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.token_text import TokenTexts
 from src.errors import (
@@ -86,11 +87,8 @@ class ModelHost:
             executor.submit(self._load).result()
 
     def _load(self) -> None:
-        # OpenMP's threads spin for up to 15 ms while they wait for work, and what else wants
-        # their cores, the event loop first, waits as long. A millisecond does (benchmarks/LOG.md).
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # read when torch is imported
-        # Weights in pages of 2 MiB, where the system gives some, are read up to a third faster.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        for name, value in library_environment(self._config.kernels).items():
+            os.environ.setdefault(name, value)
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model_loader import load_model  # noqa: PLC0415

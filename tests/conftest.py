@@ -3,7 +3,10 @@
 import os
 import shutil
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the service does, before torch is there
+from src.engine.environment import library_environment
+
+for _name, _value in library_environment("auto").items():  # before torch is there
+    os.environ.setdefault(_name, _value)
 
 import time
 from collections.abc import Callable, Iterator

@@ -20,12 +20,17 @@ VARIANTS = {
 }
 """What each is compiled for, the best first; the processor that runs them need not be this one."""
 
-FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
+FLAGS = ["-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
 
 
 def library_path(variant: str) -> Path:
     """Where a variant lies: the name tells the source it was built from, so an old one is none."""
     return FOLDER / f"kernels-{variant}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
+
+
+def is_built() -> bool:
+    """Whether there is a library; a processor may yet know none of them."""
+    return any(library_path(variant).exists() for variant in VARIANTS)
 
 
 def main() -> None:

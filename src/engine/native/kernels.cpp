@@ -14,16 +14,19 @@
 //
 // Each output is computed in one order of additions, whatever other rows there are.
 //
-// All functions are called through ctypes; library.py says what their arguments are. Threads are
-// OpenMP's: the library is loaded into a process that has PyTorch's, and shares them.
+// All functions are called through ctypes; library.py says what their arguments are.
 
 #include <immintrin.h>
-#include <omp.h>
+#include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 namespace {
 
@@ -31,6 +34,96 @@ constexpr int PANEL = 16;     // outputs that lie side by side
 constexpr int ROWS = 6;       // rows of input that are multiplied at once
 constexpr int TILE = 64;      // tokens whose scores are held at once
 constexpr int MAX_HEADS = 32; // query heads of one task
+constexpr int SPINS = 4096;   // looks for work before a thread sleeps, and for its end before it yields
+
+// Threads that share work. Who shares it takes part, and waits for no helper that has not begun: if
+// another process has its core, the others do its parts. OpenMP's threads all have to come first,
+// which then costs a slice of the scheduler's time, milliseconds, for work of microseconds.
+class Pool {
+public:
+    // Calls `work(index)` for each index from 0 to `count`, in `threads` threads at most. Who takes a
+    // part takes some that follow one another, as what they read does too.
+    template <typename Work>
+    void share(int64_t count, int threads, const Work& work) {
+        if (count < 2 || threads < 2 || !busy.try_lock()) {  // or in use: this thread does it alone
+            for (int64_t index = 0; index < count; index++) work(index);
+            return;
+        }
+        const int64_t size = std::max<int64_t>(1, count / (PARTS * threads));
+        const auto run = [&](int64_t part) {
+            for (int64_t index = part * size; index < std::min(count, (part + 1) * size); index++) work(index);
+        };
+        distribute((count + size - 1) / size, threads, run);
+        busy.unlock();
+    }
+
+private:
+    static constexpr uint32_t CLOSED = UINT32_MAX;
+    static constexpr int PARTS = 4;  // for each thread: if one is held up the others take more
+
+    template <typename Work>
+    void distribute(int64_t count, int threads, const Work& work) {
+        for (; started < threads - 1; started++) std::thread(&Pool::help, this, started).detach();
+        const uint64_t round = (ticket.load() >> 32) + 1;
+        ticket = round << 32 | CLOSED;  // nobody takes a part while these change
+        parts = static_cast<uint32_t>(count);
+        finished = 0;
+        helpers = threads - 1;
+        context = &work;
+        call = [](const void* given, int64_t part) { (*static_cast<const Work*>(given))(part); };
+        ticket = round << 32;
+        if (sleeping > 0) {
+            std::lock_guard<std::mutex> guard(mutex);
+            wake.notify_all();
+        }
+        while (static_cast<uint32_t>(ticket.load()) < count) take_part();
+        for (int spins = 0; finished < count; spins++) {
+            if (spins < SPINS) _mm_pause();
+            else sched_yield();
+        }
+    }
+
+    // Whoever moves the ticket from a part to the next one has taken it, and knows that what it
+    // read of the work before was of the same round.
+    void take_part() {
+        uint64_t now = ticket;
+        const uint32_t part = static_cast<uint32_t>(now);
+        if (part >= parts) return;
+        const auto work = call.load();
+        const void* given = context;
+        if (!ticket.compare_exchange_strong(now, now + 1)) return;
+        work(given, part);
+        finished++;
+    }
+
+    bool has_part(int helper) const {
+        return static_cast<uint32_t>(ticket.load()) < parts && helper < helpers;
+    }
+
+    void help(int helper) {
+        for (;;) {
+            for (int spins = 0; spins < SPINS; spins++) {
+                if (has_part(helper)) take_part(), spins = 0;
+                _mm_pause();
+            }
+            std::unique_lock<std::mutex> lock(mutex);
+            sleeping++;
+            wake.wait(lock, [&] { return has_part(helper); });
+            sleeping--;
+        }
+    }
+
+    std::mutex busy, mutex;
+    std::condition_variable wake;
+    std::atomic<int> sleeping{0}, helpers{0};
+    std::atomic<uint64_t> ticket{CLOSED};  // the round, and in the lower half the next part
+    std::atomic<uint32_t> parts{0}, finished{0};
+    std::atomic<const void*> context{nullptr};
+    std::atomic<void (*)(const void*, int64_t)> call{nullptr};
+    int started = 0;
+};
+
+Pool& pool = *new Pool;  // its threads live as long as the process
 
 #ifdef __AVX512F__
 constexpr int PANELS = 4;  // that are read at once; with ROWS they fill the registers
@@ -260,43 +353,37 @@ extern "C" {
 
 void linear_float32(const float* input, const float* weight, const float* bias, float* output,
                     int64_t num_rows, int64_t inputs, int64_t outputs, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t first = 0; first < outputs; first += BLOCK) {
-        Part part = part_of(first, inputs, outputs, bias, output);
+    pool.share((outputs + BLOCK - 1) / BLOCK, threads, [=](int64_t block) {
+        const int64_t first = block * BLOCK;
+        const Part part = part_of(first, inputs, outputs, bias, output);
         for_rows(num_rows, [&](auto rows, int64_t row) {
             Part some = part;
             some.output += row * outputs;
             multiply_float32<rows>(some, input + row * inputs, weight + first * inputs);
         });
-    }
+    });
 }
 
 #ifdef __AVX512VNNI__
-// `quantized` and `input_scales` are memory for the rounded rows: (max(num_rows, threads), inputs).
+// `quantized` (num_rows, inputs) and `input_scales` (num_rows) are memory for the rounded rows.
 void linear_int8(const float* input, const int8_t* weight, const float* scales, const int32_t* shifts,
                  const float* bias, float* output, uint8_t* quantized, float* input_scales,
                  int64_t num_rows, int64_t inputs, int64_t outputs, int threads) {
-#pragma omp parallel num_threads(threads)
-    {
-        const int64_t own = num_rows == 1 ? omp_get_thread_num() : 0;
-        if (num_rows == 1) {  // sooner done by each thread than waited for
-            quantize(input, inputs, quantized + own * inputs, input_scales + own);
-        } else {
-#pragma omp for schedule(static)
-            for (int64_t row = 0; row < num_rows; row++)
-                quantize(input + row * inputs, inputs, quantized + row * inputs, input_scales + row);
-        }
-#pragma omp for schedule(static)
-        for (int64_t first = 0; first < outputs; first += BLOCK) {
-            Part part = part_of(first, inputs, outputs, bias, output);
-            for_rows(num_rows, [&](auto rows, int64_t row) {
-                Part some = part;
-                some.output += row * outputs;
-                multiply_int8<rows>(some, quantized + (own + row) * inputs, input_scales + own + row,
-                                    weight + first * inputs, scales + first, shifts + first);
-            });
-        }
-    }
+    const int64_t together = std::max<int64_t>(1, 32768 / inputs);  // rows that are not worth sharing
+    pool.share((num_rows + together - 1) / together, threads, [=](int64_t part) {
+        for (int64_t row = part * together; row < std::min(num_rows, (part + 1) * together); row++)
+            quantize(input + row * inputs, inputs, quantized + row * inputs, input_scales + row);
+    });
+    pool.share((outputs + BLOCK - 1) / BLOCK, threads, [=](int64_t block) {
+        const int64_t first = block * BLOCK;
+        const Part part = part_of(first, inputs, outputs, bias, output);
+        for_rows(num_rows, [&](auto rows, int64_t row) {
+            Part some = part;
+            some.output += row * outputs;
+            multiply_int8<rows>(some, quantized + row * inputs, input_scales + row, weight + first * inputs,
+                                scales + first, shifts + first);
+        });
+    });
 }
 #endif
 
@@ -314,8 +401,7 @@ void decode_attention(const float* query, const float* key, const float* value, 
     const int64_t wanted = (2 * threads + num_rows - 1) / num_rows;
     const int64_t per_task = std::min(most, std::max<int64_t>(1, (num_kv_heads + wanted - 1) / wanted));
     const int64_t tasks = (num_kv_heads + per_task - 1) / per_task;
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (int64_t task = 0; task < num_rows * tasks; task++) {
+    pool.share(num_rows * tasks, threads, [=](int64_t task) {
         const int64_t row = task / tasks, first_head = task % tasks * per_task;
         const int64_t num_heads_here = std::min(per_task, num_kv_heads - first_head);
         const int64_t position = positions[row];
@@ -334,7 +420,7 @@ void decode_attention(const float* query, const float* key, const float* value, 
             query + row * query_row + first_query * query_head, row_keys, row_values, query_head, scale,
             output + (row * num_heads + first_query) * value_dim};
         attend(heads, window ? std::max<int64_t>(0, position + 1 - window) : 0, position + 1);
-    }
+    });
 }
 
 }  // extern "C"

@@ -99,10 +99,8 @@ class Library:
         num_inputs = rows.shape[-1]
         num_rows = rows.numel() // num_inputs
         output = rows.new_empty((*rows.shape[:-1], num_outputs))
-        num_threads = torch.get_num_threads()
-        num_quantized = max(num_rows, num_threads)
-        quantized = torch.empty((num_quantized, num_inputs), dtype=torch.uint8)
-        input_scales = rows.new_empty(num_quantized)
+        quantized = torch.empty((num_rows, num_inputs), dtype=torch.uint8)
+        input_scales = rows.new_empty(num_rows)
         self._functions.linear_int8(
             rows.data_ptr(),
             weight.data_ptr(),
@@ -115,7 +113,7 @@ class Library:
             num_rows,
             num_inputs,
             num_outputs,
-            num_threads,
+            torch.get_num_threads(),
         )
         return output
 
