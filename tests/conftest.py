@@ -5,8 +5,7 @@ import shutil
 
 from src.engine.environment import library_environment
 
-for _name, _value in library_environment("auto").items():  # before torch is there
-    os.environ.setdefault(_name, _value)
+os.environ.update(library_environment("auto") | os.environ)  # before torch is there
 
 import time
 from collections.abc import Callable, Iterator
