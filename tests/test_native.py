@@ -166,7 +166,7 @@ def test_a_server_without_kernels_says_so(tiny_model, caplog, monkeypatch):
 
 
 @needs_kernels
-@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("architecture", ["mistral", "qwen3", "gemma3_text"])
 def test_a_request_gives_the_same_tokens_alone_and_beside_others(tiny_model, architecture):
     """Even rounded to 8 bits, as nothing of a row depends on the rows beside it."""
 

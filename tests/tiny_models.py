@@ -34,7 +34,7 @@ EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ARCHITECTURES = {
     "gpt2": SHAPE,
     "gpt_neo": SHAPE | {"attention_types": [[["global", "local"], 1]], "window_size": 16},
-    "llama": GROUPED_HEADS | WIDE_HEADS,
+    "llama": GROUPED_HEADS,
     "qwen2": GROUPED_HEADS,
     "mistral": SLIDING | WIDE_HEADS,
     "gemma2": SLIDING,
