@@ -11,8 +11,6 @@ is so far below the others that they are never chosen.
 
 import argparse
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from random import Random
 
@@ -27,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.folders import made_whole
 from training.documents import write_document
 
 BENCH_FOLDER = Path(__file__).parent.parent / ".bench"
@@ -63,16 +62,10 @@ def ensure_model(name: str = "gpt2") -> Path:
     folder = BENCH_FOLDER / FOLDERS[name]
     if folder.is_dir():
         return folder
-    BENCH_FOLDER.mkdir(exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=BENCH_FOLDER))
-    try:
+    with made_whole(folder) as unfinished:
         tokenizer = train_tokenizer(SHAPES[name].vocab_size)
         tokenizer.save_pretrained(unfinished)
         create_model(tokenizer, SHAPES[name]).save_pretrained(unfinished)
-        unfinished.rename(folder)  # all of it or nothing
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
     return folder
 
 

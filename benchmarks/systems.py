@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.servers import serve_ours, serve_transformers
 from benchmarks.worker import Run, start_worker
-from src.engine.environment import library_environment
+from src.engine.environment import torch_environment
 
 UNAIDED = {"num_speculative_tokens": 0}
 """What is measured has random weights, and repeats itself where a trained model does not: guessing
@@ -50,7 +50,7 @@ def ours_offline(model: str, **config: object) -> Iterator[Run]:
     """Our engine with this `EngineConfig`, without HTTP."""
     options = ("ours", model, "--config", json.dumps(UNAIDED | config))
     # The service sets these before it imports torch, which the worker has done by then.
-    environment = library_environment(config.get("kernels", "auto"))  # type: ignore[arg-type]
+    environment = torch_environment(config.get("kernels", "auto"))  # type: ignore[arg-type]
     with start_worker("benchmarks.offline", *options, **environment) as run:
         yield run
 

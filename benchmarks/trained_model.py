@@ -4,8 +4,6 @@ A llama with grouped heads that reads the bundled model's corpus with its tokeni
 two. It is no good writer, but its weights and activations are those of training, not of chance.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.bench_model import BENCH_FOLDER
+from benchmarks.folders import made_whole
 from training.corpus import create_batch
 from training.train import BUNDLED_FOLDER
 
@@ -27,16 +26,10 @@ def ensure_trained_model() -> Path:
     """Returns the folder of the model, which is trained if it is not there."""
     if FOLDER.is_dir():
         return FOLDER
-    BENCH_FOLDER.mkdir(exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=BENCH_FOLDER))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    with made_whole(FOLDER) as unfinished:
         tokenizer.save_pretrained(unfinished)
         train(tokenizer).save_pretrained(unfinished)
-        unfinished.rename(FOLDER)  # all of it or nothing
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
     return FOLDER
 
 

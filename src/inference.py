@@ -16,6 +16,7 @@ from src import __version__
 from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
+from src.engine.native.build import usable_variants
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.token_text import TokenText
@@ -86,7 +87,9 @@ class InferenceEngine:
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with what a seed's answer depends on."""
         config = self._config
-        parts = (__version__, config.model_name, config.engine, config.dtype, config.quantization)
+        parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
+        if config.kernels != "pytorch":
+            parts += usable_variants()[:1]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from src.delivery import Observer
 from src.engine.config import EngineConfig
-from src.engine.environment import library_environment
+from src.engine.environment import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.token_text import TokenTexts
 from src.errors import (
@@ -87,7 +87,7 @@ class ModelHost:
             executor.submit(self._load).result()
 
     def _load(self) -> None:
-        for name, value in library_environment(self._config.kernels).items():
+        for name, value in torch_environment(self._config.kernels).items():
             os.environ.setdefault(name, value)
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415

@@ -3,9 +3,9 @@
 import os
 import shutil
 
-from src.engine.environment import library_environment
+from src.engine.environment import torch_environment
 
-os.environ.update(library_environment("auto") | os.environ)  # before torch is there
+os.environ.update(torch_environment("auto") | os.environ)  # before torch is there
 
 import time
 from collections.abc import Callable, Iterator

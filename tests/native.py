@@ -1,11 +1,7 @@
 """The variants of our own kernels that this machine has built and can run."""
 
-from src.engine.native.build import VARIANTS, library_path
-from src.engine.native.library import FLAGS, Library, processor_flags
+from src.engine.native.build import usable_variants
+from src.engine.native.library import Library
 
-LIBRARIES = [
-    Library(variant)
-    for variant in VARIANTS
-    if FLAGS[variant] <= processor_flags() and library_path(variant).exists()
-]
+LIBRARIES = [Library(variant) for variant in usable_variants()]
 """None where there is no compiler; the gate sees to it that there is one."""

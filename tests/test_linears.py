@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from src.engine.layers import LINEARS, create_linear
-from src.engine.linears import PackedLinear
 from tests.native import LIBRARIES
 
 ERRORS = {"none": 1e-6, "fp16": 1e-3, "int8": 0.03}
@@ -80,9 +79,10 @@ def test_zeros_give_the_bias_and_what_is_no_number_stays_none(kind, library):
         assert not finite[1].any()
 
 
-def test_the_exact_kind_keeps_its_weight():
+@pytest.mark.parametrize("library", [None, *LIBRARIES])
+def test_the_exact_kind_keeps_its_weight(library):
     weight = torch.randn(37, 53)
-    assert torch.equal(PackedLinear(weight, None).weight, weight)
+    assert torch.equal(create_linear(weight, None, "none", library).weight, weight)
 
 
 def test_int8_is_right_on_processors_that_add_products_in_sixteen_bits():

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.engine.config import EngineConfig
-from src.engine.factory import create_core
+from src.engine.factory import create_core, create_engine
 from src.engine.layers import create_linear
 from src.engine.linears import FastLinear
 from src.engine.model_loader import load_model
@@ -123,9 +123,8 @@ def test_layers_are_our_own_where_they_can_be():
     best, weight = LIBRARIES[0], torch.randn(8, 32)
     assert type(create_linear(weight, None, "none", best)) is NativeLinear
     assert type(create_linear(weight[:, :31], None, "none", best)) is NativeLinear
-    assert type(create_linear(weight, None, "int8", best)) is (
-        NativeInt8Linear if best.has_int8 else create_linear(weight, None, "int8").__class__
-    )
+    if best.has_int8:
+        assert type(create_linear(weight, None, "int8", best)) is NativeInt8Linear
     for kind in ("int8", "fp16"):
         assert type(create_linear(weight[:, :24], None, kind, best)) not in {
             NativeLinear, NativeInt8Linear,
@@ -150,8 +149,14 @@ def test_a_model_that_our_kernels_are_not_for_has_pytorchs(tiny_model, caplog):
     create_core(load_model(config), config)
     assert "KERNELS=auto: PyTorch's, as of our own they are for float32 on a CPU" in caplog.text
     config = EngineConfig(str(tiny_model("llama")), dtype="bfloat16", kernels="native")
-    with pytest.raises(ModelLoadError, match=r"^KERNELS=native: they are for float32 on a CPU\."):
+    with pytest.raises(ModelLoadError, match=r"they are for float32 on a CPU\. Use DEVICE=cpu"):
         create_core(load_model(config), config)
+
+
+def test_the_reference_engine_refuses_kernels_that_it_would_not_use(tiny_model):
+    config = EngineConfig(str(tiny_model("gpt2")), engine="reference", kernels="native")
+    with pytest.raises(ModelLoadError, match=r"^KERNELS=native: the reference engine runs"):
+        create_engine(load_model(config), config, lambda update: None)
 
 
 def test_a_server_without_kernels_says_so(tiny_model, caplog, monkeypatch):

@@ -6,16 +6,15 @@ own beside it, which `make bench-peers` installs.
 """
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench_model import BENCH_FOLDER
+from benchmarks.folders import made_whole
 from benchmarks.peers.gguf_layout import FILE_NAME
 from benchmarks.peers.records import Machine
 from benchmarks.peers.summary import OURS, OURS_HTTP
@@ -50,16 +49,10 @@ class Peer:
         format_name = self.converter.removeprefix("convert_")
         target = PEERS_FOLDER / "models" / f"{folder.name}-{format_name}-{precision}"
         if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(dir=target.parent))
-            try:
+            with made_whole(target) as unfinished:
                 command = [python_of(self.converter_environment), "-m"]
                 command += [f"benchmarks.peers.{self.converter}", str(folder), str(unfinished)]
                 run_command([*command, "--precision", precision])
-                unfinished.rename(target)  # all of it or nothing
-            except BaseException:
-                shutil.rmtree(unfinished)
-                raise
         return target
 
     @contextmanager

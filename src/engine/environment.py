@@ -1,10 +1,10 @@
 """What libraries read from the environment when torch is imported, and how we want it. No torch."""
 
 from src.engine.config import Kernels
-from src.engine.native.build import is_built
+from src.engine.native.build import usable_variants
 
 
-def library_environment(kernels: Kernels) -> dict[str, str]:
+def torch_environment(kernels: Kernels) -> dict[str, str]:
     """Variables to set, unless they are, before anything imports torch.
 
     OpenMP's threads spin while they wait for work, for up to 15 ms, and what else wants their cores
@@ -15,5 +15,5 @@ def library_environment(kernels: Kernels) -> dict[str, str]:
     Large tensors come in pages of 2 MiB where the system gives some: weights are read up to a third
     faster.
     """
-    ours = kernels != "pytorch" and is_built()
+    ours = kernels != "pytorch" and usable_variants()
     return {"GOMP_SPINCOUNT": "1000" if ours else "20000", "THP_MEM_ALLOC_ENABLE": "1"}

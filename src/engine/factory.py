@@ -57,6 +57,11 @@ def create_engine(
             return EngineLoop(core, Intake(max_live, on_update, config.max_queue_size))
     if config.quantization != "none":
         quantize(loaded, config.quantization, _library(loaded, config))
+    elif config.kernels == "native":
+        raise ModelLoadError(
+            "KERNELS=native: the reference engine runs an exact model as it is. Use KERNELS=auto,"
+            " or a QUANTIZATION."
+        )
     intake = Intake(1 + config.max_queue_size, on_update)
     return ReferenceEngine(loaded, intake, config.max_queue_seconds)
 

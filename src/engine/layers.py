@@ -61,10 +61,11 @@ def create_linear(
     library: Library | None = None,
 ) -> FastLinear:
     """The fastest layer of a kind for this weight, (out_features, in_features)."""
-    if library is not None and quantization == "none":
+    if library is None:
+        return LINEARS[quantization](weight, bias)
+    if quantization == "none":
         return NativeLinear(weight, bias, library)
-    fits = library is not None and library.has_int8 and weight.shape[1] % PANEL == 0
-    if library is not None and quantization == "int8" and fits:
+    if quantization == "int8" and library.has_int8 and weight.shape[1] % PANEL == 0:
         return NativeInt8Linear(weight, bias, library)
     return LINEARS[quantization](weight, bias)
 

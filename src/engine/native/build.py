@@ -1,7 +1,7 @@
 """Compiles the kernels: `python src/engine/native/build.py`, which `make install` does.
 
 It needs nothing but Python and, for there to be kernels, a C++ compiler: `c++`, or what CXX names.
-Where there is none the service runs on PyTorch's kernels, and says so.
+Where there is none the service runs on PyTorch's kernels, and says so. No torch.
 """
 
 import hashlib
@@ -20,6 +20,12 @@ VARIANTS = {
 }
 """What each is compiled for, the best first; the processor that runs them need not be this one."""
 
+NEEDED = {
+    "avx512vnni": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
+    "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
+}
+"""What Linux calls the instructions that a variant needs."""
+
 FLAGS = ["-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
 
 
@@ -28,9 +34,18 @@ def library_path(variant: str) -> Path:
     return FOLDER / f"kernels-{variant}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
 
 
-def is_built() -> bool:
-    """Whether there is a library; a processor may yet know none of them."""
-    return any(library_path(variant).exists() for variant in VARIANTS)
+def usable_variants() -> list[str]:
+    """Those that were built and that this processor can run, the best first."""
+    known = _processor_flags()
+    return [name for name in VARIANTS if NEEDED[name] <= known and library_path(name).exists()]
+
+
+def _processor_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def main() -> None:

@@ -3,12 +3,11 @@
 import ctypes
 import functools
 import logging
-from pathlib import Path
 
 import torch
 
 from src.engine.config import Kernels
-from src.engine.native.build import VARIANTS, library_path
+from src.engine.native.build import library_path, usable_variants
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -21,12 +20,6 @@ PANEL = 16
 
 MAX_GROUP = 32
 """Query heads that share a key head at most."""
-
-FLAGS = {
-    "avx512vnni": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
-    "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
-}
-"""What the kernel of the operating system calls the instructions that a variant needs."""
 
 _POINTER, _LENGTH, _COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _ARGUMENTS = {
@@ -183,37 +176,26 @@ def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> Library |
     """
     if kernels == "pytorch":
         return None
-    problem = None if model_is_float32_on_cpu else "they are for float32 on a CPU"
-    library = None if problem else find_library()
-    if library is None:
-        problem = problem or "none were built for this processor"
-        if kernels == "native":
-            raise ModelLoadError(
-                f"KERNELS=native: {problem}. `make install` builds them where there is a C++"
-                " compiler. Use KERNELS=auto."
-            )
-        logger.info("KERNELS=%s: PyTorch's, as of our own %s", kernels, problem)
-        return None
-    logger.info("KERNELS=%s: our own, for %s", kernels, library.variant)
-    return library
+    library = find_library() if model_is_float32_on_cpu else None
+    if library is not None:
+        logger.info("KERNELS=%s: our own, for %s", kernels, library.variant)
+        return library
+    if model_is_float32_on_cpu:
+        problem, remedy = "none were built for this processor", "make install with a C++ compiler"
+    else:
+        problem, remedy = "they are for float32 on a CPU", "DEVICE=cpu and DTYPE=float32"
+    if kernels == "native":
+        raise ModelLoadError(f"KERNELS=native: {problem}. Use {remedy}, or KERNELS=auto.")
+    logger.info("KERNELS=%s: PyTorch's, as of our own %s", kernels, problem)
+    return None
 
 
 @functools.cache
 def find_library() -> Library | None:
     """The best one that was built and that this processor can run."""
-    known = processor_flags()
-    for variant in VARIANTS:
-        if FLAGS[variant] <= known and library_path(variant).exists():
-            try:
-                return Library(variant)
-            except OSError as error:
-                logger.warning("our own kernels for %s cannot be loaded: %s", variant, error)
+    for variant in usable_variants():
+        try:
+            return Library(variant)
+        except OSError as error:
+            logger.warning("our own kernels for %s cannot be loaded: %s", variant, error)
     return None
-
-
-def processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
