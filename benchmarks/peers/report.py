@@ -23,7 +23,8 @@ def format_report(data: Data) -> str:
         summary = Summary(data, model)
         for precision in ("float32", "8-bit"):
             parts += [f"### {model}, {precision}", format_offline(summary, precision)]
-        parts += [f"### {model}, over HTTP, greedy", format_http(summary)]
+        if summary.batches(HTTP_SYSTEMS):
+            parts += [f"### {model}, over HTTP, greedy", format_http(summary)]
         parts += [f"### {model}, goals", format_goals(summary)]
     parts += ["### The same model?", format_agreements(data)]
     if data.failures:
