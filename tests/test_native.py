@@ -20,6 +20,7 @@ from src.engine.native.linears import NativeInt8Linear, NativeLinear
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.errors import ModelLoadError
+from src.inference import InferenceEngine
 from tests.engines import SteppedCore
 from tests.native import LIBRARIES
 
@@ -151,6 +152,15 @@ def test_a_model_that_our_kernels_are_not_for_has_pytorchs(tiny_model, caplog):
     config = EngineConfig(str(tiny_model("llama")), dtype="bfloat16", kernels="native")
     with pytest.raises(ModelLoadError, match=r"they are for float32 on a CPU\. Use DEVICE=cpu"):
         create_core(load_model(config), config)
+
+
+@needs_kernels
+def test_the_fingerprint_tells_whose_kernels_run():
+    def fingerprint(kernels):
+        config = EngineConfig("storyteller", kernels=kernels)
+        return InferenceEngine(config, timeout_seconds=1).fingerprint
+
+    assert fingerprint("auto") == fingerprint("native") != fingerprint("pytorch")
 
 
 def test_the_reference_engine_refuses_kernels_that_it_would_not_use(tiny_model):

@@ -4,6 +4,7 @@ It needs nothing but Python and, for there to be kernels, a C++ compiler: `c++`,
 Where there is none the service runs on PyTorch's kernels, and says so. No torch.
 """
 
+import functools
 import hashlib
 import os
 import platform
@@ -34,10 +35,11 @@ def library_path(variant: str) -> Path:
     return FOLDER / f"kernels-{variant}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
 
 
-def usable_variants() -> list[str]:
+@functools.cache
+def usable_variants() -> tuple[str, ...]:
     """Those that were built and that this processor can run, the best first."""
     known = _processor_flags()
-    return [name for name in VARIANTS if NEEDED[name] <= known and library_path(name).exists()]
+    return tuple(name for name in VARIANTS if NEEDED[name] <= known and library_path(name).exists())
 
 
 def _processor_flags() -> set[str]:
