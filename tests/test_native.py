@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ def test_knows_which_heads_it_can_attend_with(library):
     assert not can(66, 2, 64, 64)
     assert not can(4, 4, 8, 16)
     assert not can(4, 4, 16, 24)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.variant)
+def test_threads_that_compute_at_the_same_time_do_not_meet(library, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)  # more than there are cores
+    layer = create_linear(torch.randn(700, 64), torch.randn(700), "none", library)
+
+    def compute(seed: int) -> bool:
+        rows = torch.randn(3, 64, generator=torch.Generator().manual_seed(seed))
+        expected = rows @ layer.weight.T + layer.bias
+        return all(torch.allclose(layer(rows), expected, atol=1e-4) for _ in range(1000))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(compute, range(3)))
 
 
 @needs_kernels
