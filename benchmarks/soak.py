@@ -111,14 +111,15 @@ async def _run(
 
 
 def _metrics_at_rest(workers: Workers, redis: Redis, key: str) -> dict[str, float]:
-    """The metrics once nothing runs and all workers are there, or it was waited long enough."""
+    """The metrics once nothing runs and all are there, or it was waited long enough."""
     deadline = time.monotonic() + END_TIMEOUT
     while True:
         metrics = read_metrics(workers.server, key)
         metrics[RUNNING] = redis.num_running()
         workers.look(metrics)
         is_at_rest = not metrics["inference_sequences_live"] and not metrics[RUNNING]
-        if (is_at_rest and workers.are_back) or time.monotonic() > deadline:
+        all_are_back = workers.are_back and metrics[UP] == 1
+        if (is_at_rest and all_are_back) or time.monotonic() > deadline:
             return metrics
         time.sleep(0.2)
 
@@ -145,7 +146,7 @@ def _promises(
         sums = workers.promises(seen, started - sum(ends))
     errors = {status for _, status in seen.statuses if status >= 500} - {503}
     refused = seen.statuses["over its limit", 429]
-    down, up = False in watch.storage_up, watch.storage_up[-1]
+    down, up = False in watch.storage_up, metrics[UP] == 1
     return [
         ("no 5xx but 503", ", ".join(map(str, sorted(errors))) or "none", not errors),
         (

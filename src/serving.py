@@ -141,6 +141,12 @@ class Server(uvicorn.Server):
 class Worker(multiprocess.Process):
     """One of several processes that serve; it ends as one alone does."""
 
+    def start(self) -> None:
+        super().start()
+        # The worker's end of the pipe is open in it alone then: if it dies while the supervisor
+        # waits for an answer, the pipe ends, and not the whole of HANG_TIMEOUT_SECONDS passes.
+        self.child_conn.close()
+
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         self._server = Server(self.config, import_from_string(APP))
         super().target(sockets)

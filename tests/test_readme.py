@@ -18,7 +18,7 @@ PAGES = sorted(
 )
 # A command in a bash block, and the answer right after it, if one is shown: JSON, or a stream.
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
-STAMPS = ("id", "created", "cached_tokens")
+STAMPS = ("id", "created", "cached_tokens", "system_fingerprint")  # the last: by the processor
 # What docs/openai.md shows of other clients is test_clients.py's.
 SHOWN = [
     README,

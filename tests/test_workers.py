@@ -149,3 +149,15 @@ def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
             finally:
                 os.kill(other, signal.SIGCONT)
         assert server.stop() == 0
+
+
+def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(tmp_path):
+    """A paused one does not answer the supervisor, who then waits as long as for one that hangs."""
+    with serve(tmp_path, workers=2, hang_timeout_seconds=600) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        first, _ = workers_of(server)
+        os.kill(first, signal.SIGSTOP)
+        time.sleep(2)  # the supervisor asks twice a second
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: server.log.count("ready to serve") == 3, seconds=60)
+        assert server.stop() == 0
