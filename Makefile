@@ -121,7 +121,7 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 .PHONY: install
 install: $(STAMP) ## set up the environment in .venv
 
-$(STAMP): pyproject.toml requirements.lock src/engine/native/kernels.cpp | $(UV)
+$(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/native/*.cpp src/engine/native/*.h) | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)

@@ -228,8 +228,9 @@ def run_build(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def source(tmp_path):
-    for name in ("build.py", "kernels.cpp"):
-        shutil.copy(Path(build.__file__).parent / name, tmp_path)
+    for path in Path(build.__file__).parent.iterdir():
+        if path.suffix in {".cpp", ".h"} or path.name == "build.py":
+            shutil.copy(path, tmp_path)
     return tmp_path
 
 
@@ -241,7 +242,7 @@ def test_each_source_has_libraries_of_its_own(source):
     times = {path: path.stat().st_mtime_ns for path in first}
     assert run_build(source).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in first} == times  # nothing to do
-    with (source / "kernels.cpp").open("a") as file:
+    with (source / "pool.h").open("a") as file:
         file.write("// other\n")
     assert run_build(source).returncode == 0
     assert len(set(source.glob("*.so"))) == len(build.VARIANTS)
@@ -256,9 +257,21 @@ def test_no_compiler_is_no_failure(source):
 
 
 @needs_kernels
+def test_a_compiler_that_does_not_know_a_processor_builds_for_the_others(source, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *amx*) exit 1;; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    done = run_build(source, CXX=str(compiler))
+    assert done.returncode == 0
+    assert "No kernels of our own for amx: the compiler does not know it." in done.stdout
+    assert len(set(source.glob("*.so"))) == len(build.VARIANTS) - 1
+
+
+@needs_kernels
 def test_what_cannot_be_compiled_is_one(source):
+    files = {path.name for path in source.iterdir()}
     (source / "kernels.cpp").write_text("#error this")
     done = run_build(source)
     assert done.returncode == 1
     assert "cannot be compiled" in done.stderr
-    assert {path.name for path in source.iterdir()} <= {"build.py", "kernels.cpp", "__pycache__"}
+    assert {path.name for path in source.iterdir()} <= files | {"__pycache__"}

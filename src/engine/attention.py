@@ -98,7 +98,7 @@ class PackedAttention:
     """Attention over packed sequences. `step` says what the current forward's pack is made of."""
 
     def __init__(self, cache: KVCache, library: Library | None = None) -> None:
-        self._cache = cache
+        self.cache = cache
         self._library = library
         self.step: Step | None = None
 
@@ -135,7 +135,7 @@ class PackedAttention:
         assert step is not None
         assert attention_mask is None
         assert isinstance(layer, int)
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
         how = _How(scaling, sliding_window, softcap, s_aux)
         # Each becomes (num_tokens, heads, dim).
         query, key, value = (given[0].transpose(0, 1) for given in (query, key, value))

@@ -5,6 +5,8 @@ is trusted: the layers are found by a probe, and a prompt computed in pieces thr
 give the logits that the untouched model gives. All else of the model is as it was loaded meanwhile.
 """
 
+from collections.abc import Iterator
+
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -57,6 +59,20 @@ def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
     length = min(PROBE_LENGTH, loaded.max_model_len)
     token_ids = torch.arange(1, length + 1, device=loaded.model.device) * 7 % vocab_size
     return token_ids[None]
+
+
+def probe_pieces(loaded: LoadedModel) -> Iterator[ScheduledSequence]:
+    """That prompt in two pieces and a last token, each to be computed before the next is asked for.
+
+    They use the cache's first slot.
+    """
+    token_ids = probe_token_ids(loaded)[0].tolist()
+    request = Request("probe", token_ids, SamplingParams())
+    sequence = Sequence(request, token_ids=token_ids, slot=Slot(0))
+    for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
+        piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
+        yield piece
+        sequence.num_computed_tokens += piece.num_tokens
 
 
 @torch.inference_mode()
@@ -124,14 +140,9 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
     Raises:
         IncompatibleModelError: the log-probabilities differ from those expected.
     """
-    token_ids = probe_token_ids(loaded)[0].tolist()
-    request = Request("probe", token_ids, SamplingParams())
-    sequence = Sequence(request, token_ids=token_ids, slot=Slot(0))
     try:
-        for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
-            piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
+        for piece in probe_pieces(loaded):
             logits = runner.forward([piece], [piece.num_tokens - 1])
-            sequence.num_computed_tokens += piece.num_tokens
     except Exception as error:
         raise IncompatibleModelError(f"in pieces it raises {type(error).__name__}") from error
     difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()

@@ -8,6 +8,7 @@ from src.engine.compatibility import IncompatibleModelError, check_model
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.drafts import DraftLimits
+from src.engine.fusing import fuse_layers
 from src.engine.intake import Intake
 from src.engine.kv_cache import LayerShape, num_bytes_per_slot
 from src.engine.layers import can_be_replaced
@@ -82,6 +83,8 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     device = loaded.model.device.type
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
     runner = ModelRunner(loaded, layers, num_slots, library)
+    if library is not None:
+        fuse_layers(loaded, runner, library)
     scheduler = Scheduler(
         SlotPool(num_slots, loaded.max_model_len),
         max_num_seqs,

@@ -40,9 +40,9 @@ class ModelRunner:
         self._cache = KVCache(
             layers, num_slots, loaded.max_model_len, loaded.model.dtype, self._device
         )
-        self._attention = PackedAttention(self._cache, library)
+        self.attention = PackedAttention(self._cache, library)
         name = f"engine-{next(_numbers)}"
-        ALL_ATTENTION_FUNCTIONS.register(name, self._attention)
+        ALL_ATTENTION_FUNCTIONS.register(name, self.attention)
         loaded.model.set_attn_implementation(name)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class ModelRunner:
             token_ids += one.draft
             assert sequence.slot is not None
             segments.append(Segment(sequence.slot.index, start, end + len(one.draft)))
-        self._attention.step = step = self._step(segments)
+        self.attention.step = step = self._step(segments)
         # A step without a row to sample still fills the cache; one row of logits costs little.
         keep = torch.tensor(rows or [0], device=self._device)
         logits: torch.Tensor = self._model(

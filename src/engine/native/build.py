@@ -14,15 +14,18 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "kernels.cpp"
+SOURCE = "kernels.cpp"
 VARIANTS = {
+    "amx": ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
     "avx512vnni": ["-march=x86-64-v4", "-mavx512vnni"],
     "avx2": ["-march=x86-64-v3"],
 }
 """What each is compiled for, the best first; the processor that runs them need not be this one."""
 
+AVX512VNNI = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"}
 NEEDED = {
-    "avx512vnni": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"},
+    "amx": AVX512VNNI | {"amx_tile", "amx_int8"},
+    "avx512vnni": AVX512VNNI,
     "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
 }
 """What Linux calls the instructions that a variant needs."""
@@ -32,7 +35,8 @@ FLAGS = ["-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions",
 
 def library_path(variant: str) -> Path:
     """Where a variant lies: the name tells the source it was built from, so an old one is none."""
-    return FOLDER / f"kernels-{variant}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
+    source = b"".join(path.read_bytes() for path in sorted([*FOLDER.glob("*.h"), FOLDER / SOURCE]))
+    return FOLDER / f"kernels-{variant}-{hashlib.sha256(source).hexdigest()[:12]}.so"
 
 
 @functools.cache
@@ -58,8 +62,16 @@ def main() -> None:
     if compiler is None:
         return _say("No kernels of our own: there is no C++ compiler. PyTorch's are used instead.")
     for variant, target in VARIANTS.items():
-        build(compiler, target, library_path(variant))
+        if _knows(compiler, target):
+            build(compiler, target, library_path(variant))
+        else:
+            _say(f"No kernels of our own for {variant}: the compiler does not know it.")
     return None
+
+
+def _knows(compiler: str, target: list[str]) -> bool:
+    command = [compiler, *target, "-E", "-x", "c++", os.devnull]
+    return not subprocess.run(command, check=False, capture_output=True).returncode  # noqa: S603 # nosec
 
 
 def _say(text: str) -> None:
@@ -71,7 +83,7 @@ def build(compiler: str, target: list[str], library: Path) -> None:
     if library.exists():
         return
     unfinished = library.with_suffix(f".{os.getpid()}")
-    command = [compiler, *FLAGS, *target, str(SOURCE), "-o", str(unfinished)]
+    command = [compiler, *FLAGS, *target, str(FOLDER / SOURCE), "-o", str(unfinished)]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 # nosec
         sys.exit("The kernels cannot be compiled; see above. CXX= make install does without them.")
     for old in FOLDER.glob(library.name.rsplit("-", 1)[0] + "-*.so"):

@@ -3,11 +3,19 @@
 import ctypes
 import functools
 import logging
+from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 
 import torch
 
 from src.engine.config import Kernels
 from src.engine.native.build import library_path, usable_variants
+from src.engine.native.structures import (
+    AttentionData,
+    LayerData,
+    LinearData,
+    ProjectedData,
+    address,
+)
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -21,97 +29,49 @@ PANEL = 16
 MAX_GROUP = 32
 """Query heads that share a key head at most."""
 
-_POINTER, _LENGTH, _COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_LAYER, _PROJECTED = POINTER(LayerData), POINTER(ProjectedData)
 _ARGUMENTS = {
-    "linear_float32": [*[_POINTER] * 4, *[_LENGTH] * 3, _COUNT],
-    "linear_int8": [*[_POINTER] * 8, *[_LENGTH] * 3, _COUNT],
-    "decode_attention": [
-        *[_POINTER] * 9, *[_LENGTH] * 5, ctypes.c_float, _LENGTH, _COUNT,
-    ],
+    "linear": [POINTER(LinearData), *[c_void_p] * 2, c_int64, c_int],
+    "attend_to_slots": [POINTER(AttentionData), _PROJECTED, *[c_void_p] * 3, c_int64, c_int],
+    "project_layer": [_LAYER, *[c_void_p] * 4, c_int64, c_int],
+    "complete_layer": [_LAYER, *[c_void_p] * 3, c_int64, c_int],
+    "decode_layer": [_LAYER, *[c_void_p] * 6, c_int64, c_int],
 }  # fmt: skip
 
 
 class Library:
-    """One variant of the kernels. All tensors are on the CPU, and float32 if not said otherwise."""
+    """One variant of the kernels. All tensors are on the CPU, and float32 if not said otherwise.
+
+    Raises:
+        OSError: it cannot be loaded, or the system does not let it run.
+    """
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
-        self.has_int8 = variant == "avx512vnni"
-        self._functions = ctypes.CDLL(str(library_path(variant)))
+        self.has_int8 = variant != "avx2"
+        functions = ctypes.CDLL(str(library_path(variant)))
+        if not functions.prepare():
+            raise OSError("the system does not let it use the processor's tiles")
         for name, types in _ARGUMENTS.items():
-            if name != "linear_int8" or self.has_int8:
-                getattr(self._functions, name).argtypes = types
-                getattr(self._functions, name).restype = None
+            getattr(functions, name).argtypes = types
+            getattr(functions, name).restype = None
+        self._linear = functions.linear
+        self._attend = functions.attend_to_slots
+        self._project = functions.project_layer
+        self._complete = functions.complete_layer
+        self._decode = functions.decode_layer
 
-    def linear_float32(
-        self, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, num_outputs: int
-    ) -> torch.Tensor:
-        """(..., num_inputs) to (..., num_outputs).
-
-        Args:
-            rows: (..., num_inputs).
-            weight: panels, (num_panels, num_inputs, PANEL).
-            bias: (num_outputs,), if there is one.
-            num_outputs: of the panels' outputs the first so many.
-        """
+    def linear(self, data: LinearData, rows: torch.Tensor) -> torch.Tensor:
+        """(..., num_inputs) to (..., num_outputs)."""
         rows = rows.contiguous()
-        num_inputs = rows.shape[-1]
-        output = rows.new_empty((*rows.shape[:-1], num_outputs))
-        self._functions.linear_float32(
-            rows.data_ptr(),
-            weight.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            output.data_ptr(),
-            rows.numel() // num_inputs,
-            num_inputs,
-            num_outputs,
-            torch.get_num_threads(),
-        )
-        return output
-
-    def linear_int8(
-        self,
-        rows: torch.Tensor,
-        weight: torch.Tensor,
-        scales: torch.Tensor,
-        shifts: torch.Tensor,
-        bias: torch.Tensor | None,
-        num_outputs: int,
-    ) -> torch.Tensor:
-        """(..., num_inputs) to (..., num_outputs), with num_inputs a multiple of PANEL.
-
-        Args:
-            rows: (..., num_inputs).
-            weight: panels of int8, (num_panels, num_inputs / 4, PANEL, 4).
-            scales: (num_panels * PANEL,) of the outputs.
-            shifts: likewise, int32: 128 times the sums of the outputs' weights.
-            bias: (num_outputs,), if there is one.
-            num_outputs: of the panels' outputs the first so many.
-        """
-        rows = rows.contiguous()
-        num_inputs = rows.shape[-1]
+        *leading, num_inputs = rows.shape
+        output = rows.new_empty((*leading, data.outputs))
         num_rows = rows.numel() // num_inputs
-        output = rows.new_empty((*rows.shape[:-1], num_outputs))
-        quantized = torch.empty((num_rows, num_inputs), dtype=torch.uint8)
-        input_scales = rows.new_empty(num_rows)
-        self._functions.linear_int8(
-            rows.data_ptr(),
-            weight.data_ptr(),
-            scales.data_ptr(),
-            shifts.data_ptr(),
-            None if bias is None else bias.data_ptr(),
-            output.data_ptr(),
-            quantized.data_ptr(),
-            input_scales.data_ptr(),
-            num_rows,
-            num_inputs,
-            num_outputs,
-            torch.get_num_threads(),
-        )
+        self._linear(data, rows.data_ptr(), output.data_ptr(), num_rows, torch.get_num_threads())
         return output
 
     def can_attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-        """Whether heads' sizes are multiples of PANEL, and few share a key; see below."""
+        """Whether heads' sizes are multiples of PANEL, and few share a key head; see below."""
         return (
             query.shape[-1] % PANEL == 0
             and value.shape[-1] % PANEL == 0
@@ -145,27 +105,90 @@ class Library:
             scaling: of the scores.
             window: a token sees itself and so many minus one before it; 0: all.
         """
-        num_rows, num_heads, key_dim = query.shape
+        num_rows, num_heads, _ = query.shape
         if not num_rows:
             return
-        query, key, value = (
-            given if given.stride(-1) == 1 else given.contiguous() for given in (query, key, value)
-        )
-        self._functions.decode_attention(
-            *(query.data_ptr(), key.data_ptr(), value.data_ptr()),
-            *(keys.data_ptr(), values.data_ptr(), output.data_ptr()),
-            *(slots.data_ptr(), positions.data_ptr()),
-            _lengths(
-                *(*query.stride()[:2], *key.stride()[:2], *value.stride()[:2]),
-                *(keys.stride(0), values.stride(0)),
-            ),
-            *(num_rows, num_heads, key.shape[1], key_dim, value.shape[-1]),
-            *(scaling, window, torch.get_num_threads()),
+        given = [one if one.stride(-1) == 1 else one.contiguous() for one in (query, key, value)]
+        layer = attention_data(num_heads, keys, values, scaling, window)
+        strides = [stride for one in given for stride in one.stride()[:2]]
+        rows = ProjectedData(*map(address, given), *strides)
+        self._attend(
+            *(byref(layer), byref(rows), slots.data_ptr(), positions.data_ptr()),
+            *(output.data_ptr(), num_rows, torch.get_num_threads()),
         )
 
+    def project_layer(
+        self, layer: LayerData, hidden: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+    ) -> torch.Tensor:
+        """A layer's queries, keys and values, side by side: (num_rows, num_outputs).
 
-def _lengths(*numbers: int) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+        Args:
+            layer: what it is made of.
+            hidden: (num_rows, size), the layer's input.
+            cosine: (num_rows, rotary_dim), of the angles by which pairs of numbers turn.
+            sine: likewise.
+        """
+        output = hidden.new_empty(len(hidden), layer.qkv.outputs)
+        self._project(
+            *(layer, hidden.data_ptr(), cosine.data_ptr(), sine.data_ptr(), output.data_ptr()),
+            *(len(hidden), torch.get_num_threads()),
+        )
+        return output
+
+    def complete_layer(
+        self, layer: LayerData, hidden: torch.Tensor, attended: torch.Tensor
+    ) -> torch.Tensor:
+        """A layer's output, (num_rows, size).
+
+        Args:
+            layer: what it is made of.
+            hidden: (num_rows, size), the layer's input.
+            attended: (num_rows, num_heads * value_dim), what attention gave.
+        """
+        output = torch.empty_like(hidden)
+        self._complete(
+            *(layer, hidden.data_ptr(), attended.data_ptr(), output.data_ptr()),
+            *(len(hidden), torch.get_num_threads()),
+        )
+        return output
+
+    def decode_layer(
+        self,
+        layer: LayerData,
+        hidden: torch.Tensor,
+        cosine: torch.Tensor,
+        sine: torch.Tensor,
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> torch.Tensor:
+        """A layer's output for rows that each are the next token of a sequence, (num_rows, size).
+
+        Args:
+            layer: what it is made of.
+            hidden: (num_rows, size), the layer's input.
+            cosine: (num_rows, rotary_dim), of the angles by which pairs of numbers turn.
+            sine: likewise.
+            slots: (num_rows,) int64, each another one.
+            positions: (num_rows,) int64.
+        """
+        output = torch.empty_like(hidden)
+        self._decode(
+            *(layer, hidden.data_ptr(), cosine.data_ptr(), sine.data_ptr()),
+            *(slots.data_ptr(), positions.data_ptr(), output.data_ptr()),
+            *(len(hidden), torch.get_num_threads()),
+        )
+        return output
+
+
+def attention_data(
+    num_heads: int, keys: torch.Tensor, values: torch.Tensor, scaling: float, window: int
+) -> AttentionData:
+    """For `decode_attention`, whose arguments these are."""
+    num_kv_heads, key_dim = keys.shape[2:]
+    return AttentionData(
+        *(num_heads, num_kv_heads, key_dim, values.shape[-1], window),
+        *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0), scaling),
+    )
 
 
 def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> Library | None:

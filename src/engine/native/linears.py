@@ -5,30 +5,39 @@ from torch.nn.functional import pad
 
 from src.engine.linears import FastLinear
 from src.engine.native.library import BLOCK, PANEL, Library
+from src.engine.native.structures import LinearData, address
 
 SHIFT = 128
 """What the kernel adds to each input that it has rounded, so that none is below zero."""
 
 
 class NativeLinear(FastLinear):
-    """Exact."""
+    """Panels of outputs: (num_panels, num_inputs, PANEL), exact."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, library: Library) -> None:
         super().__init__(weight, bias)
         self._library = library
         filled = _fill_up(weight).view(-1, PANEL, self.in_features)
         self._panels = filled.transpose(1, 2).contiguous()
+        self.data = LinearData(
+            *(address(self._panels), address(self.bias), None, None),
+            *(self.in_features, self.out_features),
+        )
 
     @property
     def weight(self) -> torch.Tensor:
         return self._panels.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._library.linear_float32(rows, self._panels, self.bias, self.out_features)
+        return self._library.linear(self.data, rows)
 
 
 class NativeInt8Linear(FastLinear):
-    """8-bit integers, each with a scale: a weight's output, an input's row."""
+    """8-bit integers, each with a scale: a weight's output, an input's row.
+
+    Panels are (num_panels, num_inputs / 4, PANEL, 4). What the kernel adds to the input is taken
+    off its sums: SHIFT times the sum of an output's weights.
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, library: Library) -> None:
         super().__init__(weight, bias)
@@ -39,6 +48,11 @@ class NativeInt8Linear(FastLinear):
         self._shifts = integers.sum(dim=1, dtype=torch.int32) * SHIFT
         quartets = integers.view(-1, PANEL, self.in_features // 4, 4)
         self._panels = quartets.transpose(1, 2).contiguous()
+        self.data = LinearData(
+            *(address(self._panels), address(self.bias)),
+            *(address(self._scales), address(self._shifts)),
+            *(self.in_features, self.out_features),
+        )
 
     @property
     def weight(self) -> torch.Tensor:
@@ -46,9 +60,7 @@ class NativeInt8Linear(FastLinear):
         return (integers * self._scales[:, None])[: self.out_features]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._library.linear_int8(
-            rows, self._panels, self._scales, self._shifts, self.bias, self.out_features
-        )
+        return self._library.linear(self.data, rows)
 
 
 def _fill_up(outputs: torch.Tensor) -> torch.Tensor:
