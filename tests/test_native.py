@@ -17,7 +17,9 @@ from src.engine.layers import create_linear
 from src.engine.linears import FastLinear
 from src.engine.model_loader import load_model
 from src.engine.native import build
+from src.engine.native.library import Library
 from src.engine.native.linears import NativeInt8Linear, NativeLinear
+from src.engine.native.prefetch import CHOICES, tune
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.errors import ModelLoadError
@@ -132,6 +134,19 @@ def test_threads_that_compute_at_the_same_time_do_not_meet(library, monkeypatch)
 
     with ThreadPoolExecutor(3) as threads:
         assert all(threads.map(compute, range(3)))
+
+
+@needs_kernels
+def test_how_far_ahead_weights_are_fetched_is_measured_and_changes_no_result(caplog):
+    caplog.set_level("DEBUG")
+    library = Library(LIBRARIES[0].variant)
+    tune(library)
+    assert library.ahead in CHOICES
+    assert f"weights are fetched {library.ahead} floats ahead" in caplog.text
+    weight, rows, results = torch.randn(200, 48), torch.randn(9, 48), []
+    for library.ahead in CHOICES:
+        results.append(create_linear(weight, None, "none", library)(rows))
+    assert torch.equal(*results)
 
 
 @needs_kernels

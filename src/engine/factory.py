@@ -17,6 +17,7 @@ from src.engine.memory import free_memory
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
 from src.engine.native.library import Library, choose_library
+from src.engine.native.prefetch import tune
 from src.engine.quantization import quantize
 from src.engine.reference import ReferenceEngine
 from src.engine.request import UpdateCallback
@@ -98,7 +99,10 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
 
 
 def _library(loaded: LoadedModel, config: EngineConfig) -> Library | None:
-    return choose_library(config.kernels, can_be_replaced(next(loaded.model.parameters())))
+    library = choose_library(config.kernels, can_be_replaced(next(loaded.model.parameters())))
+    if library is not None:
+        tune(library)
+    return library
 
 
 def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:

@@ -49,6 +49,7 @@ class Library:
     def __init__(self, variant: str) -> None:
         self.variant = variant
         self.has_int8 = variant != "avx2"
+        self.ahead = 0
         functions = ctypes.CDLL(str(library_path(variant)))
         if not functions.prepare():
             raise OSError("the system does not let it use the processor's tiles")

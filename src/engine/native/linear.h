@@ -30,12 +30,13 @@ struct Linear {
     const float* scales;    // of the outputs, or null
     const int32_t* shifts;  // SHIFT times the sums of the outputs' weights
     int64_t inputs, outputs;
+    int64_t ahead;  // floats from what is multiplied to what is fetched meanwhile; 0: processors may know
 };
 
 // The part of a product that one thread computes at once: some rows, and BLOCK outputs of which
 // `outputs` are there.
 struct Part {
-    int64_t inputs, outputs, output_stride;
+    int64_t inputs, outputs, output_stride, ahead;
     const float* bias;   // or null
     const float* added;  // to the output, laid out as it is, or null
     float* output;
@@ -67,7 +68,9 @@ void multiply_float32(const Part& part, const float* input, const float* weight)
         Vector weights[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
             const int at = v * WIDTH;
-            weights[v] = load(weight + (at / PANEL) * panel + k * PANEL + at % PANEL);
+            const float* from = weight + (at / PANEL) * panel + k * PANEL + at % PANEL;
+            weights[v] = load(from);
+            if (part.ahead) fetch(from + part.ahead);
         }
         for (int row = 0; row < rows; row++) {
             const Vector x = all(input[row * part.inputs + k]);
@@ -99,6 +102,7 @@ inline Part part_of(int64_t first, const Linear& linear, const float* added, flo
     return {linear.inputs,
             std::min<int64_t>(BLOCK, linear.outputs - first),
             linear.outputs,
+            linear.ahead,
             linear.bias ? linear.bias + first : nullptr,
             added ? added + first : nullptr,
             output + first};

@@ -21,7 +21,7 @@ class NativeLinear(FastLinear):
         self._panels = filled.transpose(1, 2).contiguous()
         self.data = LinearData(
             *(address(self._panels), address(self.bias), None, None),
-            *(self.in_features, self.out_features),
+            *(self.in_features, self.out_features, library.ahead),
         )
 
     @property
@@ -51,7 +51,7 @@ class NativeInt8Linear(FastLinear):
         self.data = LinearData(
             *(address(self._panels), address(self.bias)),
             *(address(self._scales), address(self._shifts)),
-            *(self.in_features, self.out_features),
+            *(self.in_features, self.out_features, library.ahead),
         )
 
     @property

@@ -13,11 +13,14 @@ ACTIVATIONS = ("gelu_tanh", "silu")
 
 
 class LinearData(Structure):
-    """weight: panels, see `linears.py`; scales and shifts: null where it is float32."""
+    """weight: panels, see `linears.py`; scales and shifts: null where it is float32.
+
+    ahead: of what is multiplied so many floats are fetched from memory; see `prefetch.py`.
+    """
 
     _fields_ = [
         *((name, c_void_p) for name in ("weight", "bias", "scales", "shifts")),
-        *((name, c_int64) for name in ("inputs", "outputs")),
+        *((name, c_int64) for name in ("inputs", "outputs", "ahead")),
     ]
 
 

@@ -40,6 +40,9 @@ inline float sum(Vector value) {
 #endif
 constexpr int WIDTH = sizeof(Vector) / sizeof(float);
 
+// Asks for what will be wanted soon; addresses behind the end do no harm.
+inline void fetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
+
 // e to the power of values that are not above zero: 2^n times a polynomial (Cephes' expf).
 inline float exponential(float x) {
     x = std::max(x, -87.0f);
