@@ -2,6 +2,9 @@
 
 llama-cpp-python's `Llama` knows one sequence at a time, so the batch is made here: all sequences
 share one `llama_decode` a step, and each has a sampler chain of llama.cpp's own.
+
+On a processor with AMX its weights are not put into AMX's order: built by GCC 12, which loses what
+is written into a tile's configuration, llama.cpp dies of the first product in 8 bits.
 """
 
 import sys
@@ -43,6 +46,7 @@ def load(model: Path, precision: str) -> Generate:
     llama_cpp.llama_log_set(log, c_void_p(0))
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
+    params.use_extra_bufts = "amx_int8" not in Path("/proc/cpuinfo").read_text()
     loaded = llama_cpp.llama_model_load_from_file(str(model / FILE_NAME).encode(), params)
     assert loaded is not None, f"llama.cpp does not load {model}"
     contexts: dict[int, Sequences] = {}
