@@ -20,6 +20,7 @@ from benchmarks.systems import ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import Job, Request, Start, quantile, summarize
 from src.engine import draws
+from src.engine.native.library import Library, find_library
 from src.engine.sampler import SamplingRow, sample
 from src.engine.sampling_params import SamplingParams
 
@@ -81,28 +82,36 @@ def prefixes(arguments: Namespace) -> str:
 
 
 def candidates(arguments: Namespace) -> str:
-    """One call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full sort."""
+    """One call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full sort.
+
+    The first two by PyTorch and by our own kernels.
+    """
+    library = find_library()
     nucleus = SamplingParams(temperature=1, top_p=0.9)
     rows = []
     for name, std in LOGITS_STD.items():
         logits = std * torch.randn(32, VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
-        greedy = sampler_time(logits, SamplingParams(temperature=0), arguments.repeats)
-        drawn = sampler_time(logits, nucleus, arguments.repeats)
+        times = [
+            sampler_time(logits, params, arguments.repeats, whose)
+            for params in (SamplingParams(temperature=0), nucleus)
+            for whose in (None, library)
+        ]
         with patch.object(draws, "NUM_CANDIDATES", VOCAB_SIZE):
             drawn_of_all = sampler_time(logits, nucleus, arguments.repeats)
-        rows.append([name, *map(milliseconds, (greedy, drawn, drawn_of_all))])
-    few = f"top-p, {draws.NUM_CANDIDATES} candidates"
-    return table(["logits", "greedy", few, "top-p, all sorted"], rows)
+        rows.append([name, *map(milliseconds, (*times, drawn_of_all))])
+    return table(["logits", "greedy", "ours", "top-p", "ours", "top-p, all sorted"], rows)
 
 
-def sampler_time(logits: torch.Tensor, params: SamplingParams, repeats: int) -> float:
+def sampler_time(
+    logits: torch.Tensor, params: SamplingParams, repeats: int, library: Library | None = None
+) -> float:
     """The median time of a call."""
     times = []
     for position in range(1, 5 * repeats + 1):
         rows = [SamplingRow(params, row, [0] * position, 1) for row in range(len(logits))]
         spent = logits.clone()  # the sampler changes what it is given
         started = time.perf_counter()
-        sample(spent, rows)
+        sample(spent, rows, library)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 

@@ -10,8 +10,15 @@ from src.engine.draws import (
     NUM_UNIFORMS,
     draw_filtered,
     draw_from_all,
+    find_best,
+    find_largest,
     find_most_likely,
+    find_probs,
 )
+from tests.native import LIBRARIES
+
+VARIANTS = [None, *LIBRARIES]
+"""Who finds the most likely tokens: torch, or each variant of our own kernels."""
 
 STRIPED = 2 * NUM_STRIPES * NUM_CANDIDATES + 2000
 
@@ -34,6 +41,31 @@ def test_finds_the_most_likely_as_topk_does(vocab_size, count):
     top, token_ids = find_most_likely(probs, count)
     assert torch.equal(top, expected.values)
     assert torch.equal(token_ids, expected.indices)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.variant)
+@pytest.mark.parametrize("vocab_size", [1, 17, 300, STRIPED + 7])
+def test_our_own_kernels_find_what_torch_does(library, vocab_size):
+    logits = create_probs(5, vocab_size).log()
+    logits[3, vocab_size // 2 :] = -torch.inf  # as bans and grammars leave it
+    logits[3, 0] = 1.0
+    logits[4] = logits[4].sort().values  # each is larger than those before
+    assert torch.equal(find_largest(logits, library), find_largest(logits))
+    assert torch.equal(find_best(logits, library), find_best(logits))
+    temperatures, count = torch.tensor([0.1, 1.0, 2.0, 0.5, 1.0]), min(vocab_size, 256)
+    expected = find_probs(logits, temperatures).topk(count, dim=-1)
+    probs, token_ids = library.most_likely(logits, temperatures, count)
+    torch.testing.assert_close(probs, expected.values, rtol=1e-5, atol=1e-7)
+    is_likely = (expected.values > 1e-6) & (expected.values.diff(append=torch.zeros(5, 1)) < 0)
+    assert torch.equal(token_ids[is_likely], expected.indices[is_likely])
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.variant)
+@pytest.mark.parametrize("place", [0, 15, 49, 50])
+def test_our_own_kernels_notice_what_is_no_number(library, place):
+    logits = create_probs(3, 51).log()
+    logits[1, place] = torch.nan
+    assert find_largest(logits, library).isnan().tolist() == [False, True, False]
 
 
 def test_finds_the_most_likely_wherever_they_are():
@@ -69,7 +101,9 @@ def test_never_draws_what_has_no_probability(vocab_size):
     uniforms = torch.cat([ends[:, None], create_uniforms(200)[:, 1:]], dim=1)
     assert set(draw_from_all(probs, uniforms[:, :1]).tolist()) == {2, 4}
     all_kept = torch.tensor([[vocab_size, 1.0, 0.0]], dtype=torch.double).expand(200, -1)
-    assert set(draw_filtered(probs, all_kept, uniforms).tolist()) == {2, 4}
+    for library in VARIANTS:
+        drawn = draw_filtered(probs.log(), torch.ones(200), all_kept, uniforms, library)
+        assert set(drawn.tolist()) == {2, 4}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +120,8 @@ def test_never_draws_what_has_no_probability(vocab_size):
     ],
 )
 @pytest.mark.parametrize("spread", [0.3, 1.0, 4.0])
-def test_what_is_drawn_is_what_the_filters_keep(filters, spread):
+@pytest.mark.parametrize("library", VARIANTS)
+def test_what_is_drawn_is_what_the_filters_keep(filters, spread, library):
     top_k, top_p, min_p = filters
     probs = create_probs(1, STRIPED, spread)
     ordered, token_ids = probs[0].double().sort(descending=True, stable=True)
@@ -96,9 +131,11 @@ def test_what_is_drawn_is_what_the_filters_keep(filters, spread):
     kept = set(token_ids[is_kept].tolist())
     num_rows = 300
     drawn = draw_filtered(
-        probs.expand(num_rows, -1).contiguous(),
+        2 * probs.log().expand(num_rows, -1),
+        torch.full((num_rows,), 2.0),
         torch.tensor([filters], dtype=torch.double).expand(num_rows, -1),
         create_uniforms(num_rows),
+        library,
     )
     assert set(drawn.tolist()) <= kept
     # Not only the beginning of it: the least likely half is drawn as often as it should be.
@@ -108,10 +145,11 @@ def test_what_is_drawn_is_what_the_filters_keep(filters, spread):
     assert share == pytest.approx(mass.item(), abs=4 * (0.25 / num_rows) ** 0.5)
 
 
-def test_of_equally_likely_tokens_the_first_are_the_nucleus():
+@pytest.mark.parametrize("library", VARIANTS)
+def test_of_equally_likely_tokens_the_first_are_the_nucleus(library):
     vocab_size = 4 * NUM_CANDIDATES
     probs = torch.full((2000, vocab_size), 1 / vocab_size)
     filters = torch.tensor([[vocab_size, 0.5, 0.0]], dtype=torch.double).expand(2000, -1)
-    drawn = draw_filtered(probs, filters, create_uniforms(2000))
+    drawn = draw_filtered(probs.log(), torch.ones(2000), filters, create_uniforms(2000), library)
     assert drawn.max() < vocab_size // 2
     assert len(drawn.unique()) > vocab_size // 2 - 50

@@ -18,14 +18,34 @@ from transformers.generation.logits_process import (
 )
 
 from src.engine.draws import NUM_CANDIDATES, NUM_STRIPES
-from src.engine.sampler import SamplingRow, sample
+from src.engine.native.library import Library
+from src.engine.sampler import SampledToken, SamplingRow
+from src.engine.sampler import sample as sample_by
 from src.engine.sampling_params import SamplingParams
+from tests.native import LIBRARIES
 
 NUM_DRAWS = 8_000
 ROWS_AT_ONCE = 500
 SMALL, LARGE = 12, 4 * NUM_CANDIDATES
 STRIPED = 2 * NUM_STRIPES * NUM_CANDIDATES + 1000
 PROMPT = [1, 5, 5, 8]
+
+
+@pytest.fixture(
+    params=[None, *LIBRARIES[:1]], ids=["pytorch", "native"][: 1 + len(LIBRARIES)], autouse=True
+)
+def library(request):
+    """Whose kernels choose; the variants of ours are compared in test_draws.py."""
+    CHOOSING.append(request.param)
+    yield
+    CHOOSING.pop()
+
+
+CHOOSING: list[Library | None] = []
+
+
+def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
+    return sample_by(logits, rows, CHOOSING[-1])
 
 
 def create_logits(vocab_size: int, spread: float = 2.0) -> torch.Tensor:

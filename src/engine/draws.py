@@ -1,4 +1,4 @@
-"""Draws tokens from probabilities, exactly, without sorting a vocabulary.
+"""Draws tokens, exactly, without sorting a vocabulary.
 
 Every function works on many rows at once, (num_rows, vocab_size), and a row's token depends on that
 row's numbers alone, to the last bit: the uniform numbers that it is drawn by come from the caller.
@@ -11,6 +11,8 @@ of the tokens by falling probability, so one draws
 """
 
 import torch
+
+from src.engine.native.library import Library
 
 NUM_CANDIDATES = 256
 """So many of the most likely tokens are looked at first."""
@@ -29,24 +31,52 @@ LARGEST_UNIFORM = 1 - 2**-53
 
 
 def draw_filtered(
-    probs: torch.Tensor, filters: torch.Tensor, uniforms: torch.Tensor
+    logits: torch.Tensor,
+    temperatures: torch.Tensor,
+    filters: torch.Tensor,
+    uniforms: torch.Tensor,
+    library: Library | None = None,
 ) -> torch.Tensor:
     """Draws from what top-k, top-p and min-p leave.
 
     Args:
-        probs: (num_rows, vocab_size), float32.
+        logits: (num_rows, vocab_size), float32, each row's largest finite.
+        temperatures: (num_rows,), float32.
         filters: (num_rows, 3), double: top_k in [1, vocab_size], top_p and min_p.
         uniforms: (num_rows, NUM_UNIFORMS), double, in [0, 1).
+        library: our own kernels, if they are to find the most likely tokens.
 
     Returns:
         Token ids, (num_rows,).
     """
-    num_candidates = min(NUM_CANDIDATES, probs.shape[-1])
-    token_ids, is_exact = _draw_from_top(probs, filters, uniforms[:, :1], num_candidates)
+    vocab_size = logits.shape[-1]
+    num_candidates = min(NUM_CANDIDATES, vocab_size)
+    if library is None:
+        probs = find_probs(logits, temperatures)
+        top = find_most_likely(probs, num_candidates)
+    else:
+        top = library.most_likely(logits, temperatures, num_candidates)
+    token_ids, is_exact = _draw_from_top(*top, filters, uniforms[:, :1], vocab_size)
     if not bool(is_exact.all()):
         rest = (~is_exact).nonzero().squeeze(1)
-        token_ids[rest] = _draw_from_many(probs[rest], filters[rest], uniforms[rest, 1:])
+        own = probs[rest] if library is None else find_probs(logits[rest], temperatures[rest])
+        token_ids[rest] = _draw_from_many(own, filters[rest], uniforms[rest, 1:])
     return token_ids
+
+
+def find_largest(logits: torch.Tensor, library: Library | None = None) -> torch.Tensor:
+    """Each row's largest logit, NaN where one is: (num_rows,)."""
+    return logits.amax(dim=-1) if library is None else library.largest(logits)[0]
+
+
+def find_best(logits: torch.Tensor, library: Library | None = None) -> torch.Tensor:
+    """The first of each row's most likely tokens: ids, (num_rows,)."""
+    return logits.argmax(dim=-1) if library is None else library.largest(logits)[1]
+
+
+def find_probs(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
+    """Probabilities at each row's temperature; softmax sums each row alone, in one fixed order."""
+    return (logits / temperatures[:, None]).softmax(dim=-1)
 
 
 def draw_from_all(probs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -75,7 +105,11 @@ def draw_from_all(probs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _draw_from_top(
-    probs: torch.Tensor, filters: torch.Tensor, uniform: torch.Tensor, num_candidates: int
+    top: torch.Tensor,
+    token_ids: torch.Tensor,
+    filters: torch.Tensor,
+    uniform: torch.Tensor,
+    vocab_size: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws among the most likely tokens, and says in which rows that is the whole truth.
 
@@ -83,14 +117,14 @@ def _draw_from_top(
     all of them keep. As in HuggingFace's processors top-p takes its share of what top-k leaves.
 
     Args:
-        probs: (num_rows, vocab_size).
+        top: (num_rows, num_candidates), the largest probabilities, the largest first.
+        token_ids: (num_rows, num_candidates), whose they are.
         filters: (num_rows, 3): top_k, top_p and min_p.
         uniform: (num_rows, 1).
-        num_candidates: so many of the most likely tokens are looked at.
+        vocab_size: of so many tokens.
     """
-    vocab_size = probs.shape[-1]
+    num_candidates = top.shape[-1]
     top_k, top_p, min_p = torch.split(filters, 1, dim=1)  # each (num_rows, 1)
-    top, token_ids = find_most_likely(probs, num_candidates)
     cumulated = top.double().cumsum(dim=-1)  # (num_rows, num_candidates)
     last = (top_k.clamp(max=num_candidates) - 1).long()
     mass = torch.where(top_k <= num_candidates, cumulated.gather(1, last), 1.0)
@@ -122,7 +156,8 @@ def _draw_from_many(
     """
     vocab_size = probs.shape[-1]
     if uniforms.shape[1] == 1:
-        return _draw_from_top(probs, filters, uniforms, vocab_size)[0]
+        top = find_most_likely(probs, vocab_size)
+        return _draw_from_top(*top, filters, uniforms, vocab_size)[0]
     token_ids = draw_from_all(probs, uniforms[:, :1])
     is_kept = _keeps(probs, filters, token_ids[:, None])
     if not bool(is_kept.all()):

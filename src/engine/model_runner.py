@@ -6,6 +6,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.attention import PackedAttention, Segment, Step
+from src.engine.draws import find_largest
 from src.engine.hidden_states import catch_hidden_states
 from src.engine.kv_cache import KVCache, LayerShape
 from src.engine.logprobs import PositionLogprobs, find_logprobs
@@ -25,7 +26,7 @@ class ModelRunner:
         loaded: its attention is replaced by ours.
         layers: what each attention layer keeps of a token.
         num_slots: of the KV cache.
-        library: our own kernels, if attention is to use them.
+        library: our own kernels, if attention and sampling are to use them.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ModelRunner:
         library: Library | None = None,
     ) -> None:
         self._model = loaded.model
+        self._library = library
         self._device = loaded.model.device
         self._cache = KVCache(
             layers, num_slots, loaded.max_model_len, loaded.model.dtype, self._device
@@ -72,11 +74,11 @@ class ModelRunner:
         embeds = any(one.sequence.request.embeds for one in scheduled)
         with catch_hidden_states(self._model, wanted=embeds) as caught:
             logits = self.forward(scheduled, [row for kept in rows for row in kept])
-        if logits.amax(dim=-1).isnan().any():
+        if find_largest(logits, self._library).isnan().any():
             raise FloatingPointError("the model's logits are not numbers")
         prompts = _prompt_logprobs(scheduled, rows, logits)
         sums = _hidden_sums(scheduled, caught)
-        tokens = iter(_sample(scheduled, rows, logits))  # uses the logits up
+        tokens = iter(_sample(scheduled, rows, logits, self._library))  # uses the logits up
         return [
             SequenceResult(next(tokens) if one.samples else [], found, hidden_sum)
             for one, found, hidden_sum in zip(scheduled, prompts, sums, strict=True)
@@ -134,7 +136,10 @@ def _keep_rows(scheduled: list[ScheduledSequence]) -> list[range]:
 
 
 def _sample(
-    scheduled: list[ScheduledSequence], rows: list[range], logits: torch.Tensor
+    scheduled: list[ScheduledSequence],
+    rows: list[range],
+    logits: torch.Tensor,
+    library: Library | None,
 ) -> list[list[SampledToken]]:
     """Samples from the last rows of each sequence that has all of its tokens.
 
@@ -149,7 +154,8 @@ def _sample(
         sampled += [_sampling_row(one, number) for number in range(one.num_sampled)]
     if not sampled:
         return []
-    tokens = iter(sample(logits if len(last) == len(logits) else logits[last], sampled))
+    chosen = logits if len(last) == len(logits) else logits[last]
+    tokens = iter(sample(chosen, sampled, library))
     drawn = [(one.draft, list(islice(tokens, one.num_sampled))) for one in scheduled if one.samples]
     return [own[: _count_right(draft, own) + 1] for draft, own in drawn]
 

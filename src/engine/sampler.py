@@ -12,10 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
-from src.engine.draws import NUM_UNIFORMS, draw_filtered, draw_from_all
+from src.engine.draws import (
+    NUM_UNIFORMS,
+    draw_filtered,
+    draw_from_all,
+    find_best,
+    find_largest,
+    find_probs,
+)
 from src.engine.logits import ban, change_logits, changes_logits, keep_allowed
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.matcher import Matcher, find_allowed
+from src.engine.native.library import Library
 from src.engine.sampling_params import SamplingParams
 
 
@@ -55,7 +63,9 @@ class SampledToken:
     logprobs: PositionLogprobs | None
 
 
-def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
+def sample(
+    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None = None
+) -> list[SampledToken]:
     """Chooses a token for each row.
 
     The log-probabilities are the model's own, from before bias, penalties, bans, grammar and
@@ -64,6 +74,7 @@ def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
     Args:
         logits: (num_rows, vocab_size), float32; they are used up: changed in place.
         rows: how to choose in each.
+        library: our own kernels, if they are to choose.
 
     Raises:
         DeadEndError: a row's grammar allows no token.
@@ -77,7 +88,7 @@ def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
         if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
     _apply_grammars(logits, rows)
-    token_ids = _choose(logits, rows)
+    token_ids = _choose(logits, rows, library)
     sampled = [SampledToken(token_id, None) for token_id in token_ids]
     if raw is not None:
         chosen = [token_ids[index] for index in told]
@@ -97,28 +108,30 @@ def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> None:
         keep_allowed(logits, indices, bits)
 
 
-_Choice = Callable[[torch.Tensor, list[SamplingRow]], torch.Tensor]
+_Choice = Callable[[torch.Tensor, list[SamplingRow], Library | None], torch.Tensor]
 """From logits and rows to token ids."""
 
 
-def _choose(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
+def _choose(logits: torch.Tensor, rows: list[SamplingRow], library: Library | None) -> list[int]:
     """Returns a token id for each row; logits: (num_rows, vocab_size)."""
     token_ids = [0] * len(rows)
-    for choose, group in _group(logits, rows):
+    for choose, group in _group(logits, rows, library):
         part = logits if len(group) == len(rows) else logits[group]
-        chosen = choose(part, [rows[index] for index in group]).tolist()
+        chosen = choose(part, [rows[index] for index in group], library).tolist()
         for index, token_id in zip(group, chosen, strict=True):
             token_ids[index] = token_id
     return token_ids
 
 
-def _group(logits: torch.Tensor, rows: list[SamplingRow]) -> list[tuple[_Choice, list[int]]]:
+def _group(
+    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+) -> list[tuple[_Choice, list[int]]]:
     """The ways to choose, each with its rows; a batch usually has one."""
     if all(row.params.is_greedy for row in rows):
         return [(_take_best, list(range(len(rows))))]
     groups: dict[_Choice, list[int]] = {}
     # Without a largest logit that is a number there are no probabilities to draw by.
-    is_finite = logits.amax(dim=-1).isfinite().tolist()
+    is_finite = find_largest(logits, library).isfinite().tolist()
     for index, row in enumerate(rows):
         if row.params.is_greedy or not is_finite[index]:
             choose: _Choice = _take_best
@@ -134,31 +147,38 @@ def _has_filters(params: SamplingParams, vocab_size: int) -> bool:
     return 0 < params.top_k < vocab_size or params.top_p < 1 or params.min_p > 0
 
 
-def _take_best(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
-    return logits.argmax(dim=-1)
+def _take_best(
+    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+) -> torch.Tensor:
+    return find_best(logits, library)
 
 
-def _draw_unfiltered(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
-    return draw_from_all(_probs(logits, rows), _uniforms(rows, logits.device)[:, :1])
+def _draw_unfiltered(
+    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+) -> torch.Tensor:
+    probs = find_probs(logits, _temperatures(logits, rows))
+    return draw_from_all(probs, _uniforms(rows, logits.device)[:, :1])
 
 
-def _draw_filtered(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+def _draw_filtered(
+    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+) -> torch.Tensor:
     vocab_size = logits.shape[-1]
     filters = [
         [min(row.params.top_k or vocab_size, vocab_size), row.params.top_p, row.params.min_p]
         for row in rows
     ]
     return draw_filtered(
-        _probs(logits, rows),
+        logits,
+        _temperatures(logits, rows),
         torch.tensor(filters, dtype=torch.double, device=logits.device),
         _uniforms(rows, logits.device),
+        library,
     )
 
 
-def _probs(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
-    """Probabilities at each row's temperature; softmax sums each row alone, in one fixed order."""
-    temperatures = logits.new_tensor([[row.params.temperature] for row in rows])
-    return logits.div_(temperatures).softmax(dim=-1)
+def _temperatures(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+    return logits.new_tensor([row.params.temperature for row in rows])
 
 
 def _uniforms(rows: list[SamplingRow], device: torch.device) -> torch.Tensor:

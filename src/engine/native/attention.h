@@ -62,7 +62,8 @@ void attend(const Heads& heads, int64_t first, int64_t end) {
             largest[h] = most;
             total[h] *= shrink;
             for (int64_t t = size; t < TILE; t++) scores[h][t] = most;
-            for (int t = 0; t < TILE; t++) scores[h][t] = exponential(scores[h][t] - most);
+            for (int t = 0; t < TILE; t += WIDTH)
+                store(scores[h] + t, exponential(add(load(scores[h] + t), all(-most))));
             for (int64_t t = size; t < TILE; t++) scores[h][t] = 0;
             Vector sums = all(0);
             for (int t = 0; t < TILE; t += WIDTH) sums = add(sums, load(scores[h] + t));

@@ -63,15 +63,17 @@ inline void rotate(float* head, const float* cosine, const float* sine, int64_t 
     }
 }
 
-// 1 / (1 + e^-x).
-inline float sigmoid(float x) {
-    const float power = exponential(-std::abs(x));
-    return (x < 0 ? power : 1) / (1 + power);
+// x / (1 + e^-y).
+inline Vector times_sigmoid(Vector x, Vector y) {
+    const Vector power = exponential(minus_absolute(y));
+    const Vector above = exponential(smallest(y, all(0)));  // 1, or the same power
+    return divide(multiply(x, above), add(all(1), power));
 }
 
-inline float activate(int64_t activation, float x) {
-    if (activation == SILU) return x * sigmoid(x);
-    return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));  // 1 + tanh(y) is 2 sigmoid(2 y)
+inline Vector activate(int64_t activation, Vector x) {
+    if (activation == SILU) return times_sigmoid(x, x);
+    const Vector cube = multiply(multiply(x, x), x);  // 1 + tanh(y) is 2 sigmoid(2 y)
+    return times_sigmoid(x, multiply(all(1.5957691216f), multiply_add(cube, all(0.044715f), x)));
 }
 
 // What a row's attention needs of its hidden state: queries, keys and values, side by side.
@@ -107,12 +109,10 @@ void complete(const Layer& layer, const float* hidden, const float* attended, fl
     share_rows(num_rows, wide, threads, [=](int64_t row) {
         const float* from = given + row * wide;
         float* to = active + row * inner;
-        const auto apply = [=](int64_t activation) {
-#pragma GCC ivdep
-            for (int64_t n = 0; n < inner; n++)
-                to[n] = activate(activation, from[n]) * (layer.gated ? from[inner + n] : 1);
-        };
-        layer.activation == SILU ? apply(SILU) : apply(GELU_TANH);
+        for (int64_t n = 0; n < inner; n += WIDTH) {
+            const Vector value = activate(layer.activation, load(from + n));
+            store(to + n, layer.gated ? multiply(value, load(from + inner + n)) : value);
+        }
     });
     multiply(layer.down, active, between, output, num_rows, threads);
 }

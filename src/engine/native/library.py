@@ -36,6 +36,8 @@ _ARGUMENTS = {
     "project_layer": [_LAYER, *[c_void_p] * 4, c_int64, c_int],
     "complete_layer": [_LAYER, *[c_void_p] * 3, c_int64, c_int],
     "decode_layer": [_LAYER, *[c_void_p] * 6, c_int64, c_int],
+    "largest_of_rows": [*[c_void_p] * 3, *[c_int64] * 2, c_int],
+    "most_likely_of_rows": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
 }  # fmt: skip
 
 
@@ -61,6 +63,8 @@ class Library:
         self._project = functions.project_layer
         self._complete = functions.complete_layer
         self._decode = functions.decode_layer
+        self._largest = functions.largest_of_rows
+        self._most_likely = functions.most_likely_of_rows
 
     def linear(self, data: LinearData, rows: torch.Tensor) -> torch.Tensor:
         """(..., num_inputs) to (..., num_outputs)."""
@@ -179,6 +183,45 @@ class Library:
             *(len(hidden), torch.get_num_threads()),
         )
         return output
+
+    def largest(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each row's largest score, and the first place where it is; NaN where one is.
+
+        Args:
+            scores: (num_rows, size).
+
+        Returns:
+            (num_rows,), and (num_rows,) int64.
+        """
+        scores = scores.contiguous()
+        values, places = scores.new_empty(len(scores)), torch.empty(len(scores), dtype=torch.int64)
+        self._largest(
+            *(scores.data_ptr(), values.data_ptr(), places.data_ptr()),
+            *(*scores.shape, torch.get_num_threads()),
+        )
+        return values, places
+
+    def most_likely(
+        self, logits: torch.Tensor, temperatures: torch.Tensor, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The probabilities of each row's most likely tokens, the largest first, and their ids.
+
+        Args:
+            logits: (num_rows, vocab_size), each row's largest finite.
+            temperatures: (num_rows,).
+            count: at most vocab_size; where fewer are possible the last have probability 0.
+
+        Returns:
+            (num_rows, count), and (num_rows, count) int64.
+        """
+        logits = logits.contiguous()
+        probs = logits.new_empty(len(logits), count)
+        token_ids = torch.empty(probs.shape, dtype=torch.int64)
+        self._most_likely(
+            *(logits.data_ptr(), temperatures.data_ptr(), probs.data_ptr(), token_ids.data_ptr()),
+            *(*logits.shape, count, torch.get_num_threads()),
+        )
+        return probs, token_ids
 
 
 def attention_data(

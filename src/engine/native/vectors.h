@@ -23,6 +23,19 @@ inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 inline float sum(Vector value) { return _mm512_reduce_add_ps(value); }
+inline Vector largest(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+inline Vector smallest(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+// Of which numbers this is true, as bits.
+inline int greater(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+inline int equal(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+inline int unordered(Vector a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+inline Vector minus_absolute(Vector a) { return _mm512_or_ps(a, all(-0.0f)); }
+inline Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+inline Vector nearest(Vector a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline Vector power_of_two(Vector n) {  // of whole numbers that a float's exponent can be
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
 #else
 constexpr int PANELS = 1;
 using Vector = __m256;
@@ -37,6 +50,18 @@ inline float sum(Vector value) {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+inline Vector largest(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+inline Vector smallest(Vector a, Vector b) { return _mm256_min_ps(a, b); }
+inline int greater(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
+inline int equal(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+inline int unordered(Vector a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+inline Vector minus_absolute(Vector a) { return _mm256_or_ps(a, all(-0.0f)); }
+inline Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+inline Vector nearest(Vector a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline Vector power_of_two(Vector n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
 #endif
 constexpr int WIDTH = sizeof(Vector) / sizeof(float);
 
@@ -44,21 +69,20 @@ constexpr int WIDTH = sizeof(Vector) / sizeof(float);
 inline void fetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
 
 // e to the power of values that are not above zero: 2^n times a polynomial (Cephes' expf).
+inline Vector exponential(Vector x) {
+    x = largest(all(-87), x);
+    const Vector n = nearest(multiply(x, all(1.44269504f)));
+    const Vector r = multiply_add(n, all(2.12194440e-4f), multiply_add(n, all(-0.693359375f), x));
+    Vector p = all(1.9875691500e-4f);
+    for (const float factor : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = multiply_add(p, r, all(factor));
+    return multiply(multiply_add(multiply(p, r), r, add(r, all(1))), power_of_two(n));
+}
+
 inline float exponential(float x) {
-    x = std::max(x, -87.0f);
-    const float n = std::rint(x * 1.44269504f);
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1;
-    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
+    float values[WIDTH];
+    store(values, exponential(all(x)));
+    return values[0];
 }
 
 }  // namespace

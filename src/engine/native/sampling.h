@@ -1,0 +1,94 @@
+// What choosing a token needs of a row of logits: the largest, and the most likely ones.
+
+#pragma once
+
+#include <vector>
+
+#include "pool.h"
+#include "vectors.h"
+
+namespace {
+
+// The largest of a row and the first place where it is; no number if one of them is none.
+inline void find_largest(const float* row, int64_t size, float* value, int64_t* place) {
+    const int64_t whole = size / WIDTH * WIDTH;
+    Vector most = all(-INFINITY);
+    bool is_number = true;
+    for (int64_t k = 0; k < whole; k += WIDTH) {
+        const Vector values = load(row + k);
+        most = largest(most, values);
+        is_number &= !unordered(values);
+    }
+    float lanes[WIDTH];
+    store(lanes, most);
+    float found = *std::max_element(lanes, lanes + WIDTH);
+    for (int64_t k = whole; k < size; k++) {
+        found = std::max(found, row[k]);
+        is_number &= row[k] == row[k];
+    }
+    *value = is_number ? found : NAN;
+    int64_t k = 0;
+    while (k < whole && !equal(load(row + k), all(found))) k += WIDTH;
+    while (k < size - 1 && row[k] != found) k++;
+    *place = k;
+}
+
+struct Candidate {
+    float score;
+    int64_t token;
+};
+
+inline bool is_more_likely(const Candidate& a, const Candidate& b) {
+    return a.score > b.score || (a.score == b.score && a.token < b.token);
+}
+
+// The `count` largest of a row, the largest first. Who is not above the least of those that were
+// found is passed over, sixteen at a time; so few are ever looked at.
+inline Candidate* find_most(const float* row, int64_t size, int64_t count, std::vector<Candidate>& found) {
+    const int64_t most = 4 * count;
+    found.resize(most + WIDTH);
+    Candidate* candidates = found.data();
+    int64_t number = 0;
+    float least = -INFINITY;
+    const auto drop = [&] {
+        if (number <= count) return;
+        std::nth_element(candidates, candidates + count - 1, candidates + number, is_more_likely);
+        number = count;
+        least = candidates[count - 1].score;
+    };
+    const int64_t whole = size / WIDTH * WIDTH;
+    for (int64_t k = 0; k < whole; k += WIDTH) {
+        for (int above = greater(load(row + k), all(least)); above; above &= above - 1) {
+            const int64_t token = k + __builtin_ctz(above);
+            candidates[number++] = {row[token], token};
+        }
+        if (number >= most) drop();
+    }
+    for (int64_t token = whole; token < size; token++)
+        if (row[token] > least) candidates[number++] = {row[token], token};
+    drop();
+    while (number < count) candidates[number++] = {-INFINITY, 0};  // impossible ones
+    std::sort(candidates, candidates + count, is_more_likely);
+    return candidates;
+}
+
+// The probabilities of the `count` most likely tokens, and which these are; the largest logit is finite.
+inline void find_most_likely(const float* row, int64_t size, float temperature, int64_t count,
+                             float* probabilities, int64_t* tokens) {
+    static thread_local std::vector<Candidate> found;
+    const Candidate* candidates = find_most(row, size, count, found);
+    const float most = candidates[0].score, factor = 1 / temperature;
+    const int64_t whole = size / WIDTH * WIDTH;
+    Vector sums = all(0);
+    for (int64_t k = 0; k < whole; k += WIDTH)
+        sums = add(sums, exponential(multiply(add(load(row + k), all(-most)), all(factor))));
+    float total = sum(sums);
+    for (int64_t k = whole; k < size; k++) total += exponential((row[k] - most) * factor);
+    for (int64_t n = 0; n < count; n++) {
+        const float score = candidates[n].score;
+        probabilities[n] = score == -INFINITY ? 0 : exponential((score - most) * factor) / total;
+        tokens[n] = candidates[n].token;
+    }
+}
+
+}  // namespace
