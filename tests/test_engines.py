@@ -162,6 +162,7 @@ def test_when_the_thread_dies_everybody_is_told(gpt2, start_engine):
 
 
 def test_an_id_may_be_used_again_as_soon_as_its_request_has_ended(gpt2, start_engine):
+    gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2)
     again = create_request(max_tokens=1)
 
@@ -188,6 +189,7 @@ def test_shutdown_aborts_what_runs_and_what_waits(gpt2, start_engine):
 
 
 def test_a_request_that_has_waited_too_long_for_its_turn_expires(gpt2, start_engine):
+    gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2, max_num_seqs=1, max_queue_seconds=60)
     gate = hold(gpt2.model)
     running = engine.add(create_request("running", max_tokens=2))
@@ -201,6 +203,7 @@ def test_a_request_that_has_waited_too_long_for_its_turn_expires(gpt2, start_eng
 
 
 def test_an_engine_outlives_that_all_who_wait_expire(gpt2, start_engine):
+    gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2, max_queue_seconds=60)
     assert engine.run(create_late_request("late")) == ([], FinishReason.EXPIRED)
     assert engine.run(create_request("early", max_tokens=2))[1] is FinishReason.LENGTH
@@ -212,6 +215,7 @@ def create_late_request(request_id: str) -> Request:
 
 
 def test_a_full_queue_takes_all_of_a_list_or_none(gpt2, start_engine):
+    gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2, max_num_seqs=1, max_queue_size=2)
     gate = hold(gpt2.model)
     running = engine.add(create_request("running", max_tokens=1))
