@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Whatever compiles Python once compiles it for all processes that come after: the tests start many.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv: the one on the PATH, or one of our own, installed with pip.
 UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
@@ -27,9 +30,13 @@ help: ## list the targets
 serve: $(STAMP) ## serve the bundled model, or what MODEL_NAME or .env say, on PORT (8000)
 	@test -f .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; exec $(BIN)/python -m src.main
 
+# Much of the tests' time is waiting: for servers that start, and for deadlines. The tests of one file
+# stay together, as they share servers.
+PROCESSES ?= 2
+
 .PHONY: test
-test: $(STAMP) ## run the tests, with coverage
-	@$(BIN)/python -m pytest --cov
+test: $(STAMP) ## run the tests, with coverage, in PROCESSES (2) at once
+	@$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(STAMP) ## lint, types, security scan: what CI runs before the tests

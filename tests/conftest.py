@@ -7,8 +7,8 @@ from src.engine.environment import torch_environment
 
 os.environ.update(torch_environment("auto") | os.environ)  # before torch is there
 
-# All that is asked is asked in plain HTTP, and each new client reads all the certificates that there
-# are, for 20 ms: there are none.
+# All is asked in plain HTTP, and each new client reads all the certificates that there are, for
+# 20 ms: so there are none.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
@@ -28,6 +28,11 @@ from tests.redis_server import Redis, Way
 from tests.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 from tests.tools import TEMPLATES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The last file takes long: begun at the end, it would keep one process of two from working."""
+    items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 
 @pytest.fixture(scope="session")
