@@ -9,6 +9,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from src.api.openai.chat.protocol import ChatCompletionRequest
+from src.api.openai.chat.render import ChatRenderer
+from src.generation import TextDelta
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Server
 from tests.test_openai import CHAT, MODEL, QUESTION, STORY, create_client
@@ -63,6 +66,16 @@ def test_the_asynchronous_stream_helper_tells_events(server):
         *tokens, end = [one.token for one in choice.logprobs.content]
         assert "".join(tokens) == ANSWER
         assert end == "<|end|>"
+
+
+def test_all_choices_begin_in_order_whichever_speaks_first(client):
+    body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
+    renderer = ChatRenderer(client.app.state.engine, body)
+    chunks = [*renderer.chunks(TextDelta(2, "Paris", 1)), *renderer.chunks(TextDelta(0, "In", 1))]
+    choices = [chunk.choices[0] for chunk in chunks]
+    assert [one.index for one in choices] == [0, 1, 2, 2, 0]
+    assert [one.delta.role for one in choices] == ["assistant"] * 3 + [None] * 2
+    assert [one.delta.content for one in choices[3:]] == ["Paris", "In"]
 
 
 def test_models_are_listed_in_one_page(ai):

@@ -94,10 +94,8 @@ class ChatRenderer:
 
     def chunks(self, delta: TextDelta) -> Iterator[ChatCompletionChunk]:
         """The role, what is said and called, and the end, each in chunks of its own."""
-        if delta.index not in self._readers:
-            content = None if self.body.must_call else ""
-            first = Delta(role="assistant", content=content, refusal=None)
-            yield self._chunk(delta.index, first, None, None)
+        if not self._readers:
+            yield from self._beginnings()
         reader = self._reader(delta.index)
         events = reader.push(delta.text)
         if delta.finish_reason is not None:
@@ -111,6 +109,14 @@ class ChatRenderer:
         reason = self._finish_reason(delta.index, delta.finish_reason)
         if reason is not None:
             yield self._chunk(delta.index, Delta(), None, reason)
+
+    def _beginnings(self) -> Iterator[ChatCompletionChunk]:
+        """The role of each choice, in their order: OpenAI's client fails on any other first one."""
+        content = None if self.body.must_call else ""
+        for index in range(self.body.num_choices):
+            self._reader(index)
+            first = Delta(role="assistant", content=content, refusal=None)
+            yield self._chunk(index, first, None, None)
 
     def _reader(self, index: int) -> TextReader | ToolCallParser:
         """Who reads a choice's text."""
