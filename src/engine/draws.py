@@ -17,6 +17,9 @@ from src.engine.native.library import Library
 NUM_CANDIDATES = 256
 """So many of the most likely tokens are looked at first."""
 
+NUM_NATIVE_CANDIDATES = 512
+"""Likewise, by our own kernels, which find them in a fraction of the time."""
+
 NUM_ATTEMPTS = 4
 """So often a token is drawn from all, before they are sorted."""
 
@@ -50,12 +53,11 @@ def draw_filtered(
         Token ids, (num_rows,).
     """
     vocab_size = logits.shape[-1]
-    num_candidates = min(NUM_CANDIDATES, vocab_size)
     if library is None:
         probs = find_probs(logits, temperatures)
-        top = find_most_likely(probs, num_candidates)
+        top = find_most_likely(probs, min(NUM_CANDIDATES, vocab_size))
     else:
-        top = library.most_likely(logits, temperatures, num_candidates)
+        top = library.most_likely(logits, temperatures, min(NUM_NATIVE_CANDIDATES, vocab_size))
     token_ids, is_exact = _draw_from_top(*top, filters, uniforms[:, :1], vocab_size)
     if not bool(is_exact.all()):
         rest = (~is_exact).nonzero().squeeze(1)

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "pool.h"
@@ -42,16 +43,15 @@ inline bool is_more_likely(const Candidate& a, const Candidate& b) {
     return a.score > b.score || (a.score == b.score && a.token < b.token);
 }
 
-// The `count` largest of a row, the largest first. Who is not above the least of those that were
-// found is passed over, sixteen at a time; so few are ever looked at.
-inline Candidate* find_most(const float* row, int64_t size, int64_t count, std::vector<Candidate>& found) {
+// Who is not above `least` is passed over, many at a time. If more are than there is room for, those
+// that are not among the `count` largest so far are dropped. Returns how many were found.
+inline int64_t find_above(const float* row, int64_t size, int64_t count, float least,
+                          std::vector<Candidate>& found) {
     const int64_t most = 4 * count;
     found.resize(most + WIDTH);
     Candidate* candidates = found.data();
     int64_t number = 0;
-    float least = -INFINITY;
     const auto drop = [&] {
-        if (number <= count) return;
         std::nth_element(candidates, candidates + count - 1, candidates + number, is_more_likely);
         number = count;
         least = candidates[count - 1].score;
@@ -66,7 +66,28 @@ inline Candidate* find_most(const float* row, int64_t size, int64_t count, std::
     }
     for (int64_t token = whole; token < size; token++)
         if (row[token] > least) candidates[number++] = {row[token], token};
-    drop();
+    if (number > count) drop();
+    return number;
+}
+
+// What nearly always fewer than twice `count` are above, and at least `count`: judged by a sample.
+inline float guess_least(const float* row, int64_t size, int64_t count) {
+    constexpr int64_t EVERY = 16;
+    const int64_t rank = 3 * count / (2 * EVERY) + 8;
+    if (size < 2 * EVERY * (rank + WIDTH)) return -INFINITY;
+    static thread_local std::vector<float> sample;
+    sample.clear();
+    for (int64_t k = 0; k + WIDTH <= size; k += EVERY * WIDTH)
+        sample.insert(sample.end(), row + k, row + k + WIDTH);
+    std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<float>());
+    return sample[rank];
+}
+
+// The `count` largest of a row, the largest first.
+inline const Candidate* find_most(const float* row, int64_t size, int64_t count, std::vector<Candidate>& found) {
+    int64_t number = find_above(row, size, count, guess_least(row, size, count), found);
+    if (number < count) number = find_above(row, size, count, -INFINITY, found);
+    Candidate* candidates = found.data();
     while (number < count) candidates[number++] = {-INFINITY, 0};  // impossible ones
     std::sort(candidates, candidates + count, is_more_likely);
     return candidates;
