@@ -19,6 +19,7 @@ struct Attention {
     int64_t window;                    // a token sees itself and so many minus one before it; 0: all
     float *keys, *values;              // (num_slots, capacity, num_kv_heads, dim)
     int64_t keys_slot, values_slot;    // floats from a slot to the next
+    int64_t ahead;                     // as a linear layer's
     float scale;
 };
 
@@ -32,11 +33,19 @@ struct Projected {
 struct Heads {
     int64_t count, group, key_dim, value_dim;  // `group` query heads share a key head
     int64_t key_stride, value_stride;          // from a token to the next
+    int64_t ahead;
     const float *query, *keys, *values;
     int64_t query_stride;  // from a head to the next
     float scale;
     float* output;
 };
+
+// Calls `work(head, key or value)` for each query head, with what it shares of a token.
+template <typename Work>
+inline void for_heads(const Heads& heads, const float* token, int64_t dim, const Work& work) {
+    for (int64_t h = 0; h < heads.count; token += dim)
+        for (const int64_t end = h + heads.group; h < end; h++) work(h, token);
+}
 
 // Attention to the tokens from `first` to `end`, for at most MAX_HEADS heads.
 void attend(const Heads& heads, int64_t first, int64_t end) {
@@ -47,14 +56,15 @@ void attend(const Heads& heads, int64_t first, int64_t end) {
         const int64_t size = std::min<int64_t>(TILE, end - start);
         for (int64_t t = 0; t < size; t++) {
             const float* token = heads.keys + (start + t) * heads.key_stride;
-            for (int64_t h = 0; h < heads.count; h++) {
+            for_heads(heads, token, heads.key_dim, [&](int64_t h, const float* key) {
                 const float* query = heads.query + h * heads.query_stride;
-                const float* key = token + h / heads.group * heads.key_dim;
                 Vector product = all(0);
-                for (int64_t d = 0; d < heads.key_dim; d += WIDTH)
+                for (int64_t d = 0; d < heads.key_dim; d += WIDTH) {
                     product = multiply_add(load(query + d), load(key + d), product);
+                    if (heads.ahead) fetch(key + d + heads.ahead);
+                }
                 scores[h][t] = sum(product) * heads.scale;
-            }
+            });
         }
         for (int64_t h = 0; h < heads.count; h++) {
             const float most = std::max(largest[h], *std::max_element(scores[h], scores[h] + size));
@@ -73,13 +83,14 @@ void attend(const Heads& heads, int64_t first, int64_t end) {
         }
         for (int64_t t = 0; t < size; t++) {
             const float* token = heads.values + (start + t) * heads.value_stride;
-            for (int64_t h = 0; h < heads.count; h++) {
-                const float* value = token + h / heads.group * heads.value_dim;
+            for_heads(heads, token, heads.value_dim, [&](int64_t h, const float* value) {
                 float* output = heads.output + h * heads.value_dim;
                 const Vector weight = all(scores[h][t]);
-                for (int64_t d = 0; d < heads.value_dim; d += WIDTH)
+                for (int64_t d = 0; d < heads.value_dim; d += WIDTH) {
                     store(output + d, multiply_add(weight, load(value + d), load(output + d)));
-            }
+                    if (heads.ahead) fetch(value + d + heads.ahead);
+                }
+            });
         }
     }
     for (int64_t h = 0; h < heads.count; h++)
@@ -112,7 +123,7 @@ void decode_attention(const Attention& layer, const Projected& rows, const int64
         }
         const int64_t first_query = first_head * group;
         const Heads heads = {
-            num_heads * group, group, key_dim, value_dim, key_stride, value_stride,
+            num_heads * group, group, key_dim, value_dim, key_stride, value_stride, layer.ahead,
             rows.query + row * rows.query_row + first_query * rows.query_head, keys, values, rows.query_head,
             layer.scale, output + (row * layer.num_heads + first_query) * value_dim};
         attend(heads, layer.window ? std::max<int64_t>(0, position + 1 - layer.window) : 0, position + 1);

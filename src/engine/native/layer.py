@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from src.engine.attention import PackedAttention
-from src.engine.native.library import Library, attention_data
+from src.engine.native.library import Library
 from src.engine.native.linears import NativeInt8Linear, NativeLinear
 from src.engine.native.structures import ACTIVATIONS, LayerData, NormData, address
 
@@ -71,7 +71,20 @@ class NativeLayer(nn.Module):
         self.layer_idx = layer_idx
         self.parts = parts
         self._attention, self._library = attention, library
-        self._data = _layer_data(parts, layer_idx, attention)
+        self._data = self._layer_data()
+
+    def _layer_data(self) -> LayerData:
+        parts, cache, index = self.parts, self._attention.cache, self.layer_idx
+        return LayerData(
+            *(_norm_data(parts.attention_norm), _norm_data(parts.query_norm)),
+            *(_norm_data(parts.key_norm), _norm_data(parts.mlp_norm)),
+            *(parts.qkv.data, parts.output.data, parts.up.data, parts.down.data),
+            self._library.attention_data(
+                *(parts.num_heads, cache.keys[index], cache.values[index]),
+                *(parts.scaling, parts.window or 0),
+            ),
+            *(parts.rotary_dim, ACTIVATIONS.index(parts.activation), parts.gated),
+        )
 
     def forward(
         self,
@@ -108,17 +121,6 @@ class NativeLayer(nn.Module):
         )
         attended, _ = self._attention(self, query, key, value, None, parts.scaling, parts.window)
         return attended
-
-
-def _layer_data(parts: LayerParts, layer_idx: int, attention: PackedAttention) -> LayerData:
-    keys, values = attention.cache.keys[layer_idx], attention.cache.values[layer_idx]
-    return LayerData(
-        *(_norm_data(parts.attention_norm), _norm_data(parts.query_norm)),
-        *(_norm_data(parts.key_norm), _norm_data(parts.mlp_norm)),
-        *(parts.qkv.data, parts.output.data, parts.up.data, parts.down.data),
-        attention_data(parts.num_heads, keys, values, parts.scaling, parts.window or 0),
-        *(parts.rotary_dim, ACTIVATIONS.index(parts.activation), parts.gated),
-    )
 
 
 def _norm_data(norm: nn.Module | None) -> NormData:

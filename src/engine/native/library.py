@@ -51,7 +51,7 @@ class Library:
     def __init__(self, variant: str) -> None:
         self.variant = variant
         self.has_int8 = variant != "avx2"
-        self.ahead = 0
+        self.ahead = 0  # floats from what a product reads to what it fetches; see prefetch.py
         functions = ctypes.CDLL(str(library_path(variant)))
         if not functions.prepare():
             raise OSError("the system does not let it use the processor's tiles")
@@ -81,6 +81,22 @@ class Library:
             query.shape[-1] % PANEL == 0
             and value.shape[-1] % PANEL == 0
             and query.shape[1] <= MAX_GROUP * key.shape[1]
+        )
+
+    def attention_data(
+        self,
+        num_heads: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scaling: float,
+        window: int,
+    ) -> AttentionData:
+        """For `decode_attention`, whose arguments these are."""
+        num_kv_heads, key_dim = keys.shape[2:]
+        return AttentionData(
+            *(num_heads, num_kv_heads, key_dim, values.shape[-1], window),
+            *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
+            *(2 * self.ahead, scaling),
         )
 
     def decode_attention(
@@ -114,7 +130,7 @@ class Library:
         if not num_rows:
             return
         given = [one if one.stride(-1) == 1 else one.contiguous() for one in (query, key, value)]
-        layer = attention_data(num_heads, keys, values, scaling, window)
+        layer = self.attention_data(num_heads, keys, values, scaling, window)
         strides = [stride for one in given for stride in one.stride()[:2]]
         rows = ProjectedData(*map(address, given), *strides)
         self._attend(
@@ -222,17 +238,6 @@ class Library:
             *(*logits.shape, count, torch.get_num_threads()),
         )
         return probs, token_ids
-
-
-def attention_data(
-    num_heads: int, keys: torch.Tensor, values: torch.Tensor, scaling: float, window: int
-) -> AttentionData:
-    """For `decode_attention`, whose arguments these are."""
-    num_kv_heads, key_dim = keys.shape[2:]
-    return AttentionData(
-        *(num_heads, num_kv_heads, key_dim, values.shape[-1], window),
-        *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0), scaling),
-    )
 
 
 def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> Library | None:

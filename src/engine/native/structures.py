@@ -41,7 +41,7 @@ class AttentionData(Structure):
         *((name, c_int64) for name in ("num_heads", "num_kv_heads", "key_dim", "value_dim")),
         ("window", c_int64),
         *((name, c_void_p) for name in ("keys", "values")),
-        *((name, c_int64) for name in ("keys_slot", "values_slot")),
+        *((name, c_int64) for name in ("keys_slot", "values_slot", "ahead")),
         ("scale", c_float),
     ]
 
