@@ -1,6 +1,6 @@
 """Where a step's time goes: `python -m benchmarks.steps [PART ...] [--help]`.
 
-layers     linear layers of gpt2-small's sizes, by whose kernels and the number of rows
+layers     all 49 linear layers of gpt2-small's sizes, by whose kernels and the number of rows
 attention  attention of sequences that decode, by whose kernels
 profile    torch's profiler over steps in which so many sequences decode, the costliest first
 
@@ -12,71 +12,92 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import get_args
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.workload import BenchmarkError
 from src.engine.attention import PackedAttention, Segment, Step
-from src.engine.config import EngineConfig, Quantization
+from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
 from src.engine.kv_cache import KVCache, LayerShape
 from src.engine.layers import create_linear
 from src.engine.model_loader import load_model
-from src.engine.native.library import find_library
+from src.engine.native.library import Library, find_library
+from src.engine.native.prefetch import tune
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 
-SIZES = {"768 → 2304": (768, 2304), "3072 → 768": (3072, 768), "768 → 50257": (768, 50257)}
-NUM_ROWS = (1, 8, 16, 32, 128)
-NUM_COPIES = 8
-"""So many weights take turns, as the layers of a model do: one alone would stay in the cache."""
+SIZES = [(768, 2304), (768, 768), (768, 3072), (3072, 768)] * 12 + [(768, 50257)]
+NUM_ROWS = (1, 2, 4, 8, 16, 32, 128)
+NUM_COPIES = 12
+"""So many caches take turns, as the layers of a model do: one alone would stay near."""
 
 LENGTHS = ((1, 100), (8, 100), (32, 75), (8, 900))
 NUM_HEADS, HEAD_DIM = 12, 64
 
 PROMPT_LENGTH = 32
 WARM_UP, MEASURED = 12, 20  # steps
+OWN_KERNELS = (
+    *("linear", "decode_attention", "project_layer", "complete_layer", "decode_layer"),
+    *("largest", "most_likely"),
+)
 MOST_OPERATIONS = 10
 
 
 @torch.inference_mode()
 def layers(arguments: Namespace) -> str:
-    """Milliseconds of a call, medians: as PyTorch has it, its faster kernels, and our own."""
+    """Milliseconds of them all, medians: as PyTorch has it, its faster kernels, and our own."""
     library = find_library()
     if library is None:
         raise BenchmarkError("our own kernels were not built here")
-    rows = []
-    for name, (num_in, num_out) in SIZES.items():
-        plain = [torch.nn.Linear(num_in, num_out) for _ in range(NUM_COPIES)]
-        kinds: list[list[torch.nn.Module]] = [
-            [*plain],
-            *(
-                [create_linear(one.weight, one.bias, quantization, whose) for one in plain]
-                for quantization in ("none", "int8")
-                for whose in (None, library)
-            ),
-        ]
-        for num_rows in NUM_ROWS:
-            given = torch.randn(num_rows, num_in)
-            calls = [[partial(layer, given) for layer in kind] for kind in kinds]
-            rows.append([name, num_rows, *map(milliseconds, time_calls(calls, arguments.repeats))])
-    header = ["layer", "rows", "plain", "float32", "ours", "int8", "ours"]
-    return table(header, rows)
+    tune(library)
+    rows: list[list[object]] = [[number] for number in NUM_ROWS]
+    for quantization, whose in KINDS:
+        kind = [create_layer(*sizes, quantization, library if whose else None) for sizes in SIZES]
+        for row in rows:
+            given = {size: torch.randn(row[0], size) for size, _ in SIZES}
+            calls = [[partial(run_layers, kind, given)]]
+            row.append(milliseconds(*time_calls(calls, 4 * arguments.repeats)))
+    return table(["rows", "plain", "float32", "ours", "int8", "ours"], rows)
+
+
+KINDS: list[tuple[Quantization | None, bool]] = [
+    (None, False), ("none", False), ("none", True), ("int8", False), ("int8", True),
+]  # fmt: skip
+"""How rounded, None as a model is loaded; and whether by our own kernels."""
+
+
+def create_layer(
+    num_in: int, num_out: int, quantization: Quantization | None, library: Library | None
+) -> torch.nn.Module:
+    """One with weights at random."""
+    plain = torch.nn.Linear(num_in, num_out)
+    if quantization is None:
+        return plain
+    return create_linear(plain.weight, plain.bias, quantization, library)
+
+
+def run_layers(kind: list[torch.nn.Module], given: dict[int, torch.Tensor]) -> None:
+    """One layer after the other, each given what is of its size."""
+    for layer, (num_in, _) in zip(kind, SIZES, strict=True):
+        layer(given[num_in])
 
 
 @torch.inference_mode()
 def attention(arguments: Namespace) -> str:
-    """Milliseconds of a layer with 12 heads of 64, medians, by sequences and their tokens."""
+    """Milliseconds of 12 layers with 12 heads of 64, medians, by sequences and their tokens."""
     library = find_library()
     if library is None:
         raise BenchmarkError("our own kernels were not built here")
+    tune(library)
     rows = []
     for num_sequences, num_tokens in LENGTHS:
         cpu = torch.device("cpu")
@@ -92,7 +113,7 @@ def attention(arguments: Namespace) -> str:
             calls.append(
                 [partial(attend, Namespace(layer_idx=index), *given, None) for index in shapes]
             )
-        times = time_calls(calls, arguments.repeats)
+        times = [NUM_COPIES * time for time in time_calls(calls, arguments.repeats)]
         rows.append([num_sequences, num_tokens, *map(milliseconds, times)])
     return table(["sequences", "tokens", "PyTorch's", "ours"], rows)
 
@@ -111,8 +132,10 @@ def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[fl
 
 
 def profile_steps(arguments: Namespace) -> str:
-    """The share of each operation in the time of a step."""
-    config = EngineConfig(str(arguments.model), quantization=arguments.quantization)
+    """The share of each operation in the time of a step, and what is in none: Python."""
+    config = EngineConfig(
+        str(arguments.model), quantization=arguments.quantization, kernels=arguments.kernels
+    )
     loaded = load_model(config)
     core = create_core(loaded, config)
     numbers = random.Random(0)  # noqa: S311 - the same prompts each time
@@ -122,16 +145,38 @@ def profile_steps(arguments: Namespace) -> str:
         core.add(Request(str(number), token_ids, params))
     run_steps(core, WARM_UP)
     seconds = statistics.median(run_steps(core, MEASURED))
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        run_steps(core, MEASURED)
+    with named_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+        total = sum(run_steps(core, MEASURED))
     operations = sorted(profiled.key_averages(), key=lambda one: -one.self_cpu_time_total)
-    total = sum(one.self_cpu_time_total for one in operations)
+    in_operations = sum(one.self_cpu_time_total for one in operations) / 1e6
     rows = [
-        [one.key, one.count // MEASURED, f"{100 * one.self_cpu_time_total / total:.1f} %"]
+        [one.key, one.count // MEASURED, percent(one.self_cpu_time_total / 1e6 / total)]
         for one in operations[:MOST_OPERATIONS]
     ]
+    rows.append(["Python", "", percent(1 - in_operations / total)])
     shares = table(["operation", "calls a step", "share"], rows)
     return f"A step of {arguments.sequences}: {milliseconds(seconds)} ms.\n\n{shares}"
+
+
+def percent(share: float) -> str:
+    """With one digit behind the point."""
+    return f"{100 * share:.1f} %"
+
+
+@contextmanager
+def named_kernels() -> Iterator[None]:
+    """Shows our own kernels to the profiler, which knows PyTorch's alone."""
+    library = find_library()
+    if library is None:
+        yield
+        return
+    for name in OWN_KERNELS:
+        setattr(library, name, record_function(name)(getattr(library, name)))
+    try:
+        yield
+    finally:
+        for name in OWN_KERNELS:
+            delattr(library, name)
 
 
 def run_steps(core: EngineCore, count: int) -> list[float]:
@@ -157,6 +202,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
     parser.add_argument("--sequences", type=int, default=16, help="for profile")
     parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
+    parser.add_argument("--kernels", choices=get_args(Kernels), default="auto")
     arguments = parse(parser)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
