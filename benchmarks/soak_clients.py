@@ -42,13 +42,11 @@ class Broken:
         at: when, by `time.monotonic()`.
         what: in words.
         is_cut: whether its connection ended before its answer did.
-        status: that it was answered, if it was that.
     """
 
     at: float
     what: str
     is_cut: bool = False
-    status: int | None = None
 
 
 @dataclass(slots=True)
@@ -197,4 +195,4 @@ async def _run(name: str, kind: Kind, session: Session, until: float, seen: Seen
         seen.seconds.setdefault(name, []).append(time.monotonic() - begin)
         if status not in kind.allowed:
             what = f"{name}: status {status}"
-            seen.broken.append(Broken(time.monotonic(), what, status=status))
+            seen.broken.append(Broken(time.monotonic(), what))

@@ -1,7 +1,7 @@
 """The processes that `benchmarks.soak` asks, of which one is killed if there are several.
 
 A worker that is killed takes its connections with it, and what it was computing; another comes in
-its place, which answers 503 until its model is loaded. That much is excused, and nothing else.
+its place, and takes connections once it can serve. That much is excused, and nothing else.
 """
 
 import math
@@ -82,9 +82,7 @@ class Workers:
 
     def excuses(self, broken: Broken) -> bool:
         """Whether that comes from a worker's death."""
-        if broken.is_cut:
-            return self.killed_at <= broken.at <= self.killed_at + CUT_SECONDS
-        return broken.status == 503 and self.killed_at <= broken.at <= self.back_at + CUT_SECONDS
+        return broken.is_cut and self.killed_at <= broken.at <= self.killed_at + CUT_SECONDS
 
     def promises(self, seen: Seen, num_lost: float) -> list[Promise]:
         """What holds when one was killed.
@@ -93,15 +91,13 @@ class Workers:
             seen: by the clients.
             num_lost: sequences that were started and have no end.
         """
-        excused = [broken for broken in seen.broken if self.excuses(broken)]
-        num_cut = sum(broken.is_cut for broken in excused)
+        num_cut = sum(self.excuses(broken) for broken in seen.broken)
         num_clients = sum(kind.number for kind in CLIENTS.values())
         missed, back = (one - self.killed_at for one in (self.missed_at, self.back_at))
-        loading = f", and {len(excused) - num_cut} times 503 while its successor loaded"
         return [
             (
                 f"a killed worker cuts no more off than there are clients, within {CUT_SECONDS} s",
-                f"{num_cut} connections of {num_clients} clients{loading}",
+                f"{num_cut} connections of {num_clients} clients",
                 0 < num_cut <= num_clients,
             ),
             (

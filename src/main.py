@@ -43,7 +43,8 @@ from src.ops.request_body import RequestBodyMiddleware
 from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
 from src.ops.tracing import create_tracing, telemetry_config
 from src.ops.usage import Usage, UsageMiddleware
-from src.serving import LAST_WORDS_SECONDS, end_process, serve
+from src.server import LAST_WORDS_SECONDS, LOOK_SECONDS
+from src.serving import end_process, serve
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
+    app.state.is_loaded = False
+    app.state.loads_first = False  # as a worker does while others serve
     for router in ROUTERS:
         app.include_router(router)
     paths = {route.path for router in ROUTERS for route in router.routes}
@@ -154,6 +157,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     limit_storage = app.state.rate_limit.storage
     if limit_storage is not None:
         tasks.append(asyncio.create_task(limit_storage.watch()))
+    if app.state.loads_first:
+        await _wait_for_model(app)
     yield
     for task in tasks:
         task.cancel()
@@ -179,10 +184,17 @@ async def _load_model(app: FastAPI) -> None:
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
         end_process(STARTUP_FAILURE)
+    app.state.is_loaded = True
     metrics.ready.set(1)  # as a scrape does, for those of another worker
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
         logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+
+
+async def _wait_for_model(app: FastAPI) -> None:
+    """Returns when the model is loaded, or the process is to end before it is."""
+    while not app.state.is_loaded and not app.state.draining.is_on:  # noqa: ASYNC110 - a signal
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _watch_engine(app: FastAPI) -> None:

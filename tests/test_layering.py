@@ -62,8 +62,10 @@ ALLOWED = {
         "engine.sampling_params",
         "engine.token_text",
     },
-    "serving": {"config", "ops"},
-    "main": {"api", "config", "errors", "grammars", "inference", "ops", "serving"},
+    "server": {"ops"},
+    "workers": {"server"},
+    "serving": {"config", "ops", "server", "workers"},
+    "main": {"api", "config", "errors", "grammars", "inference", "ops", "server", "serving"},
 }
 FORBIDDEN_LIBRARIES = {
     "engine": {
@@ -88,6 +90,8 @@ FORBIDDEN_LIBRARIES = {
     "model_host": {"fastapi", "starlette", "pydantic", "prometheus_client"},
     "runs": {"fastapi", "starlette", "pydantic", "prometheus_client", "torch"},
     "inference": {"fastapi", "starlette", "pydantic", "prometheus_client"},
+    "server": {"torch", "transformers", "tokenizers"},
+    "workers": {"torch", "transformers", "tokenizers"},
     "serving": {"torch", "transformers", "tokenizers"},
     "api": {"torch", "transformers", "tokenizers"},
     "ops": {"torch", "transformers", "tokenizers"},

@@ -207,7 +207,7 @@ def test_concurrent_requests_are_each_answered_with_their_own_text(server):
         assert answer["generated"] == answers[bodies.index(body)]["generated"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_running_requests_finish_and_exits_with_0(tmp_path, number):
     with serve(tmp_path) as server:
         server.wait_until("/health/ready")
@@ -268,6 +268,41 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
         assert running.exception(60) or running.result().status_code == 503
+
+
+def test_hangups_cut_no_stream(tmp_path):
+    """A terminal that closes may send it twice."""
+    with serve(tmp_path) as server:
+        server.wait_until("/health/ready")
+        body = LONG | {"max_length": 300, "stream": True}
+        with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            events = stream.iter_text()
+            received = next(events)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "no requests are taken" in server.log)
+            server.process.send_signal(signal.SIGHUP)
+            assert post(server, SHORT).status_code == 503
+            streamed = Streamed.read(received + "".join(events))
+        assert streamed.error is None
+        assert streamed.lasts[0]["tokens"] == 300
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_hangup_is_ignored_where_nohup_wants_that(tmp_path, num_workers):
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a process inherits
+    try:
+        with serve(tmp_path, workers=num_workers) as server:
+            server.wait_until("/health/ready")
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(1)
+            assert post(server, SHORT).status_code in (200, 503)  # a worker may still load
+            assert server.stop() == 0
+            assert "no requests are taken" in server.log
+            assert "SIGHUP" not in server.log
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
 
 
 def test_a_process_that_was_stopped_for_a_while_goes_on(tmp_path):

@@ -1,6 +1,7 @@
-"""Several workers behind one port: keys, and what each counts by itself."""
+"""Several workers behind one port: keys, what each counts by itself, how they are replaced."""
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -161,3 +162,101 @@ def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(tmp_path):
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: server.log.count("ready to serve") == 3, seconds=60)
         assert server.stop() == 0
+
+
+def num_ready(server: Server) -> int:
+    return server.log.count("ready to serve")
+
+
+def ask_until_ready(server: Server, number: int) -> list[int]:
+    """Asks, each time by a new connection, until so many workers have been ready at some time."""
+    statuses = []
+    deadline = time.monotonic() + 120
+    while num_ready(server) < number:
+        assert time.monotonic() < deadline, server.log
+        statuses.append(server.post(BODY).status_code)
+    return statuses
+
+
+def test_a_worker_that_comes_in_anothers_place_takes_no_connection_before_it_can_serve(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first, second = workers_of(server)
+        os.kill(first, signal.SIGKILL)
+        statuses = ask_until_ready(server, 3)
+        assert set(statuses) == {200}
+        assert len(statuses) > 10
+        wait_until(lambda: len(workers_of(server)) == 2)
+        os.kill(second, signal.SIGSTOP)  # the new one alone takes what comes
+        try:
+            wait_until(lambda: server.post(BODY).status_code == 200)
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert server.stop() == 0
+
+
+def test_where_no_worker_serves_the_new_ones_say_that_they_load(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        for pid in workers_of(server):
+            os.kill(pid, signal.SIGKILL)
+        answers = set()
+        while num_ready(server) < 3:
+            answers.add(tuple(server.get(f"/health/{of}").status_code for of in ("live", "ready")))
+        assert (200, 503) in answers
+        assert server.stop() == 0
+
+
+def test_a_hangup_replaces_all_workers_and_cuts_nothing(tmp_path):
+    settings = {"max_batch_size": 4, "shutdown_grace_seconds": 100, "timeout_seconds": 100}
+    with serve(tmp_path, workers=2, **settings) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first = set(workers_of(server))
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(
+                    httpx2.stream("POST", server.url + "/generate", json=body, timeout=100)
+                ).iter_text()
+                for _ in range(6)
+            ]
+            received = [next(events) for events in streams]
+            for pid in (server.process.pid, *first):  # as a terminal does that is closed
+                os.kill(pid, signal.SIGHUP)
+            assert set(ask_until_ready(server, 3)) <= {200}
+            for begun, events in zip(received, streams, strict=True):
+                streamed = Streamed.read(begun + "".join(events))
+                assert streamed.error is None
+                assert streamed.lasts[0]["tokens"] == 400
+        assert set(ask_until_ready(server, 4)) <= {200}
+        wait_until(lambda: not first & set(workers_of(server)), seconds=60)
+        assert server.log.count("no connections are taken any more") == 2
+        assert len(workers_of(server)) == 2
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+def test_the_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model(), model)
+    with serve(tmp_path, workers=2, model_name=model) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first = workers_of(server)
+        (model / "config.json").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the old ones stay" in server.log, seconds=120)
+        assert workers_of(server) == first
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+
+
+def test_a_service_whose_workers_are_replaced_can_be_ended(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers_of(server)) == 3, seconds=60)
+        pids = workers_of(server)
+        assert server.stop() == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert "Traceback" not in server.log

@@ -1,0 +1,104 @@
+"""uvicorn's server, which ends as we want it to: nobody who is being answered is cut off."""
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from src.ops.draining import Draining
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 2
+"""Between the engine's end and the process's: answers leave, and probes see why."""
+
+LOOK_SECONDS = 0.05
+
+
+class Server(uvicorn.Server):
+    """Listens on until all that runs is answered, and tells who still is when the grace is over.
+
+    A second signal ends it at once. One of several workers may get the first one twice, from
+    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does,
+    which the supervisor sends when a second signal has come to it. A second SIGHUP never does: a
+    terminal that closes may send it twice.
+
+    Args:
+        config: of the server.
+        app: what it serves.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self.app = app
+        self._state = app.state
+        self._is_leaving = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests that come now are answered."""
+        return self.started and self._state.is_loaded and not self.should_exit
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGHUP:
+            self.force_exit = self.should_exit and self.config.workers == 1
+        self._state.draining.is_on = True
+        super().handle_exit(sig, frame)
+
+    def leave(self) -> None:
+        """Ends it in favour of others that listen on the same port; may be called in any thread.
+
+        They take the connections that come, and it refuses none of the requests on its own.
+        """
+        self._is_leaving = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        grace = self._state.settings.shutdown_grace_seconds
+        deadline = time.monotonic() + grace
+        ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
+        if self._is_leaving:
+            await self._hand_over(deadline)
+        else:
+            await self._drain(deadline)
+        left = max(0, math.ceil(deadline - time.monotonic()))
+        self.config.timeout_graceful_shutdown = left + LAST_WORDS_SECONDS
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _drain(self, deadline: float) -> None:
+        """Refuses what comes, and waits for whoever is answered."""
+        draining: Draining = self._state.draining
+        logger.info("no requests are taken any more", extra={"running": draining.num_open})
+        await self._wait(deadline, lambda: draining.num_open)
+
+    async def _hand_over(self, deadline: float) -> None:
+        """Takes no more connections, and waits until clients have left those that there are.
+
+        Were idle ones closed at once, requests that are on their way on them would be lost.
+        """
+        connections = self.server_state.connections
+        logger.info("no connections are taken any more", extra={"open": len(connections)})
+        for server in self.servers:
+            server.close()
+        # With this uvicorn closes a connection when its request is answered.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        idle_ends = time.monotonic() + self.config.timeout_keep_alive + 1
+        await self._wait(min(deadline, idle_ends), lambda: len(connections))
+
+    async def _wait(self, deadline: float, num_left: Callable[[], int]) -> None:
+        while (  # noqa: ASYNC110 - a signal may end it too
+            num_left() and not self.force_exit and time.monotonic() < deadline
+        ):
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _end_engine(self) -> None:
+        self._state.watch.cancel()  # that it ends is no failure now
+        self._state.engine.end()
