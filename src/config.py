@@ -291,8 +291,8 @@ class Settings(BaseSettings):
         default=1000,
         ge=1,
         le=10**9,
-        description="Requests per address and RATE_LIMIT_PERIOD, counted before anybody looks at"
-        " their keys. No effect with AUTH=none.",
+        description="Requests per address (of IPv6: per /64) and RATE_LIMIT_PERIOD, counted before"
+        " anybody looks at their keys. No effect with AUTH=none.",
     )
     usage_log: Path | None = Field(
         default=None,

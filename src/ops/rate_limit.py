@@ -19,13 +19,13 @@ from limits.storage import MemoryStorage, RedisStorage
 from prometheus_client import Gauge
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
-from slowapi.util import get_remote_address
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from src.callers import ANYBODY, Caller
 from src.config import Settings
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
+from src.ops.addresses import counted_address
 from src.ops.concurrency import Concurrency, Lease
 from src.ops.error_body import CALLER, error_body
 from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
@@ -210,18 +210,18 @@ def _caller(request: Request) -> Caller:
 
 
 def _who(request: Request) -> str:
-    return _caller(request).id or get_remote_address(request)
+    return _caller(request).id or _address(request)
 
 
 def _address(request: Request) -> str:
-    return get_remote_address(request)
+    return counted_address(request.scope)
 
 
 def _create_limiter(storage: str) -> Limiter:
     is_memory = storage == MEMORY
     try:
         limiter = Limiter(
-            get_remote_address,
+            _address,
             strategy="moving-window",
             storage_uri="memory://" if is_memory else storage,
             storage_options={} if is_memory else redis_options(),

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from src.callers import ANYBODY, Caller
 from src.config import Settings
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
+from src.ops.addresses import counted_address
 from src.ops.auth import METERED
 from src.ops.concurrency import Lease
 from src.ops.error_body import CALLER, REQUEST_ID
@@ -138,7 +139,7 @@ class Usage:
             LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
         caller: Caller = scope.get(CALLER, ANYBODY)
-        who = caller.id or (scope["client"][0] if scope.get("client") else "unknown")
+        who = caller.id or counted_address(scope)
         most = caller.limits.concurrent or self._settings.rate_limit_concurrent
         lease = None if most is None else await self._limits.begin(who, most)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
