@@ -82,8 +82,9 @@ class Concurrency:
                 self.release(Lease(who, ended))
 
     def release(self, lease: Lease) -> None:
-        """Ends a lease in Redis before its time."""
-        if self._redis is not None:
+        """Ends a lease in Redis before its time, unless its request is being answered."""
+        is_held = lease.id in self._held.get(lease.who, ())
+        if self._redis is not None and not is_held:
             self._redis.storage.zrem(self._key(lease.who), lease.id)
 
     def _run(self, who: str, most: int, *ids: str) -> bool:

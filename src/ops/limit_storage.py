@@ -3,13 +3,15 @@
 A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own. All
 questions of one request together wait for ANSWER_SECONDS at most, but for LEAST_SECONDS each. After
 one question without an answer nobody asks any more until `watch`, which tries again every second,
-has heard from it; the metric says which of the two it is.
+has heard from it; the metric says which of the two it is. What an answer that came too late has
+taken is given back, and what was to be given back meanwhile is told afterwards.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 from limits.storage import RedisStorage
 from prometheus_client import Gauge
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -34,6 +37,8 @@ LEAST_SECONDS = 0.015
 
 WATCH_SECONDS = 1.0
 NUM_THREADS = 8
+MAX_UNTOLD = 100_000
+"""Messages that are kept while the storage is down; of more the oldest are dropped."""
 
 
 @dataclass(slots=True)
@@ -52,11 +57,14 @@ def begin_waiting() -> None:
 
 
 def redis_options() -> dict[str, Any]:
-    """How the client is to wait: not long, and once more for a connection that was idle."""
+    """How the client is to wait: not long, and once more for a connection that has ended meanwhile.
+
+    What has no answer in time is not asked again: both may be counted.
+    """
     return {
         "socket_timeout": ANSWER_SECONDS,
         "socket_connect_timeout": ANSWER_SECONDS,
-        "retry": Retry(NoBackoff(), 1),
+        "retry": Retry(NoBackoff(), 1, (RedisConnectionError,)),
     }
 
 
@@ -75,10 +83,16 @@ class SharedStorage:
         self._up = up
         self._renew = renew
         self._is_up = True
+        self._untold: deque[Callable[[], None]] = deque(maxlen=MAX_UNTOLD)
         self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
 
-    async def ask(self, question: Callable[[], T]) -> T:
+    async def ask(self, question: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         """Runs a question to the storage in a thread, and raises what it raises.
+
+        Args:
+            question: what is asked.
+            undo: takes back what the question did, if its answer comes when nobody waits for it any
+                more; is run in a thread.
 
         Raises:
             LimitStorageDownError: it did not answer in time, or has not answered lately.
@@ -88,20 +102,45 @@ class SharedStorage:
         loop = asyncio.get_running_loop()
         patience = _patience.get() or Patience()
         began = loop.time()
-        asked = loop.run_in_executor(self._threads, question)
-        await asyncio.wait([asked], timeout=max(patience.seconds, LEAST_SECONDS))
-        patience.seconds -= loop.time() - began
+        asked = self._threads.submit(question)
+        answer, is_heard = asyncio.wrap_future(asked), False
         try:
-            if not asked.cancel():
-                return asked.result()
+            await asyncio.wait([answer], timeout=max(patience.seconds, LEAST_SECONDS))
+            patience.seconds -= loop.time() - began
+            is_heard = answer.done()
+            if is_heard:
+                return answer.result()
             self._down(f"no answer within the {ANSWER_SECONDS:g} s of a request")
         except RedisError as error:
             self._down(error)
+        finally:
+            if not is_heard:
+                self._forget(asked, undo)
+                answer.cancel()
         raise LimitStorageDownError
 
+    def _forget(self, asked: Future[T], undo: Callable[[T], None] | None) -> None:
+        """Nobody waits for this answer any more."""
+
+        def take_back(asked: Future[T]) -> None:
+            if undo is not None and not asked.cancelled() and asked.exception() is None:
+                self._submit(lambda: undo(asked.result()))
+
+        if not asked.cancel():
+            asked.add_done_callback(take_back)
+
     def tell(self, message: Callable[[], None]) -> None:
-        """Runs in a thread what need not be waited for, if the storage answers."""
+        """Runs in a thread what need not be waited for, once the storage answers.
+
+        Each message is sent once at most: one that got no answer may have arrived.
+        """
         if self._is_up:
+            self._submit(message)
+        else:
+            self._untold.append(message)
+
+    def _submit(self, message: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the process ends
             self._threads.submit(self._run, message)
 
     def _run(self, message: Callable[[], None]) -> None:
@@ -138,3 +177,5 @@ class SharedStorage:
         if not self._is_up:
             logger.warning("rate limits are counted again, the storage answers")
         self._is_up = True
+        while self._untold:
+            self._submit(self._untold.popleft())

@@ -113,7 +113,10 @@ class RateLimit:
             RateLimitedError: so many are not left.
             LimitStorageDownError: as of `count`.
         """
-        return await self._ask(lambda: self._tokens.reserve(who, num_tokens, quota))
+        return await self._ask(
+            lambda: self._tokens.reserve(who, num_tokens, quota),
+            lambda reservation: self._tokens.give_back(reservation, num_tokens),
+        )
 
     def give_back_tokens(self, reservation: Reservation, num_tokens: int) -> None:
         """Gives back some of them, soon."""
@@ -130,7 +133,10 @@ class RateLimit:
             LimitStorageDownError: as of `count`.
         """
         lease = Lease(who)
-        await self._ask(lambda: self._concurrency.take(lease, most))
+        await self._ask(
+            lambda: self._concurrency.take(lease, most),
+            lambda _: self._concurrency.release(lease),
+        )
         self._concurrency.hold(lease)
         return lease
 
@@ -140,11 +146,13 @@ class RateLimit:
         if self.storage is not None:
             self.storage.tell(lambda: self._concurrency.release(lease))
 
-    async def _ask(self, question: Callable[[], T]) -> T | None:
+    async def _ask(
+        self, question: Callable[[], T], undo: Callable[[T], None] | None = None
+    ) -> T | None:
         if self.storage is None:
             return question()
         try:
-            return await self.storage.ask(question)
+            return await self.storage.ask(question, undo)
         except LimitStorageDownError:
             if not self._is_open:
                 raise
