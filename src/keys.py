@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--weight", type=int, default=1, help="turns in the queue for one of others'"
     )
     create.set_defaults(run=_create)
-    commands.add_parser("list", help="tell of all keys").set_defaults(run=_list)
+    commands.add_parser(
+        "list", help="tell of all keys: id, state, made when, scopes, expiry, weight, limits, name"
+    ).set_defaults(run=_list)
     revoke = commands.add_parser("revoke", help="make a key invalid")
     revoke.add_argument("id", help="as `list` shows it")
     revoke.set_defaults(run=_revoke)
@@ -99,16 +101,24 @@ def _create(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     for key in _read(options.file).keys:
         state = "valid" if key.is_valid else "revoked" if key.revoked_at else "expired"
-        limits = key.limits.model_dump(exclude_none=True)
-        told = [f"{name}={value}" for name, value in limits.items()]
         print(
             key.id,
             state,
             f"{key.created_at:%Y-%m-%d}",
             ",".join(sorted(key.scopes)),
-            *told,
+            *_particulars(key),
             key.name,
         )
+
+
+def _particulars(key: APIKey) -> Iterator[str]:
+    """What a key has that not all have."""
+    if key.expires_at is not None:
+        yield f"expires={key.expires_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+    if key.weight != 1:
+        yield f"weight={key.weight}"
+    for name, value in key.limits.model_dump(exclude_none=True).items():
+        yield f"{name}={value}"
 
 
 def _revoke(options: argparse.Namespace) -> None:

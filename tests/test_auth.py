@@ -230,6 +230,20 @@ def test_a_key_is_shown_once_and_kept_by_its_hash(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["keys.json"], "nothing is left behind"
 
 
+def test_the_list_says_what_each_key_has_and_until_when(tmp_path):
+    file = tmp_path / "keys.json"
+    given = ["--days", "30", "--weight", "3", "--tokens", "70", "--requests", "5", "--concurrent=2"]
+    for name, options in (("plain", ()), ("team b", given)):
+        create_key(file, name, *options)
+    plain, given = run_keys(file, "list").stdout.splitlines()
+    today = r"20\d\d-\d\d-\d\d"
+    assert re.fullmatch(rf"[0-9a-f]{{12}} valid {today} embeddings,generate plain", plain)
+    expires = entries(file)[-1]["expires_at"]
+    assert given.partition("embeddings,generate")[2] == (
+        f" expires={expires[:16]}Z weight=3 requests=5 tokens=70 concurrent=2 team b"
+    )
+
+
 def test_keys_come_and_go_while_the_service_runs(locked):
     key = create_key(locked.file, "new")
     wait_until(lambda: locked.ask("/generate", key).status_code == 200)

@@ -82,12 +82,8 @@ class AuthMiddleware:
         begin_waiting()
         try:
             caller = await self._find(scope)
-        except RateLimitedError as error:
+        except (RateLimitedError, LimitStorageDownError) as error:
             await limit_response(scope, error)(scope, receive, send)
-            return
-        except LimitStorageDownError as error:
-            body, headers = error_body(scope, 503, str(error)), {"Retry-After": "1"}
-            await JSONResponse(body, 503, headers)(scope, receive, send)
             return
         except AuthenticationError as error:
             kind = ', error="invalid_token"' if error.was_given else ""
