@@ -137,7 +137,8 @@ IS_IT_UP = [
     Panel(
         "Instances without rate limits",
         "The Redis where they count requests does not answer. With RATE_LIMIT_STORAGE_FAILURE=open"
-        " they serve all requests without a limit, with closed they refuse all with 503.",
+        " they serve all requests without a limit, with closed those that need the model (texts,"
+        " embeddings, tokenization) get 503; health, metrics, models and documentation go on.",
         {"uncounted": f"count(inference_rate_limit_storage_up{{{SELECTOR}}} == 0) or vector(0)"},
         kind="stat",
         width=4,
