@@ -248,6 +248,42 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."
     )
+    max_json_depth: int = Field(
+        default=500,
+        ge=16,
+        le=800,
+        description="Levels of objects and arrays in a request's body; one of more gets 400.",
+    )
+    max_prompt_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**30,
+        description="Largest prompt, or all messages of a chat, in bytes of text; a larger one gets"
+        " 400. Empty: what may fit the model's context.",
+    )
+    max_stop_texts: int = Field(
+        default=16, ge=0, le=256, description="Stop texts of a request; one of more gets 400."
+    )
+    max_stop_length: int = Field(
+        default=128,
+        ge=1,
+        le=1024,
+        description="Characters of a stop text; a request with a longer one gets 400.",
+    )
+    max_request_sequences: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**6,
+        description="Sequences of a request, `n` for each of its prompts; one of more gets 400."
+        " Empty: as many as may run and wait.",
+    )
+    max_request_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Tokens that a request may take, its prompts and `n` times `max_tokens`; one of"
+        " more gets 400. Empty: any number.",
+    )
     max_grammar_bytes: int = Field(
         default=2**18,
         ge=1,

@@ -33,7 +33,7 @@ from src.generation import (
     TextStream,
 )
 from src.grammars import GrammarLimits
-from src.limits import Field, check_length, check_params
+from src.limits import Field, RequestLimits, check_length, check_params
 from src.model_host import EngineState, ModelHost
 from src.runs import Runs, until
 from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
@@ -43,6 +43,7 @@ from src.tool_calls import Tool
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
     from src.engine.matcher import Grammar
+    from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
 
 MAX_EMBEDDED_AT_ONCE = 32
@@ -59,6 +60,7 @@ class InferenceEngine:
         tracer: follows single sequences.
         grammar_limits: what grammars may cost.
         meter: counts what each caller uses.
+        request_limits: what one request may ask for.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class InferenceEngine:
         tracer: Tracer | None = None,
         grammar_limits: GrammarLimits | None = None,
         meter: Meter | None = None,
+        request_limits: RequestLimits | None = None,
     ) -> None:
         self._config = config
         self._timeout_seconds = timeout_seconds
+        self._limits = request_limits or RequestLimits()
         self._delivery = Delivery(observer, tracer, meter)
         limits = grammar_limits or GrammarLimits()
         self._host = ModelHost(config, self._delivery.receive, observer, limits)
@@ -215,7 +219,7 @@ class InferenceEngine:
         loaded, _ = self._host.require_ready()
         check_params(params, loaded.vocab_size)
         async with until(deadline or self.deadline()):
-            token_ids = await encode(loaded, prompt, field)
+            token_ids = await self._encode(loaded, prompt, field)
         check_length(len(token_ids), params.max_tokens, loaded.max_model_len, field)
         return token_ids
 
@@ -259,6 +263,7 @@ class InferenceEngine:
         """
         loaded, _ = self._host.require_ready()
         async with until(deadline or self.deadline()):
+            self._limits.check_prompt("".join(message.content for message in messages), field)
             described = [tool.described() for tool in tools]
             return await encode_chat(
                 loaded, messages, field, described, begins_answer=begins_answer
@@ -284,7 +289,21 @@ class InferenceEngine:
         """
         loaded, _ = self._host.require_ready()
         async with until(self.deadline()):
-            return await encode(loaded, text, ("prompt",), add_special_tokens=add_special_tokens)
+            return await self._encode(
+                loaded, text, ("prompt",), add_special_tokens=add_special_tokens
+            )
+
+    async def _encode(
+        self,
+        loaded: "LoadedModel",
+        prompt: Prompt,
+        field: Field,
+        *,
+        add_special_tokens: bool = True,
+    ) -> list[int]:
+        if isinstance(prompt, str):
+            self._limits.check_prompt(prompt, field)
+        return await encode(loaded, prompt, field, add_special_tokens=add_special_tokens)
 
     async def decode(
         self,
@@ -339,6 +358,7 @@ class InferenceEngine:
         """
         loaded, engine = self._host.require_ready()
         deadline = deadline or self.deadline()
+        self._limits.check_stop(params.stop)
         self._check_num_sequences(engine, n * len(prompts), ("n",) if n > 1 else ("prompt",))
         async with until(deadline):
             grammar = await self._compile(params)
@@ -382,7 +402,7 @@ class InferenceEngine:
         for index, prompt in enumerate(prompts):
             own = (*field, index) if len(prompts) > 1 else field
             async with until(deadline):
-                tokenized.append(await encode(loaded, prompt, own))
+                tokenized.append(await self._encode(loaded, prompt, own))
             check_length(len(tokenized[-1]), 0, loaded.max_model_len, own)
         found: list[Embedding] = []
         at_once = min(MAX_EMBEDDED_AT_ONCE, engine.intake.max_live)
@@ -428,10 +448,15 @@ class InferenceEngine:
     def _check_num_sequences(
         self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
     ) -> None:
-        most = engine.intake.max_live
-        if count > most:
+        allowed, held = self._limits.max_sequences, engine.intake.max_live
+        if allowed is not None and count > allowed:
             raise InvalidRequestError(
-                f"{count} sequences are more than this server runs and queues, {most}: ask for"
+                f"{count} sequences are more than a request may have, {allowed}: ask for fewer.",
+                field,
+            )
+        if count > held:
+            raise InvalidRequestError(
+                f"{count} sequences are more than this server runs and queues, {held}: ask for"
                 " fewer.",
                 field,
             )

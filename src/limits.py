@@ -1,5 +1,7 @@
 """What a model can be asked for: refusals that name the field, the limit and the remedy."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from src.engine.sampling_params import SamplingParams
@@ -10,6 +12,59 @@ if TYPE_CHECKING:
 
 Field = tuple[str | int, ...]
 """Where something stands in a request, such as `("prompts", 2)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request may ask for, whatever the model could do.
+
+    Args:
+        max_prompt_bytes: of a text, or of a conversation's; None is what may fit the context.
+        max_stop_texts: so many.
+        max_stop_length: characters of each.
+        max_sequences: of all prompts; None is as many as the engine holds.
+    """
+
+    max_prompt_bytes: int | None = None
+    max_stop_texts: int = 16
+    max_stop_length: int = 128
+    max_sequences: int | None = None
+
+    def check_prompt(self, prompt: str, field: Field) -> None:
+        """Refuses a text that is too large.
+
+        Raises:
+            InvalidRequestError: it has too many bytes.
+        """
+        if self.max_prompt_bytes is None:
+            return
+        num_bytes = len(prompt.encode("utf-8", "replace"))
+        if num_bytes > self.max_prompt_bytes:
+            raise InvalidRequestError(
+                f"The prompt has {num_bytes} bytes, and this server takes {self.max_prompt_bytes}:"
+                " shorten it.",
+                field,
+            )
+
+    def check_stop(self, stop: Sequence[str]) -> None:
+        """Refuses stop texts that are too many or too long.
+
+        Raises:
+            InvalidRequestError: they are.
+        """
+        if len(stop) > self.max_stop_texts:
+            raise InvalidRequestError(
+                f"There are {len(stop)} stop texts, and this server takes {self.max_stop_texts}:"
+                " send fewer.",
+                ("stop",),
+            )
+        longest = max(map(len, stop), default=0)
+        if longest > self.max_stop_length:
+            raise InvalidRequestError(
+                f"A stop text has {longest} characters, and this server takes"
+                f" {self.max_stop_length}: shorten it.",
+                ("stop",),
+            )
 
 
 def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:

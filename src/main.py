@@ -31,6 +31,7 @@ from src.config import Settings, load_settings
 from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
+from src.limits import RequestLimits
 from src.ops.auth import AuthMiddleware, Finder
 from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics
@@ -110,6 +111,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.grammar_cache_size,
         ),
         usage,
+        RequestLimits(
+            settings.max_prompt_bytes,
+            settings.max_stop_texts,
+            settings.max_stop_length,
+            settings.max_request_sequences,
+        ),
     )
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves

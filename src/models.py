@@ -69,7 +69,7 @@ class SamplingFields(BaseModel):
     )
     stop: StopTexts | None = Field(
         default=None,
-        description="A text, or a list of up to 16, that ends the generation and is left out.",
+        description="A text, or a list of some, that ends the generation and is left out.",
         examples=[["\n\n"]],
     )
     min_length: StrictInt = Field(

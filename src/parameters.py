@@ -57,13 +57,15 @@ LogitBias = Annotated[
     dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]],
     Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
 ]
-StopText = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+# How many and how long they may be is a setting's to say; here is the most that it can say.
+MAX_STOP_TEXTS = 256
+StopText = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+_StopTextList = Annotated[list[StopText], Field(max_length=MAX_STOP_TEXTS)]
 StopTexts = Annotated[
-    list[StopText],
-    Field(max_length=16),
+    _StopTextList,
     BeforeValidator(
         lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=StopText | Annotated[list[StopText], Field(max_length=16)],
+        json_schema_input_type=StopText | _StopTextList,
     ),
 ]
 

@@ -299,7 +299,7 @@ def test_every_problem_is_named_at_once(client):
         (b'{"prompt": "a", "temperature": NaN}', 422, "finite number"),
         (b'{"prompt": "a", "temperature": 1e999}', 422, "finite number"),
         (b'{"prompt": "\xff"}', 400, "cannot be parsed"),
-        (b"[" * 20_000, 400, "cannot be parsed"),
+        (b"[" * 20_000, 422, "more than 500 levels"),
         (b'{"prompt": "a", "max_length": ' + b"9" * 5000 + b"}", 400, "cannot be parsed"),
     ],
 )

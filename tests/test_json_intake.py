@@ -32,7 +32,7 @@ def read(body: bytes) -> Any:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return asyncio.run(JSONRequest({"type": "http", "headers": []}, receive).json())
+    return asyncio.run(JSONRequest({"type": "http", "headers": []}, receive, 500).json())
 
 
 def numbers_in(value: Any) -> list[float]:

@@ -65,7 +65,17 @@ ALLOWED = {
     "server": {"ops"},
     "workers": {"server"},
     "serving": {"config", "ops", "server", "workers"},
-    "main": {"api", "config", "errors", "grammars", "inference", "ops", "server", "serving"},
+    "main": {
+        "api",
+        "config",
+        "errors",
+        "grammars",
+        "inference",
+        "limits",
+        "ops",
+        "server",
+        "serving",
+    },
 }
 FORBIDDEN_LIBRARIES = {
     "engine": {

@@ -54,11 +54,10 @@ CODES: dict[type[Exception], str] = {
 
 # The engine's names, which are OpenAI's too, to the native API's.
 FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length", "n": "num_return_sequences"}
+ANTHROPIC_NAMES: dict[str | int, str] = {"stop": "stop_sequences"}
 NO_SUCH_PATH = "There is no such path; /docs lists those that there are."
 MAX_PROBLEMS = 20
-UNPARSABLE = (
-    "The body cannot be parsed: it must be JSON in UTF-8, without thousands of levels or digits."
-)
+UNPARSABLE = "The body cannot be parsed: it must be JSON in UTF-8, without thousands of digits."
 RETRY_AFTER_LOADING = 5  # seconds
 RETRY_AFTER_STORAGE = 1
 
@@ -121,6 +120,8 @@ def _message(problem: dict[str, Any]) -> str:
 
 async def _unparsable(request: Request, error: Exception) -> Response:
     """FastAPI's answer when parsing raised what is no JSONDecodeError."""
+    if isinstance(error.__cause__, InvalidRequestError):
+        return await _invalid_request(request, error.__cause__)
     return _answer(request, 400, UNPARSABLE)
 
 
@@ -137,7 +138,9 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     dialect = dialect_of(request.scope)
     if dialect is not Dialect.NATIVE:
         status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
-        param = wire.param_of([_clean(part) for part in error.field], dialect)
+        names = ANTHROPIC_NAMES if dialect is Dialect.ANTHROPIC else {}
+        field = tuple(names.get(part, part) for part in error.field)
+        param = wire.param_of([_clean(part) for part in field], dialect)
         return _answer(request, status_code, str(error), param=param, code=code)
     field = tuple(FIELD_NAMES.get(part, part) for part in error.field)
     return _unprocessable([_problem("value_error", ("body", *field), str(error))])

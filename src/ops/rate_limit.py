@@ -251,6 +251,7 @@ class RateLimitedRoute(APIRoute):
 
         async def handle_limited(request: Request) -> Response:
             await request.app.state.rate_limit.count(request)
-            return await handle(JSONRequest(request.scope, request.receive))
+            depth = request.app.state.settings.max_json_depth
+            return await handle(JSONRequest(request.scope, request.receive, depth))
 
         return handle_limited

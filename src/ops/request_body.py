@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.errors import InvalidRequestError
+
 CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
 # What a backslash begins; the group is half of a character, as an escape without its other half.
@@ -77,15 +79,51 @@ class JSONRequest(Request):
 
     What a client writes for 5 depends on its language, and 5.0 is an integer to JSON Schema. Texts
     hold whole characters: half of one cannot be written in UTF-8, so no model could read it.
+
+    Args:
+        scope: of the request.
+        receive: its body.
+        max_depth: levels of objects and arrays that the body may have.
     """
 
+    def __init__(self, scope: Scope, receive: Receive, max_depth: int) -> None:
+        super().__init__(scope, receive)
+        self._max_depth = max_depth
+
     async def json(self) -> Any:
+        """Reads the body.
+
+        Raises:
+            InvalidRequestError: it has too many levels.
+            ValueError: it is no JSON.
+        """
         if not hasattr(self, "_json"):
             text = (await self.body()).decode("utf-8-sig")
-            read = json.loads(text, parse_float=_number)
+            try:
+                read = json.loads(text, parse_float=_number)
+            except RecursionError:
+                raise self._too_deep() from None
+            if not _is_within(read, self._max_depth):
+                raise self._too_deep()
             _check_characters(text)
             self._json = read
         return self._json
+
+    def _too_deep(self) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"The body has more than {self._max_depth} levels of objects and arrays.", ()
+        )
+
+
+def _is_within(value: Any, max_depth: int) -> bool:
+    """Whether a value has so many levels at most."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(max_depth):
+        if not level:
+            return True
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for ones in inner for one in ones if isinstance(one, dict | list)]
+    return not level
 
 
 def _check_characters(text: str) -> None:

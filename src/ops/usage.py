@@ -89,7 +89,7 @@ class Usage:
 
         Raises:
             RateLimitedError: the caller has not so many left.
-            InvalidRequestError: the caller never has so many.
+            InvalidRequestError: the caller never has so many, or no request may take them.
             LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
         account = _current.get()
@@ -97,6 +97,13 @@ class Usage:
             return
         quota = account.caller.limits.tokens or self._settings.rate_limit_tokens
         total = num_prompt_tokens + num_new_tokens
+        most = self._settings.max_request_tokens
+        if most is not None and total > most:
+            raise InvalidRequestError(
+                f"The request takes up to {total} tokens, its prompts and n times max_tokens, and"
+                f" this server allows {most}: ask for fewer.",
+                ("max_tokens",),
+            )
         if quota is not None:
             if total > quota:
                 raise InvalidRequestError(

@@ -71,7 +71,7 @@ class GenerationRequest(WireRequest):
     )
     stop: StopTexts | None = Field(
         default=None,
-        description="A text, or a list of up to 16, that ends the generation and is left out.",
+        description="A text, or a list of some, that ends the generation and is left out.",
     )
     presence_penalty: Penalty | None = Field(
         default=None,

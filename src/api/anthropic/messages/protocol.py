@@ -22,7 +22,7 @@ from src.api.fields import (
 )
 from src.engine.grammar import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import Count, NumTokens, StopText
+from src.parameters import MAX_STOP_TEXTS, Count, NumTokens, StopText
 from src.tool_calls import Tool, ToolChoice
 
 # What Anthropic calls the choices that OpenAI has.
@@ -198,7 +198,7 @@ class MessageRequest(CountTokensRequest):
     top_k: Count | None = Field(default=None, description="Only so many of the most likely tokens.")
     stop_sequences: list[StopText] | None = Field(
         default=None,
-        max_length=16,
+        max_length=MAX_STOP_TEXTS,
         description="Texts that end the answer and are left out.",
     )
     stream: StrictBool | None = Field(
