@@ -106,7 +106,7 @@ async def _run(
         group.create_task(_break_redis(redis, seconds))
         group.create_task(_break_worker(workers, seconds))
         group.create_task(_watch(workers, keys["reader"], watch, until))
-        clients = group.create_task(run_clients(workers.server.url, keys, until))
+        clients = group.create_task(run_clients(workers.server.url, workers.number, keys, until))
     return clients.result(), watch
 
 
@@ -193,7 +193,7 @@ def _measured(seen: Seen, watch: Watch, process_id: int, *, judged: bool) -> lis
     ]
 
 
-def _clients_table(seen: Seen) -> str:
+def _clients_table(seen: Seen, num_workers: int) -> str:
     rows = []
     for name, kind in CLIENTS.items():
         counts = sorted((s, n) for (of, s), n in seen.statuses.items() if of == name)
@@ -201,7 +201,8 @@ def _clients_table(seen: Seen) -> str:
         answers = ", ".join(f"{status}: {number}" for status, number in counts)
         p95 = times[int(0.95 * (len(times) - 1))]
         median = milliseconds(statistics.median(times))
-        rows.append([name, kind.key, kind.number, answers, median, milliseconds(p95)])
+        number = kind.number_for(num_workers)
+        rows.append([name, kind.key, number, answers, median, milliseconds(p95)])
     return table(["client", "key", "number", "answers", "median ms", "p95 ms"], rows)
 
 
@@ -220,7 +221,7 @@ def soak(seconds: float, num_workers: int, *, judged: bool) -> int:
     promises += _measured(seen, watch, workers.process_ids[0], judged=judged)
     circumstances = f"{CAPACITY} sequences at once in each of {num_workers} workers"
     print(f"{seconds:.0f} seconds, {circumstances}, {os.cpu_count()} cores\n")
-    print(_clients_table(seen) + "\n")
+    print(_clients_table(seen, num_workers) + "\n")
     rows = [[what, value, "kept" if kept else "BROKEN"] for what, value, kept in promises]
     print(table(["promise", "seen", ""], rows))
     return 0 if all(kept for _, _, kept in promises) else 1

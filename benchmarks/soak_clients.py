@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 CAPACITY = 8
-"""Sequences that run together; three times as many clients of one key generate."""
+"""Sequences that run together in a worker; three times as many clients of one key generate."""
+FLOOD = "flood"
 RECEIVE_TIMEOUT = 2  # seconds
 CLIENT_TIMEOUT = 120  # seconds; an answer that takes longer is lost
 PATH = "/v1/completions"
@@ -133,7 +134,7 @@ class Kind:
     """A kind of client.
 
     Args:
-        number: of them.
+        number: of them, for each worker if they flood.
         key: name of the key that they share.
         allowed: what they may be answered.
         ask: does once what they do again and again.
@@ -146,22 +147,26 @@ class Kind:
     ask: Callable[[Session], Awaitable[int]]
     pause: float = 0
 
+    def number_for(self, num_workers: int) -> int:
+        """How many of them ask so many workers."""
+        return self.number * (num_workers if self.key == FLOOD else 1)
+
 
 SERVED = frozenset({200, 503})
 CLIENTS = {
-    "whole": Kind(CAPACITY * 3 // 2, "flood", SERVED, _whole),
-    "streaming": Kind(CAPACITY * 3 // 4, "flood", SERVED, _read),
-    "leaving": Kind(CAPACITY * 3 // 8, "flood", SERVED, _leaving),
-    "reading slowly": Kind(CAPACITY * 3 // 8, "flood", SERVED, _slow_reader),
-    "sending slowly": Kind(2, "flood", frozenset({408}), _slow_sender),
-    "invalid": Kind(2, "flood", frozenset({401}), _invalid, 0.05),
+    "whole": Kind(CAPACITY * 3 // 2, FLOOD, SERVED, _whole),
+    "streaming": Kind(CAPACITY * 3 // 4, FLOOD, SERVED, _read),
+    "leaving": Kind(CAPACITY * 3 // 8, FLOOD, SERVED, _leaving),
+    "reading slowly": Kind(CAPACITY * 3 // 8, FLOOD, SERVED, _slow_reader),
+    "sending slowly": Kind(2, FLOOD, frozenset({408}), _slow_sender),
+    "invalid": Kind(2, FLOOD, frozenset({401}), _invalid, 0.05),
     "over its limit": Kind(1, "limited", frozenset({200, 429}), _whole, 0.5),
     "calm, one key": Kind(1, "calm", frozenset({200}), _whole, 0.2),
     "calm, another": Kind(1, "quiet", frozenset({200}), _whole, 0.2),
 }
 
 
-async def run_clients(url: str, keys: dict[str, str], until: float) -> Seen:
+async def run_clients(url: str, num_workers: int, keys: dict[str, str], until: float) -> Seen:
     """Runs all of them until `time.monotonic()` is `until` and what they asked is answered."""
     seen = Seen()
     async with (
@@ -175,7 +180,7 @@ async def run_clients(url: str, keys: dict[str, str], until: float) -> Seen:
     ):
         for name, kind in CLIENTS.items():
             session = Session(http, keys[kind.key])
-            for _ in range(kind.number):
+            for _ in range(kind.number_for(num_workers)):
                 group.create_task(_run(name, kind, session, until, seen))
     return seen
 

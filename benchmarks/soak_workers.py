@@ -92,7 +92,7 @@ class Workers:
             num_lost: sequences that were started and have no end.
         """
         num_cut = sum(self.excuses(broken) for broken in seen.broken)
-        num_clients = sum(kind.number for kind in CLIENTS.values())
+        num_clients = sum(kind.number_for(self.number) for kind in CLIENTS.values())
         missed, back = (one - self.killed_at for one in (self.missed_at, self.back_at))
         return [
             (
@@ -103,7 +103,7 @@ class Workers:
             (
                 "started = finished + failed + aborted + what ran in the killed worker",
                 f"{num_lost:.0f} of {num_cut} cut connections ran",
-                0 <= num_lost <= num_cut + CLIENTS["leaving"].number,
+                0 <= num_lost <= num_cut + CLIENTS["leaving"].number_for(self.number),
             ),
             (
                 "another worker takes its place",
