@@ -37,7 +37,7 @@ LEAST_SECONDS = 0.015
 
 WATCH_SECONDS = 1.0
 NUM_THREADS = 8
-MAX_UNTOLD = 100_000
+MAX_UNTOLD = 10_000
 """Messages that are kept while the storage is down; of more the oldest are dropped."""
 
 
@@ -129,14 +129,16 @@ class SharedStorage:
         if not asked.cancel():
             asked.add_done_callback(take_back)
 
-    def tell(self, message: Callable[[], None]) -> None:
-        """Runs in a thread what need not be waited for, once the storage answers.
+    def tell(self, message: Callable[[], None], *, is_kept: bool = False) -> None:
+        """Runs in a thread what need not be waited for, if the storage answers.
 
-        Each message is sent once at most: one that got no answer may have arrived.
+        Args:
+            message: sent once at most, as one that got no answer may have arrived.
+            is_kept: while the storage is down it is kept until it answers again.
         """
         if self._is_up:
             self._submit(message)
-        else:
+        elif is_kept:
             self._untold.append(message)
 
     def _submit(self, message: Callable[[], None]) -> None:

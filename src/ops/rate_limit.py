@@ -123,7 +123,8 @@ class RateLimit:
         if self.storage is None:
             self._tokens.give_back(reservation, num_tokens)
         else:
-            self.storage.tell(lambda: self._tokens.give_back(reservation, num_tokens))
+            # There are no more of them than requests that ran when it went down.
+            self.storage.tell(lambda: self._tokens.give_back(reservation, num_tokens), is_kept=True)
 
     async def begin(self, who: str, most: int) -> Lease:
         """A caller has one more request answered, of so many at the same time; see `end`.
