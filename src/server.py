@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 2
 """Between the engine's end and the process's: answers leave, and probes see why."""
 
+GOODBYE_SECONDS = 0.5
+"""After the last answer: what a client has sent by then is refused, and not cut off."""
+
 LOOK_SECONDS = 0.05
 
 
@@ -65,9 +68,10 @@ class Server(uvicorn.Server):
         deadline = time.monotonic() + grace
         ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
         if self._is_leaving:
-            await self._hand_over(deadline)
+            await self._close_port(deadline, self.config.timeout_keep_alive + 1)
         else:
             await self._drain(deadline)
+            await self._close_port(deadline, GOODBYE_SECONDS)
         left = max(0, math.ceil(deadline - time.monotonic()))
         self.config.timeout_graceful_shutdown = left + LAST_WORDS_SECONDS
         await super().shutdown(sockets)
@@ -79,10 +83,10 @@ class Server(uvicorn.Server):
         logger.info("no requests are taken any more", extra={"running": draining.num_open})
         await self._wait(deadline, lambda: draining.num_open)
 
-    async def _hand_over(self, deadline: float) -> None:
-        """Takes no more connections, and waits until clients have left those that there are.
+    async def _close_port(self, deadline: float, seconds: float) -> None:
+        """Takes no more connections, and waits so long for clients to leave those that there are.
 
-        Were idle ones closed at once, requests that are on their way on them would be lost.
+        Were they closed at once, requests that are on their way on them would be lost.
         """
         connections = self.server_state.connections
         logger.info("no connections are taken any more", extra={"open": len(connections)})
@@ -90,8 +94,7 @@ class Server(uvicorn.Server):
             server.close()
         # With this uvicorn closes a connection when its request is answered.
         self.server_state.default_headers.append((b"connection", b"close"))
-        idle_ends = time.monotonic() + self.config.timeout_keep_alive + 1
-        await self._wait(min(deadline, idle_ends), lambda: len(connections))
+        await self._wait(min(deadline, time.monotonic() + seconds), lambda: len(connections))
 
     async def _wait(self, deadline: float, num_left: Callable[[], int]) -> None:
         while (  # noqa: ASYNC110 - a signal may end it too

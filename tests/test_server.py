@@ -270,6 +270,26 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         assert running.exception(60) or running.result().status_code == 503
 
 
+def test_a_request_that_is_on_its_way_as_the_last_answer_ends_is_refused_and_not_cut_off(tmp_path):
+    with serve(tmp_path) as server:
+        server.wait_until("/health/ready")
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"}"):
+                received += connection.recv(65536)
+            assert received.startswith(b"HTTP/1.1 200 ")
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "no connections are taken" in server.log)
+            head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(head + b"Content-Length: 2\r\n\r\n{}")
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"connection: close" in answer.lower()
+        assert server.process.wait(60) == 0
+
+
 def test_hangups_cut_no_stream(tmp_path):
     """A terminal that closes may send it twice."""
     with serve(tmp_path) as server:

@@ -94,7 +94,8 @@ def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
         pids = workers_of(server)
-        body = BODY | {"max_length": 200, "ignore_eos": True, "stream": True}
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        body |= {"num_return_sequences": 16}  # so that it lasts
         with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
             events = stream.iter_text()
             received = next(events)
@@ -108,8 +109,8 @@ def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all
             received += "".join(events)
         streamed = Streamed.read(received)
         assert streamed.error is None
-        assert streamed.lasts[0]["tokens"] == 200
-        assert server.stop() == 0
+        assert [streamed.lasts[index]["tokens"] for index in range(16)] == [400] * 16
+        assert server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
