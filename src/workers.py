@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 APP = "src.main:app"
 """Where processes that are started for it find the app."""
 
+ANSWER_SECONDS = 1
 JOIN_LOOK_SECONDS = 0.1
 LEAVE = b"leave"
 """What a worker is told that another has taken the place of."""
@@ -45,6 +46,7 @@ class Worker(multiprocess.Process):
         self._loads_first = loads_first
         self.serves = False
         """What it said of that when it was asked last."""
+        self._has_answered = False
 
     def start(self) -> None:
         super().start()
@@ -74,7 +76,14 @@ class Worker(multiprocess.Process):
     def _healthcheck(self, timeout: float) -> bool | None:
         answer = super()._healthcheck(timeout)
         self.serves = answer is True
+        self._has_answered |= answer is not None
         return answer
+
+    def serves_now(self) -> bool:
+        """Whether it serves; it is asked again if it did not a while ago, and is no longer new."""
+        if not self.process.is_alive():
+            return False
+        return self.serves or (self._has_answered and self.is_ready(ANSWER_SECONDS))
 
 
 class Supervisor(Multiprocess):
@@ -99,7 +108,7 @@ class Supervisor(Multiprocess):
         self._leaving_deadline = math.inf
 
     def _create(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
-        others_serve = any(one.serves and one.process.is_alive() for one in self._workers)
+        others_serve = any(one.serves_now() for one in self._workers)
         return Worker(config, sockets, loads_first=others_serve)
 
     @property
