@@ -120,7 +120,7 @@ def test_the_policy_answers_while_redis_does_not(
     answer = client.post("/generate", json=BODY)
     assert answer.status_code == status_code
     if policy == "closed":
-        assert time.monotonic() - began < 0.25
+        assert time.monotonic() - began < 1  # tests/faults say how much less
         assert answer.headers["retry-after"] == "1"
         assert b"requests_" not in way.asked, "it is the first to be asked"
     assert b"concurrent/" in way.asked
