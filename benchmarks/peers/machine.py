@@ -1,8 +1,9 @@
 """What this machine can do: `python -m benchmarks.peers.machine` prints it as JSON.
 
 Bandwidth is that of reading a matrix larger than any cache, in the product with a vector, as a step
-of a single sequence reads the weights, or in a sum, whichever is faster. The rate of arithmetic is
-that of a product of two float32 matrices. Both are the best of some seconds, on all cores.
+of a single sequence reads the weights, or in a sum, whichever is faster. The rates of arithmetic
+are those of a product of two matrices, in float32 and with 8-bit integers. All are the best of some
+seconds, on all cores.
 """
 
 import json
@@ -28,11 +29,14 @@ def measure_machine() -> Machine:
     reading = min(best_time(lambda: large @ vector), best_time(large.sum))
     medium = torch.rand(MEDIUM, MEDIUM)
     computing = best_time(lambda: medium @ medium)
+    integers = torch.randint(-127, 128, (MEDIUM, MEDIUM), dtype=torch.int8)
+    counting = best_time(lambda: torch._int_mm(integers, integers))
     return Machine(
         processor_name(),
         os.cpu_count() or 1,
         gb_per_second=round(large.nbytes / reading / 1e9, 1),
         gflop_per_second=round(2 * MEDIUM**3 / computing / 1e9, 1),
+        int8_gop_per_second=round(2 * MEDIUM**3 / counting / 1e9, 1),
     )
 
 

@@ -22,12 +22,14 @@ class Machine:
     Args:
         gb_per_second: of memory that is read.
         gflop_per_second: of products of float32 matrices.
+        int8_gop_per_second: of products of 8-bit integers.
     """
 
     processor: str
     num_cores: int
     gb_per_second: float
     gflop_per_second: float
+    int8_gop_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +112,5 @@ class Data:
             first.num_cores,
             statistics.median(one.gb_per_second for one in self.machines),
             statistics.median(one.gflop_per_second for one in self.machines),
+            statistics.median(one.int8_gop_per_second for one in self.machines),
         )

@@ -40,7 +40,8 @@ def format_introduction(data: Data) -> str:
     rounds = max(Counter(jobs).values(), default=0)
     return (
         f"{machine.processor}, {machine.num_cores} cores; memory {machine.gb_per_second:.1f} GB/s,"
-        f" float32 products {machine.gflop_per_second:.0f} GFLOP/s (medians of"
+        f" products {machine.gflop_per_second:.0f} GFLOP/s in float32 and"
+        f" {machine.int8_gop_per_second:.0f} Gop/s in 8 bits (medians of"
         f" {len(data.machines)}). Prompts of {PROMPT} tokens, {NEW} new ones, tokens per second end"
         f" to end: medians of up to {rounds} rounds, in brackets the least and the most, then the"
         " share of the bound that `benchmarks/peers/roofline.py` draws."

@@ -2,14 +2,13 @@
 
 A sequence has P prompt tokens and N new ones; b of them run at once. A step reads all weights, W
 bytes, at the machine's bandwidth B, and computes two operations a weight and token, at the rate F
-that it reaches with float32 matrices; whichever takes longer is its time:
+that it reaches with large matrices; whichever takes longer is its time:
 
     time(tokens, heads) = max(W / B, 2 (tokens * layers + heads * head) / F)
     bound = b N / (time(b P, b) + (N - 1) time(b, b))    tokens per second
 
 where `layers` and `head` are numbers of weights. The first step computes the prompts, and the head
-only for what is sampled. W is 4 bytes a weight for float32 and 1 for 8 bits. F is float32's for
-both: arithmetic with 8-bit numbers can be faster, so 8 bits may exceed the bound of large batches.
+only for what is sampled. W is 4 bytes a weight for float32 and 1 for 8 bits, and F has both rates.
 Attention, keys and values are left out: at these lengths they are a hundredth of it.
 """
 
@@ -52,9 +51,11 @@ def bound(
     """Tokens per second, as the module says."""
     num_bytes = NUM_BYTES[precision] * (weights.layers + weights.head)
     reading = num_bytes / (1e9 * machine.gb_per_second)
+    is_float32 = precision == "float32"
+    rate = 1e9 * (machine.gflop_per_second if is_float32 else machine.int8_gop_per_second)
 
     def seconds(num_tokens: int) -> float:
         operations = 2 * (num_tokens * weights.layers + batch * weights.head)
-        return max(reading, operations / (1e9 * machine.gflop_per_second))
+        return max(reading, operations / rate)
 
     return batch * new / (seconds(batch * prompt) + (new - 1) * seconds(batch))
