@@ -2,6 +2,7 @@
 
 layers     all 49 linear layers of gpt2-small's sizes, by whose kernels and the number of rows
 attention  attention of sequences that decode, by whose kernels
+lengths    a step of eight sequences that have few tokens, many, or some of each
 profile    torch's profiler over steps in which so many sequences decode, the costliest first
 
 It runs the engine's core in a thread of its own, as the service does, and nothing beside it.
@@ -45,6 +46,14 @@ NUM_HEADS, HEAD_DIM = 12, 64
 
 PROMPT_LENGTH = 32
 WARM_UP, MEASURED = 12, 20  # steps
+MIXES = {
+    "16": [16] * 8,
+    "16 to 960": [16, 32, 64, 120, 240, 480, 720, 960],
+    "329, as many in all": [329] * 8,
+    "960": [960] * 8,
+}
+"""Tokens that sequences have when the steps are measured."""
+
 OWN_KERNELS = (
     *("linear", "decode_attention", "project_layer", "complete_layer", "decode_layer"),
     *("largest", "most_likely"),
@@ -131,19 +140,22 @@ def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[fl
     return [statistics.median(found) for found in times]
 
 
+def lengths(arguments: Namespace) -> str:
+    """Milliseconds of a step, medians."""
+    core, vocab_size = create(arguments)
+    rows = []
+    for name, mix in MIXES.items():
+        start_decoding(core, vocab_size, [length - WARM_UP for length in mix])
+        times = run_steps(core, MEASURED)
+        rows.append([name, sum(mix), milliseconds(statistics.median(times))])
+        end_all(core)
+    return table(["tokens each", "in all", "ms"], rows)
+
+
 def profile_steps(arguments: Namespace) -> str:
     """The share of each operation in the time of a step, and what is in none: Python."""
-    config = EngineConfig(
-        str(arguments.model), quantization=arguments.quantization, kernels=arguments.kernels
-    )
-    loaded = load_model(config)
-    core = create_core(loaded, config)
-    numbers = random.Random(0)  # noqa: S311 - the same prompts each time
-    params = SamplingParams(max_tokens=WARM_UP + 3 * MEASURED, temperature=0, ignore_eos=True)
-    for number in range(arguments.sequences):
-        token_ids = [numbers.randrange(loaded.vocab_size) for _ in range(PROMPT_LENGTH)]
-        core.add(Request(str(number), token_ids, params))
-    run_steps(core, WARM_UP)
+    core, vocab_size = create(arguments)
+    start_decoding(core, vocab_size, [PROMPT_LENGTH] * arguments.sequences)
     seconds = statistics.median(run_steps(core, MEASURED))
     with named_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         total = sum(run_steps(core, MEASURED))
@@ -156,6 +168,37 @@ def profile_steps(arguments: Namespace) -> str:
     rows.append(["Python", "", percent(1 - in_operations / total)])
     shares = table(["operation", "calls a step", "share"], rows)
     return f"A step of {arguments.sequences}: {milliseconds(seconds)} ms.\n\n{shares}"
+
+
+def create(arguments: Namespace) -> tuple[EngineCore, int]:
+    """A core, and how many tokens its model knows."""
+    config = EngineConfig(
+        str(arguments.model),
+        quantization=arguments.quantization,
+        kernels=arguments.kernels,
+        num_speculative_tokens=0,
+    )
+    loaded = load_model(config)
+    return create_core(loaded, config), loaded.vocab_size
+
+
+def start_decoding(core: EngineCore, vocab_size: int, prompt_lengths: list[int]) -> None:
+    """Adds sequences, and steps until each has made some tokens."""
+    numbers = random.Random(0)  # noqa: S311 - the same prompts each time
+    params = SamplingParams(max_tokens=WARM_UP + 3 * MEASURED, temperature=0, ignore_eos=True)
+    for number, length in enumerate(prompt_lengths):
+        token_ids = [numbers.randrange(vocab_size) for _ in range(max(1, length))]
+        core.add(Request(str(number), token_ids, params))
+    num_made = dict.fromkeys(map(str, range(len(prompt_lengths))), 0)
+    while min(num_made.values()) < WARM_UP:
+        for output in core.step().outputs:
+            num_made[output.request_id] += len(output.new_token_ids)
+
+
+def end_all(core: EngineCore) -> None:
+    """Ends what runs."""
+    for number in range(max(map(len, MIXES.values()))):
+        core.abort(str(number))
 
 
 def percent(share: float) -> str:
@@ -192,6 +235,7 @@ def run_steps(core: EngineCore, count: int) -> list[float]:
 PARTS: dict[str, Callable[[Namespace], str]] = {
     "layers": layers,
     "attention": attention,
+    "lengths": lengths,
     "profile": profile_steps,
 }
 
