@@ -12,6 +12,7 @@ os.environ.update(torch_environment("auto") | os.environ)  # before torch is the
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -33,6 +34,14 @@ from tests.tools import TEMPLATES
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The last file takes long: begun at the end, it would keep one process of two from working."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_reach_servers() -> None:
+    """Under nohup what this process starts would ignore the signal, which it inherits; a handler is
+    as good for us and is not inherited."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
