@@ -112,6 +112,8 @@ def attention(arguments: Namespace) -> str:
         cpu = torch.device("cpu")
         shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
         cache = KVCache(shapes, num_sequences, num_tokens, torch.float32, cpu)
+        for tensor in (*cache.keys.values(), *cache.values.values()):
+            tensor.fill_(1)  # else all of it is the system's one page of zeros
         calls = []
         for whose in (None, library):
             attend = PackedAttention(cache, whose)
