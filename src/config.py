@@ -118,7 +118,8 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(default="INFO", description="The least severe messages to log.")
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; 0.0.0.0 is all of them, as a container needs.",
+        description="Address to listen on; 0.0.0.0 is all of them, as a container needs. `::` is"
+        " all of IPv6, and with several workers of IPv4 too.",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 is any.")
     reload: bool = Field(

@@ -36,7 +36,14 @@ from src.grammars import GrammarLimits
 from src.limits import Field, RequestLimits, check_length, check_params
 from src.model_host import EngineState, ModelHost
 from src.runs import Runs, until
-from src.tokenization import Prompt, decode, encode, encode_chat, require_chat_template
+from src.tokenization import (
+    Prompt,
+    conversation_text,
+    decode,
+    encode,
+    encode_chat,
+    require_chat_template,
+)
 from src.tool_call_format import ToolCallFormat, find_format
 from src.tool_calls import Tool
 
@@ -263,8 +270,8 @@ class InferenceEngine:
         """
         loaded, _ = self._host.require_ready()
         async with until(deadline or self.deadline()):
-            self._limits.check_prompt("".join(message.content for message in messages), field)
             described = [tool.described() for tool in tools]
+            self._limits.check_prompt(conversation_text(messages, described), field)
             return await encode_chat(
                 loaded, messages, field, described, begins_answer=begins_answer
             )

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m src.keys", description=__doc__)
-    file = os.environ.get(FILE)
+    file = os.environ.get(FILE) or None  # empty is as if it were not set
     parser.add_argument(
         "--file",
         type=Path,

@@ -30,8 +30,9 @@ class Server(uvicorn.Server):
 
     A second signal ends it at once. One of several workers may get the first one twice, from
     whoever sent it to all processes and from the supervisor: there a second SIGINT alone does,
-    which the supervisor sends when a second signal has come to it. A second SIGHUP never does: a
-    terminal that closes may send it twice.
+    which the supervisor sends when a second signal has come to it. A SIGHUP is neither the first
+    nor the second: a terminal that closes may send it twice, and whoever stops the service
+    afterwards asks for the first time.
 
     Args:
         config: of the server.
@@ -43,6 +44,7 @@ class Server(uvicorn.Server):
         self.app = app
         self._state = app.state
         self._is_leaving = False
+        self._was_told = False
 
     @property
     def serves(self) -> bool:
@@ -50,10 +52,12 @@ class Server(uvicorn.Server):
         return self.started and self._state.is_loaded and not self.should_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGHUP:
-            self.force_exit = self.should_exit and self.config.workers == 1
+        is_forced = self.force_exit or (self._was_told and sig != signal.SIGHUP)
+        self._was_told |= sig != signal.SIGHUP
         self._state.draining.is_on = True
         super().handle_exit(sig, frame)
+        if self.config.workers == 1:  # uvicorn takes a SIGINT after a SIGHUP for a second one
+            self.force_exit = is_forced
 
     def leave(self) -> None:
         """Ends it in favour of others that listen on the same port; may be called in any thread.

@@ -5,6 +5,7 @@ second.
 """
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from src.engine.chat_template import ChatMessage, ChatTemplate
@@ -13,6 +14,8 @@ from src.limits import Field, check_size, check_token_ids
 
 if TYPE_CHECKING:
     from src.engine.model_loader import LoadedModel
+
+TOO_DEEP = "What is said of tools is nested too deep."
 
 Prompt = str | list[int]
 """A plain text, in which what spells a special token stays text; or token ids."""
@@ -60,7 +63,7 @@ async def encode_chat(
             they are too long for any context.
     """
     template = require_chat_template(loaded, field)
-    check_size("".join(message.content for message in messages), loaded, field)
+    check_size(conversation_text(messages, tools), loaded, field)
     try:
         return await asyncio.to_thread(
             template.encode, messages, tools, begins_answer=begins_answer
@@ -68,7 +71,21 @@ async def encode_chat(
     except InvalidRequestError as error:  # it does not know what the caller calls them
         raise InvalidRequestError(str(error), field) from error
     except RecursionError:
-        raise InvalidRequestError("What is said of tools is nested too deep.", field) from None
+        raise InvalidRequestError(TOO_DEEP, field) from None
+
+
+def conversation_text(messages: list[ChatMessage], tools: list[dict[str, Any]] | None) -> str:
+    """All that a caller wrote into a conversation, to know how much it is: texts, calls and tools.
+
+    Raises:
+        InvalidRequestError: what is said of tools is nested too deep.
+    """
+    try:
+        calls = [call.arguments for message in messages for call in message.tool_calls]
+        told = [json.dumps(one, ensure_ascii=False) for one in (*calls, *(tools or ()))]
+    except RecursionError:
+        raise InvalidRequestError(TOO_DEEP, ("tools",)) from None
+    return "".join([*(message.content for message in messages), *told])
 
 
 def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:

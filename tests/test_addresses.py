@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from src.ops.addresses import plain_address
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key
 from tests.servers import Server, serve
@@ -62,3 +63,16 @@ def test_wrong_keys_are_counted_for_all_addresses_of_a_client(tmp_path, tiny_mod
             assert [ask(server, address, **wrong) for address in same] == [401, 401, 429]
             assert ask(server, same[0], **bearer(key)) == 429
         assert [ask(server, address, **bearer(key)) for address in OTHERS] == [200] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:c000:201", "::ffff:c000:201"),
+    ],
+)
+def test_a_socket_for_both_has_ipv4_addresses_as_proxies_are_named(text, expected):
+    assert plain_address(text) == expected

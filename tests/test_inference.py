@@ -347,7 +347,7 @@ def test_an_engine_that_works_or_waits_for_work_does_not_hang(start_engine):
     engine = start_engine()
 
     async def watch() -> None:
-        watching = asyncio.ensure_future(engine.wait_until_dead(0.5))
+        watching = asyncio.ensure_future(engine.wait_until_dead(1))
         slow_down(engine, 0.1)
         await engine.generate("the", replace(LONG, max_tokens=15))
         assert engine._host.engine.seconds_in_step == 0

@@ -1,9 +1,12 @@
 """What one request may ask for is a setting, and what asks for more is refused with the figure."""
 
+import json
+
 import httpx2
 import pytest
 
 from tests.servers import LocalServer
+from tests.tools import TEMPLATES
 
 CHAT = {"messages": [{"role": "user", "content": "the cat sat"}], "max_tokens": 1}
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -63,6 +66,23 @@ def test_bytes_of_a_prompt(start_server):
         assert_refused(ask(server, path, messages=messages), "bytes, and this server takes 11")
 
 
+def test_what_is_said_of_tools_and_calls_counts_too(start_server):
+    server = start_server(max_prompt_bytes=600, chat_template=TEMPLATES["hermes"])
+    function = {"name": "look", "description": "x" * 700, "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": function}]
+    assert_refused(ask(server, "/v1/chat/completions", tools=tools), "bytes", "takes 600")
+    claude = [{"name": "look", "description": "x" * 700, "input_schema": {"type": "object"}}]
+    assert_refused(ask(server, "/v1/messages", tools=claude), "bytes", "takes 600")
+    call = {"name": "look", "arguments": json.dumps({"at": "x" * 700})}
+    calls = [{"id": "1", "type": "function", "function": call}]
+    said = [
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "1", "content": "."},
+    ]
+    body = {"messages": [*CHAT["messages"], *said]}
+    assert_refused(ask(server, "/v1/chat/completions", **body), "bytes", "takes 600")
+
+
 def test_stop_texts_and_their_length(start_server):
     server = start_server(max_stop_texts=2, max_stop_length=200, chat_template=TEMPLATE)
     for path in ("/generate", "/v1/completions", "/v1/chat/completions", "/v1/messages"):
@@ -102,4 +122,7 @@ def test_tokens_of_a_request_are_its_prompts_and_n_times_max_tokens(start_server
     assert_refused(ask(server, "/generate", max_length=21), "up to 22 tokens", "max_length")
     streamed = ask(server, "/v1/completions", max_tokens=21, stream=True)
     assert_refused(streamed, "up to 22 tokens")
-    assert_refused(ask(server, "/v1/embeddings", input=["the"] * 22), "up to 22 tokens")
+    refused = ask(server, "/v1/embeddings", input=["the"] * 22)
+    assert_refused(refused, "up to 22 tokens", param="input")
+    refused = ask(server, "/v1/completions", prompt=["the"] * 21)
+    assert_refused(refused, "up to 42 tokens", param="prompt")

@@ -290,8 +290,9 @@ def test_a_request_that_is_on_its_way_as_the_last_answer_ends_is_refused_and_not
         assert server.process.wait(60) == 0
 
 
-def test_hangups_cut_no_stream(tmp_path):
-    """A terminal that closes may send it twice."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_hangups_cut_no_stream(tmp_path, number):
+    """A terminal that closes may send it twice, and who ends the service then does it once."""
     with serve(tmp_path) as server:
         server.wait_until("/health/ready")
         body = LONG | {"max_length": 300, "stream": True}
@@ -301,6 +302,7 @@ def test_hangups_cut_no_stream(tmp_path):
             server.process.send_signal(signal.SIGHUP)
             wait_until(lambda: "no requests are taken" in server.log)
             server.process.send_signal(signal.SIGHUP)
+            server.process.send_signal(number)
             assert post(server, SHORT).status_code == 503
             streamed = Streamed.read(received + "".join(events))
         assert streamed.error is None

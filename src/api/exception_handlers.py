@@ -55,6 +55,14 @@ CODES: dict[type[Exception], str] = {
 # The engine's names, which are OpenAI's too, to the native API's.
 FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length", "n": "num_return_sequences"}
 ANTHROPIC_NAMES: dict[str | int, str] = {"stop": "stop_sequences"}
+ROUTE_NAMES: dict[str, dict[str | int, str]] = {
+    "/v1/chat/completions": {"prompt": "messages"},
+    "/v1/messages": {"prompt": "messages"},
+    "/v1/responses": {"prompt": "input", "max_tokens": "max_output_tokens"},
+    "/v1/embeddings": {"prompt": "input", "max_tokens": "input"},
+}
+"""What is said of the tokens of a request, in the words of a route."""
+
 NO_SUCH_PATH = "There is no such path; /docs lists those that there are."
 MAX_PROBLEMS = 20
 UNPARSABLE = "The body cannot be parsed: it must be JSON in UTF-8, without thousands of digits."
@@ -138,7 +146,9 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     dialect = dialect_of(request.scope)
     if dialect is not Dialect.NATIVE:
         status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
-        names = ANTHROPIC_NAMES if dialect is Dialect.ANTHROPIC else {}
+        names = ROUTE_NAMES.get(request.scope["path"], {})
+        if dialect is Dialect.ANTHROPIC:
+            names = names | ANTHROPIC_NAMES
         field = tuple(names.get(part, part) for part in error.field)
         param = wire.param_of([_clean(part) for part in field], dialect)
         return _answer(request, status_code, str(error), param=param, code=code)

@@ -17,6 +17,11 @@ def counted_address(scope: MutableMapping[str, Any]) -> str:
     return _counted(client[0]) if client else UNKNOWN
 
 
+def plain_address(text: str) -> str:
+    """An IPv4 address that a socket for both kinds has in IPv6's form in its own; others as is."""
+    return text.removeprefix("::ffff:") if "." in text else text
+
+
 @lru_cache(maxsize=4096)
 def _counted(text: str) -> str:
     try:

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from src.config import Settings
+from src.ops.addresses import plain_address
 from src.ops.error_body import REQUEST_ID, error_body
 from src.ops.middleware import REQUEST_ID_HEADER, request_id_of
 from src.ops.request_parser import RequestParser
@@ -87,6 +88,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None:  # as FORWARDED_ALLOW_IPS has it
+            self.client = plain_address(self.client[0]), self.client[1]
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,10 +1,11 @@
 """Where requests are counted: in this process's memory, or in a Redis that all replicas share.
 
 A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own. All
-questions of one request together wait for ANSWER_SECONDS at most, but for LEAST_SECONDS each. After
-one question without an answer nobody asks any more until `watch`, which tries again every second,
-has heard from it; the metric says which of the two it is. What an answer that came too late has
-taken is given back, and what was to be given back meanwhile is told afterwards.
+questions of one request together wait for ANSWER_SECONDS at most, but for LEAST_SECONDS each. One
+question without an answer in time is that request's alone, and makes somebody look: if there is
+none again and again, or no connection, nobody asks any more until `watch`, which tries again every
+second, has heard from it. The metric says which of the two it is. What an answer that came too late
+has taken is given back, and what was to be given back meanwhile is told afterwards.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from prometheus_client import Gauge
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from src.errors import LimitStorageDownError
@@ -36,6 +38,9 @@ LEAST_SECONDS = 0.015
 """So that a request whose event loop was busy does not take an answer for a silence."""
 
 WATCH_SECONDS = 1.0
+NUM_LOOKS = 3
+"""So many questions that nobody waits for have no answer in time before the storage is down."""
+
 NUM_THREADS = 8
 MAX_UNTOLD = 10_000
 """Messages that are kept while the storage is down; of more the oldest are dropped."""
@@ -85,6 +90,9 @@ class SharedStorage:
         self._is_up = True
         self._untold: deque[Callable[[], None]] = deque(maxlen=MAX_UNTOLD)
         self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
+        self._looking = ThreadPoolExecutor(1, "limit-storage-look")  # behind no other question
+        self._look_again: asyncio.Task[None] | None = None
+        self._is_doubted = False
 
     async def ask(self, question: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         """Runs a question to the storage in a thread, and raises what it raises.
@@ -110,7 +118,9 @@ class SharedStorage:
             is_heard = answer.done()
             if is_heard:
                 return answer.result()
-            self._down(f"no answer within the {ANSWER_SECONDS:g} s of a request")
+            self._doubt()
+        except RedisTimeoutError:
+            self._doubt()
         except RedisError as error:
             self._down(error)
         finally:
@@ -134,9 +144,9 @@ class SharedStorage:
 
         Args:
             message: sent once at most, as one that got no answer may have arrived.
-            is_kept: while the storage is down it is kept until it answers again.
+            is_kept: while the storage is down, or may be, it is kept until it answers again.
         """
-        if self._is_up:
+        if self._is_up and not self._is_doubted:
             self._submit(message)
         elif is_kept:
             self._untold.append(message)
@@ -151,22 +161,39 @@ class SharedStorage:
 
     async def watch(self) -> None:
         """Notices when the storage comes or goes, until it is cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
+            await self._check()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _doubt(self) -> None:
+        """An answer came too late: that may be this process's own fault, whose cores are busy."""
+        self._is_doubted = True
+        if self._is_up and (self._look_again is None or self._look_again.done()):
+            self._look_again = asyncio.create_task(self._check())
+
+    async def _check(self) -> None:
+        """Whether the storage answers to one of some questions that nobody waits for."""
+        loop = asyncio.get_running_loop()
+        for _ in range(NUM_LOOKS):
             try:
-                await loop.run_in_executor(self._threads, self._look)
+                await loop.run_in_executor(self._looking, self._look)
+            except RedisTimeoutError as error:
+                problem: RedisError = error
             except RedisError as error:
-                self._down(error)
+                problem = error
+                break
             else:
                 self._answers()
-            await asyncio.sleep(WATCH_SECONDS)
+                return
+        self._down(problem)
 
     def _look(self) -> None:
         self._connection.ping()
         self._renew()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._looking):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _down(self, problem: object) -> None:
         self._up.set(0)
@@ -176,6 +203,7 @@ class SharedStorage:
 
     def _answers(self) -> None:
         self._up.set(1)
+        self._is_doubted = False
         if not self._is_up:
             logger.warning("rate limits are counted again, the storage answers")
         self._is_up = True

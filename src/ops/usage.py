@@ -98,18 +98,21 @@ class Usage:
         quota = account.caller.limits.tokens or self._settings.rate_limit_tokens
         total = num_prompt_tokens + num_new_tokens
         most = self._settings.max_request_tokens
+        bounds = [bound for bound in (most, quota) if bound is not None]
+        is_prompt = num_prompt_tokens >= min(bounds, default=0)  # none new would help
+        field = ("prompt",) if is_prompt else ("max_tokens",)
         if most is not None and total > most:
             raise InvalidRequestError(
                 f"The request takes up to {total} tokens, its prompts and n times max_tokens, and"
                 f" this server allows {most}: ask for fewer.",
-                ("max_tokens",),
+                field,
             )
         if quota is not None:
             if total > quota:
                 raise InvalidRequestError(
                     f"The request takes up to {total} tokens, and its key has {quota} in"
                     f" {self._settings.rate_limit_period} seconds: ask for fewer.",
-                    ("max_tokens",),
+                    field,
                 )
             reservation = await self._limits.reserve_tokens(account.who, total, quota)
             if reservation is not None:
