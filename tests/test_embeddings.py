@@ -163,6 +163,8 @@ def test_a_client_that_leaves_frees_its_place(start_server):
     body = {"model": server.engine.model_name, "input": ["the cat", "the hat"]}
     with pytest.raises(httpx2.ReadTimeout):
         httpx2.post(server.url + EMBEDDINGS, json=body, timeout=0.5)
+    # Known before the step goes on: one is all that these take.
+    wait_until(lambda: server.sample("inference_requests_total", EMBEDDINGS, "cancelled") == 1)
     gate.open()
     wait_until(lambda: server.sample("inference_sequences_aborted_total", "cancelled") == 2)
 
