@@ -109,6 +109,7 @@ def test_a_rounded_model_gives_what_its_layers_gave_one_by_one(
     [
         {"head_dim": 8},
         {"intermediate_size": 72},
+        {"num_attention_heads": 33, "num_key_value_heads": 1, "hidden_size": 528},
         {"hidden_act": "relu"},
     ],
 )

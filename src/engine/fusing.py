@@ -19,7 +19,7 @@ from src.engine.compatibility import probe_pieces
 from src.engine.model_loader import LoadedModel
 from src.engine.model_runner import ModelRunner
 from src.engine.native.layer import LayerParts, NativeKind, NativeLayer
-from src.engine.native.library import PANEL, Library
+from src.engine.native.library import MAX_GROUP, PANEL, Library
 from src.engine.native.linears import NativeInt8Linear, NativeLinear
 
 logger = logging.getLogger(__name__)
@@ -129,11 +129,12 @@ def record(
     """Yields what the layers, by name, and attention, by its layer's index, are called with."""
     calls: dict[str, Call] = {}
     options: dict[int, dict[str, Any]] = {}
+    attention = runner.attention  # transformers keeps the function, and it must not keep the model
 
     def attend(module: nn.Module, *given: Any, **named: Any) -> tuple[torch.Tensor, None]:
         assert isinstance(module.layer_idx, int)
         options[module.layer_idx] = named
-        return runner.attention(module, *given, **named)
+        return attention(module, *given, **named)
 
     def hook(name: str) -> Any:
         def note(_: nn.Module, given: Any, named: Any, output: Any) -> None:
@@ -168,7 +169,8 @@ def create_layers(
     for name, layer in layers.items():
         index = getattr(layer, blueprint.attention).layer_idx
         parts = find_parts(layer, blueprint, calls[name], options[index], library)
-        if parts is not None:
+        num_kv_heads = runner.attention.cache.keys[index].shape[2]
+        if parts is not None and parts.num_heads <= MAX_GROUP * num_kv_heads:
             created[name] = NativeLayer(parts, index, runner.attention, library)
     return created
 
