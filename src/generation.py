@@ -11,8 +11,8 @@ from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
+    from src.engine.structured_output.matcher import Grammar
 
 
 class Operation(StrEnum):

@@ -19,6 +19,7 @@ from src.engine.config import EngineConfig
 from src.engine.native.build import usable_variants
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.compile_pool import GrammarLimits
 from src.engine.token_text import TokenText
 from src.errors import (
     InvalidGrammarError,
@@ -32,7 +33,6 @@ from src.generation import (
     TextDelta,
     TextStream,
 )
-from src.grammars import GrammarLimits
 from src.limits import Field, RequestLimits, check_length, check_params
 from src.model_host import EngineState, ModelHost
 from src.runs import Runs, until
@@ -49,9 +49,9 @@ from src.tool_calls import Tool
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
-    from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
     from src.engine.reference import ReferenceEngine
+    from src.engine.structured_output.matcher import Grammar
 
 MAX_EMBEDDED_AT_ONCE = 32
 """So many prompts of one call take places in the queue at a time; the others are left to others."""

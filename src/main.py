@@ -28,8 +28,8 @@ from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.api.security import document_security
 from src.config import Settings, load_settings
+from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import SettingsError, StartupError
-from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
 from src.limits import RequestLimits
 from src.ops.auth import AuthMiddleware, Finder

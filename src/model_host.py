@@ -16,6 +16,11 @@ from src.delivery import Observer
 from src.engine.config import EngineConfig
 from src.engine.environment import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
+from src.engine.structured_output.compile_pool import (
+    GrammarCompiler,
+    GrammarLimits,
+    create_grammar_compiler,
+)
 from src.engine.token_text import TokenTexts
 from src.errors import (
     EngineDeadError,
@@ -24,7 +29,6 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
-from src.grammars import GrammarCompiler, GrammarLimits, create_grammar_compiler
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop

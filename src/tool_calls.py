@@ -9,7 +9,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from src.engine.grammar import JSON_OPTIONS, JSON_SIGN, GrammarSource, schema_source
+from src.engine.structured_output.source import (
+    JSON_OPTIONS,
+    JSON_SIGN,
+    GrammarSource,
+    schema_source,
+)
 from src.errors import InvalidRequestError
 from src.tool_call_format import LLAMA3, ToolCallFormat
 

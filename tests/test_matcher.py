@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
 from src.engine.detokenizer import IncrementalDetokenizer
-from src.engine.grammar import DeadEndError, GrammarSource
-from src.engine.grammar_compiler import compile_grammar
-from src.engine.matcher import Grammar, Matcher, find_allowed
-from src.engine.vocabulary import UnreadableTokenizerError, Vocabulary
+from src.engine.structured_output.compiler import compile_grammar
+from src.engine.structured_output.matcher import Grammar, Matcher, find_allowed
+from src.engine.structured_output.source import DeadEndError, GrammarSource
+from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
 from tests.servers import ROOT
 from tests.tiny_models import create_byte_fallback_tokenizer, create_tokenizer

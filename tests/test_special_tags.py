@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.engine.chat_template import ChatTemplate
 from src.engine.detokenizer import IncrementalDetokenizer
-from src.engine.grammar import GrammarSource
-from src.engine.grammar_compiler import compile_grammar
-from src.engine.vocabulary import Vocabulary
+from src.engine.structured_output.compiler import compile_grammar
+from src.engine.structured_output.source import GrammarSource
+from src.engine.structured_output.vocabulary import Vocabulary
 from src.main import create_app
 from src.tool_call_format import find_format
 from src.tool_calls import Tool, ToolChoice, tool_grammar

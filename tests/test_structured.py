@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from src.api.structured import schema_source
-from src.engine.vocabulary import UnreadableTokenizerError, Vocabulary
+from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
 from src.errors import InvalidSchemaError
 from tests.conftest import create_settings, wait_until
 from tests.servers import LocalServer, serve_app

@@ -13,13 +13,13 @@ from tokenizers import Tokenizer
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.factory import create_core, create_engine
-from src.engine.grammar import GrammarSource
-from src.engine.grammar_compiler import compile_grammar
-from src.engine.matcher import Grammar, Matcher
 from src.engine.model_loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.vocabulary import Vocabulary
+from src.engine.structured_output.compiler import compile_grammar
+from src.engine.structured_output.matcher import Grammar, Matcher
+from src.engine.structured_output.source import GrammarSource
+from src.engine.structured_output.vocabulary import Vocabulary
 from tests.engines import PROMPT, Answer, Harness, SteppedCore, assert_same_logprobs
 
 SCHEMA = {

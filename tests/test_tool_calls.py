@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from src.engine.chat_template import ChatTemplate
-from src.engine.grammar_compiler import compile_grammar
+from src.engine.structured_output.compiler import compile_grammar
 from src.errors import InvalidRequestError, InvalidSchemaError
 from src.tool_call_format import FORMATS, HERMES, LLAMA3, ToolCallFormat, find_format
 from src.tool_call_parser import Answer, ArgumentsDelta, CallStarted, ToolCallParser

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.engine.chat_template import ChatMessage
-from src.engine.grammar import GrammarSource
+from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError, InvalidSchemaError
 from src.inference import InferenceEngine
 from src.tool_call_format import ToolCallFormat

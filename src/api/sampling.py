@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
 # Fields that generation requests share, under these names; null is what is left out.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from src.engine.grammar import GrammarSource, schema_source
+from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import StructuredOutputs
 

@@ -12,8 +12,8 @@ from transformers import (
 )
 
 from src.engine.logits import keep_allowed
-from src.engine.matcher import Matcher, find_allowed
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.matcher import Matcher, find_allowed
 
 
 def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:

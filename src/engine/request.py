@@ -10,7 +10,7 @@ from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from src.engine.matcher import Grammar
+    from src.engine.structured_output.matcher import Grammar
 
 
 class FinishReason(StrEnum):

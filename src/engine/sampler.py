@@ -22,9 +22,9 @@ from src.engine.draws import (
 )
 from src.engine.logits import ban, change_logits, changes_logits, keep_allowed
 from src.engine.logprobs import PositionLogprobs, find_logprobs
-from src.engine.matcher import Matcher, find_allowed
 from src.engine.native.library import Library
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.matcher import Matcher, find_allowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from src.engine.drafts import DraftLimits, PromptLookup
-from src.engine.grammar import DeadEndError
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool, common_length
+from src.engine.structured_output.source import DeadEndError
 from src.engine.waiting import WaitingQueue
 
 if TYPE_CHECKING:

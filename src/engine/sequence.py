@@ -10,8 +10,8 @@ from src.engine.request import Admission, Request
 from src.engine.slots import Slot
 
 if TYPE_CHECKING:
-    from src.engine.matcher import Matcher
     from src.engine.sampler import SampledToken
+    from src.engine.structured_output.matcher import Matcher
 
 
 @dataclass(slots=True, eq=False)

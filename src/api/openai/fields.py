@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 
 from src.api.fields import ModelName, NoEffect, OnlyFalse, TemperatureField, TopPField, WireRequest
 from src.api.structured import structured_source
-from src.engine.grammar import GrammarSource
+from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 from src.parameters import (
     MAX_TOKENS,

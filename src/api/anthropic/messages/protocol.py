@@ -20,7 +20,7 @@ from src.api.fields import (
     TopPField,
     WireRequest,
 )
-from src.engine.grammar import GrammarSource, schema_source
+from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import MAX_STOP_TEXTS, Count, NumTokens, StopText
 from src.tool_calls import Tool, ToolChoice

@@ -14,8 +14,8 @@ from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
 from src.engine.chat_template import ChatMessage
-from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.source import GrammarSource
 from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute

@@ -20,7 +20,7 @@ from src.api.openai.fields import (
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT
-from src.engine.grammar import GrammarSource, schema_source
+from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import NumLogprobs, NumTokens
 from src.tool_calls import ToolChoice

@@ -13,8 +13,8 @@ from src.api.openai.response.render import ResponseRenderer
 from src.api.openai.responses import error_responses
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
-from src.engine.grammar import GrammarSource
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
 from src.generation import Operation
 from src.inference import InferenceEngine

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from src.engine.json_schema import SchemaError, check_schema, find_fault
+from src.engine.structured_output.schema_checks import SchemaError, check_schema, find_fault
 
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
 NEEDED = NODE | {"required": ["next"]}

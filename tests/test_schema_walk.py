@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from src.engine.subschemas import close_objects
+from src.engine.structured_output.schema_walk import close_objects
 
 CLOSED = {"additionalProperties": False}
 TEXT = {"type": "string"}

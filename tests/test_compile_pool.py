@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from src.engine.grammar import GrammarSource
+from src.engine.structured_output.compile_pool import NUM_THREADS, GrammarCompiler, GrammarLimits
+from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError
-from src.grammars import NUM_THREADS, GrammarCompiler, GrammarLimits
 
 
 class Compiler:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from src.engine.grammar import expanded_size
-from src.engine.subschemas import Path, children, subschemas
+from src.engine.structured_output.regex_size import expanded_size
+from src.engine.structured_output.schema_walk import Path, children, subschemas
 
 MAX_DEPTH = 100
 """So deep a schema may be nested; the compiler's own limit is a little higher."""

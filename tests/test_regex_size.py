@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.engine.grammar import expanded_size
+from src.engine.structured_output.regex_size import expanded_size
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 from llguidance import LLMatcher
 from numpy.typing import NDArray
 
-from src.engine.grammar import DeadEndError
-from src.engine.vocabulary import Vocabulary
+from src.engine.structured_output.source import DeadEndError
+from src.engine.structured_output.vocabulary import Vocabulary
 
 
 class Grammar:

@@ -13,17 +13,22 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from src.engine.grammar import (
+from src.engine.structured_output.matcher import Grammar, find_allowed
+from src.engine.structured_output.regex_size import expanded_size
+from src.engine.structured_output.schema_checks import (
+    MAX_EXPANDED_SIZE,
+    SchemaError,
+    check_schema,
+    find_fault,
+)
+from src.engine.structured_output.schema_walk import Path, close_objects
+from src.engine.structured_output.source import (
     JSON_OPTIONS,
     JSON_SIGN,
     DeadEndError,
     GrammarSource,
-    expanded_size,
 )
-from src.engine.json_schema import MAX_EXPANDED_SIZE, SchemaError, check_schema, find_fault
-from src.engine.matcher import Grammar, find_allowed
-from src.engine.subschemas import Path, close_objects
-from src.engine.vocabulary import Vocabulary
+from src.engine.structured_output.vocabulary import Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
 
 # A step of the lexer or the parser takes some 20 ms at most, a grammar's states some 50 MB.

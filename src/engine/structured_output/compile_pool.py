@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from src.engine.grammar import GrammarSource
+from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError
 
 if TYPE_CHECKING:
-    from src.engine.matcher import Grammar
     from src.engine.model_loader import LoadedModel
+    from src.engine.structured_output.matcher import Grammar
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ def create_grammar_compiler(
 ) -> GrammarCompiler | None:
     """Returns what compiles grammars for a model; None, and a warning, if nothing can."""
     # What it imports takes time that the start of the server has not.
-    from src.engine.grammar_compiler import compile_grammar  # noqa: PLC0415
-    from src.engine.vocabulary import UnreadableTokenizerError, Vocabulary  # noqa: PLC0415
+    from src.engine.structured_output.compiler import compile_grammar  # noqa: PLC0415
+    from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary  # noqa: PLC0415
 
     try:
         vocabulary = Vocabulary(loaded.tokenizer, loaded.vocab_size)

@@ -1,0 +1,1 @@
+"""Structured output: grammars that constrain which tokens a sequence may generate. No torch."""
