@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
+from src.callers import current_caller
 from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
@@ -450,7 +451,7 @@ class InferenceEngine:
                     " out.",
                     ("stop_token_ids",),
                 )
-        return await self._host.grammars.compile(source)
+        return await self._host.grammars.compile(source, current_caller.get().id)
 
     def _check_num_sequences(
         self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field

@@ -1,134 +1,304 @@
-"""Compiling off the event loop: bounded in size, time and threads, and remembered for a while."""
+"""Compiling grammars in real processes: bounded in size, time, memory and slots."""
 
 import asyncio
-import threading
-from collections.abc import Callable
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 
-from src.engine.structured_output.compile_pool import NUM_THREADS, GrammarCompiler, GrammarLimits
+from src.engine.structured_output import compile_pool
+from src.engine.structured_output.compile_pool import (
+    NUM_QUICK,
+    NUM_SLOW,
+    GrammarCompiler,
+    GrammarLimits,
+)
+from src.engine.structured_output.fair_slots import FairSlots
+from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import GrammarSource
-from src.errors import InvalidGrammarError
+from src.errors import InvalidGrammarError, InvalidSchemaError, OverloadedError
+from tests.grammars import allowed_by
+from tests.tiny_models import create_tokenizer
+
+TOKENIZER = create_tokenizer().backend_tokenizer
+SLOW = '{"type": "integer", "multipleOf": 10000019}'
+"""A schema that the library compiles for minutes, while it takes ever more memory."""
 
 
-class Compiler:
-    """Compiles a text to itself, and counts; a text "slow" takes until it is let go."""
+class Pool:
+    """A compiler, and what it counted."""
 
     def __init__(self, **limits: object) -> None:
-        self.compiled: list[str] = []
+        limit = GrammarLimits(**limits)
+        self.server = ForkServer(
+            TOKENIZER.to_str(), TOKENIZER.get_vocab_size(), limit.max_memory_bytes
+        )
+        self.compiler = GrammarCompiler(self.server, limit, self)
         self.asked_for: list[str] = []
-        self.go_on = threading.Event()
-        self.num_running = 0
-        self.most_running = 0
-        self._lock = threading.Lock()
-        self.compiler = GrammarCompiler(self._compile, GrammarLimits(**limits), self)
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None:
         assert seconds >= 0
         self.asked_for.append(outcome)
 
-    def _compile(self, source: GrammarSource) -> str:
-        with self._lock:
-            self.num_running += 1
-            self.most_running = max(self.most_running, self.num_running)
-        if source.text.startswith("slow"):
-            assert self.go_on.wait(60)
-        with self._lock:
-            self.num_running -= 1
-            self.compiled.append(source.text)
-        if source.text == "bad":
-            raise InvalidGrammarError("bad", source.field)
-        return source.text
+    async def compile(self, text: str, kind: str = "regex", tenant: str = "") -> object:
+        return await self.compiler.compile(GrammarSource(kind, text, ("here",)), tenant)
 
-    async def compile(self, text: str) -> str:
-        return await self.compiler.compile(GrammarSource("regex", text, ("here",)))
+    def slow(self, number: int, tenant: str = "") -> asyncio.Task:
+        text = SLOW.replace("10000019", str(10000019 + number))
+        return asyncio.create_task(self.compile(text, "json_schema", tenant))
 
 
-def run(test: Callable[[], object]) -> None:
+@asynccontextmanager
+async def pool(**limits: object) -> AsyncIterator[Pool]:
+    opened = Pool(**limits)
+    try:
+        yield opened
+    finally:
+        opened.compiler.shutdown()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())
+
+
+def children() -> list[psutil.Process]:
+    """Grammar processes and fork servers of this process."""
+    return psutil.Process().children(recursive=True)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - other processes signal nothing
+            await asyncio.sleep(0.01)
 
 
 def test_a_grammar_is_compiled_once_while_it_is_remembered():
     async def test() -> None:
-        one = Compiler(cache_size=2)
-        for text in ("a", "b", "a", "c", "a", "b"):
-            assert await one.compile(text) == text
-        assert one.compiled == ["a", "b", "c", "b"]  # b was the oldest when c came
-        assert one.asked_for == ["compiled", "compiled", "cached", "compiled", "cached", "compiled"]
-        one.compiler.shutdown()
+        async with pool(cache_size=2) as opened:
+            for text in ("a", "b", "a", "c", "a", "b"):
+                grammar = await opened.compile(text)
+                assert allowed_by(grammar.start(frozenset())) == TOKENIZER.encode(text).ids
+            # b was the one used least lately when c came
+            expected = ["compiled", "compiled", "cached", "compiled", "cached", "compiled"]
+            assert opened.asked_for == expected
 
     run(test)
 
 
-def test_a_grammar_that_is_too_large_is_not_looked_at():
+def test_callers_that_ask_for_one_grammar_at_the_same_time_share_its_compilation():
     async def test() -> None:
-        one = Compiler(max_bytes=4)
-        assert await one.compile("éé") == "éé"
-        with pytest.raises(InvalidGrammarError, match=r"5 bytes.* 4") as caught:
-            await one.compile("ééa")
-        assert caught.value.field == ("here",)
-        assert one.compiled == ["éé"]
-        assert one.asked_for == ["compiled", "refused"]
-        one.compiler.shutdown()
+        async with pool() as opened:
+            grammars = await asyncio.gather(*(opened.compile("[ab]{9}") for _ in range(20)))
+            assert len(set(grammars)) == 1
 
     run(test)
 
 
-def test_a_grammar_that_takes_too_long_is_refused_and_no_more_threads_than_there_are_compile():
+def test_a_process_ends_when_its_grammar_is_forgotten():
     async def test() -> None:
-        one = Compiler(timeout_seconds=0.05)
-        slow = [asyncio.create_task(one.compile(f"slow {index}")) for index in range(5)]
-        for task in slow[:NUM_THREADS]:
-            with pytest.raises(InvalidGrammarError, match=r"0\.05 s"):
-                await task
-        await asyncio.sleep(0.2)
-        waiting = slow[NUM_THREADS:]
-        assert not any(task.done() for task in waiting), "their time has not begun"
-        one.go_on.set()
-        assert await asyncio.wait_for(one.compile("quick"), 60) == "quick"
-        await asyncio.wait(waiting)
-        assert one.most_running == NUM_THREADS
-        one.compiler.shutdown()
+        async with pool(cache_size=1) as opened:
+            await opened.compile("a")
+            before = len(children())
+            for text in "bcde":
+                await opened.compile(text)
+            await until(lambda: len(children()) == before)
+        await until(lambda: len(children()) == before - 2)
 
     run(test)
 
 
-def test_the_event_loop_goes_on_meanwhile():
+def test_a_grammar_that_is_too_large_is_not_compiled():
     async def test() -> None:
-        one = Compiler(timeout_seconds=60)
-        slow = asyncio.create_task(one.compile("slow"))
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        assert not slow.done()
-        one.go_on.set()
-        assert await slow == "slow"
-        one.compiler.shutdown()
+        async with pool(max_bytes=4) as opened:
+            await opened.compile("éé")
+            with pytest.raises(InvalidGrammarError, match=r"5 bytes.* 4") as caught:
+                await opened.compile("ééa")
+            assert caught.value.field == ("here",)
+            assert opened.asked_for == ["compiled", "refused"]
 
     run(test)
 
 
-def test_who_leaves_takes_no_thread_along():
+def test_a_grammar_that_takes_too_long_is_refused_and_its_process_ends():
     async def test() -> None:
-        one = Compiler(timeout_seconds=60)
-        for index in range(2 * NUM_THREADS):
-            task = asyncio.create_task(one.compile(f"slow {index}"))
-            await asyncio.sleep(0.01)
-            task.cancel()
-        one.go_on.set()
-        assert await asyncio.wait_for(one.compile("quick"), 60) == "quick"
-        one.compiler.shutdown()
+        async with pool(timeout_seconds=1) as opened:
+            before = len(children())
+            with pytest.raises(InvalidGrammarError, match=r"1 s") as caught:
+                await opened.slow(0)
+            assert caught.value.field == ("here",)
+            await until(lambda: len(children()) == before)
+            await opened.compile("quick")
+
+    run(test)
+
+
+def test_slow_grammars_leave_slots_for_quick_ones_and_are_given_up_when_they_are_too_many():
+    async def test() -> None:
+        async with pool(timeout_seconds=20) as opened:
+            slow = [opened.slow(number) for number in range(NUM_QUICK + NUM_SLOW + 2)]
+            await until(lambda: sum(task.done() for task in slow) >= NUM_QUICK + 2)
+            given_up = [task.exception() for task in slow if task.done()]
+            assert {type(error) for error in given_up} == {OverloadedError}
+            assert {error.retry_after for error in given_up} == {1}
+            assert sum(not task.done() for task in slow) == NUM_SLOW
+            await asyncio.wait_for(opened.compile("quick"), 15)
+            assert "saturated" in opened.asked_for
+            for task in slow:
+                task.cancel()
+
+    run(test)
+
+
+def test_the_time_includes_the_wait_for_a_slot(monkeypatch):
+    monkeypatch.setattr(compile_pool, "QUICK_SECONDS", 60)
+
+    async def test() -> None:
+        async with pool(timeout_seconds=2) as opened:
+            slow = [opened.slow(number) for number in range(NUM_QUICK)]
+            await asyncio.sleep(0.5)
+            with pytest.raises(OverloadedError):
+                await asyncio.wait_for(opened.compile("quick"), 30)
+            for task in slow:
+                task.cancel()
+
+    run(test)
+
+
+def test_tenants_take_turns_in_waiting_for_slots():
+    async def test() -> None:
+        slots = FairSlots(1)
+        order: list[str] = []
+
+        async def work(tenant: str) -> None:
+            async with slots.take(tenant, asyncio.get_running_loop().time() + 60):
+                order.append(tenant)
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(work(tenant)) for tenant in "aaaabbc"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+        assert order == ["a", "a", "b", "c", "a", "b"]
+        async with slots.take("a", asyncio.get_running_loop().time()):
+            pass
+
+    run(test)
+
+
+def test_a_caller_that_leaves_while_it_waits_takes_no_slot_along():
+    async def test() -> None:
+        slots = FairSlots(1)
+        loop = asyncio.get_running_loop()
+        async with slots.take("a", loop.time() + 60):
+            with pytest.raises(TimeoutError):
+                async with slots.take("b", loop.time() + 0.01):
+                    pass
+        async with asyncio.timeout(5), slots.take("c", loop.time() + 5):
+            pass
+
+    run(test)
+
+
+def chain(length: int) -> str:
+    names = {f"a{index}": {"$ref": f"#/$defs/a{index + 1}"} for index in range(length)}
+    defs = names | {f"a{length}": {"type": "string"}}
+    return json.dumps({"$defs": defs, "$ref": "#/$defs/a0"})
+
+
+@pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGKILL], ids=str)
+def test_a_process_that_crashes_refuses_its_grammar_alone(crash, monkeypatch):
+    async def test() -> None:
+        async with pool() as opened:
+            good = await opened.compile("[ab]+")
+            before = set(children())
+            slow = opened.slow(0)
+            await until(lambda: set(children()) - before)
+            (process,) = set(children()) - before
+            await asyncio.sleep(0.1)  # past its greeting
+            os.kill(process.pid, crash)
+            with pytest.raises(InvalidSchemaError, match="too complex") as caught:
+                await slow
+            assert caught.value.field == ("here",)
+            assert len(allowed_by(good.start(frozenset()))) > 1
+            await opened.compile("another")
+
+    run(test)
+
+
+def test_a_process_that_takes_too_much_memory_refuses_its_grammar():
+    async def test() -> None:
+        async with pool(max_memory_bytes=2**26, timeout_seconds=60) as opened:
+            with pytest.raises(InvalidSchemaError, match="too complex"):
+                await opened.slow(0)
+            await opened.compile("another")
+
+    run(test)
+
+
+def test_the_fork_server_is_started_again_when_it_has_ended():
+    async def test() -> None:
+        async with pool() as opened:
+            await opened.compile("a")
+            server = psutil.Process().children()[-1]
+            server.kill()
+            server.wait(10)
+            await opened.compile("b")
+
+    run(test)
+
+
+def test_a_grammar_whose_process_has_ended_is_compiled_again():
+    async def test() -> None:
+        async with pool() as opened:
+            before = set(children())
+            first = await opened.compile("[ab]")
+            (process,) = set(children()) - before
+            process.kill()
+            matcher = first.start(frozenset())
+            with pytest.raises(Exception, match="ended"):
+                allowed_by(matcher)
+            second = await opened.compile("[ab]")
+            assert second is not first
+            assert len(allowed_by(second.start(frozenset()))) == 2
 
     run(test)
 
 
 def test_a_refusal_is_handed_on_and_not_remembered():
     async def test() -> None:
-        one = Compiler()
-        for _ in range(2):
-            with pytest.raises(InvalidGrammarError, match="bad"):
-                await one.compile("bad")
-        assert one.compiled == ["bad", "bad"]
-        assert one.asked_for == ["refused", "refused"]
-        one.compiler.shutdown()
+        async with pool() as opened:
+            for _ in range(2):
+                with pytest.raises(InvalidGrammarError, match="unclosed"):
+                    await opened.compile("(")
+            assert opened.asked_for == ["refused", "refused"]
+
+    run(test)
+
+
+def test_the_event_loop_goes_on_while_grammars_are_compiled():
+    async def test() -> None:
+        async with pool(timeout_seconds=20) as opened:
+            slow = opened.slow(0)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert not slow.done()
+            slow.cancel()
+
+    run(test)
+
+
+def test_processes_hold_no_secrets_of_the_environment(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "x")
+
+    async def test() -> None:
+        async with pool() as opened:
+            await opened.compile("a")
+            for process in children():
+                if "structured_output.worker" in " ".join(process.cmdline()):
+                    assert "A_SECRET" not in process.environ()
 
     run(test)

@@ -26,6 +26,7 @@ ALLOWED = {
     "model_host": {"delivery", "engine", "errors"},
     "runs": {"delivery", "engine", "errors", "generation", "model_host"},
     "inference": {
+        "callers",
         "delivery",
         "generation",
         "limits",

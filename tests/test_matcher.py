@@ -2,8 +2,8 @@
 
 import json
 import random
+from functools import cache
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +12,12 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
 from src.engine.detokenizer import IncrementalDetokenizer
-from src.engine.structured_output.compiler import compile_grammar
 from src.engine.structured_output.matcher import Grammar, Matcher, find_allowed
+from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import DeadEndError, GrammarSource
-from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
+from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidGrammarError, InvalidSchemaError
+from tests.grammars import Grammars, allowed_by, take
 from tests.servers import ROOT
 from tests.tiny_models import create_byte_fallback_tokenizer, create_tokenizer
 
@@ -37,24 +38,20 @@ TOKENIZERS = {
     "byte fallback": create_byte_fallback_tokenizer(),
     "bare": create_bare_tokenizer(),
 }
-VOCABULARIES = {
-    name: Vocabulary(tokenizer, tokenizer.get_vocab_size() + 41)
-    for name, tokenizer in TOKENIZERS.items()
-}
-TINY = VOCABULARIES["tiny"]
 
 
-def compile_text(kind: str, text: str, vocabulary: Vocabulary = TINY) -> Grammar:
-    return compile_grammar(vocabulary, GrammarSource(kind, text, ("here",)))
+@cache
+def grammars(name: str) -> Grammars:
+    tokenizer = TOKENIZERS[name]
+    return Grammars(tokenizer, tokenizer.get_vocab_size() + 41)
 
 
-def compile_schema(schema: object, vocabulary: Vocabulary = TINY) -> Grammar:
-    return compile_text("json_schema", json.dumps(schema), vocabulary)
+def compile_text(kind: str, text: str, name: str = "tiny") -> Grammar:
+    return grammars(name).compile(GrammarSource(kind, text, ("here",)))
 
 
-def allowed_by(matcher: Matcher, *, is_early: bool = False) -> list[int]:
-    bits = np.unpackbits(find_allowed([matcher], [is_early])[0], bitorder="little")
-    return bits.nonzero()[0].tolist()
+def compile_schema(schema: object, name: str = "tiny") -> Grammar:
+    return compile_text("json_schema", json.dumps(schema), name)
 
 
 def write(grammar: Grammar, name: str = "tiny", seed: int = 0, most: int = 400) -> str | None:
@@ -66,20 +63,20 @@ def write(grammar: Grammar, name: str = "tiny", seed: int = 0, most: int = 400) 
     matcher = grammar.start(frozenset({end}))
     written = ""
     for _ in range(most):
-        token_id = choose(matcher, chooser, end)
+        token_id = choose(grammars(name), matcher, chooser, end)
         if token_id == end:
             return written + text.finish()
-        matcher.advance(token_id)
+        take(matcher, token_id)
         written += text.push(token_id)
         if matcher.is_complete:
             return written + text.finish()
     return None
 
 
-def choose(matcher: Matcher, chooser: random.Random, end: int) -> int:
+def choose(known: Grammars, matcher: Matcher, chooser: random.Random, end: int) -> int:
     """Any token that may come next, mostly one that ends what has begun."""
     allowed = allowed_by(matcher)
-    ending = [one for one in allowed if matcher.vocabulary.tokens.decode_bytes([one]) in ENDINGS]
+    ending = [one for one in allowed if known.decode(one) in ENDINGS]
     if matcher.is_accepting and chooser.random() < 0.3:
         return end
     return chooser.choice(ending if ending and chooser.random() < 0.5 else allowed)
@@ -94,7 +91,7 @@ ENDINGS = (b'"', b"}", b"]", b'":')
     [["yes", "no"], ["a", "ab"], ["é\n\"\\/'\t\x7f\0😀"], ["<|endoftext|>", "</s>"], [" the th"]],
 )
 def test_an_answer_is_one_of_the_choices_in_every_vocabulary(name, choices):
-    grammar = compile_text("choice", json.dumps(choices), VOCABULARIES[name])
+    grammar = compile_text("choice", json.dumps(choices), name)
     texts = {write(grammar, name, seed) for seed in range(20)}
     assert texts <= set(choices)
     assert len(texts) == len(choices)
@@ -108,7 +105,7 @@ def test_an_answer_in_json_fits_its_schema_in_every_vocabulary(name):
         "required": ["thé", "b"],
         "additionalProperties": False,
     }
-    grammar = compile_schema(schema, VOCABULARIES[name])
+    grammar = compile_schema(schema, name)
     texts = [write(grammar, name, seed) for seed in range(20)]
     assert sum(text is not None for text in texts) > 10
     for text in texts:
@@ -118,8 +115,7 @@ def test_an_answer_in_json_fits_its_schema_in_every_vocabulary(name):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_no_special_token_is_part_of_an_answer(name):
-    vocabulary = VOCABULARIES[name]
-    matcher = compile_text("regex", r"(?s:.*)", vocabulary).start(frozenset())
+    matcher = compile_text("regex", r"(?s:.*)", name).start(frozenset())
     num_tokens = TOKENIZERS[name].get_vocab_size()
     special = {
         token_id
@@ -139,22 +135,22 @@ def test_a_token_that_ends_comes_where_the_answer_is_whole():
     assert allowed_by(matcher) == [a]
     with pytest.raises(DeadEndError):
         matcher.end()
-    matcher.advance(a)
+    take(matcher, a)
     assert allowed_by(matcher) == [0, 1, b]
     assert allowed_by(matcher, is_early=True) == [b]
     matcher.end()
-    matcher.advance(b)
+    take(matcher, b)
     assert matcher.is_complete
     assert allowed_by(matcher, is_early=True) == [0, 1]
     with pytest.raises(DeadEndError):
-        matcher.advance(b)
+        take(matcher, b)
 
 
 def test_a_text_token_that_ends_the_sequence_is_no_part_of_the_answer():
     a, b = TOKENIZERS["tiny"].encode("ab").ids
     matcher = compile_text("regex", "[ab]+").start(frozenset({b}))
     assert allowed_by(matcher) == [a]
-    matcher.advance(a)
+    take(matcher, a)
     assert b in allowed_by(matcher)
 
 
@@ -162,26 +158,26 @@ def test_asking_what_is_allowed_changes_nothing():
     matcher = compile_text("regex", "[a-z]{3}").start(frozenset())
     first = allowed_by(matcher)
     assert allowed_by(matcher) == first
-    matcher.advance(first[0])
+    take(matcher, first[0])
     assert allowed_by(matcher) == allowed_by(matcher) != first
 
 
 def test_sequences_that_share_a_grammar_do_not_meet():
     grammar = compile_text("choice", '["ab", "cd"]')
     one, other = grammar.start(frozenset()), grammar.start(frozenset())
-    one.advance(allowed_by(one)[0])
+    take(one, allowed_by(one)[0])
     assert len(allowed_by(other)) == 2
-    together = find_allowed([other, one], [False, False])
+    together, _ = find_allowed([other, one], [False, False], timeout=None)
     assert not (together[0] == together[1]).all()
 
 
 def test_a_vocabulary_that_cannot_go_on_is_a_dead_end():
     tokenizer = TOKENIZERS["byte fallback"]
     ends = frozenset(tokenizer.encode("q").ids)
-    matcher = compile_text("regex", "q", VOCABULARIES["byte fallback"]).start(ends)
+    matcher = compile_text("regex", "q", "byte fallback").start(ends)
     for byte in ("<0x71>", "q"):
         assert tokenizer.token_to_id(byte) is not None
-    matcher.end_bits |= VOCABULARIES["byte fallback"].bits([tokenizer.token_to_id("<0x71>")])
+    matcher.end_bits |= grammars("byte fallback").layout.bits([tokenizer.token_to_id("<0x71>")])
     with pytest.raises(DeadEndError):
         allowed_by(matcher)
 
@@ -189,7 +185,7 @@ def test_a_vocabulary_that_cannot_go_on_is_a_dead_end():
 def test_a_tokenizer_of_another_kind_is_told():
     words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     with pytest.raises(UnreadableTokenizerError, match="decoder"):
-        Vocabulary(words, 2)
+        ForkServer(words.to_str(), 2, 2**30)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +282,7 @@ def test_json_has_no_place_for_more_than_single_spaces():
         allowed = allowed_by(matcher)
         assert line not in allowed
         assert (space in allowed) == (character == " ")
-        matcher.advance(tokenizer.encode(character).ids[0])
+        take(matcher, tokenizer.encode(character).ids[0])
     assert matcher.is_complete
 
 
@@ -362,6 +358,6 @@ SCHEMAS = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(SCHEMAS, st.sampled_from(sorted(TOKENIZERS)), st.integers(0, 9))
 def test_whatever_the_schema_the_answer_fits_it(schema, name, seed):
-    text = write(compile_schema(schema, VOCABULARIES[name]), name, seed)
+    text = write(compile_schema(schema, name), name, seed)
     if text is not None:
         Draft202012Validator(schema).validate(json.loads(text))

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from src.api.structured import schema_source
-from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
+from src.engine.structured_output.process import ForkServer
+from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidSchemaError
 from tests.conftest import create_settings, wait_until
 from tests.servers import LocalServer, serve_app
@@ -329,8 +330,10 @@ def test_a_model_whose_tokenizer_is_of_another_kind_starts_and_refuses(
     start_server, monkeypatch, caplog
 ):
     words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
-    real = Vocabulary.__init__
-    monkeypatch.setattr(Vocabulary, "__init__", lambda self, _, size: real(self, words, size))
+    real = ForkServer.__init__
+    monkeypatch.setattr(
+        ForkServer, "__init__", lambda self, _, *rest: real(self, words.to_str(), *rest)
+    )
     server = start_server()
     response = post(server, "/v1/completions", **text(server, guided_regex="a"))
     assert response.status_code == 400

@@ -16,11 +16,11 @@ from src.engine.factory import create_core, create_engine
 from src.engine.model_loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.structured_output.compiler import compile_grammar
-from src.engine.structured_output.matcher import Grammar, Matcher
+from src.engine.structured_output.matcher import Grammar
+from src.engine.structured_output.process import GrammarProcess, SequenceState
 from src.engine.structured_output.source import GrammarSource
-from src.engine.structured_output.vocabulary import Vocabulary
 from tests.engines import PROMPT, Answer, Harness, SteppedCore, assert_same_logprobs
+from tests.grammars import Grammars
 
 SCHEMA = {
     "type": "object",
@@ -43,9 +43,9 @@ def folder(tiny_model) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(folder) -> Vocabulary:
+def grammars(folder) -> Grammars:
     loaded = load_model(EngineConfig(str(folder)))
-    return Vocabulary(loaded.tokenizer, loaded.vocab_size)
+    return Grammars(loaded.tokenizer, loaded.vocab_size)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def tokenizer(folder) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def compiled(vocabulary) -> Callable[[str, object], Grammar]:
+def compiled(grammars) -> Callable[[str, object], Grammar]:
     def compile_text(kind: str, value: object) -> Grammar:
         text = value if kind in ("regex", "lark") else json.dumps(value)
-        return compile_grammar(vocabulary, GrammarSource(kind, text))
+        return grammars.compile(GrammarSource(kind, text))
 
     return compile_text
 
@@ -236,15 +236,21 @@ def test_a_grammar_with_no_way_to_go_on_fails_its_own_request_alone(
     folder, compiled, kind, monkeypatch
 ):
     """What cannot happen but by a fault: the library allows a token, and then does not take it."""
-    taken = Matcher.advance
+    real = GrammarProcess.advance
 
-    def advance(matcher: Matcher, token_id: int) -> None:
-        taken(matcher, matcher.vocabulary.tokens.vocab_size - 1 if matcher is bad else token_id)
+    def advance(process: GrammarProcess, steps: list[tuple[SequenceState, list[int]]]) -> None:
+        real(
+            process,
+            [
+                (state, [2] * len(token_ids) if state is bad.state else token_ids)
+                for state, token_ids in steps
+            ],
+        )
 
     bad_grammar = compiled("regex", "[a-z]+")
     bad = bad_grammar.start(frozenset())
     monkeypatch.setattr(bad_grammar, "start", lambda _: bad)
-    monkeypatch.setattr(Matcher, "advance", advance)
+    monkeypatch.setattr(GrammarProcess, "advance", advance)
     engine = start(folder, kind)
     params = SamplingParams(max_tokens=6, temperature=0)
     failed, fine, free = engine.add_all(

@@ -13,6 +13,7 @@ from src.engine.request import (
 )
 from src.engine.scheduler import Scheduler
 from src.engine.sequence import ScheduledSequence
+from src.engine.structured_output.matcher import MAX_WAIT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,10 @@ class EngineCore:
     def step(self) -> EngineUpdate:
         """Computes one step and returns what is new."""
         started = time.perf_counter()
-        outputs = self._scheduler.expire()
+        outputs = self._scheduler.expire() + self._scheduler.settle()
         work = self._scheduler.schedule()
+        if not work.scheduled:  # all who waited have expired, or grammar processes are awaited
+            outputs += self._scheduler.settle(MAX_WAIT_SECONDS)
         self._runner.copy_prefixes(work.copies)
         outputs += self._execute(work.scheduled)
         seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from transformers import (
 
 from src.engine.logits import keep_allowed
 from src.engine.sampling_params import SamplingParams
-from src.engine.structured_output.matcher import Matcher, find_allowed
+from src.engine.structured_output.matcher import Matcher, advance, find_allowed
 
 
 def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:
@@ -89,7 +89,8 @@ class _KeepAllowed(LogitsProcessor):
         self._least = least
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        bits = find_allowed([self._matcher], [input_ids.shape[1] < self._least])
+        is_early = input_ids.shape[1] < self._least
+        bits, _ = find_allowed([self._matcher], [is_early], timeout=None)
         keep_allowed(scores, [0], bits)
         return scores
 
@@ -113,7 +114,8 @@ class GrammarCriteria(StoppingCriteria):
         if token_id in self._end_token_ids:
             self._matcher.end()
         else:
-            self._matcher.advance(token_id)
+            advance([(self._matcher, [token_id])], timeout=None)
+            self._matcher.check()
         return torch.full((1,), self._matcher.is_complete, device=input_ids.device)
 
 

@@ -143,7 +143,8 @@ def _sample(
 ) -> list[list[SampledToken]]:
     """Samples from the last rows of each sequence that has all of its tokens.
 
-    Of a draft what was drawn is kept, and the token that was drawn after it.
+    Of a draft what was drawn is kept, and the token that was drawn after it. A sequence whose
+    token mask is late has no token.
     """
     last: list[int] = []
     sampled: list[SamplingRow] = []
@@ -157,7 +158,8 @@ def _sample(
     chosen = logits if len(last) == len(logits) else logits[last]
     tokens = iter(sample(chosen, sampled, library))
     drawn = [(one.draft, list(islice(tokens, one.num_sampled))) for one in scheduled if one.samples]
-    return [own[: _count_right(draft, own) + 1] for draft, own in drawn]
+    ready = [(draft, [token for token in own if token is not None]) for draft, own in drawn]
+    return [own[: _count_right(draft, own) + 1] for draft, own in ready]
 
 
 def _sampling_row(one: ScheduledSequence, num_drafted: int) -> SamplingRow:

@@ -193,14 +193,20 @@ class ReferenceEngine:
             torch.seed()  # else the last request's seed would decide this one too
         else:
             torch.manual_seed(params.seed)
-        self._loaded.model.generate(  # type: ignore[operator]
-            prompt,  # (1, num_prompt_tokens)
-            attention_mask=torch.ones_like(prompt),
-            generation_config=generation_config(params, end_token_ids),
-            logits_processor=logits_processors(params, prompt, end_token_ids, recorder, matcher),
-            stopping_criteria=criteria,
-            streamer=streamer,
-        )
+        try:
+            self._loaded.model.generate(  # type: ignore[operator]
+                prompt,  # (1, num_prompt_tokens)
+                attention_mask=torch.ones_like(prompt),
+                generation_config=generation_config(params, end_token_ids),
+                logits_processor=logits_processors(
+                    params, prompt, end_token_ids, recorder, matcher
+                ),
+                stopping_criteria=criteria,
+                streamer=streamer,
+            )
+        finally:
+            if matcher is not None:
+                matcher.close()
         is_complete = matcher is not None and matcher.is_complete
         if streamer.last_token_id in end_token_ids or is_complete:
             return FinishReason.STOP

@@ -65,8 +65,8 @@ class SampledToken:
 
 def sample(
     logits: torch.Tensor, rows: list[SamplingRow], library: Library | None = None
-) -> list[SampledToken]:
-    """Chooses a token for each row.
+) -> list[SampledToken | None]:
+    """Chooses a token for each row; None where the row's token mask was not ready in time.
 
     The log-probabilities are the model's own, from before bias, penalties, bans, grammar and
     temperature. A row whose tokens are all impossible gets one of them.
@@ -87,25 +87,31 @@ def sample(
             change_logits(logits[index], row.params, token_ids, row.num_prompt_tokens)
         if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
-    _apply_grammars(logits, rows)
+    late = _apply_grammars(logits, rows)
     token_ids = _choose(logits, rows, library)
-    sampled = [SampledToken(token_id, None) for token_id in token_ids]
+    sampled: list[SampledToken | None] = [SampledToken(token_id, None) for token_id in token_ids]
     if raw is not None:
         chosen = [token_ids[index] for index in told]
         num_top = [rows[index].params.logprobs or 0 for index in told]
         for index, logprobs in zip(told, find_logprobs(raw, chosen, num_top), strict=True):
             sampled[index] = SampledToken(token_ids[index], logprobs)
+    for index in late:
+        sampled[index] = None
     return sampled
 
 
-def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> None:
-    """Makes impossible what the rows' grammars do not allow, all at once."""
+def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
+    """Makes impossible what the rows' grammars do not allow; returns rows whose mask is late."""
     found = [(index, row, row.matcher) for index, row in enumerate(rows) if row.matcher is not None]
-    if found:
-        indices = [index for index, _, _ in found]
-        ends_early = [bool(row.banned_token_ids) for _, row, _ in found]
-        bits = find_allowed([matcher for _, _, matcher in found], ends_early)
-        keep_allowed(logits, indices, bits)
+    if not found:
+        return []
+    ends_early = [bool(row.banned_token_ids) for _, row, _ in found]
+    bits, is_ready = find_allowed([matcher for _, _, matcher in found], ends_early)
+    late = [index for (index, _, _), is_there in zip(found, is_ready, strict=True) if not is_there]
+    ready = [index for (index, _, _), is_there in zip(found, is_ready, strict=True) if is_there]
+    if ready:
+        keep_allowed(logits, ready, bits[is_ready] if late else bits)
+    return late
 
 
 _Choice = Callable[[torch.Tensor, list[SamplingRow], Library | None], torch.Tensor]

@@ -19,11 +19,13 @@ from src.engine.drafts import DraftLimits, PromptLookup
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool, common_length
+from src.engine.structured_output.matcher import advance, receive
 from src.engine.structured_output.source import DeadEndError
 from src.engine.waiting import WaitingQueue
 
 if TYPE_CHECKING:
     from src.engine.sampler import SampledToken
+    from src.engine.structured_output.matcher import Matcher
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +133,9 @@ class Scheduler:
         copies = self._copy_from_leaders()
         while len(self._waiting) and len(self._running) < self.max_num_seqs:
             self._admit(copies)
-        shares = self._share_budget([one for one in self._running if one.leader is None])
+        shares = self._share_budget(
+            [one for one in self._running if one.leader is None and not one.is_awaited]
+        )
         most = self._drafts.per_sequence(sum(shares.values()), len(shares))
         scheduled = [
             ScheduledSequence(one, num_tokens, self._draft(one, most))
@@ -198,6 +202,8 @@ class Scheduler:
         sequence.slot, sequence.num_computed_tokens = lease.slot, lease.num_cached
         if reuses:
             self._find_leader(sequence)
+        if sequence.matcher is not None:
+            sequence.matcher.begin()
         self._running.append(sequence)
         waited = time.monotonic() - sequence.request.arrived_at
         sequence.admission = Admission(waited, lease.num_cached)
@@ -238,10 +244,12 @@ class Scheduler:
     ) -> list[RequestOutput]:
         """Records work that was done: one result for each that was scheduled."""
         outputs: list[RequestOutput] = []
+        advance(_grammar_steps(scheduled, results))
         for one, result in zip(scheduled, results, strict=True):
             sequence = one.sequence
             assert sequence.slot is not None
-            sequence.num_computed_tokens += one.num_tokens
+            is_late = one.samples and not result.tokens
+            sequence.num_computed_tokens += one.num_tokens - is_late
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.request.embeds:
                 sequence.add_hidden_sum(result.hidden_sum)
@@ -255,6 +263,31 @@ class Scheduler:
                 assert sequence.lookup is not None
                 sequence.lookup.learn(len(one.draft), len(result.tokens) - 1)
             sequence.slot.num_valid = sequence.num_computed_tokens
+        return outputs
+
+    def settle(self, timeout: float = 0) -> list[RequestOutput]:
+        """Takes late answers of grammar processes; ends sequences that these complete or fail.
+
+        Args:
+            timeout: seconds to wait for an answer, if there is one to come.
+        """
+        receive([one.matcher for one in self._running if one.matcher is not None], timeout)
+        outputs: list[RequestOutput] = []
+        for sequence in list(self._running):
+            matcher = sequence.matcher
+            if matcher is None or not matcher.was_late or not matcher.is_answered:
+                continue
+            if matcher.is_complete:
+                outputs.append(self.finish(sequence, FinishReason.STOP))
+            elif matcher.state.error:
+                logger.error(
+                    "request failed: %s",
+                    matcher.state.error,
+                    extra={"request": sequence.request.request_id},
+                )
+                outputs.append(self.finish(sequence, FinishReason.ERROR))
+            elif sequence.num_generated == sequence.request.sampling_params.max_tokens:
+                outputs.append(self.finish(sequence, FinishReason.LENGTH))
         return outputs
 
     def _embedded(self, sequence: Sequence) -> RequestOutput:
@@ -290,12 +323,27 @@ class Scheduler:
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> RequestOutput:
         """Takes a sequence out and frees its slot."""
+        if sequence.matcher is not None:
+            sequence.matcher.close()
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
             self._running.remove(sequence)
             self._slots.release(sequence.slot)
         return RequestOutput(sequence.request.request_id, [], reason, admission=sequence.admission)
+
+
+def _grammar_steps(
+    scheduled: list[ScheduledSequence], results: list[SequenceResult]
+) -> "list[tuple[Matcher, list[int]]]":
+    """The new tokens of sequences with grammars, without those that end one."""
+    steps: list[tuple[Matcher, list[int]]] = []
+    for one, result in zip(scheduled, results, strict=True):
+        sequence = one.sequence
+        token_ids = [token.token_id for token in result.tokens]
+        if sequence.matcher is not None and not sequence.end_token_ids.intersection(token_ids):
+            steps.append((sequence.matcher, token_ids))
+    return [(matcher, token_ids) for matcher, token_ids in steps if token_ids]
 
 
 def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
@@ -310,7 +358,9 @@ def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
             matcher.end()
         return FinishReason.STOP
     if matcher is not None:
-        matcher.advance(token_id)
+        matcher.check()
+        if not matcher.is_answered:  # `settle` ends it
+            return None
         if matcher.is_complete:
             return FinishReason.STOP
     if sequence.num_generated == sequence.request.sampling_params.max_tokens:

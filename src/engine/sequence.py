@@ -64,6 +64,11 @@ class Sequence:
     def is_prefilling(self) -> bool:
         return self.num_missing > 1
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it is left out of steps until its grammar's process has answered."""
+        return self.matcher is not None and self.matcher.is_awaited
+
     def banned_token_ids(self, num_drafted: int = 0) -> frozenset[int]:
         """Tokens that may not come next, or after so many more: none may end it too early."""
         if self.num_generated + num_drafted < self.request.sampling_params.min_tokens:
@@ -124,7 +129,8 @@ class ScheduledSequence:
 
 @dataclass(frozen=True, slots=True)
 class SequenceResult:
-    """What a step computed for one sequence; no tokens if it has not all of its prompt yet.
+    """What a step computed for one sequence; no tokens if it has not all of its prompt yet, or if
+    its token mask was late: then the last token is computed again.
 
     Several tokens are those of its draft that were drawn, and one more. One whose prompt is
     embedded never has a token, but the sum of its tokens' hidden states.

@@ -1,26 +1,43 @@
-"""Compiles grammars off the event loop: few at a time, each in bounded time, and each but once."""
+"""Compiles grammars in processes of their own: few at a time, each once, all in bounded time.
+
+A compilation first has a quick slot. One that takes longer than `QUICK_SECONDS` moves on to a slow
+slot, or is given up where none is free. So slow grammars hold up ordinary ones for that long at
+most. Tenants take turns in waiting for quick slots.
+"""
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from src.engine.structured_output.fair_slots import FairSlots
 from src.engine.structured_output.source import GrammarSource
-from src.errors import InvalidGrammarError
+from src.errors import InvalidGrammarError, InvalidSchemaError, OverloadedError
 
 if TYPE_CHECKING:
     from src.engine.model_loader import LoadedModel
     from src.engine.structured_output.matcher import Grammar
+    from src.engine.structured_output.process import ForkServer, GrammarProcess
 
 logger = logging.getLogger(__name__)
 
-NUM_THREADS = 2
-"""So many grammars are compiled at a time; others wait."""
+NUM_QUICK, NUM_SLOW = 2, 2
+"""Grammars that are compiled at a time, in their first moments and after these."""
+
+QUICK_SECONDS = 0.3
+"""Almost all grammars take less, most a hundredth of it."""
+
+RETRY_SECONDS = 1
+"""After so long a refused caller may come again: slots are free soon."""
+
+WHOLE_TIME = 0.9
+"""Share of its time that a compilation must have had before the grammar is called too slow."""
+
+SATURATED = "The server is busy compiling other grammars: try again in a moment."
 
 
 class GrammarOutcome(StrEnum):
@@ -29,10 +46,11 @@ class GrammarOutcome(StrEnum):
     COMPILED = "compiled"
     CACHED = "cached"
     REFUSED = "refused"
+    SATURATED = "saturated"  # no slot, or no memory, in time
 
 
 class GrammarObserver(Protocol):
-    """Who counts grammars; called in the event loop."""
+    """Counts grammars; called in the event loop."""
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None: ...
 
@@ -43,72 +61,97 @@ class GrammarLimits:
 
     Args:
         max_bytes: of one, as it is written.
-        timeout_seconds: to compile one.
-        cache_size: so many are remembered.
+        timeout_seconds: from its arrival until it is compiled, and for each answer afterwards.
+        cache_size: compiled grammars that are kept for later requests.
+        max_memory_bytes: of all grammars together; one may take half of it.
     """
 
     max_bytes: int = 2**18
     timeout_seconds: float = 5
     cache_size: int = 64
+    max_memory_bytes: int = 2**30
 
 
 class GrammarCompiler:
-    """Compiles grammars in threads of its own, and remembers the last ones.
-
-    All but the compiling happens in the event loop.
+    """Compiles grammars and remembers the last ones. Used in the event loop.
 
     Args:
-        compile_source: does it; raises InvalidGrammarError.
-        limits: what it may cost.
+        server: starts the processes.
+        limits: what grammars may cost.
         observer: None counts nothing.
     """
 
     def __init__(
         self,
-        compile_source: "Callable[[GrammarSource], Grammar]",
+        server: "ForkServer",
         limits: GrammarLimits,
         observer: GrammarObserver | None = None,
     ) -> None:
-        self._compile_source = compile_source
+        self._server = server
         self._limits = limits
         self._observer = observer
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "compile-grammar")
-        self._free = asyncio.Semaphore(NUM_THREADS)
+        self._threads = ThreadPoolExecutor(NUM_QUICK + NUM_SLOW, "compile-grammar")
+        self._quick = FairSlots(NUM_QUICK)
+        self._slow = asyncio.Semaphore(NUM_SLOW)
         self._known: OrderedDict[GrammarSource, Grammar] = OrderedDict()
+        self._running: dict[tuple[object, ...], asyncio.Task[Grammar]] = {}
 
-    async def compile(self, source: GrammarSource) -> "Grammar":
+    async def compile(self, source: GrammarSource, tenant: str = "") -> "Grammar":
         """Returns a grammar, compiled now or before.
 
+        Args:
+            source: the grammar.
+            tenant: whose request it is.
+
         Raises:
-            InvalidGrammarError: it is too large, takes too long, or cannot be compiled.
+            InvalidGrammarError: it is too large, takes too long or too much memory, or cannot be
+                compiled.
+            OverloadedError: too many others are being compiled.
         """
-        for part in source.parts:
-            await self.compile(part)
         outcome, started = GrammarOutcome.REFUSED, time.perf_counter()
         try:
-            grammar = self._known.get(source)
-            outcome = GrammarOutcome.COMPILED if grammar is None else GrammarOutcome.CACHED
-            if grammar is None:
-                self._check_size(source)
-                grammar = await self._run(source)
+            grammar = self._recall(source)
+            outcome = GrammarOutcome.CACHED if grammar else GrammarOutcome.COMPILED
+            return grammar or await self._compile_once(source, tenant)
         except InvalidGrammarError:
             outcome = GrammarOutcome.REFUSED
+            raise
+        except OverloadedError:
+            outcome = GrammarOutcome.SATURATED
             raise
         finally:
             if self._observer is not None:
                 self._observer.grammar_asked_for(outcome, time.perf_counter() - started)
-        self._remember(source, grammar)
-        return grammar
 
     def shutdown(self) -> None:
-        """Ends the threads once they are done."""
+        """Ends all grammar processes that no sequence uses."""
+        for task in self._running.values():
+            task.cancel()
+        self._known.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._server.close()
 
-    def _remember(self, source: GrammarSource, grammar: "Grammar") -> None:
-        self._known[source] = grammar
+    def _recall(self, source: GrammarSource) -> "Grammar | None":
+        grammar = self._known.get(source)
+        if grammar is None or not grammar.is_alive:
+            return None
         self._known.move_to_end(source)
-        while len(self._known) > self._limits.cache_size:
-            self._known.popitem(last=False)
+        return grammar
+
+    async def _compile_once(self, source: GrammarSource, tenant: str) -> "Grammar":
+        """Waits for the compilation of this grammar that runs already, or starts it."""
+        key = (source, source.field, tenant)
+        if key not in self._running:
+            self._check_size(source)
+            task = asyncio.create_task(self._compile(source, tenant))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._end(key, done))
+        return await asyncio.shield(self._running[key])
+
+    def _end(self, key: tuple[object, ...], task: "asyncio.Task[Grammar]") -> None:
+        self._running.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # the last caller may have left
 
     def _check_size(self, source: GrammarSource) -> None:
         num_bytes = len(source.text.encode("utf-8", "replace"))
@@ -119,39 +162,109 @@ class GrammarCompiler:
                 source.field,
             )
 
-    async def _run(self, source: GrammarSource) -> "Grammar":
-        await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, self._compile_source, source)
-        # A thread cannot be stopped: it is free when it is done, however long others wait for it.
-        running.add_done_callback(self._has_ended)
-        try:
-            async with asyncio.timeout(self._limits.timeout_seconds):
-                return await asyncio.shield(running)
-        except TimeoutError:
-            raise InvalidGrammarError(
-                f"This takes longer to compile than the server allows,"
-                f" {self._limits.timeout_seconds:g} s: make it simpler.",
-                source.field,
-            ) from None
+    async def _compile(self, source: GrammarSource, tenant: str) -> "Grammar":
+        from src.engine.structured_output.matcher import Grammar  # noqa: PLC0415 - numpy
+        from src.engine.structured_output.process import ProcessEndedError  # noqa: PLC0415
 
-    def _has_ended(self, running: "asyncio.Future[Grammar]") -> None:
-        self._free.release()
-        if not running.cancelled():
-            running.exception()  # it is told even if nobody waits for it any more
+        self._make_room()
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._limits.timeout_seconds
+        try:
+            async with self._quick.take(tenant, deadline):
+                started = clock()
+                process, compiling = await self._start(source)
+                await asyncio.wait({compiling}, timeout=QUICK_SECONDS)
+        except TimeoutError:
+            raise OverloadedError(SATURATED, RETRY_SECONDS) from None
+        try:
+            if not compiling.done():
+                await self._wait_slowly(compiling, deadline, started)
+            await compiling
+        except TimeoutError:
+            raise _too_slow(source, self._limits.timeout_seconds) from None
+        except ProcessEndedError as error:
+            raise _too_complex(source) from error
+        finally:
+            if not compiling.done():
+                process.kill()
+        grammar = Grammar(process, self._server.layout, source.special_token_ids)
+        self._remember(source, grammar)
+        return grammar
+
+    async def _start(self, source: GrammarSource) -> "tuple[GrammarProcess, asyncio.Future[None]]":
+        loop = asyncio.get_running_loop()
+        process = await loop.run_in_executor(self._threads, self._server.fork)
+        # The process ends itself a second after it should have been ended.
+        timeout = self._limits.timeout_seconds + 1
+        compiling = loop.run_in_executor(self._threads, process.compile, source, timeout)
+        compiling.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return process, compiling
+
+    async def _wait_slowly(
+        self, compiling: "asyncio.Future[None]", deadline: float, started: float
+    ) -> None:
+        """Waits in a slow slot.
+
+        Raises:
+            OverloadedError: there is none, or the wait for a quick slot took too much of the time.
+            TimeoutError: the time is up.
+        """
+        if self._slow.locked():
+            raise OverloadedError(SATURATED, RETRY_SECONDS)
+        async with self._slow:
+            loop = asyncio.get_running_loop()
+            await asyncio.wait({compiling}, timeout=max(0, deadline - loop.time()))
+        if not compiling.done():
+            if deadline - started < WHOLE_TIME * self._limits.timeout_seconds:
+                raise OverloadedError(SATURATED, RETRY_SECONDS)
+            raise TimeoutError
+
+    def _make_room(self) -> None:
+        """Lets go of the grammars that were used least lately while memory is short."""
+        while self._server.is_low_on_memory and self._known:
+            self._known.popitem(last=False)
+        if self._server.is_low_on_memory:
+            raise OverloadedError(
+                "The grammars in use take all memory that the server has for them"
+                " (GRAMMAR_MEMORY_GB): try again later.",
+                RETRY_SECONDS,
+            )
+
+    def _remember(self, source: GrammarSource, grammar: "Grammar") -> None:
+        self._known[source] = grammar
+        self._known.move_to_end(source)
+        while len(self._known) > self._limits.cache_size:
+            self._known.popitem(last=False)
+
+
+def _too_slow(source: GrammarSource, timeout_seconds: float) -> InvalidGrammarError:
+    return InvalidGrammarError(
+        f"This takes longer to compile than the server allows, {timeout_seconds:g} s: make it"
+        " simpler.",
+        source.field,
+    )
+
+
+def _too_complex(source: GrammarSource) -> InvalidGrammarError:
+    kind = InvalidSchemaError if source.kind == "json_schema" else InvalidGrammarError
+    return kind(
+        "Answers cannot be shaped by this: It is too complex for this server. Make it simpler:"
+        " fewer levels, references, repetitions and alternatives.",
+        source.field,
+    )
 
 
 def create_grammar_compiler(
     loaded: "LoadedModel", limits: GrammarLimits, observer: GrammarObserver | None
 ) -> GrammarCompiler | None:
-    """Returns what compiles grammars for a model; None, and a warning, if nothing can."""
-    # What it imports takes time that the start of the server has not.
-    from src.engine.structured_output.compiler import compile_grammar  # noqa: PLC0415
-    from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary  # noqa: PLC0415
+    """Returns the compiler of a model's grammars; None, with a warning, if it can have none."""
+    # numpy and llguidance take time to import that the start of the server does not have.
+    from src.engine.structured_output.process import ForkServer  # noqa: PLC0415
+    from src.engine.structured_output.vocabulary import UnreadableTokenizerError  # noqa: PLC0415
 
     try:
-        vocabulary = Vocabulary(loaded.tokenizer, loaded.vocab_size)
+        server = ForkServer(loaded.tokenizer.to_str(), loaded.vocab_size, limits.max_memory_bytes)
     except UnreadableTokenizerError as error:
         logger.warning("structured output is refused: %s", error)
         return None
-    return GrammarCompiler(lambda source: compile_grammar(vocabulary, source), limits, observer)
+    return GrammarCompiler(server, limits, observer)

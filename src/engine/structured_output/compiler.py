@@ -1,31 +1,30 @@
 """Compiles grammars, and refuses those that are malformed, unsupported, or too much work.
 
-What is refused is named with its place, and with llguidance's reason, which speaks of the grammar
-alone. The work that a grammar can cause is bounded three times: by the size that its repetitions
-stand for, by llguidance's own limits, and by going a few tokens on some way.
+A refusal names the place in the request, and llguidance's reason, which speaks of the grammar
+alone. Linear checks come first. What passes them can still take any time, any memory, or end the
+process by a stack overflow: so this runs in a process of its own (`worker.py`).
 """
 
 import json
 import random
-import re
 from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from src.engine.structured_output.matcher import Grammar, find_allowed
+from src.engine.structured_output.lark_checks import LarkError, check_lark
 from src.engine.structured_output.regex_size import expanded_size
 from src.engine.structured_output.schema_checks import (
     MAX_EXPANDED_SIZE,
     SchemaError,
     check_schema,
+    check_structure,
     find_fault,
 )
 from src.engine.structured_output.schema_walk import Path, close_objects
 from src.engine.structured_output.source import (
     JSON_OPTIONS,
     JSON_SIGN,
-    DeadEndError,
     GrammarSource,
 )
 from src.engine.structured_output.vocabulary import Vocabulary
@@ -35,42 +34,44 @@ from src.errors import InvalidGrammarError, InvalidSchemaError
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 
 NUM_TRIAL_TOKENS = 8
-"""So far a grammar is tried out: one that goes beyond the limits mostly does so at once."""
-
-# In Lark, what is not a name or a sign; there a "<" can only begin a special token.
-LARK_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\\n])+/|//.*|#.*')
+"""Random tokens that a grammar is tried with: most that exceed the limits do so at once."""
 
 MAX_MESSAGE_LENGTH = 300
 
 
-def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> Grammar:
-    """Returns the compiled grammar.
+def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
+    """Returns a matcher at the grammar's beginning, to be copied for each sequence.
+
+    The parts of a grammar are compiled first, each by itself, for errors that name their place.
 
     Raises:
         InvalidGrammarError: it is malformed, too complex, or not supported; with its place.
     """
+    for part in source.parts:
+        compile_grammar(vocabulary, part)
     compile_source = _compile_schema if source.kind == "json_schema" else _compile_text
     matcher = compile_source(vocabulary, source)
-    grammar = Grammar(vocabulary, matcher, source.special_token_ids)
-    _try_out(grammar, source)
-    return grammar
+    _try_out(vocabulary, source, matcher.deep_copy())
+    return matcher
 
 
-def _try_out(grammar: Grammar, source: GrammarSource) -> None:
-    """Goes some way, which is always the same."""
+def _try_out(vocabulary: Vocabulary, source: GrammarSource, matcher: LLMatcher) -> None:
+    """Takes a few random tokens, the same ones each time."""
     chooser = random.Random(0)  # noqa: S311 # nosec
-    matcher = grammar.start(frozenset())
+    barred = list(vocabulary.layout.special_token_ids - source.special_token_ids)
     for _ in range(NUM_TRIAL_TOKENS):
-        if matcher.is_complete:
+        if matcher.is_stopped() and matcher.is_accepting():
             return
-        try:
-            allowed = np.unpackbits(find_allowed([matcher], [False])[0], bitorder="little")
-            matcher.advance(int(chooser.choice(allowed.nonzero()[0])))
-        except DeadEndError as error:
-            if matcher.is_accepting:
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")
+        allowed[barred] = 0
+        token_ids = allowed.nonzero()[0]
+        if matcher.is_error() or not len(token_ids):
+            if matcher.is_accepting():
                 return
             reason = "There is no answer to it, or it is too complex for this server."
-            raise _refusal(source, reason) from error
+            raise _refusal(source, reason)
+        matcher.consume_token(int(chooser.choice(token_ids)))
 
 
 def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
@@ -78,6 +79,7 @@ def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
         schema = json.loads(source.text)
         if not isinstance(schema, dict):
             raise SchemaError("A schema must be an object.", ())
+        check_structure(schema)
         close_objects(schema)
         matcher = _compile_json(vocabulary, json.dumps(schema))
         check_schema(schema)
@@ -113,9 +115,6 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             choices = " | ".join(json.dumps(choice) for choice in json.loads(source.text))
             text = LLMatcher.grammar_from_lark(f"start: {choices}")
         case _:
-            is_ours = bool(source.special_token_ids)
-            if not is_ours and "<" in LARK_TEXTS.sub("", source.text):
-                raise _refusal(source, "Special tokens are no part of answers: write texts.")
             text = LLMatcher.grammar_from_lark(_with_closed_objects(source))
     matcher = _compile(vocabulary, text)
     if matcher.is_error():
@@ -138,12 +137,17 @@ def _close_in_line(line: str) -> str:
 
 
 def _check_size(source: GrammarSource) -> None:
-    if source.parts:  # the rest is not the caller's
+    if source.parts or source.special_token_ids:  # all but the parts is written by this project
         return
     if source.kind == "choice":
         size = max(map(len, json.loads(source.text)))
-    else:
+    elif source.kind == "regex":
         size = expanded_size(source.text)
+    else:
+        try:
+            size = check_lark(source.text)
+        except LarkError as error:
+            raise _refusal(source, str(error)) from error
     if size > MAX_EXPANDED_SIZE:
         raise _refusal(
             source, f"It stands for {size} characters; the limit is {MAX_EXPANDED_SIZE}."

@@ -1,84 +1,114 @@
-"""Compiled grammars, and the matchers that follow them, one for each sequence.
+"""Compiled grammars, and matchers that follow them, one for each sequence.
 
-llguidance says which tokens may come next, as bits. Of special tokens only those may that the
-grammar was given; a token that ends the sequence may where the grammar is satisfied. A matcher
-changes in `advance` alone, so a step that failed can be run again.
+The work happens in the grammar's process. `advance` tells it new tokens and waits, for a moment,
+for whether the sequence is complete; the process then computes the next token mask while the model
+runs, and `find_allowed` takes it. A sequence whose answer or mask does not come in time does not
+hold up the others: it is left out of steps until it has come (`is_awaited`).
 """
 
+import time
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import connection
+
 import numpy as np
-from llguidance import LLMatcher
 from numpy.typing import NDArray
 
+from src.engine.structured_output.process import GrammarProcess
 from src.engine.structured_output.source import DeadEndError
-from src.engine.structured_output.vocabulary import Vocabulary
+from src.engine.structured_output.vocabulary import MaskLayout
+
+MAX_WAIT_SECONDS = 0.05
+"""How long a step waits for grammar processes, at most twice; most answer in microseconds."""
 
 
 class Grammar:
-    """A compiled grammar, which many sequences may share; `compile_grammar` makes it.
+    """A compiled grammar, which many sequences may share.
 
     Args:
-        vocabulary: of the model.
-        matcher: at the beginning; it stays there.
-        special_token_ids: special tokens that are a part of answers.
+        process: has compiled it.
+        layout: of token masks.
+        special_token_ids: special tokens that are part of answers.
     """
 
     def __init__(
         self,
-        vocabulary: Vocabulary,
-        matcher: LLMatcher,
+        process: GrammarProcess,
+        layout: MaskLayout,
         special_token_ids: frozenset[int] = frozenset(),
     ) -> None:
         self.special_token_ids = special_token_ids
-        self._vocabulary = vocabulary
-        self._matcher = matcher
-        self._barred = vocabulary.special & ~vocabulary.bits(special_token_ids)
+        self._process = process
+        self._layout = layout
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether new sequences can start."""
+        return self._process.is_alive
 
     def start(self, end_token_ids: frozenset[int]) -> "Matcher":
-        """A matcher at the beginning, of a sequence that these tokens end."""
-        matcher = self._matcher.deep_copy()
-        return Matcher(self._vocabulary, matcher, end_token_ids, self._barred)
+        """Returns a matcher at the beginning, of a sequence that these tokens end."""
+        barred = self._layout.special_token_ids - self.special_token_ids
+        return Matcher(
+            self._process,
+            end_bits=self._layout.bits(end_token_ids),
+            inner_bits=~self._layout.bits(barred | end_token_ids),
+        )
 
 
 class Matcher:
-    """Where one sequence stands in its grammar.
+    """The position of one sequence in its grammar. Used by the engine's thread alone.
 
     Args:
-        vocabulary: of the model.
-        matcher: its own.
-        end_token_ids: tokens that end the sequence.
-        barred: bits of those that are never a part of it.
+        process: the grammar's.
+        end_bits: mask of the tokens that end the sequence.
+        inner_bits: mask of the tokens that may be part of it.
     """
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        matcher: LLMatcher,
-        end_token_ids: frozenset[int],
-        barred: NDArray[np.uint8],
+        self, process: GrammarProcess, end_bits: NDArray[np.uint8], inner_bits: NDArray[np.uint8]
     ) -> None:
-        self.vocabulary = vocabulary
-        self.matcher = matcher
-        self.end_bits = vocabulary.bits(end_token_ids)
-        self.inner_bits = ~(barred | self.end_bits)
+        self.process = process
+        self.state = process.open_sequence()
+        self.end_bits = end_bits
+        self.inner_bits = inner_bits
+        self._is_begun = False
+        self.was_late = False  # once it was, it is in steps only when it is ready
 
     @property
     def is_accepting(self) -> bool:
         """Whether the sequence may end here."""
-        return self.matcher.is_accepting()
+        return self.state.is_accepting
 
     @property
     def is_complete(self) -> bool:
         """Whether it must, as nothing can follow."""
-        return self.matcher.is_stopped() and self.matcher.is_accepting()
+        return self.state.is_complete and self.is_answered
 
-    def advance(self, token_id: int) -> None:
-        """Takes the sequence's next token, which does not end it.
+    @property
+    def is_answered(self) -> bool:
+        """Whether the process has taken all tokens."""
+        return not self.state.num_unanswered or bool(self.state.error)
 
-        Raises:
-            DeadEndError: the grammar does not allow it.
-        """
-        if not self.matcher.consume_token(token_id):
-            raise DeadEndError(self.matcher.get_error())
+    @property
+    def is_ready(self) -> bool:
+        """Whether a token can be chosen without waiting."""
+        return self.is_answered and self.state.has_mask
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the sequence is left out of steps: it was late once, and is not ready."""
+        return self.was_late and not self.is_ready
+
+    def begin(self) -> None:
+        """Asks for the first mask; does not wait."""
+        if not self._is_begun:
+            self._is_begun = True
+            self.process.advance([(self.state, [])])
+
+    def check(self) -> None:
+        """Raises DeadEndError if the sequence cannot go on."""
+        if self.state.error and not self.state.is_complete:
+            raise DeadEndError(self.state.error)
 
     def end(self) -> None:
         """Takes a token that ends the sequence.
@@ -89,32 +119,101 @@ class Matcher:
         if not self.is_accepting:
             raise DeadEndError("it may not end yet")
 
+    def close(self) -> None:
+        """Tells the process that the sequence has ended."""
+        self.process.close_sequence(self.state)
 
-def find_allowed(matchers: list[Matcher], ends_early: list[bool]) -> NDArray[np.uint8]:
-    """Returns which tokens each may take next; lets go of the interpreter lock meanwhile.
+
+def advance(
+    steps: Iterable[tuple[Matcher, list[int]]], timeout: float | None = MAX_WAIT_SECONDS
+) -> None:
+    """Takes the next tokens of sequences, none of which ends one.
 
     Args:
-        matchers: of one vocabulary, at least one.
+        steps: matchers, and the tokens of each.
+        timeout: seconds to wait; None as long as it takes. A matcher without an answer is late.
+    """
+    by_process: dict[GrammarProcess, list[tuple[Matcher, list[int]]]] = {}
+    for matcher, token_ids in steps:
+        by_process.setdefault(matcher.process, []).append((matcher, token_ids))
+    for process, own in by_process.items():
+        process.advance([(matcher.state, token_ids) for matcher, token_ids in own])
+    _wait_until(
+        lambda matcher: matcher.is_answered,
+        [matcher for own in by_process.values() for matcher, _ in own],
+        timeout,
+    )
+
+
+def find_allowed(
+    matchers: Sequence[Matcher],
+    ends_early: Sequence[bool],
+    timeout: float | None = MAX_WAIT_SECONDS,
+) -> tuple[NDArray[np.uint8], list[bool]]:
+    """Returns which tokens each sequence may take next.
+
+    Args:
+        matchers: at least one.
         ends_early: for each whether it is too early to end, if there is another way to go on.
+        timeout: seconds to wait; None as long as it takes. A matcher without a mask is late.
 
     Returns:
-        Bits, (num_matchers, num_bytes), the lowest of a byte first.
+        Bits, (num_matchers, num_bytes), the lowest of a byte first; and for each matcher whether
+        its bits are there.
 
     Raises:
         DeadEndError: one of them has no way to go on.
     """
-    vocabulary = matchers[0].vocabulary
-    allowed = np.zeros((len(matchers), vocabulary.num_bytes), dtype=np.uint8)
-    vocabulary.executor.unsafe_compute_mask_ptr(
-        [(one.matcher, row) for row, one in enumerate(matchers)],
-        allowed.ctypes.data,
-        vocabulary.num_bytes,
-        len(matchers),
-    )
-    for row, one, is_early in zip(allowed, matchers, ends_early, strict=True):
-        np.bitwise_and(row, one.inner_bits, out=row)
-        if one.is_accepting and not (is_early and row.any()):
-            np.bitwise_or(row, one.end_bits, out=row)
-        if one.matcher.is_error() or not row.any():
-            raise DeadEndError(one.matcher.get_error() or "no token may follow")
-    return allowed
+    for matcher in matchers:
+        matcher.begin()
+    _wait_until(lambda matcher: matcher.is_ready, matchers, timeout)
+    allowed = np.zeros((len(matchers), len(matchers[0].end_bits)), dtype=np.uint8)
+    for row, matcher, is_early in zip(allowed, matchers, ends_early, strict=True):
+        if matcher.is_ready:
+            _fill(row, matcher, is_early=is_early)
+    return allowed, [matcher.is_ready for matcher in matchers]
+
+
+def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> None:
+    matcher.check()
+    if matcher.state.mask is not None:
+        np.bitwise_and(matcher.state.mask, matcher.inner_bits, out=row)
+    if matcher.is_accepting and not (is_early and row.any()):
+        np.bitwise_or(row, matcher.end_bits, out=row)
+    if not row.any():
+        raise DeadEndError("no token may follow")
+
+
+def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
+    """Takes answers of the processes of matchers that are awaited.
+
+    Args:
+        matchers: of sequences that run.
+        timeout: seconds to wait for the first.
+    """
+    processes = {one.process for one in matchers if one.is_awaited}
+    if processes:
+        for process in _wait(processes, timeout):
+            process.receive()
+
+
+def _wait_until(
+    is_done: Callable[[Matcher], bool], matchers: Sequence[Matcher], timeout: float | None
+) -> None:
+    """Waits until all matchers are done; marks those that are not in time as late."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while missing := [one for one in matchers if not is_done(one)]:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        answering = _wait({one.process for one in missing}, left)
+        for process in answering:
+            process.receive()
+        if not answering:
+            for matcher in missing:
+                matcher.was_late = True
+            return
+
+
+def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[GrammarProcess]:
+    """Returns the processes that have answered, or ended."""
+    by_connection = {one.connection: one for one in processes}
+    return [by_connection[one] for one in connection.wait(list(by_connection), timeout)]  # type: ignore[index]

@@ -1,18 +1,24 @@
 """Size of a regular expression once its counted repetitions are written out."""
 
+MAX_COUNT_LENGTH = 40
+"""Characters between the braces of a repetition; the compiler refuses longer ones."""
+
+MAX_SIZE = 10**12
+"""Larger sizes are not told apart."""
+
 
 def expanded_size(pattern: str) -> int:
-    """About how many characters a regular expression has without counted repetitions.
+    """Returns about how many characters a pattern has with its repetitions written out.
 
-    `(a{10}b){20}` is written out in 220. Of a pattern that is not valid it says something.
+    `(a{10}b){20}` has 220. An invalid pattern has some size, too. Takes linear time.
     """
     sizes = [0]  # of the groups that are open, the outermost first
     last, at = 0, 0  # the size of what a repetition would repeat
     while at < len(pattern):
         character = pattern[at]
-        if character == "{" and (most := _largest_count(pattern, at)) is not None:
-            sizes[-1] += last * (most - 1)
-            last *= most
+        if character == "{" and (largest := _largest_count(pattern, at)) is not None:
+            sizes[-1] = min(sizes[-1] + last * (largest - 1), MAX_SIZE)
+            last = min(last * largest, MAX_SIZE)
             at = pattern.index("}", at) + 1
             continue
         if character == "(":
@@ -28,16 +34,12 @@ def expanded_size(pattern: str) -> int:
 
 
 def _largest_count(pattern: str, at: int) -> int | None:
-    """The largest number in the repetition that begins here; None if none does."""
-    inside = pattern[at + 1 : pattern.find("}", at)].replace(" ", "")
-    counts = [count for count in inside.split(",") if count]
-    if not counts or len(inside) > MAX_COUNT_LENGTH or not all(map(_is_number, counts)):
+    """Returns the largest number in the repetition that begins here; None if there is none."""
+    end = pattern.find("}", at, at + MAX_COUNT_LENGTH + 2)
+    counts = [count for count in pattern[at + 1 : end].replace(" ", "").split(",") if count]
+    if end < 0 or not counts or not all(map(_is_number, counts)):
         return None
     return max(1, *map(int, counts))
-
-
-MAX_COUNT_LENGTH = 40
-"""A repetition is not longer; what is, the compiler refuses."""
 
 
 def _is_number(text: str) -> bool:
@@ -45,7 +47,7 @@ def _is_number(text: str) -> bool:
 
 
 def _end_of_atom(pattern: str, at: int) -> int:
-    """Where the character, escape or class that begins here ends."""
+    """Returns the end of the character, escape or class that begins here."""
     if pattern[at] == "\\":
         return at + 2
     if pattern[at] != "[":

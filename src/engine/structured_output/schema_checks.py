@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
+from src.engine.structured_output.reference_depth import MAX_REFERENCE_DEPTH, reference_depth
 from src.engine.structured_output.regex_size import expanded_size
 from src.engine.structured_output.schema_walk import Path, children, subschemas
 
@@ -40,6 +41,26 @@ class SchemaError(Exception):
         self.path = path
 
 
+def check_structure(schema: dict[str, Any]) -> None:
+    """Refuses what the recursive compiler would overflow its stack on.
+
+    Raises:
+        SchemaError: it nests too deep, or its references do.
+    """
+    for path, _ in subschemas(schema):
+        if len(path) > MAX_DEPTH:
+            raise SchemaError(f"A schema may be nested {MAX_DEPTH} levels deep.", path[:10])
+    root = _references_in(schema)
+    references = {one: _references_in(_resolve(schema, one)) for one in root} | {"": root}
+    if reference_depth(references, "") > MAX_REFERENCE_DEPTH:
+        raise SchemaError(f"References may lead {MAX_REFERENCE_DEPTH} levels deep.", ())
+
+
+def _references_in(part: object) -> list[str]:
+    parts = subschemas(part) if isinstance(part, dict) else ()
+    return [one["$ref"] for _, one in parts if isinstance(one.get("$ref"), str)]
+
+
 def check_schema(schema: dict[str, Any]) -> None:
     """Refuses what the compiler would take but not keep.
 
@@ -60,8 +81,6 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 
 def _check_part(part: dict[str, Any], path: Path) -> None:
-    if len(path) > MAX_DEPTH:
-        raise SchemaError(f"A schema may be nested {MAX_DEPTH} levels deep.", path[:10])
     pattern = part.get("pattern")
     patterns = [pattern] if isinstance(pattern, str) else []
     if isinstance(keys := part.get("patternProperties"), dict):
@@ -98,7 +117,9 @@ def _check_ends(schema: dict[str, Any], references: dict[str, Path]) -> None:
     while more := {one for one in targets.keys() - check.ending if check.can_end(targets[one])}:
         check.ending |= more
     if not check.can_end(schema):
-        endless = next(path for one, path in references.items() if one not in check.ending)
+        endless = next((path for one, path in references.items() if one not in check.ending), None)
+        if endless is None:
+            raise SchemaError("There is no value that this schema allows.", ())
         raise SchemaError("This refers back to itself with no way to end.", (*endless, "$ref"))
 
 

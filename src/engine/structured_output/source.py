@@ -67,3 +67,25 @@ def schema_source(schema: dict[str, Any] | str, field: tuple[str | int, ...]) ->
             "A schema must be JSON, without NaN and without hundreds of levels.", field
         ) from None
     return GrammarSource("json_schema", text, field)
+
+
+def to_values(source: GrammarSource) -> dict[str, Any]:
+    """Returns a source as values that JSON has."""
+    return {
+        "kind": source.kind,
+        "text": source.text,
+        "field": list(source.field),
+        "parts": [to_values(part) for part in source.parts],
+        "special_token_ids": sorted(source.special_token_ids),
+    }
+
+
+def from_values(values: dict[str, Any]) -> GrammarSource:
+    """Returns the source that `to_values` was given."""
+    return GrammarSource(
+        kind=values["kind"],
+        text=values["text"],
+        field=tuple(values["field"]),
+        parts=tuple(map(from_values, values["parts"])),
+        special_token_ids=frozenset(values["special_token_ids"]),
+    )

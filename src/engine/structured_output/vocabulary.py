@@ -1,58 +1,83 @@
-"""The model's tokens as llguidance reads them, and rows of bits that stand for some of them."""
+"""The model's tokens as llguidance reads them, and the layout of token masks."""
 
 import json
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from llguidance import LLExecutor, LLTokenizer
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 
 class UnreadableTokenizerError(Exception):
-    """llguidance cannot read this tokenizer; the message says why."""
+    """llguidance cannot read this tokenizer; the message gives the reason."""
 
 
-class Vocabulary:
-    """A model's tokens, and the threads that find out which of them may come next.
+@dataclass(frozen=True, slots=True)
+class MaskLayout:
+    """Layout of a token mask: one bit per token id, the lowest bit of a byte first.
 
     Args:
-        tokenizer: the model's.
-        vocab_size: the model's, which may be larger than the tokenizer's.
-
-    Raises:
-        UnreadableTokenizerError: it is of a kind that llguidance does not know.
+        num_bytes: of a mask.
+        special_token_ids: tokens that are never part of an answer unless a grammar names them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
-        self.executor = LLExecutor()
-        end = max(tokenizer.get_vocab().values()) + 1
-        try:
-            self.tokens = LLTokenizer(
-                _without_spellings(tokenizer, end), n_vocab=vocab_size + 1, eos_token=[end]
-            )
-        except BaseException as error:  # a panic in the library is no Exception
-            raise UnreadableTokenizerError(str(error)) from error
-        self.num_bytes = 4 * -(-self.tokens.vocab_size // 32)  # whole words of 32 bits
-        added = tokenizer.get_added_tokens_decoder()
-        self.special = self.bits([end, *(one for one, token in added.items() if token.special)])
+    num_bytes: int
+    special_token_ids: frozenset[int]
 
     def bits(self, token_ids: Iterable[int]) -> NDArray[np.uint8]:
-        """Returns a row in which these tokens' bits are set: (num_bytes,)."""
+        """Returns a mask with these tokens' bits set: (num_bytes,)."""
         row = np.zeros(8 * self.num_bytes, dtype=np.uint8)
         row[list(token_ids)] = 1
         return np.packbits(row, bitorder="little")
 
 
-def _without_spellings(tokenizer: Tokenizer, end: int) -> str:
-    """The tokenizer's description, in which special tokens have names that nobody can spell.
+class Vocabulary:
+    """A model's tokens, and the threads that compute token masks.
 
-    Else llguidance would take a text that spells one for the token. It also wants a token that
-    ends texts, and gets one that the tokenizer has not: the ends are ours to allow.
+    Args:
+        description: the tokenizer's JSON, as `Tokenizer.to_str` writes it.
+        vocab_size: the model's, which may be larger than the tokenizer's.
+
+    Raises:
+        UnreadableTokenizerError: llguidance does not know this kind of tokenizer.
+    """
+
+    def __init__(self, description: str, vocab_size: int) -> None:
+        described = json.loads(description)
+        special = {one["id"] for one in described["added_tokens"] if one["special"]}
+        end = 1 + max((*_token_ids(described), *(one["id"] for one in described["added_tokens"])))
+        try:
+            self.tokens = LLTokenizer(
+                _with_secret_names(described, end), n_vocab=vocab_size + 1, eos_token=[end]
+            )
+        except BaseException as error:  # a panic in the library is not an Exception
+            raise UnreadableTokenizerError(str(error)) from error
+        num_bytes = 4 * -(-self.tokens.vocab_size // 32)  # whole words of 32 bits
+        self.layout = MaskLayout(num_bytes, frozenset({end, *special}))
+
+    @cached_property
+    def executor(self) -> LLExecutor:
+        """Threads; created late, since a process that has some cannot fork safely."""
+        return LLExecutor()
+
+
+def _token_ids(described: Any) -> Iterable[int]:
+    # A Unigram vocabulary is a list of (piece, score) in the order of the ids.
+    vocab = described["model"].get("vocab", {})
+    return vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+
+
+def _with_secret_names(described: Any, end: int) -> str:
+    """Returns the tokenizer's description with special tokens under names that cannot be spelled.
+
+    Otherwise llguidance takes a text that spells one for the token. It also needs a token that
+    ends texts, and gets one that the tokenizer does not have: end tokens are the engine's matter.
     """
     secret = uuid.uuid4().hex
-    described = json.loads(tokenizer.to_str())
     names = described["model"]["vocab"]
     for token in described["added_tokens"]:
         if token["special"]:

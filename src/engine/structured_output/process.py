@@ -1,0 +1,362 @@
+"""The service's side of the processes in which grammars are compiled and followed.
+
+A `ForkServer` starts a `GrammarProcess` for each grammar. `worker.py` is what runs in them.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess  # nosec - starts this project's own module
+import sys
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from pathlib import Path
+from socket import SHUT_RDWR, socket, socketpair
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import src
+from src.engine.structured_output.source import GrammarSource, to_values
+from src.engine.structured_output.vocabulary import MaskLayout, UnreadableTokenizerError
+from src.errors import InvalidGrammarError, InvalidSchemaError
+
+WORKER = "src.engine.structured_output.worker"
+ENDED = "the grammar's process has ended: it crossed a limit of time or memory, or crashed"
+
+
+END_SECONDS = 2
+"""How long the fork server may take to end before it is killed."""
+
+
+class ProcessEndedError(Exception):
+    """A grammar's process has ended before it answered."""
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """What a grammar's process said of one sequence last.
+
+    Args:
+        number: names the sequence within the process.
+        is_accepting: it may end here.
+        is_complete: it must, as nothing can follow.
+        error: why it cannot go on; empty while it can.
+        mask: tokens that the grammar allows next, (num_bytes,); None until it is computed.
+        num_unanswered: messages about it without an answer.
+    """
+
+    number: int
+    is_accepting: bool = False
+    is_complete: bool = False
+    error: str = ""
+    mask: NDArray[np.uint8] | None = None
+    num_unanswered: int = 0
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether nothing is to be waited for before the next token is chosen."""
+        return self.mask is not None or self.is_complete or bool(self.error)
+
+
+class MemoryBudget:
+    """Memory that all grammar processes may take together. Thread-safe.
+
+    Args:
+        max_bytes: in all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._taken: dict[int, int] = {}
+
+    @property
+    def num_taken(self) -> int:
+        """Bytes."""
+        with self._lock:
+            return sum(self._taken.values())
+
+    def take(self, owner: int, num_bytes: int) -> bool:
+        """Records what a process takes; False: all take too much, and this one most."""
+        with self._lock:
+            self._taken[owner] = num_bytes
+            taken = self._taken.values()
+            return sum(taken) <= self.max_bytes or num_bytes < max(taken)
+
+    def give_back(self, owner: int) -> None:
+        """Forgets a process that has ended."""
+        with self._lock:
+            self._taken.pop(owner, None)
+
+
+class _Link:
+    """The descriptors of a grammar process. Thread-safe.
+
+    Args:
+        connection: to the process, over a socket.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.is_open = True
+        self._process: int | None = None  # a descriptor, which never names another process
+        self._lock = threading.Lock()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        with self._lock:
+            if not self.is_open or self._process is None:
+                return False
+            ended, _, _ = select.select([self._process], [], [], 0)
+            return not ended
+
+    def identify(self, process_id: int) -> None:
+        """Takes the id of the process, which runs now."""
+        self._process = os.pidfd_open(process_id)
+
+    def kill(self) -> None:
+        """Ends the process; a thread that waits for its answer finds the connection at its end."""
+        with self._lock:
+            self._kill()
+
+    def close(self) -> None:
+        """Ends the process and closes the descriptors."""
+        with self._lock:
+            self._kill()
+            if self.is_open:
+                self.is_open = False
+                self.connection.close()
+                if self._process is not None:
+                    os.close(self._process)
+
+    def _kill(self) -> None:
+        if not self.is_open:
+            return
+        stream = socket(fileno=os.dup(self.connection.fileno()))
+        with stream, contextlib.suppress(OSError):  # the process may have ended
+            stream.shutdown(SHUT_RDWR)
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+
+class GrammarProcess:
+    """A process that compiles one grammar, then follows the sequences that it constrains.
+
+    `compile` blocks until it is done, and may be called in any thread; after it the engine's thread
+    alone uses the process. When the process ends, every sequence in it has an error. The process
+    ends when this object is deleted.
+
+    Args:
+        connection: to the process, over a socket.
+        budget: of the memory of all processes.
+    """
+
+    def __init__(self, connection: Connection, budget: MemoryBudget) -> None:
+        self.connection = connection
+        self._link = _Link(connection)
+        self._budget = budget
+        self._sequences: dict[int, SequenceState] = {}
+        self._next_number = 0
+        # Not `__del__`: in a cycle of garbage the connection would be closed before that runs.
+        weakref.finalize(self, _release, self._link, budget, id(self))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs. May be asked in any thread."""
+        return self._link.is_alive
+
+    def compile(self, source: GrammarSource, timeout_seconds: float) -> None:
+        """Compiles the grammar.
+
+        Args:
+            source: the grammar.
+            timeout_seconds: for this, and later for each answer; then the kernel ends the process.
+
+        Raises:
+            InvalidGrammarError: it is malformed, not supported, or exceeds fixed limits.
+            ProcessEndedError: the process crossed its limits, or crashed.
+        """
+        try:
+            self._link.identify(self._receive()[0]["pid"])
+            self._send(
+                {
+                    "source": to_values(source),
+                    "timeout_seconds": timeout_seconds,
+                    "max_memory_bytes": self._budget.max_bytes // 2,
+                }
+            )
+            answer, _ = self._receive()
+        except (EOFError, OSError) as error:
+            self.end()
+            raise ProcessEndedError(ENDED) from error
+        if "refusal" in answer:
+            self.end()
+            refusal = answer["refusal"]
+            kind = InvalidSchemaError if refusal["is_schema"] else InvalidGrammarError
+            raise kind(refusal["message"], tuple(refusal["field"]))
+        self._budget.take(id(self), answer["memory_bytes"])
+
+    def open_sequence(self) -> SequenceState:
+        """Returns the state of a new sequence, which the process does not know of yet."""
+        self._next_number += 1
+        state = SequenceState(self._next_number)
+        self._sequences[state.number] = state
+        return state
+
+    def close_sequence(self, state: SequenceState) -> None:
+        """Forgets a sequence that has ended."""
+        self._sequences.pop(state.number, None)
+        self._try_to_send({"advance": [], "close": [state.number]})
+
+    def advance(self, steps: Iterable[tuple[SequenceState, list[int]]]) -> None:
+        """Asks for sequences' states after more tokens, and for their masks; does not wait."""
+        rows = []
+        for state, token_ids in steps:
+            state.mask = None
+            state.num_unanswered += 1
+            rows.append((state.number, token_ids))
+        self._try_to_send({"advance": rows, "close": []})
+
+    def receive(self) -> None:
+        """Takes the answers that have come; does not wait."""
+        try:
+            while self._link.is_open and self.connection.poll():
+                self._take(*self._receive())
+        except (EOFError, OSError):
+            self.end()
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does. May be called in any thread."""
+        self._link.kill()
+
+    def end(self) -> None:
+        """Ends the process, and what waits for it: its sequences cannot go on."""
+        _release(self._link, self._budget, id(self))
+        for state in self._sequences.values():
+            state.error = state.error or ENDED
+
+    def _take(self, answer: dict[str, Any], content: bytes) -> None:
+        for row in answer.get("states", ()):
+            self._take_state(*row)
+        if "memory_bytes" in answer and not self._budget.take(id(self), answer["memory_bytes"]):
+            self.end()
+        if numbers := answer.get("masks"):
+            masks = np.frombuffer(content, dtype=np.uint8).reshape(len(numbers), -1)
+            for number, mask in zip(numbers, masks, strict=True):
+                self._take_mask(number, mask, answer["errors"][str(number)])
+
+    def _take_state(self, number: int, is_accepting: bool, is_complete: bool, error: str) -> None:
+        if (state := self._sequences.get(number)) is not None:
+            state.is_accepting, state.is_complete, state.error = is_accepting, is_complete, error
+            state.num_unanswered -= 1
+
+    def _take_mask(self, number: int, mask: NDArray[np.uint8], error: str) -> None:
+        if (state := self._sequences.get(number)) is not None:
+            state.error = state.error or error
+            state.mask = None if state.num_unanswered else mask
+
+    def _try_to_send(self, message: dict[str, Any]) -> None:
+        try:
+            if self._link.is_open:
+                return self._send(message)
+        except OSError:
+            pass
+        return self.end()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.connection.send_bytes(json.dumps(message).encode())
+
+    def _receive(self) -> tuple[dict[str, Any], bytes]:
+        line, _, content = self.connection.recv_bytes().partition(b"\n")
+        return json.loads(line), content
+
+
+def _release(link: _Link, budget: MemoryBudget, owner: int) -> None:
+    link.close()
+    budget.give_back(owner)
+
+
+class ForkServer:
+    """Starts grammar processes, each a fork of one that has read the tokenizer.
+
+    Args:
+        tokenizer: the JSON of the model's tokenizer.
+        vocab_size: the model's.
+        max_memory_bytes: that all processes may take together.
+
+    Raises:
+        UnreadableTokenizerError: llguidance does not know this kind of tokenizer.
+    """
+
+    def __init__(self, tokenizer: str, vocab_size: int, max_memory_bytes: int) -> None:
+        self._start_message = json.dumps([tokenizer, vocab_size]).encode()
+        self._budget = MemoryBudget(max_memory_bytes)
+        self._lock = threading.Lock()  # guards the next two
+        self._control, self.layout = self._start()
+
+    @property
+    def is_low_on_memory(self) -> bool:
+        """Whether another process might take more than is left: half of all."""
+        return self._budget.num_taken > self._budget.max_bytes // 2
+
+    def fork(self) -> GrammarProcess:
+        """Starts a process; restarts the server first if it has ended. Thread-safe."""
+        ours, theirs = socketpair()
+        with theirs, self._lock:
+            try:
+                send_handle(self._control, theirs.fileno(), None)
+            except OSError:
+                self._end()
+                self._control, _ = self._start()
+                send_handle(self._control, theirs.fileno(), None)
+        return GrammarProcess(Connection(ours.detach()), self._budget)
+
+    def close(self) -> None:
+        """Ends the server; grammar processes end with their connections."""
+        self._end()
+
+    def _start(self) -> tuple[Connection, MaskLayout]:
+        ours, theirs = socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 # nosec - fixed arguments
+                [sys.executable, "-m", WORKER, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # what a library prints when it aborts
+                start_new_session=True,
+            )
+        control = Connection(ours.detach())
+        self._end = weakref.finalize(self, _end_server, control, process)
+        control.send_bytes(self._start_message)
+        answer = json.loads(control.recv_bytes())
+        if "error" in answer:
+            self._end()
+            raise UnreadableTokenizerError(answer["error"])
+        return control, MaskLayout(answer["num_bytes"], frozenset(answer["special"]))
+
+
+def _end_server(control: Connection, process: "subprocess.Popen[bytes]") -> None:
+    control.close()  # the server ends when it finds that out
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_SECONDS)
+        return
+    process.kill()
+    process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the processes: no secrets, and this package on the path."""
+    folder = str(Path(src.__file__).parent.parent)
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}

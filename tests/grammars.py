@@ -1,0 +1,53 @@
+"""Grammars compiled in real processes, and what their matchers allow."""
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from src.engine.structured_output.matcher import Grammar, Matcher, advance, find_allowed
+from src.engine.structured_output.process import ForkServer
+from src.engine.structured_output.source import GrammarSource
+from src.engine.structured_output.vocabulary import Vocabulary
+
+
+class Grammars:
+    """Compiles the grammars of one tokenizer.
+
+    Args:
+        tokenizer: the model's.
+        vocab_size: the model's.
+        timeout_seconds: for each answer of a process.
+        max_memory_bytes: of all processes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        *,
+        timeout_seconds: float = 60,
+        max_memory_bytes: int = 2**30,
+    ) -> None:
+        self.vocabulary = Vocabulary(tokenizer.to_str(), vocab_size)
+        self.server = ForkServer(tokenizer.to_str(), vocab_size, max_memory_bytes)
+        self.layout = self.server.layout
+        self._timeout_seconds = timeout_seconds
+
+    def compile(self, source: GrammarSource) -> Grammar:
+        process = self.server.fork()
+        process.compile(source, self._timeout_seconds)
+        return Grammar(process, self.layout, source.special_token_ids)
+
+    def decode(self, token_id: int) -> bytes:
+        return self.vocabulary.tokens.decode_bytes([token_id])
+
+
+def allowed_by(matcher: Matcher, *, is_early: bool = False) -> list[int]:
+    """Token ids that may come next."""
+    masks, _ = find_allowed([matcher], [is_early], timeout=None)
+    return np.unpackbits(masks[0], bitorder="little").nonzero()[0].tolist()
+
+
+def take(matcher: Matcher, *token_ids: int) -> None:
+    """Takes tokens; raises DeadEndError if the grammar does not allow them."""
+    advance([(matcher, list(token_ids))], timeout=None)
+    matcher.check()
