@@ -94,6 +94,7 @@ def serve_llama_cpp(python: Path, model: Path) -> Iterator[Server]:
 @contextmanager
 def _run(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[Server]:
     """Starts a server, waits until a GET of `path` answers 200, and ends it with the context."""
+    BENCH_FOLDER.mkdir(exist_ok=True)
     log_path = BENCH_FOLDER / f"server-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command

@@ -296,10 +296,23 @@ class Settings(BaseSettings):
         default=5,
         gt=0,
         le=3600,
-        description="How long a grammar may take to compile; one that takes longer gets 400.",
+        description="How long a grammar may take to compile, the wait for others included; one that"
+        " takes longer gets 400, or 503 while others keep it waiting. Later each token mask may take"
+        " as long.",
     )
     grammar_cache_size: int = Field(
-        default=64, ge=1, le=10**4, description="Compiled grammars that are remembered."
+        default=64,
+        ge=1,
+        le=10**4,
+        description="Compiled grammars that are kept for later requests, each in a process of some"
+        " 4 MB.",
+    )
+    grammar_memory_gb: float = Field(
+        default=1,
+        gt=0,
+        le=10**4,
+        description="Memory that the processes of all grammars may take together; one may take half"
+        " of it.",
     )
     rate_limit_requests: int = Field(
         default=10,

@@ -109,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.max_grammar_bytes,
             settings.grammar_timeout_seconds,
             settings.grammar_cache_size,
+            int(settings.grammar_memory_gb * 2**30),
         ),
         usage,
         RequestLimits(
