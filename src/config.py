@@ -296,8 +296,8 @@ class Settings(BaseSettings):
         default=5,
         gt=0,
         le=3600,
-        description="How long a grammar may take to compile, the wait for others included; one that"
-        " takes longer gets 400, or 503 while others keep it waiting. Later each token mask may take"
+        description="How long a grammar may take to compile, including the wait for others; one"
+        " that takes longer gets 400, or 503 if it had to wait. Later each of its answers may take"
         " as long.",
     )
     grammar_cache_size: int = Field(

@@ -122,7 +122,7 @@ class EngineMetrics:
         )
         self._grammars = counter(
             "inference_grammars_total",
-            "Grammars asked for. outcome: compiled, cached, refused.",
+            "Grammars asked for. outcome: compiled, cached, refused, saturated (503).",
             "outcome",
             GRAMMAR_OUTCOMES,
         )
