@@ -114,14 +114,16 @@ class _Link:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         with self._lock:
-            if not self.is_open or self._process is None:
-                return False
+            if self._process is None or not self.is_open:
+                return self.is_open
             ended, _, _ = select.select([self._process], [], [], 0)
             return not ended
 
     def identify(self, process_id: int) -> None:
         """Takes the id of the process, which runs now."""
-        self._process = os.pidfd_open(process_id)
+        # Without such descriptors (macOS, old sandboxes) a busy process ends by its own timer alone.
+        with contextlib.suppress(AttributeError, OSError):
+            self._process = os.pidfd_open(process_id)
 
     def kill(self) -> None:
         """Ends the process; a thread that waits for its answer finds the connection at its end."""
