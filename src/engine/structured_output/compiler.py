@@ -13,6 +13,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from src.engine.structured_output.lark_checks import LarkError, check_lark
+from src.engine.structured_output.number_bounds import narrow_bounds
 from src.engine.structured_output.regex_size import expanded_size
 from src.engine.structured_output.schema_checks import (
     MAX_EXPANDED_SIZE,
@@ -80,7 +81,7 @@ def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
         if not isinstance(schema, dict):
             raise SchemaError("A schema must be an object.", ())
         check_structure(schema)
-        close_objects(schema)
+        _rewrite(schema)
         matcher = _compile_json(vocabulary, json.dumps(schema))
         check_schema(schema)
     except SchemaError as error:
@@ -115,24 +116,32 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             choices = " | ".join(json.dumps(choice) for choice in json.loads(source.text))
             text = LLMatcher.grammar_from_lark(f"start: {choices}")
         case _:
-            text = LLMatcher.grammar_from_lark(_with_closed_objects(source))
+            text = LLMatcher.grammar_from_lark(_with_rewritten_schemas(source))
     matcher = _compile(vocabulary, text)
     if matcher.is_error():
         raise _refusal(source, matcher.get_error())
     return matcher
 
 
-def _with_closed_objects(source: GrammarSource) -> str:
+def _with_rewritten_schemas(source: GrammarSource) -> str:
     """The text of a grammar in Lark; schemas that we have written into it end their lines."""
-    return "\n".join(map(_close_in_line, source.text.split("\n"))) if source.parts else source.text
+    return (
+        "\n".join(map(_rewrite_in_line, source.text.split("\n"))) if source.parts else source.text
+    )
 
 
-def _close_in_line(line: str) -> str:
+def _rewrite(schema: dict[str, Any]) -> None:
+    """Writes a schema as the compiler can keep it; it allows no value that it did not."""
+    close_objects(schema)
+    narrow_bounds(schema)
+
+
+def _rewrite_in_line(line: str) -> str:
     rule, sign, text = line.partition(JSON_SIGN)
     if not sign:
         return line
     schema = json.loads(text)
-    close_objects(schema)
+    _rewrite(schema)
     return rule + sign + json.dumps(schema)
 
 

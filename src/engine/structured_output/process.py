@@ -121,7 +121,7 @@ class _Link:
 
     def identify(self, process_id: int) -> None:
         """Takes the id of the process, which runs now."""
-        # Without such descriptors (macOS, old sandboxes) a busy process ends by its own timer alone.
+        # Without such descriptors (macOS, old sandboxes) its own timer ends a busy process.
         with contextlib.suppress(AttributeError, OSError):
             self._process = os.pidfd_open(process_id)
 
