@@ -94,6 +94,7 @@ class GrammarCompiler:
         self._quick = FairSlots(NUM_QUICK)
         self._slow = asyncio.Semaphore(NUM_SLOW)
         self._known: OrderedDict[GrammarSource, Grammar] = OrderedDict()
+        self._compiling: set[GrammarProcess] = set()
         self._running: dict[tuple[object, ...], asyncio.Task[Grammar]] = {}
 
     async def compile(self, source: GrammarSource, tenant: str = "") -> "Grammar":
@@ -124,9 +125,9 @@ class GrammarCompiler:
                 self._observer.grammar_asked_for(outcome, time.perf_counter() - started)
 
     def shutdown(self) -> None:
-        """Ends all grammar processes that no sequence uses."""
-        for task in self._running.values():
-            task.cancel()
+        """Ends all grammar processes that no sequence uses. May be called in any thread."""
+        for process in list(self._compiling):
+            process.kill()
         self._known.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._server.close()
@@ -185,6 +186,7 @@ class GrammarCompiler:
         except ProcessEndedError as error:
             raise _too_complex(source) from error
         finally:
+            self._compiling.discard(process)
             if not compiling.done():
                 process.kill()
         grammar = Grammar(process, self._server.layout, source.special_token_ids)
@@ -194,6 +196,7 @@ class GrammarCompiler:
     async def _start(self, source: GrammarSource) -> "tuple[GrammarProcess, asyncio.Future[None]]":
         loop = asyncio.get_running_loop()
         process = await loop.run_in_executor(self._threads, self._server.fork)
+        self._compiling.add(process)
         # The process ends itself a second after it should have been ended.
         timeout = self._limits.timeout_seconds + 1
         compiling = loop.run_in_executor(self._threads, process.compile, source, timeout)
