@@ -198,7 +198,7 @@ class GrammarProcess:
                 }
             )
             answer, _ = self._receive()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, ValueError, LookupError) as error:
             self.end()
             raise ProcessEndedError(ENDED) from error
         if "refusal" in answer:
@@ -234,7 +234,7 @@ class GrammarProcess:
         try:
             while self._link.is_open and self.connection.poll():
                 self._take(*self._receive())
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError, LookupError):  # it has ended, or answers nonsense
             self.end()
 
     def kill(self) -> None:
