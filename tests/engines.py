@@ -155,7 +155,7 @@ class SteppedCore:
 
     def add(self, *requests: Request) -> None:
         for request in requests:
-            self.core.add(request)
+            self._receive(self.core.add(request))
 
     def abort(self, request_id: str) -> None:
         self._receive(self.core.abort(request_id))

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.engine.drafts import DraftLimits
+from src.engine.leaders import MIN_SHARED_TOKENS
 from src.engine.logprobs import PositionLogprobs, TokenLogprob
 from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduler import MIN_SHARED_TOKENS, Scheduler
+from src.engine.scheduler import Scheduler
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import SlotPool
 
@@ -66,7 +67,7 @@ class Simulation:
             How many tokens it computed of each request.
         """
         work = self.scheduler.schedule()
-        for lease in work.copies:
+        for _, lease in work.leases:
             source = self._cache[lease.copy_from.index]
             self._cache[lease.slot.index][: lease.num_cached] = source[: lease.num_cached]
         assert work.num_tokens <= self._budget
