@@ -720,6 +720,8 @@ def test_a_preempted_sequence_guesses_again_when_it_has_all_of_its_tokens():
     simulation.add("calm", tenant="calm", max_tokens=1)
     assert "goes" not in simulation.step()
     num_before = len(simulation.outputs["goes"])
+    (sequence,) = simulation.scheduler._waiting
+    assert simulation.scheduler._part(sequence, 5, 3).draft == ()  # it has not all of them then
     while not simulation.reason("goes"):
         simulation.step()
     outputs = simulation.outputs["goes"]

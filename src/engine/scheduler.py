@@ -191,19 +191,19 @@ class Scheduler:
         return SchedulerOutput(scheduled, leases, num_preempted)
 
     def _part(self, sequence: Sequence, num_tokens: int, max_drafted: int) -> ScheduledSequence:
-        return ScheduledSequence(sequence, num_tokens, self._draft(sequence, max_drafted))
+        is_last = num_tokens == sequence.num_missing  # else it goes on where it was preempted
+        draft = self._draft(sequence, max_drafted) if is_last else ()
+        return ScheduledSequence(sequence, num_tokens, draft)
 
     def _draft(self, sequence: Sequence, most: int) -> tuple[int, ...]:
         """What may follow in a sequence that has begun to answer.
 
         The first token comes alone, and an embedded prompt has none. A grammar knows its place for
-        one token. A sequence that was preempted lacks more than its last token for a while.
+        one token.
         """
         num_left = sequence.request.sampling_params.max_tokens - sequence.num_generated
         limit = min(most, num_left - 1)
         if not sequence.num_generated or sequence.matcher is not None or limit < 1:
-            return ()
-        if sequence.is_prefilling:
             return ()
         if sequence.lookup is None:
             sequence.lookup = PromptLookup(sequence.token_ids, self._drafts.most)
