@@ -40,6 +40,7 @@ QUERIES = {
     " (rate(inference_sequences_aborted_total[5m]))",
     "inference_sequences_failed_total": "sum by (reason)"
     " (rate(inference_sequences_failed_total[5m]))",
+    "inference_sequences_preempted_total": "rate(inference_sequences_preempted_total[5m])",
     "inference_sequences_live": "sum(inference_sequences_live)",
     "inference_sequences_running": "sum(inference_sequences_running)",
     "inference_sequences_waiting": "max by (instance) (inference_sequences_waiting)",

@@ -80,6 +80,8 @@ class Observer(Protocol):
 
     def tokens_drafted(self, count: int, num_accepted: int) -> None: ...
 
+    def sequences_preempted(self, count: int) -> None: ...
+
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
     ) -> None: ...
@@ -208,7 +210,10 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         caller = current_caller.get()
-        requests = [replace(one, tenant=caller.id, weight=caller.weight) for one in requests]
+        group = requests[0].request_id if requests else ""
+        requests = [
+            replace(one, tenant=caller.id, weight=caller.weight, group=group) for one in requests
+        ]
         engine.add_requests(requests)
         for request in requests:
             self._live[request.request_id] = _Live(request, operation, outputs)
@@ -238,6 +243,7 @@ class Delivery:
             if step is not None:
                 self._observer.step_done(step.num_sequences, step.num_tokens, step.seconds)
                 self._observer.tokens_drafted(step.num_drafted, step.num_accepted)
+                self._observer.sequences_preempted(step.num_preempted)
 
     def _observe(self, live: _Live, output: RequestOutput, now: float) -> None:
         observer = self._observer

@@ -23,7 +23,7 @@ from src.engine.request import (
     UpdateCallback,
 )
 from src.engine.sampling_params import SamplingParams
-from src.engine.sequence import ScheduledSequence
+from src.engine.sequence import ScheduledSequence, Sequence
 
 Engine = EngineLoop | ReferenceEngine
 
@@ -128,6 +128,7 @@ class SteppedCore:
         answers: by request.
         followers: who has waited for another one's prefix.
         num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
+        num_preempted: sequences that gave their place to another tenant's.
     """
 
     def __init__(self, core: EngineCore, *, may_fail: bool = False) -> None:
@@ -135,11 +136,12 @@ class SteppedCore:
         self.answers: dict[str, Answer] = defaultdict(Answer)
         self.followers: set[str] = set()
         self.num_mixed_steps = 0
+        self.num_preempted = 0
         if not may_fail:
-            core._find_culprits = self._raise_again
+            core._find_culprits = core._scheduler.fail = self._raise_again
 
     @staticmethod
-    def _raise_again(_: list[ScheduledSequence]) -> NoReturn:
+    def _raise_again(_: list[ScheduledSequence] | Sequence) -> NoReturn:
         raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
 
     @property
@@ -155,7 +157,7 @@ class SteppedCore:
 
     def add(self, *requests: Request) -> None:
         for request in requests:
-            self.core.add(request)
+            self._receive(self.core.add(request))
 
     def abort(self, request_id: str) -> None:
         self._receive(self.core.abort(request_id))
@@ -163,6 +165,7 @@ class SteppedCore:
     def step(self) -> EngineUpdate:
         self._receive(update := self.core.step())
         if update.step is not None:  # it is None where all who waited have expired
+            self.num_preempted += update.step.num_preempted
             self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
         waiting = [one for one in self.core._scheduler._running if one.leader is not None]
         self.followers.update(one.request.request_id for one in waiting)

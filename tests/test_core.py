@@ -292,6 +292,56 @@ def assert_is_answer(found: Answer, expected: Answer) -> None:
         assert_same_logprobs(found.prompt_logprobs, expected.prompt_logprobs)
 
 
+# What a preempted request got before and gets after is what it gets alone.
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("has_spare_slots", [False, True])
+def test_preempted_requests_get_the_tokens_that_they_get_alone(
+    tiny_model, architecture, has_spare_slots
+):
+    flood = [
+        replace(one, tenant="flood") for one in create_seeded_requests(2 * len(VARIETY), *VARIETY)
+    ]
+    embeds = Request("embeds", LONG, SamplingParams(), embeds=True, tenant="flood")
+    core = create_small_core(tiny_model(architecture), max_num_seqs=6)
+    if not has_spare_slots:
+        pool = SlotPool(6, CONTEXT)
+        core._scheduler._slots = pool
+    stepped = SteppedCore(core)
+    stepped.add(*flood[:3], embeds, *flood[3:])
+    for number in range(8):
+        for _ in range(3):
+            stepped.step()
+        calm = create_token_ids(300 + number, 5)
+        for index in range(3):
+            params = SamplingParams(max_tokens=2, temperature=0)
+            stepped.add(Request(f"calm {number} {index}", calm, params, tenant="calm"))
+    answers = stepped.finish()
+    assert stepped.num_preempted > 5
+    alone = SteppedCore(create_small_core(tiny_model(architecture), max_num_seqs=1))
+    for request in (*flood, embeds):
+        alone.add(request)
+        expected = alone.finish()[request.request_id]
+        assert_is_answer(answers[request.request_id], expected)
+        assert answers[request.request_id].embedding == pytest.approx(expected.embedding, abs=1e-5)
+
+
+def test_a_preempted_request_whose_tokens_are_guessed_gets_the_same(tiny_model):
+    request = Request("a", [5, 6, 7, 8] * 8, SamplingParams(max_tokens=60, temperature=0))
+    request = replace(request, tenant="flood")
+    folder = tiny_model("llama")
+    stepped = SteppedCore(create_small_core(folder, max_num_seqs=2))
+    stepped.add(Request("stays", [9], SamplingParams(max_tokens=90), tenant="flood"), request)
+    for number in range(6):
+        for _ in range(4):
+            stepped.step()
+        stepped.add(Request(f"calm {number}", [number + 2], SamplingParams(max_tokens=1)))
+    answers = stepped.finish()
+    assert stepped.num_preempted > 3
+    assert answers["a"].token_ids == run(create_small_core(folder), [request])["a"]
+
+
 # A request that fails, and others that do not.
 
 

@@ -352,7 +352,7 @@ def test_a_tokenizer_of_a_larger_model_is_refused(model, tmp_path):
         vocabulary.setdefault(f"extra{i}", len(vocabulary))
     (model / "tokenizer.json").write_text(json.dumps(larger))
     message = refusal_with_remedy(model)
-    assert f"has {len(vocabulary)} tokens and the model only {VOCAB_SIZE}" in message
+    assert f"ids up to {len(vocabulary) - 1}, and the model's end at {VOCAB_SIZE - 1}" in message
     assert "do not belong together" in message
 
 

@@ -1,8 +1,9 @@
-"""Keys share one engine, and nothing else: turns in the queue, and what is cached of prompts."""
+"""Keys share one engine, and nothing else: they take turns, and see no prompt of others cached."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -127,3 +128,85 @@ def test_a_key_of_twice_the_weight_has_two_turns_for_one(start_tenants):
             one.result()
     assert 12 <= tenants.done[:25].count("heavy") <= 20
     assert tenants.done[:30].count("heavy") >= 16
+
+
+FLOOD = [
+    {"prompt": f"the {number}", "n": 32, "max_tokens": 24, "seed": number} for number in range(10)
+]
+STEPS_TO_FIRST_TOKEN = 3
+"""The step in progress, the next, and one more if the request came just after that began."""
+
+
+def submit_flood(tenants: Tenants, pool: ThreadPoolExecutor) -> list[Future[httpx2.Response]]:
+    """Half of the requests are greedy, half are drawn."""
+    return [
+        pool.submit(tenants.ask, "flood", **body, temperature=number % 2)
+        for number, body in enumerate(FLOOD)
+    ]
+
+
+def texts_of(response: httpx2.Response) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [choice["text"] for choice in response.json()["choices"]]
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_calm_key_waits_for_no_running_flood_and_takes_nothing_from_it(
+    start_tenants, tiny_model, architecture
+):
+    tenants = start_tenants({"flood": [], "calm": []}, model_name=str(tiny_model(architecture)))
+    server, first_token = tenants.server, threading.Event()
+
+    def read_stream() -> int:
+        letter = server.engine._host.loaded.tokenizer.token_to_id("a")  # shown as soon as drawn
+        body = {"model": server.engine.model_name, "prompt": PROMPT, "max_tokens": 4}
+        body |= {"logit_bias": {str(letter): 100}}
+        headers = bearer(tenants.keys["calm"])
+        url = server.url + "/v1/completions"
+        with httpx2.stream(
+            "POST", url, json=body | {"stream": True}, headers=headers, timeout=120
+        ) as response:
+            for _ in response.iter_lines():
+                first_token.set()
+        return response.status_code
+
+    with ThreadPoolExecutor(20) as pool:
+        alone = [texts_of(one.result()) for one in submit_flood(tenants, pool)]
+        gate = server.hold()
+        flood = submit_flood(tenants, pool)
+        wait_until(lambda: server.engine.num_live == 320)
+        gate.let(6)
+        calm = pool.submit(read_stream)
+        wait_until(lambda: server.engine.num_live == 321)
+        gate.let(STEPS_TO_FIRST_TOKEN)
+        assert first_token.wait(60)
+        gate.open()
+        assert calm.result() == 200
+        assert [texts_of(one.result()) for one in flood] == alone
+    assert server.sample("inference_sequences_preempted_total") >= 1
+
+
+def test_a_heavier_key_runs_more_at_once(start_tenants):
+    tenants = start_tenants({"light": [], "heavy": ["--weight", "3"]}, max_batch_size=8)
+    gate = tenants.server.hold()
+    body = {"max_tokens": 20, "n": 8}
+    with ThreadPoolExecutor(4) as pool:
+        light = pool.submit(tenants.complete, "light", **body)
+        gate.let(3)
+        heavy = pool.submit(tenants.complete, "heavy", **body)
+        wait_until(lambda: tenants.server.engine.num_live == 16)
+        gate.let(3)
+        running = tenants.server.engine._host.engine._core._scheduler._running
+        held = Counter(one.request.weight for one in running)
+        gate.open()
+        assert len(light.result()["choices"]) == len(heavy.result()["choices"]) == 8
+    assert held == {1: 2, 3: 6}
+
+
+@pytest.mark.parametrize("engine", ["continuous", "reference"])
+def test_a_request_does_not_wait_too_long_for_its_own_sequences(start_tenants, engine):
+    tenants = start_tenants(
+        {"only": []}, engine=engine, max_batch_size=2, queue_timeout_seconds=0.5
+    )
+    tenants.server.slow_down(0.05)
+    assert len(tenants.complete("only", n=16, max_tokens=8)["choices"]) == 16

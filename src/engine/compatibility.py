@@ -55,9 +55,8 @@ def check_model(loaded: LoadedModel, library: Library | None = None) -> dict[int
 
 def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
     """A prompt to try a model with, (1, length)."""
-    vocab_size: int = loaded.model.config.get_text_config().vocab_size
     length = min(PROBE_LENGTH, loaded.max_model_len)
-    token_ids = torch.arange(1, length + 1, device=loaded.model.device) * 7 % vocab_size
+    token_ids = torch.arange(1, length + 1, device=loaded.model.device) * 7 % loaded.vocab_size
     return token_ids[None]
 
 

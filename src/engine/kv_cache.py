@@ -62,10 +62,10 @@ class KVCache:
 
     def clear(self, slot: Slot) -> None:
         """Makes all of a slot zeros again."""
-        slot.num_valid = 0
         for tensors in (self.keys, self.values):
             for tensor in tensors.values():
                 tensor[slot.index] = 0
+        slot.is_dirty = False
 
 
 def num_bytes_per_slot(layers: dict[int, LayerShape], capacity: int, dtype: torch.dtype) -> int:

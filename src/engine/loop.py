@@ -96,13 +96,18 @@ class EngineLoop:
         self._step_started = None
         self.intake.publish(update)
 
+    def _add(self, request: Request) -> None:
+        update = self._core.add(request)
+        if update.outputs:
+            self.intake.publish(update)
+
     def _read_inbox(self) -> bool:
         """Handles what has come, and waits for work if there is none. False: it is time to stop."""
         while not self._core.has_work or not self._inbox.empty():
             match self._inbox.get():
                 case _Add(requests):
                     for request in requests:
-                        self._core.add(request)
+                        self._add(request)
                 case _Abort(request_id):
                     self.intake.publish(self._core.abort(request_id))
                 case _Stop():

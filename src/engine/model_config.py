@@ -24,9 +24,9 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
         raise ModelLoadError(
             f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
         )
-    _check_kind(folder, _read_json(path), config.trust_remote_code)
+    _check_kind(folder, read_json(path), config.trust_remote_code)
     if (folder / "generation_config.json").is_file():
-        _read_json(folder / "generation_config.json")  # transformers passes over a broken one
+        read_json(folder / "generation_config.json")  # transformers passes over a broken one
     try:
         model_config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code
@@ -38,7 +38,12 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
     return model_config
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        ModelLoadError: the file cannot be read, or holds something else.
+    """
     try:
         raw: Any = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -29,6 +29,14 @@ from src.engine.config import Device, DType, EngineConfig
 from src.engine.hidden_states import find_hidden_size
 from src.engine.model_config import load_model_config
 from src.engine.model_source import REMEDY, find_model_folder, one_line
+from src.engine.token_ids import (
+    check_tokenizer_ids,
+    drop_padding_id,
+    find_end_token_ids,
+    find_vocab_size,
+    read_named_ids,
+    warn_of_unknown_ids,
+)
 from src.errors import InvalidRequestError, ModelLoadError
 
 
@@ -42,7 +50,7 @@ class LoadedModel:
         eos_token_ids: the tokens that end a text.
         max_model_len: prompt and new tokens together at most.
         max_prompt_bytes: no longer text fits the context, whatever it says; None is not known.
-        vocab_size: the model's token ids are below this.
+        vocab_size: the model reads ids below this, and gives logits for them.
         embedding_size: numbers in an embedding; None if the model's hidden states cannot be had.
         chat_template: writes conversations for it; None if nobody has said how.
     """
@@ -69,26 +77,25 @@ def load_model(config: EngineConfig) -> LoadedModel:
     model_config = load_model_config(folder, config)
     max_model_len = _max_model_len(config, model_config)
     dtype = _choose_dtype(config.dtype, device, model_config)
+    named_ids = read_named_ids(folder)
+    drop_padding_id(model_config)
     tokenizer = _load_tokenizer(folder, config)
     model = _to_device(_load_weights(folder, model_config, dtype, config), device)
-    num_embeddings = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    if len(tokenizer) > num_embeddings:
-        raise ModelLoadError(
-            f"The tokenizer in {folder} has {len(tokenizer)} tokens and the model only"
-            f" {num_embeddings}: they do not belong together. {REMEDY}"
-        )
-    eos_token_ids = _eos_token_ids(model, tokenizer)
+    backend = _plain_backend(tokenizer)
+    vocab_size = find_vocab_size(model, folder)
+    check_tokenizer_ids(backend, vocab_size, folder)
+    warn_of_unknown_ids(named_ids, vocab_size)
+    eos_token_ids = find_end_token_ids(model, tokenizer, vocab_size)
     _stop_looking_for_padding(model)
     # Requests and our settings say how to sample; `generate` would mix in what the files say.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    backend = _plain_backend(tokenizer)
     return LoadedModel(
         model=model,
         tokenizer=backend,
         eos_token_ids=eos_token_ids,
         max_model_len=max_model_len,
         max_prompt_bytes=_max_prompt_bytes(backend, max_model_len),
-        vocab_size=num_embeddings,
+        vocab_size=vocab_size,
         embedding_size=find_hidden_size(model),
         chat_template=_load_chat_template(tokenizer, backend, config),
     )
@@ -271,15 +278,6 @@ def _to_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         ) from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
-
-
-def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids = getattr(model.generation_config, "eos_token_id", None)
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    if ids is None:
-        return []
-    return [ids] if isinstance(ids, int) else list(ids)
 
 
 def _max_model_len(config: EngineConfig, model_config: PreTrainedConfig) -> int:

@@ -14,7 +14,7 @@ from src.engine.model_loader import LoadedModel
 from src.engine.native.library import Library
 from src.engine.sampler import SampledToken, SamplingRow, sample
 from src.engine.sequence import ScheduledSequence, SequenceResult
-from src.engine.slots import Lease, Slot
+from src.engine.slots import Lease
 
 _numbers = count()
 
@@ -53,14 +53,12 @@ class ModelRunner:
         self._cache.values.clear()
 
     @torch.inference_mode()
-    def copy_prefixes(self, leases: list[Lease]) -> None:
-        """Fills new slots with prefixes that others hold."""
-        for lease in leases:
+    def prepare(self, lease: Lease) -> None:
+        """Clears what a failed sequence left in a slot; copies the prefix that another holds."""
+        if lease.slot.is_dirty:
+            self._cache.clear(lease.slot)
+        if lease.copy_from is not None:
             self._cache.copy_prefix(lease)
-
-    def clear(self, slot: Slot) -> None:
-        """Forgets a slot's keys and values, which a failed sequence may have left unusable."""
-        self._cache.clear(slot)
 
     @torch.inference_mode()
     def execute(self, scheduled: list[ScheduledSequence]) -> list[SequenceResult]:

@@ -24,6 +24,7 @@ from src.engine.hf_sampling import (
 )
 from src.engine.hidden_states import find_decoder
 from src.engine.intake import Intake
+from src.engine.isolation import is_containable
 from src.engine.logprobs import PositionLogprobs, find_logprobs
 from src.engine.model_loader import LoadedModel
 from src.engine.request import (
@@ -56,7 +57,8 @@ class ReferenceEngine:
     Args:
         loaded: what to run.
         intake: the engine's door.
-        max_queue_seconds: how long a request waits for its turn at most.
+        max_queue_seconds: how long a request waits for its turn at most; of those that came
+            together the first.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ReferenceEngine:
         self._changed = threading.Condition()  # guards the next three
         self._waiting: deque[_Job] = deque()
         self._running: _Job | None = None
+        self._group = ""  # of the last job that had its turn
         self._stops = False
         self._step_started: float | None = None
         self._thread = threading.Thread(target=self._run, name="reference-engine", daemon=True)
@@ -131,6 +134,8 @@ class ReferenceEngine:
             return self._running
 
     def _is_late(self, job: _Job) -> bool:
+        if job.request.group and job.request.group == self._group:
+            return False
         return time.monotonic() - job.request.arrived_at > self._max_queue_seconds
 
     def _drop(self, is_meant: Callable[[_Job], bool], reason: FinishReason) -> None:
@@ -147,6 +152,7 @@ class ReferenceEngine:
         request = job.request
         if self._is_late(job):
             return RequestOutput(request.request_id, [], FinishReason.EXPIRED)
+        self._group = request.group
         self._step_started = time.monotonic()
         job.admission = Admission(self._step_started - request.arrived_at)
         reason, embedding = FinishReason.EMBEDDED, list[float]()
@@ -155,7 +161,9 @@ class ReferenceEngine:
                 embedding = self._embed(request)
             else:
                 reason = self._generate(job)
-        except Exception:
+        except BaseException as error:
+            if not is_containable(error):
+                raise
             logger.exception("request failed", extra={"request": request.request_id})
             reason = FinishReason.ERROR
         finally:

@@ -44,6 +44,7 @@ class Request:
         grammar: what its answer must look like, compiled; None leaves it free.
         tenant: whose it is: tenants take turns in the queue, and share no prefixes.
         weight: turns that the tenant has for each of a tenant of weight 1; at least 1.
+        group: the same for all that a caller asked for at once; empty for one by itself.
     """
 
     request_id: str
@@ -54,6 +55,7 @@ class Request:
     grammar: "Grammar | None" = None
     tenant: str = ""
     weight: int = 1
+    group: str = ""
 
     @property
     def needs_every_position(self) -> bool:
@@ -125,6 +127,7 @@ class StepStats:
         seconds: that it took.
         num_drafted: tokens that were guessed.
         num_accepted: of these, that the model chose too.
+        num_preempted: sequences that gave their place to another tenant's before it.
     """
 
     num_sequences: int
@@ -132,6 +135,7 @@ class StepStats:
     seconds: float
     num_drafted: int = 0
     num_accepted: int = 0
+    num_preempted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,26 @@ budget of tokens. Decoding sequences come first, so a long prompt does not stall
 
 A sequence whose prompt begins as one that is just being computed waits for that one, and copies:
 many answers to one prompt, or many questions after one system prompt, compute it once.
+
+All work for a single sequence goes through `isolate`: an exception fails that sequence alone.
 """
 
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
+from src.engine.budget import TokenBudget
 from src.engine.drafts import DraftLimits, PromptLookup
+from src.engine.fair_share import choose_turn
+from src.engine.isolation import attempt
+from src.engine.leaders import follow_leader, is_waiting
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
-from src.engine.slots import Lease, SlotPool, common_length
+from src.engine.slots import Lease, SlotPool
 from src.engine.structured_output.matcher import advance, receive
 from src.engine.structured_output.source import DeadEndError
 from src.engine.waiting import WaitingQueue
@@ -27,18 +35,24 @@ if TYPE_CHECKING:
     from src.engine.sampler import SampledToken
     from src.engine.structured_output.matcher import Matcher
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-MIN_SHARED_TOKENS = 16
-"""A shorter prefix is computed sooner than waited for."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOutput:
-    """One step's work. Copies of prefixes come first; parts of one token precede all others."""
+    """One step's work. Parts of one token precede all others.
+
+    Args:
+        scheduled: what is computed.
+        leases: slots that have to be cleared or filled before, in this order, for which sequence.
+        num_preempted: sequences that gave their place to another tenant's.
+    """
 
     scheduled: list[ScheduledSequence]
-    copies: list[Lease]
+    leases: list[tuple[Sequence, Lease]]
+    num_preempted: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -75,15 +89,14 @@ class Scheduler:
         assert max_num_batched_tokens >= max_num_seqs
         self._slots = slots
         self.max_num_seqs = max_num_seqs
-        self._max_num_batched_tokens = max_num_batched_tokens
+        self._budget = TokenBudget(max_num_batched_tokens)
         self._eos_token_ids = eos_token_ids
         self._max_queue_seconds = max_queue_seconds
         self._max_live = max_num_seqs + max_queue_size
         self._drafts = drafts or DraftLimits()
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
-        self._favours_short = False  # whether the last step left a long prompt out
-        self._streams_waited = False  # whether the last step that did so left decodes out too
+        self._failed: list[RequestOutput] = []
 
     @property
     def num_waiting(self) -> int:
@@ -101,82 +114,92 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
-        params = request.sampling_params
-        seed = secrets.randbits(63) if params.seed is None else params.seed
-        end_token_ids = params.end_token_ids(self._eos_token_ids)
-        matcher = request.grammar.start(end_token_ids) if request.grammar else None
-        token_ids = list(request.prompt_token_ids)
-        self._waiting.append(Sequence(request, end_token_ids, seed, matcher, token_ids))
+        sequence = Sequence(request)
+        self.isolate(sequence, lambda: self._add(sequence))
+
+    def _add(self, sequence: Sequence) -> None:
+        request, params = sequence.request, sequence.request.sampling_params
+        sequence.seed = secrets.randbits(63) if params.seed is None else params.seed
+        sequence.end_token_ids = end_token_ids = params.end_token_ids(self._eos_token_ids)
+        sequence.matcher = request.grammar.start(end_token_ids) if request.grammar else None
+        sequence.token_ids = list(request.prompt_token_ids)
+        self._waiting.append(sequence)
+
+    def isolate(self, sequence: Sequence, work: Callable[[], T]) -> T | None:
+        """Returns what work for one sequence returns; if it raises, the sequence alone fails."""
+        return attempt(work, lambda: self.fail(sequence))
+
+    def fail(self, sequence: Sequence) -> None:
+        """Takes a sequence out because of the exception that is being handled.
+
+        It may be anywhere, as what raised may have been half-way through moving it.
+        """
+        logger.exception("request failed", extra={"request": sequence.request.request_id})
+        if sequence in self._running:
+            self._running.remove(sequence)
+        self._waiting.discard(sequence)
+        if sequence.slot is not None:
+            self._slots.discard(sequence.slot)
+            sequence.slot = None
+        if sequence.matcher is not None:
+            sequence.matcher.close()
+        request_id = sequence.request.request_id
+        failed = RequestOutput(request_id, [], FinishReason.ERROR, admission=sequence.admission)
+        self._failed.append(failed)
+
+    def take_failed(self) -> list[RequestOutput]:
+        """The last outputs of sequences that have failed since they were last taken."""
+        failed, self._failed = self._failed, []
+        return failed
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Drops a request wherever it is; returns its last output, or None if it is not here."""
         for sequence in (*self._running, *self._waiting):
             if sequence.request.request_id == request_id:
-                return self.finish(sequence, FinishReason.ABORT)
+                return self._end(sequence, FinishReason.ABORT)
         return None
 
     def expire(self) -> list[RequestOutput]:
         """Drops requests that have waited too long, and those for which there is no place.
 
-        The intake lets a tenant that holds little into a queue that is full: who waits with most
-        makes room.
+        The queue's deadline counts until the first sequence of a request has its turn. The intake
+        lets a tenant that holds little into a queue that is full: the newest sequence of the tenant
+        that waits with most makes room.
         """
         latest = time.monotonic() - self._max_queue_seconds
-        expired = [one for one in self._waiting if one.request.arrived_at < latest]
-        outputs = [self.finish(sequence, FinishReason.EXPIRED) for sequence in expired]
+        late = [one for one in self._waiting if one.expires and one.request.arrived_at < latest]
+        outputs = [self._end(sequence, FinishReason.EXPIRED) for sequence in late]
         while self.num_waiting + self.num_running > self._max_live:
-            outputs.append(self.finish(self._waiting.newest_of_most(), FinishReason.DISPLACED))
-        return outputs
+            if (newest := self._waiting.newest_of_most()) is None:
+                break
+            outputs.append(self._end(newest, FinishReason.DISPLACED))
+        return [output for output in outputs if output is not None]
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> RequestOutput | None:
+        return self.isolate(sequence, lambda: self.finish(sequence, reason))
 
     def schedule(self) -> SchedulerOutput:
         """Chooses the next step's work, within the budget of tokens."""
-        copies = self._copy_from_leaders()
-        while len(self._waiting) and len(self._running) < self.max_num_seqs:
-            self._admit(copies)
-        shares = self._share_budget(
+        leases: list[tuple[Sequence, Lease]] = []
+        for sequence in [one for one in self._running if one.leader is not None]:
+            self.isolate(sequence, partial(self._leave_leader, sequence, leases))
+        num_preempted = self._admit_waiting(leases)
+        shares = self._budget.share(
             [one for one in self._running if one.leader is None and not one.is_awaited]
         )
         most = self._drafts.per_sequence(sum(shares.values()), len(shares))
-        scheduled = [
-            ScheduledSequence(one, num_tokens, self._draft(one, most))
+        parts = [
+            self.isolate(one, partial(self._part, one, num_tokens, most))
             for one, num_tokens in shares.items()
         ]
+        scheduled = [one for one in parts if one is not None]
         scheduled.sort(key=_place_in_pack)
-        return SchedulerOutput(scheduled, copies)
+        return SchedulerOutput(scheduled, leases, num_preempted)
 
-    def _share_budget(self, sequences: list[Sequence]) -> dict[Sequence, int]:
-        """How many tokens each computes: decodes first, and of the rest half for the oldest.
-
-        The other half goes to those that lack least. So a short prompt has its first token soon
-        though a long one is being computed, and however many short ones come the long one goes on.
-        Every other step may leave the long one out, which makes it a short step for who comes new,
-        and every other one of these the decodes, which makes it as short as if nobody else were
-        there.
-        """
-        shares = {one: 1 for one in sequences if not one.is_prefilling}
-        budget = self._max_num_batched_tokens - len(shares)
-        prefills = [one for one in sequences if one.is_prefilling]
-        self._streams_waited = bool(prefills) and self._streams_waited
-        short = sorted(prefills, key=lambda one: one.num_missing)
-        self._favours_short = bool(
-            not self._favours_short
-            and prefills
-            and short[0].num_missing <= budget < prefills[0].num_missing
-        )
-        if self._favours_short:
-            short = [one for one in short if one.num_missing <= budget]
-            self._streams_waited = not self._streams_waited
-            if self._streams_waited:
-                shares = {}
-        elif budget and prefills:
-            shares[prefills[0]] = min(prefills[0].num_missing, -(-budget // 2))
-            budget -= shares[prefills[0]]
-        for one in short:
-            more = min(one.num_missing - shares.get(one, 0), budget)
-            if more:
-                shares[one] = shares.get(one, 0) + more
-                budget -= more
-        return shares
+    def _part(self, sequence: Sequence, num_tokens: int, max_drafted: int) -> ScheduledSequence:
+        is_last = num_tokens == sequence.num_missing  # else it goes on where it was preempted
+        draft = self._draft(sequence, max_drafted) if is_last else ()
+        return ScheduledSequence(sequence, num_tokens, draft)
 
     def _draft(self, sequence: Sequence, most: int) -> tuple[int, ...]:
         """What may follow in a sequence that has begun to answer.
@@ -192,78 +215,102 @@ class Scheduler:
             sequence.lookup = PromptLookup(sequence.token_ids, self._drafts.most)
         return tuple(sequence.lookup.draft(limit))
 
-    def _admit(self, copies: list[Lease]) -> None:
-        """Gives the one whose turn it is a slot."""
-        sequence = self._waiting.pop()
-        reuses = not sequence.request.needs_every_position
+    def _admit_waiting(self, leases: list[tuple[Sequence, Lease]]) -> int:
+        """Gives sequences that wait their turns; returns how many others gave way for them."""
+        num_preempted = 0
+        while len(self._waiting):
+            has_room = len(self._running) < self.max_num_seqs
+            turn = choose_turn(self._running, self._waiting.tenants, has_room=has_room)
+            if turn is None:
+                break
+            if turn.victim is not None:
+                self.isolate(turn.victim, partial(self._preempt, turn.victim))
+                num_preempted += 1
+            sequence = self._waiting.pop(turn.tenant)
+            self.isolate(sequence, partial(self._admit, sequence, leases))
+        return num_preempted
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes a sequence's place; its slot stays as a prefix to be used again, until needed."""
+        assert sequence.slot is not None
+        self._running.remove(sequence)
+        self._slots.release(sequence.slot)
+        sequence.give_way()
+        self._waiting.put_back(sequence)
+
+    def _admit(self, sequence: Sequence, leases: list[tuple[Sequence, Lease]]) -> None:
+        """Gives a sequence a slot."""
+        reuses = not sequence.needs_every_position
         lease = self._slots.acquire(sequence.token_ids, sequence.request.tenant, reuse=reuses)
-        if lease.copy_from is not None:
-            copies.append(lease)
-        sequence.slot, sequence.num_computed_tokens = lease.slot, lease.num_cached
+        sequence.slot = lease.slot
+        if lease.needs_work:
+            leases.append((sequence, lease))
+        if not sequence.num_preemptions:
+            sequence.admission = Admission(time.monotonic() - sequence.request.arrived_at)
+        sequence.set_cached(lease.num_cached)
         if reuses:
-            self._find_leader(sequence)
+            follow_leader(sequence, self._running)
         if sequence.matcher is not None:
             sequence.matcher.begin()
         self._running.append(sequence)
-        waited = time.monotonic() - sequence.request.arrived_at
-        sequence.admission = Admission(waited, lease.num_cached)
+        if sequence.expires:
+            self._waiting.stop_deadline(sequence)
 
-    def _find_leader(self, sequence: Sequence) -> None:
-        """Makes the sequence wait for one that computes a longer prefix of it than is held yet."""
-        limit = len(sequence.token_ids) - 1
-        longest = sequence.num_computed_tokens + MIN_SHARED_TOKENS - 1
-        for other in self._running:
-            is_own = other.request.tenant == sequence.request.tenant
-            if is_own and other.is_prefilling and other.num_computed_tokens < limit:
-                common = common_length(other.token_ids, sequence.token_ids, limit)
-                if common > max(longest, other.num_computed_tokens):
-                    longest = common
-                    sequence.leader, sequence.num_shared_tokens = other, common
+    def _leave_leader(self, sequence: Sequence, leases: list[tuple[Sequence, Lease]]) -> None:
+        """Lets a sequence go on if its leader has the prefix now, or is no longer there."""
+        if is_waiting(sequence, self._running):
+            return
+        sequence.leader = None
+        assert sequence.slot is not None
+        lease = self._slots.extend(sequence.slot)
+        if lease is not None:
+            leases.append((sequence, lease))
+            sequence.set_cached(lease.num_cached)
 
-    def _copy_from_leaders(self) -> list[Lease]:
-        """Lets go on who waited for a leader that has the prefix now, or is no longer there."""
-        copies: list[Lease] = []
+    def lose(self, slots: set[int]) -> None:
+        """Takes note that nothing in these slots can be used; their owners start anew.
+
+        Args:
+            slots: by index.
+        """
+        self._slots.lose(slots)
         for sequence in self._running:
-            leader = sequence.leader
-            if leader is None or (
-                leader in self._running and leader.num_computed_tokens < sequence.num_shared_tokens
-            ):
-                continue
-            sequence.leader = None
-            assert sequence.slot is not None
-            lease = self._slots.extend(sequence.slot)
-            if lease is not None:
-                copies.append(lease)
-                assert sequence.admission is not None
-                sequence.num_computed_tokens = lease.num_cached
-                sequence.admission = replace(sequence.admission, num_cached_tokens=lease.num_cached)
-        return copies
+            if sequence.slot is not None and sequence.slot.index in slots:
+                sequence.set_cached(0)
 
     def update(
         self, scheduled: list[ScheduledSequence], results: list[SequenceResult]
     ) -> list[RequestOutput]:
         """Records work that was done: one result for each that was scheduled."""
-        outputs: list[RequestOutput] = []
         advance(_grammar_steps(scheduled, results))
-        for one, result in zip(scheduled, results, strict=True):
-            sequence = one.sequence
-            assert sequence.slot is not None
-            is_late = one.samples and not result.tokens
-            sequence.num_computed_tokens += one.num_tokens - is_late
-            sequence.prompt_logprobs += result.prompt_logprobs
-            if sequence.request.embeds:
-                sequence.add_hidden_sum(result.hidden_sum)
-                outputs += [] if sequence.num_missing else [self._embedded(sequence)]
-            if result.tokens:
-                output = self._output(sequence, result.tokens)
-                outputs.append(output)
-                # The last of them was drawn and not computed, the others were both.
-                sequence.num_computed_tokens += max(0, len(output.new_token_ids) - 1)
-            if one.draft:
-                assert sequence.lookup is not None
-                sequence.lookup.learn(len(one.draft), len(result.tokens) - 1)
-            sequence.slot.num_valid = sequence.num_computed_tokens
-        return outputs
+        outputs = [
+            self.isolate(one.sequence, partial(self._record, one, result))
+            for one, result in zip(scheduled, results, strict=True)
+        ]
+        return [output for output in outputs if output is not None]
+
+    def _record(self, one: ScheduledSequence, result: SequenceResult) -> RequestOutput | None:
+        sequence, slot = one.sequence, one.sequence.slot
+        assert slot is not None
+        is_late = one.samples and not result.tokens  # then the last token is computed again
+        num_computed = one.num_tokens - is_late
+        sequence.num_computed_tokens += num_computed
+        if not sequence.num_generated:
+            sequence.num_own_tokens += num_computed
+        sequence.prompt_logprobs += result.prompt_logprobs
+        if one.draft:
+            assert sequence.lookup is not None
+            sequence.lookup.learn(len(one.draft), len(result.tokens) - 1)
+        output = None
+        if sequence.request.embeds:
+            sequence.add_hidden_sum(result.hidden_sum)
+            output = None if sequence.num_missing else self._embedded(sequence)
+        elif result.tokens:
+            output = self._output(sequence, result.tokens)
+            # The last of them was drawn and not computed, the others were both.
+            sequence.num_computed_tokens += max(0, len(output.new_token_ids) - 1)
+        slot.num_valid = sequence.num_computed_tokens
+        return output
 
     def settle(self, timeout: float = 0) -> list[RequestOutput]:
         """Takes late answers of grammar processes; ends sequences that these complete or fail.
@@ -271,24 +318,21 @@ class Scheduler:
         Args:
             timeout: seconds to wait for an answer, if there is one to come.
         """
-        receive([one.matcher for one in self._running if one.matcher is not None], timeout)
-        outputs: list[RequestOutput] = []
-        for sequence in list(self._running):
-            matcher = sequence.matcher
-            if matcher is None or not matcher.was_late or not matcher.is_answered:
-                continue
-            if matcher.is_complete:
-                outputs.append(self.finish(sequence, FinishReason.STOP))
-            elif matcher.state.error:
-                logger.error(
-                    "request failed: %s",
-                    matcher.state.error,
-                    extra={"request": sequence.request.request_id},
-                )
-                outputs.append(self.finish(sequence, FinishReason.ERROR))
-            elif sequence.num_generated == sequence.request.sampling_params.max_tokens:
-                outputs.append(self.finish(sequence, FinishReason.LENGTH))
-        return outputs
+        live = [*self._running, *self._waiting]
+        receive([one.matcher for one in live if one.matcher is not None], timeout)
+        outputs = [self.isolate(one, partial(self._settle, one)) for one in live]
+        return [output for output in outputs if output is not None]
+
+    def _settle(self, sequence: Sequence) -> RequestOutput | None:
+        matcher = sequence.matcher
+        if matcher is None or not matcher.was_late or not matcher.is_answered:
+            return None
+        if matcher.is_complete:
+            return self.finish(sequence, FinishReason.STOP)
+        matcher.check()
+        if sequence.num_generated == sequence.request.sampling_params.max_tokens:
+            return self.finish(sequence, FinishReason.LENGTH)
+        return None
 
     def _embedded(self, sequence: Sequence) -> RequestOutput:
         """The one output of a sequence whose prompt is embedded."""
@@ -326,10 +370,11 @@ class Scheduler:
         if sequence.matcher is not None:
             sequence.matcher.close()
         if sequence.slot is None:
-            self._waiting.remove(sequence)
+            self._waiting.discard(sequence)
         else:
             self._running.remove(sequence)
             self._slots.release(sequence.slot)
+            sequence.slot = None
         return RequestOutput(sequence.request.request_id, [], reason, admission=sequence.admission)
 
 

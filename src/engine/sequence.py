@@ -1,7 +1,7 @@
 """A request on its way through the engine, and its part in a step. No torch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 from src.engine.drafts import PromptLookup
@@ -29,7 +29,10 @@ class Sequence:
         leader: a sequence that is computing the prefix of this one, which waits for it.
         num_shared_tokens: length of that prefix.
         admission: until it left with the first token.
-        prompt_logprobs: likewise.
+        expires: whether the queue's deadline counts: no sequence of its request had a turn yet.
+        num_preemptions: how often it gave its place to another tenant.
+        num_own_tokens: of its prompt that it has computed itself, each time counted.
+        prompt_logprobs: until they left with the first token.
         hidden_sum: of the last hidden states of what is computed, if the prompt is embedded.
         lookup: guesses its next tokens, once it has begun to.
     """
@@ -44,6 +47,9 @@ class Sequence:
     leader: Self | None = None
     num_shared_tokens: int = 0
     admission: Admission | None = None
+    expires: bool = True
+    num_preemptions: int = 0
+    num_own_tokens: int = 0
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     hidden_sum: list[float] = field(default_factory=list)
     lookup: PromptLookup | None = None
@@ -68,6 +74,31 @@ class Sequence:
     def is_awaited(self) -> bool:
         """Whether it is left out of steps until its grammar's process has answered."""
         return self.matcher is not None and self.matcher.is_awaited
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether cached tokens have to be computed too, for what its first output brings."""
+        return self.request.needs_every_position and not self.num_generated
+
+    def give_way(self) -> None:
+        """Leaves its slot and starts anew at its next turn, with all tokens that it has so far.
+
+        What leaves with the first output is collected anew too.
+        """
+        self.slot, self.leader, self.num_shared_tokens = None, None, 0
+        self.num_computed_tokens = 0
+        self.num_preemptions += 1
+        self.prompt_logprobs, self.hidden_sum = [], []
+
+    def set_cached(self, num_cached_tokens: int) -> None:
+        """Takes over what need not be computed.
+
+        Tokens that it computed itself before it was preempted are not reported as cached.
+        """
+        self.num_computed_tokens = num_cached_tokens
+        if self.admission is not None:
+            num_reported = max(0, num_cached_tokens - self.num_own_tokens)
+            self.admission = replace(self.admission, num_cached_tokens=num_reported)
 
     def banned_token_ids(self, num_drafted: int = 0) -> frozenset[int]:
         """Tokens that may not come next, or after so many more: none may end it too early."""
@@ -121,8 +152,9 @@ class ScheduledSequence:
     @property
     def next_prompt_token_ids(self) -> list[int]:
         """The prompt's tokens whose log-probabilities this part's logits give, if wanted."""
-        if self.sequence.request.sampling_params.prompt_logprobs is None:
-            return []
+        params = self.sequence.request.sampling_params
+        if params.prompt_logprobs is None or self.sequence.num_generated:
+            return []  # after a preemption the prompt is computed again, and they have left
         start = self.sequence.num_computed_tokens + 1
         return self.sequence.request.prompt_token_ids[start : start + self.num_tokens]
 

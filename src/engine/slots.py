@@ -18,12 +18,14 @@ class Slot:
         token_ids: of the sequence that has or had it; shared with the owner, who appends to it.
         num_valid: the first so many of them are in the cache.
         salt: only sequences with the same salt may use them.
+        is_dirty: it may hold values that are no numbers, and has to be cleared before it is used.
     """
 
     index: int
     token_ids: list[int] = field(default_factory=list)
     num_valid: int = 0
     salt: str = ""
+    is_dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Lease:
     slot: Slot
     num_cached: int
     copy_from: Slot | None = None
+
+    @property
+    def needs_work(self) -> bool:
+        """Whether the slot has to be cleared or filled before the sequence is computed."""
+        return self.slot.is_dirty or self.copy_from is not None
 
 
 class SlotPool:
@@ -100,6 +107,16 @@ class SlotPool:
         """Frees a slot; what it holds stays for others until it is needed."""
         assert slot.index not in self._free
         self._free[slot.index] = slot
+
+    def discard(self, slot: Slot) -> None:
+        """Frees the slot of a sequence that failed; nothing that it holds can be used."""
+        slot.num_valid, slot.is_dirty = 0, True
+        self._free[slot.index] = slot
+
+    def lose(self, indices: set[int]) -> None:
+        """Takes note that nothing that these slots hold can be used."""
+        for index in indices:
+            self._slots[index].num_valid = 0
 
     def _longest_prefix(self, token_ids: list[int], salt: str) -> tuple[Slot | None, int]:
         best, length = None, 0

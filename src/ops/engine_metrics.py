@@ -79,6 +79,11 @@ class EngineMetrics:
             "reason",
             FAILED,
         )
+        self._preempted = counter(
+            "inference_sequences_preempted_total",
+            "Times that a running sequence gave its place to another key's, which had less than its"
+            " share; it goes on later.",
+        )
         self._live = gauge("inference_sequences_live", "Sequences started and not ended yet.")
         self._running = gauge("inference_sequences_running", "Sequences that are being computed.")
         self._waiting = gauge("inference_sequences_waiting", "Sequences that wait for their turn.")
@@ -217,6 +222,9 @@ class EngineMetrics:
     def tokens_drafted(self, count: int, num_accepted: int) -> None:
         self._drafted_tokens.inc(count)
         self._accepted_tokens.inc(num_accepted)
+
+    def sequences_preempted(self, count: int) -> None:
+        self._preempted.inc(count)
 
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float

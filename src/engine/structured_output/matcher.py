@@ -96,8 +96,8 @@ class Matcher:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the sequence is left out of steps: it was late once, and is not ready."""
-        return self.was_late and not self.is_ready
+        """Whether the sequence is left out of steps: it was late once, and has no mask yet."""
+        return self.was_late and (not self.is_answered or self.state.mask is None)
 
     def begin(self) -> None:
         """Asks for the first mask; does not wait."""

@@ -1,0 +1,101 @@
+"""Weighted max-min fairness of running places, over sequences alone."""
+
+from collections import Counter, deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.engine.fair_share import Tenant, Turn, choose_turn
+from src.engine.request import Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.sequence import Sequence
+
+
+def create_sequence(tenant: str, weight: int = 1) -> Sequence:
+    return Sequence(Request("any", [1], SamplingParams(), tenant=tenant, weight=weight))
+
+
+def create_running(tenants: str) -> list[Sequence]:
+    return [create_sequence(one) for one in tenants]
+
+
+def choose(running: list[Sequence], waiting: str, *, has_room: bool = False) -> Turn | None:
+    return choose_turn(running, [Tenant(one, 1) for one in waiting], has_room=has_room)
+
+
+def test_a_free_place_goes_to_the_tenant_with_the_next_turn():
+    assert choose(create_running("ab"), "ab", has_room=True) == Turn("a")
+    assert choose(create_running("ab"), "ba", has_room=True) == Turn("b")
+
+
+def test_a_free_place_does_not_go_to_a_tenant_that_would_lose_it_at_once():
+    assert choose(create_running("a"), "ab", has_room=True) == Turn("b")
+    assert choose(create_running("aab"), "abc", has_room=True) == Turn("c")
+    assert choose(create_running("aa"), "a", has_room=True) == Turn("a")
+
+
+def test_a_tenant_alone_is_never_preempted():
+    assert choose(create_running("aaaa"), "a") is None
+
+
+def test_the_newest_sequence_of_the_tenant_with_most_gives_way():
+    running = create_running("abababba")
+    turn = choose([*running, create_sequence("b")], "c")
+    assert turn is not None
+    assert turn.tenant == "c"
+    assert turn.victim is not None
+    assert turn.victim.request.tenant == "b"
+    running = create_running("aaba")
+    assert choose(running, "c") == Turn("c", running[-1])
+
+
+def test_no_place_is_taken_that_leaves_its_owner_with_less_than_the_taker():
+    assert choose(create_running("ab"), "c") is None
+    assert choose(create_running("aab"), "b") is None
+    assert choose(create_running("aaab"), "b") is not None
+
+
+def test_a_heavier_tenant_is_due_more_places():
+    heavy = [create_sequence("heavy", 3) for _ in range(3)]
+    light = create_running("l")
+    assert choose([*heavy, *light], "l") is None
+    waiting = [Tenant("heavy", 3)]
+    running = [*heavy[:1], *create_running("lll")]
+    turn = choose_turn(running, waiting, has_room=False)
+    assert turn == Turn("heavy", running[-1])
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=40),
+    st.dictionaries(st.sampled_from("abcde"), st.integers(1, 40), min_size=1),
+    st.fixed_dictionaries({one: st.integers(1, 9) for one in "abcde"}),
+    st.integers(0, 8),
+)
+def test_transfers_end_and_leave_nothing_to_take(tenants, num_waiting, weights, num_free):
+    """Whoever waits then could take from no tenant without having more than that for its weight."""
+    running = [create_sequence(one, weights[one]) for one in tenants]
+    oldest = {one.request.tenant: one for one in reversed(running)}
+    waiting = Counter(num_waiting)
+    order = deque(sorted(waiting))
+    admitted: list[Sequence] = []
+    places = len(running) + num_free
+    for _ in range(len(running) + places):
+        queue = [Tenant(one, weights[one]) for one in order if waiting[one]]
+        turn = choose_turn(running, queue, has_room=len(running) < places) if queue else None
+        if turn is None:
+            break
+        if turn.victim is not None:
+            running.remove(turn.victim)
+            waiting[turn.victim.request.tenant] += 1
+        admitted.append(create_sequence(turn.tenant, weights[turn.tenant]))
+        running.append(admitted[-1])
+        waiting[turn.tenant] -= 1
+        order.rotate(-1)
+    assert len(running) <= places
+    assert len(running) == places or not waiting.total()
+    held = Counter(one.request.tenant for one in running)
+    for one in (name for name in waiting if waiting[name] and len(running) == places):
+        for other in held:
+            assert (held[other] - 1) * weights[one] < (held[one] + 1) * weights[other]
+    assert all(one in running for one in oldest.values())
+    assert all(one in running for one in admitted)

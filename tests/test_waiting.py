@@ -1,0 +1,60 @@
+"""The queue's order: tenants take turns; preempted sequences are first in their tenant's line."""
+
+from src.engine.request import Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.sequence import Sequence
+from src.engine.waiting import WaitingQueue
+
+
+def create_sequence(name: str, tenant: str, weight: int = 1) -> Sequence:
+    return Sequence(Request(name, [1], SamplingParams(), tenant=tenant, weight=weight))
+
+
+def create_queue(num_each: int, *tenants: str) -> WaitingQueue:
+    queue = WaitingQueue()
+    for number in range(num_each):
+        for tenant in tenants:
+            queue.append(create_sequence(f"{tenant}{number}", tenant))
+    return queue
+
+
+def take(queue: WaitingQueue, count: int) -> list[str]:
+    """Names of sequences as turns bring them."""
+    return [queue.pop(queue.tenants[0].name).request.request_id for _ in range(count)]
+
+
+def test_a_tenant_that_is_passed_over_saves_up_no_turns():
+    queue = create_queue(9, "a", "b")
+    for _ in range(5):
+        queue.pop("b")
+    assert take(queue, 6) == ["a0", "a1", "b5", "a2", "b6", "a3"]
+
+
+def test_a_preempted_sequence_comes_first_and_its_turn_does_not_count():
+    queue = create_queue(3, "a", "b")
+    first, second = queue.pop("a"), queue.pop("b")
+    queue.put_back(first)
+    assert take(queue, 4) == ["a0", "a1", "b1", "a2"]
+    queue.put_back(second)
+    assert take(queue, 2) == ["b0", "b2"]
+    assert len(queue) == 0
+
+
+def test_preempted_sequences_keep_the_order_of_their_admission():
+    queue = create_queue(4, "a")
+    admitted = [queue.pop("a") for _ in range(3)]
+    for sequence in reversed(admitted):  # the newest gives way first
+        queue.put_back(sequence)
+    assert take(queue, 4) == ["a0", "a1", "a2", "a3"]
+
+
+def test_the_newest_of_most_is_none_that_had_its_turn():
+    queue = create_queue(2, "a", "b")
+    for one in list(queue):
+        if one.request.tenant == "a":
+            one.num_preemptions = 1
+    assert queue.newest_of_most().request.request_id == "b1"
+    queue.discard(queue.newest_of_most())
+    queue.discard(queue.newest_of_most())
+    assert queue.newest_of_most() is None
+    assert len(queue) == 2
