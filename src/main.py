@@ -6,6 +6,7 @@ is logged and the process ends with a status that is not 0.
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
 import sys
 import threading
@@ -37,6 +38,7 @@ from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import Watched, read_keys, watch_keys
 from src.ops.logs import configure_logging
+from src.ops.loop_watch import LoopWatch
 from src.ops.metrics import Metrics
 from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
@@ -116,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.max_stop_texts,
             settings.max_stop_length,
             settings.max_request_sequences,
+            settings.max_request_logprobs,
         ),
     )
     app.state.tracing = tracing
@@ -158,7 +161,12 @@ def _find_finder(keys: Finder | None, watched: Watched | None) -> Callable[[], F
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.watch = asyncio.create_task(_watch_engine(app))
-    tasks = [asyncio.create_task(_load_model(app)), app.state.watch]
+    loop_watch = LoopWatch(app.state.metrics.loop_lag)
+    tasks = [
+        asyncio.create_task(_load_model(app)),
+        app.state.watch,
+        asyncio.create_task(loop_watch.watch()),
+    ]
     if app.state.watched_keys is not None:
         tasks.append(asyncio.create_task(app.state.watched_keys.watch()))
     limit_storage = app.state.rate_limit.storage
@@ -167,6 +175,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if app.state.loads_first:
         await _wait_for_model(app)
     yield
+    gc.unfreeze()
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(app.state.engine.shutdown)
@@ -184,6 +193,9 @@ async def _load_model(app: FastAPI) -> None:
     try:
         await _in_daemon_thread(engine.load_model)
         _check_default_length(app.state.settings, engine)
+        # A full collection looks at every object, the libraries' and the model's too, and takes
+        # half a second. Frozen objects are left out; they live as long as the process anyway.
+        gc.freeze()
         metrics.max_live.set(engine.max_live)
     except StartupError as error:
         logger.critical("cannot start: %s", error)
