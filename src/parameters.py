@@ -114,6 +114,17 @@ JsonSchema = dict[str, Any] | StrictStr
 """A JSON schema, as an object or as the JSON of one."""
 
 
+def has_few_fields(body: object) -> object:
+    """A body of thousands of unknown fields would get as many problems for an answer.
+
+    Raises:
+        PydanticCustomError: it has too many.
+    """
+    if isinstance(body, dict) and len(body) > MAX_FIELDS:
+        raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
+    return body
+
+
 class StructuredOutputs(BaseModel):
     """What the answer must look like, in vLLM's words: exactly one of these."""
 
@@ -135,6 +146,8 @@ class StructuredOutputs(BaseModel):
     )
     json_object: StrictBool | None = Field(default=None, description="Any JSON object.")
 
+    _has_few_fields = model_validator(mode="before")(has_few_fields)
+
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         given = [getattr(self, name) for name in type(self).model_fields]
@@ -143,14 +156,3 @@ class StructuredOutputs(BaseModel):
                 "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
             )
         return self
-
-
-def has_few_fields(body: object) -> object:
-    """A body of thousands of unknown fields would get as many problems for an answer.
-
-    Raises:
-        PydanticCustomError: it has too many.
-    """
-    if isinstance(body, dict) and len(body) > MAX_FIELDS:
-        raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
-    return body
