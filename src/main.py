@@ -161,12 +161,7 @@ def _find_finder(keys: Finder | None, watched: Watched | None) -> Callable[[], F
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.watch = asyncio.create_task(_watch_engine(app))
-    loop_watch = LoopWatch(app.state.metrics.loop_lag)
-    tasks = [
-        asyncio.create_task(_load_model(app)),
-        app.state.watch,
-        asyncio.create_task(loop_watch.watch()),
-    ]
+    tasks = [asyncio.create_task(_load_and_watch(app)), app.state.watch]
     if app.state.watched_keys is not None:
         tasks.append(asyncio.create_task(app.state.watched_keys.watch()))
     limit_storage = app.state.rate_limit.storage
@@ -184,6 +179,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(app.state.usage.shutdown)
     if app.state.tracing is not None:
         await asyncio.to_thread(app.state.tracing.shutdown)
+
+
+async def _load_and_watch(app: FastAPI) -> None:
+    """Loads the model, then measures the event loop: imports of large libraries hold it before."""
+    await _load_model(app)
+    await LoopWatch(app.state.metrics.loop_lag).watch()
 
 
 async def _load_model(app: FastAPI) -> None:

@@ -174,7 +174,11 @@ def _status(reason: FinishReason | None) -> Literal["completed", "incomplete"]:
 
 
 def _dumped(asked: Any) -> Any:
-    """A part of the request as it came."""
-    if isinstance(asked, BaseModel):
-        return asked.model_dump(by_alias=True, exclude_none=True)
-    return asked
+    """A part of the request as it came; schemas in it are not copied, which are the large parts."""
+    if not isinstance(asked, BaseModel):
+        return asked
+    values = {
+        field.alias or name: getattr(asked, name)
+        for name, field in type(asked).model_fields.items()
+    }
+    return {name: value for name, value in values.items() if value is not None}
