@@ -29,6 +29,8 @@ QUERIES = {
     "inference_sequences_limit": "max by (instance)"
     " (inference_sequences_live / inference_sequences_limit)",
     "inference_rate_limit_storage_up": "min by (instance) (inference_rate_limit_storage_up)",
+    "inference_event_loop_lag_seconds": "histogram_quantile(0.99, sum by (instance, le)"
+    " (rate(inference_event_loop_lag_seconds_bucket[5m])))",
     "inference_caller_requests_total": "sum by (caller)"
     " (rate(inference_caller_requests_total[5m]))",
     "inference_caller_tokens_total": "sum by (caller, kind)"

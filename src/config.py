@@ -285,6 +285,13 @@ class Settings(BaseSettings):
         description="Tokens that a request may take, its prompts and `n` times `max_tokens`; one of"
         " more gets 400. Empty: any number.",
     )
+    max_request_logprobs: int = Field(
+        default=2**20,
+        ge=1,
+        le=10**9,
+        description="Log-probabilities of a request, its sequences times their tokens times the"
+        " alternatives and the token itself, of prompts likewise; one of more gets 400.",
+    )
     max_grammar_bytes: int = Field(
         default=2**18,
         ge=1,

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from src.engine.structured_output.matcher import Grammar
 
 
+TOKEN_SIZE = 4
+LOGPROB_SIZE = 64
+"""Bytes of JSON that a prompt's token, and a token with its log-probability, take in an answer."""
+
+
 class Operation(StrEnum):
     """What a caller asks for, in the words of OpenTelemetry's conventions."""
 
@@ -47,6 +52,11 @@ class TextDelta:
     num_cached_tokens: int = 0
     stop_text: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in an answer, about."""
+        return len(self.text) + _logprobs_size(self.logprobs, self.prompt_logprobs)
+
 
 @dataclass(slots=True)
 class Completion:
@@ -74,6 +84,14 @@ class Generation:
     completions: list[Completion]
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     num_cached_tokens: int = field(default=0, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in an answer, about, with the prompt before each text."""
+        prompt = len(self.prompt_token_ids) * TOKEN_SIZE + _logprobs_size(self.prompt_logprobs)
+        return sum(
+            prompt + len(one.text) + _logprobs_size(one.logprobs) for one in self.completions
+        )
 
     def add(self, delta: TextDelta) -> None:
         """Adds what is new in one of the call's sequences, if the prompt is one of several too."""
@@ -151,6 +169,11 @@ class TextStream:
 
     def _may_stop(self, num_new: int) -> bool:
         return self._num_tokens + num_new >= self.request.sampling_params.min_tokens
+
+
+def _logprobs_size(*lists: list[PositionLogprobs]) -> int:
+    """Each position of a request tells of as many alternatives as the first."""
+    return LOGPROB_SIZE * sum(len(one) * (1 + len(one[0].top)) for one in lists if one)
 
 
 def _in_64_bits(number: int) -> int:

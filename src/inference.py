@@ -39,7 +39,6 @@ from src.model_host import EngineState, ModelHost
 from src.runs import Runs, until
 from src.tokenization import (
     Prompt,
-    conversation_text,
     decode,
     encode,
     encode_chat,
@@ -272,9 +271,8 @@ class InferenceEngine:
         loaded, _ = self._host.require_ready()
         async with until(deadline or self.deadline()):
             described = [tool.described() for tool in tools]
-            self._limits.check_prompt(conversation_text(messages, described), field)
             return await encode_chat(
-                loaded, messages, field, described, begins_answer=begins_answer
+                loaded, messages, self._limits, field, described, begins_answer=begins_answer
             )
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
@@ -367,6 +365,7 @@ class InferenceEngine:
         loaded, engine = self._host.require_ready()
         deadline = deadline or self.deadline()
         self._limits.check_stop(params.stop)
+        self._limits.check_logprobs(prompts, params, n)
         self._check_num_sequences(engine, n * len(prompts), ("n",) if n > 1 else ("prompt",))
         async with until(deadline):
             grammar = await self._compile(params)

@@ -23,12 +23,14 @@ class RequestLimits:
         max_stop_texts: so many.
         max_stop_length: characters of each.
         max_sequences: of all prompts; None is as many as the engine holds.
+        max_logprobs: of all sequences, those of alternatives and of prompts included.
     """
 
     max_prompt_bytes: int | None = None
     max_stop_texts: int = 16
     max_stop_length: int = 128
     max_sequences: int | None = None
+    max_logprobs: int = 2**20
 
     def check_prompt(self, prompt: str, field: Field) -> None:
         """Refuses a text that is too large.
@@ -65,6 +67,36 @@ class RequestLimits:
                 f" {self.max_stop_length}: shorten it.",
                 ("stop",),
             )
+
+    def check_logprobs(self, prompts: Sequence[list[int]], params: SamplingParams, n: int) -> None:
+        """Refuses more log-probabilities than an answer may hold.
+
+        Args:
+            prompts: token ids.
+            params: of all sequences.
+            n: sequences of each prompt.
+
+        Raises:
+            InvalidRequestError: their number may get too large.
+        """
+        num_prompt_tokens = n * sum(map(len, prompts))
+        num_new_tokens = n * len(prompts) * params.max_tokens
+        asked = {
+            "prompt_logprobs": _num_logprobs(num_prompt_tokens, params.prompt_logprobs),
+            "logprobs": _num_logprobs(num_new_tokens, params.logprobs),
+        }
+        total = sum(asked.values())
+        if total > self.max_logprobs:
+            raise InvalidRequestError(
+                f"The request asks for up to {total} log-probabilities, its sequences times their"
+                f" tokens times 1 + the alternatives, and this server allows {self.max_logprobs}"
+                " (MAX_REQUEST_LOGPROBS): ask for fewer alternatives, tokens or sequences.",
+                (max(asked, key=asked.__getitem__),),
+            )
+
+
+def _num_logprobs(num_tokens: int, num_alternatives: int | None) -> int:
+    return 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
 
 
 def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:

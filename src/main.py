@@ -6,6 +6,7 @@ is logged and the process ends with a status that is not 0.
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
 import sys
 import threading
@@ -37,6 +38,7 @@ from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics
 from src.ops.finder import Watched, read_keys, watch_keys
 from src.ops.logs import configure_logging
+from src.ops.loop_watch import LoopWatch
 from src.ops.metrics import Metrics
 from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
 from src.ops.rate_limit import RateLimit
@@ -117,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.max_stop_texts,
             settings.max_stop_length,
             settings.max_request_sequences,
+            settings.max_request_logprobs,
         ),
     )
     app.state.tracing = tracing
@@ -159,7 +162,7 @@ def _find_finder(keys: Finder | None, watched: Watched | None) -> Callable[[], F
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.watch = asyncio.create_task(_watch_engine(app))
-    tasks = [asyncio.create_task(_load_model(app)), app.state.watch]
+    tasks = [asyncio.create_task(_load_and_watch(app)), app.state.watch]
     if app.state.watched_keys is not None:
         tasks.append(asyncio.create_task(app.state.watched_keys.watch()))
     limit_storage = app.state.rate_limit.storage
@@ -168,6 +171,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if app.state.loads_first:
         await _wait_for_model(app)
     yield
+    gc.unfreeze()
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(app.state.engine.shutdown)
@@ -178,6 +182,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(app.state.tracing.shutdown)
 
 
+async def _load_and_watch(app: FastAPI) -> None:
+    """Loads the model, then measures the event loop: imports of large libraries hold it before."""
+    await _load_model(app)
+    await LoopWatch(app.state.metrics.loop_lag).watch()
+
+
 async def _load_model(app: FastAPI) -> None:
     engine: InferenceEngine = app.state.engine
     metrics: Metrics = app.state.metrics
@@ -185,6 +195,9 @@ async def _load_model(app: FastAPI) -> None:
     try:
         await _in_daemon_thread(engine.load_model)
         _check_default_length(app.state.settings, engine)
+        # A full collection looks at every object, the libraries' and the model's too, and takes
+        # half a second. Frozen objects are left out; they live as long as the process anyway.
+        gc.freeze()
         metrics.max_live.set(engine.max_live)
     except StartupError as error:
         logger.critical("cannot start: %s", error)

@@ -1,8 +1,18 @@
 """Requests and responses of the native API, as they are on the wire."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from src.parameters import (
     Count,
@@ -166,7 +176,7 @@ class GenerateBatchRequest(SamplingFields):
     """Several prompts to continue in the same way."""
 
     prompts: list[Prompt] = Field(
-        min_length=1, max_length=MAX_PROMPTS, description="The texts to continue."
+        fail_fast=True, min_length=1, max_length=MAX_PROMPTS, description="The texts to continue."
     )
 
     model_config = ConfigDict(
@@ -209,7 +219,7 @@ class GeneratedText(BaseModel):
     finish_reason: Ending = Field(
         description="`stop`: an end token or a stop text came. `length`: max_length."
     )
-    logprobs: list[PositionLogprobs] | None = Field(
+    logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="One for each new token, if they were asked for."
     )
 
@@ -220,7 +230,7 @@ class GenerateResponse(BaseModel):
     generated: list[GeneratedText]
     model: str = Field(description="The server's MODEL_NAME.")
     prompt_tokens: int = Field(description="Number of tokens in the prompt.")
-    prompt_logprobs: list[PositionLogprobs] | None = Field(
+    prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="For the prompt's tokens but the first, if they were asked for."
     )
 
@@ -243,6 +253,10 @@ class GenerateResponse(BaseModel):
     )
 
 
+class BatchResponse(RootModel[Iterable[GenerateResponse]]):
+    """The answers to several prompts, in their order."""
+
+
 class GenerateDelta(BaseModel):
     """What is new in one sequence of a stream; all texts of an index make up its whole text.
 
@@ -254,10 +268,10 @@ class GenerateDelta(BaseModel):
     finish_reason: Ending | None = Field(description="null before the last delta.")
     tokens: int | None = Field(default=None, description="Number of new tokens in all.")
     prompt_tokens: int | None = Field(default=None, description="As without a stream.")
-    logprobs: list[PositionLogprobs] | None = Field(
+    logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="For the tokens that came since the last delta."
     )
-    prompt_logprobs: list[PositionLogprobs] | None = Field(
+    prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="In the first delta, if they were asked for."
     )
 

@@ -4,6 +4,8 @@ Which of them a request has, under which name and with which default, is its API
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -20,6 +22,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 MAX_FIELDS = 64
+MAX_CHOICES = 2**16
+"""Texts of `choice`: as many as fit the default of MAX_GRAMMAR_BYTES."""
+MAX_BIASES = 1024
+MAX_METADATA = 16
+"""OpenAI's bounds: so many entries, with keys of 64 characters and values of 512."""
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
 MAX_SEED = 9_223_372_036_854_776_000
@@ -34,7 +41,30 @@ Seed = Annotated[StrictInt, Field(ge=-MAX_SEED, le=MAX_SEED)]
 NumTokens = Annotated[StrictInt, Field(ge=1, le=MAX_TOKENS)]
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_TOKENS)]
 NumLogprobs = Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)]
-StopTokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(max_length=64)]
+StopTokenIds = Annotated[
+    list[Annotated[StrictInt, Field(ge=0)]], Field(fail_fast=True, max_length=64)
+]
+
+
+def has_up_to(count: int, what: str) -> Callable[[object], object]:
+    """Returns a validator of an object's size, for use before its entries are validated.
+
+    pydantic checks a dict's length after its entries, and collects an error for each of them.
+
+    Args:
+        count: entries at most.
+        what: their name in the error, in the plural.
+    """
+    return partial(_check_size, count=count, what=what)
+
+
+def _check_size(value: object, count: int, what: str) -> object:
+    if isinstance(value, dict) and len(value) > count:
+        raise PydanticCustomError(
+            "too_long", "There are at most {count} {what}", {"count": count, "what": what}
+        )
+    return value
+
 
 TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,99}")
 
@@ -55,23 +85,44 @@ TokenId = Annotated[
 ]
 LogitBias = Annotated[
     dict[TokenId, Annotated[StrictFloat, Field(ge=-100, le=100)]],
-    Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
+    Field(max_length=MAX_BIASES, json_schema_extra={"additionalProperties": False}),
+    BeforeValidator(has_up_to(MAX_BIASES, "biases")),
+]
+Metadata = Annotated[
+    dict[Annotated[StrictStr, Field(max_length=64)], Annotated[StrictStr, Field(max_length=512)]],
+    Field(max_length=MAX_METADATA),
+    BeforeValidator(has_up_to(MAX_METADATA, "entries")),
 ]
 # How many and how long they may be is a setting's to say; here is the most that it can say.
 MAX_STOP_TEXTS = 256
 StopText = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
-_StopTextList = Annotated[list[StopText], Field(max_length=MAX_STOP_TEXTS)]
+StopTextList = Annotated[list[StopText], Field(fail_fast=True, max_length=MAX_STOP_TEXTS)]
 StopTexts = Annotated[
-    _StopTextList,
+    StopTextList,
     BeforeValidator(
         lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=StopText | _StopTextList,
+        json_schema_input_type=StopText | StopTextList,
     ),
 ]
 
 
+Choices = Annotated[
+    list[Annotated[StrictStr, Field(min_length=1)]],
+    Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
+]
 JsonSchema = dict[str, Any] | StrictStr
 """A JSON schema, as an object or as the JSON of one."""
+
+
+def has_few_fields(body: object) -> object:
+    """A body of thousands of unknown fields would get as many problems for an answer.
+
+    Raises:
+        PydanticCustomError: it has too many.
+    """
+    if isinstance(body, dict) and len(body) > MAX_FIELDS:
+        raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
+    return body
 
 
 class StructuredOutputs(BaseModel):
@@ -87,15 +138,15 @@ class StructuredOutputs(BaseModel):
         min_length=1,
         description="A text that this regular expression matches as a whole.",
     )
-    choice: list[Annotated[StrictStr, Field(min_length=1)]] | None = Field(
-        default=None, min_length=1, description="One of these texts."
-    )
+    choice: Choices | None = Field(default=None, description="One of these texts.")
     grammar: StrictStr | None = Field(
         default=None,
         min_length=1,
         description="A text of this context-free grammar, in llguidance's variant of Lark.",
     )
     json_object: StrictBool | None = Field(default=None, description="Any JSON object.")
+
+    _has_few_fields = model_validator(mode="before")(has_few_fields)
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -105,14 +156,3 @@ class StructuredOutputs(BaseModel):
                 "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
             )
         return self
-
-
-def has_few_fields(body: object) -> object:
-    """A body of thousands of unknown fields would get as many problems for an answer.
-
-    Raises:
-        PydanticCustomError: it has too many.
-    """
-    if isinstance(body, dict) and len(body) > MAX_FIELDS:
-        raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
-    return body

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.engine.chat_template import ChatMessage, ChatTemplate
 from src.errors import InvalidRequestError
-from src.limits import Field, check_size, check_token_ids
+from src.limits import Field, RequestLimits, check_size, check_token_ids
 
 if TYPE_CHECKING:
     from src.engine.model_loader import LoadedModel
@@ -44,16 +44,18 @@ async def encode(
 async def encode_chat(
     loaded: "LoadedModel",
     messages: list[ChatMessage],
+    limits: RequestLimits,
     field: Field = ("messages",),
     tools: list[dict[str, Any]] | None = None,
     *,
     begins_answer: bool = True,
 ) -> list[int]:
-    """Returns the token ids of a conversation.
+    """Returns the token ids of a conversation; all of it is done in a thread.
 
     Args:
         loaded: the model.
         messages: the conversation.
+        limits: of a prompt.
         field: where it stands in the caller's request, for the error.
         tools: what the model may call, as OpenAI describes tools.
         begins_answer: the answer's turn has begun.
@@ -63,15 +65,19 @@ async def encode_chat(
             they are too long for any context.
     """
     template = require_chat_template(loaded, field)
-    check_size(conversation_text(messages, tools), loaded, field)
-    try:
-        return await asyncio.to_thread(
-            template.encode, messages, tools, begins_answer=begins_answer
-        )
-    except InvalidRequestError as error:  # it does not know what the caller calls them
-        raise InvalidRequestError(str(error), field) from error
-    except RecursionError:
-        raise InvalidRequestError(TOO_DEEP, field) from None
+
+    def encode_checked() -> list[int]:
+        text = conversation_text(messages, tools)
+        limits.check_prompt(text, field)
+        check_size(text, loaded, field)
+        try:
+            return template.encode(messages, tools, begins_answer=begins_answer)
+        except InvalidRequestError as error:  # it does not know what the caller calls them
+            raise InvalidRequestError(str(error), field) from error
+        except RecursionError:
+            raise InvalidRequestError(TOO_DEEP, field) from None
+
+    return await asyncio.to_thread(encode_checked)
 
 
 def conversation_text(messages: list[ChatMessage], tools: list[dict[str, Any]] | None) -> str:

@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.config import Settings
 from src.main import create_app
+from src.ops.loop_watch import LoopWatch
 from tests.redis_server import Redis, Way
 from tests.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
@@ -42,6 +43,25 @@ def hangups_reach_servers() -> None:
     as good for us and is not inherited."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+LONGEST_HOLD = 5
+"""Seconds for which no event loop of this process may be held, on a machine with other work."""
+
+
+@pytest.fixture(autouse=True)
+def event_loops_are_not_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test in which an app's event loop was held for seconds."""
+    lags = [0.0]
+    record = LoopWatch.record
+
+    def record_too(watch: LoopWatch, seconds: float) -> None:
+        lags.append(seconds)
+        record(watch, seconds)
+
+    monkeypatch.setattr(LoopWatch, "record", record_too)
+    yield
+    assert max(lags) < LONGEST_HOLD, f"an event loop was held for {max(lags):.1f} s"
 
 
 @pytest.fixture(scope="session")

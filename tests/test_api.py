@@ -352,6 +352,18 @@ def test_a_body_of_thousands_of_fields_gets_a_short_answer(client):
     assert message == "There are at most 64 fields"
 
 
+def test_a_body_of_too_many_arrays_is_refused(client):
+    most = client.app.state.settings.max_body_bytes // 16
+
+    def send(num_arrays: int):
+        return post(client, prompt="[" * most, logit_bias=[[]] * (num_arrays - 2))
+
+    ((loc, message),) = problems(send(most + 1))
+    assert (loc, message) == (["body"], f"The body has more than {most} objects and arrays.")
+    ((loc, _),) = problems(send(most))
+    assert loc == ["body", "logit_bias"]
+
+
 def test_a_path_with_a_slash_at_its_end_is_another_path(client):
     assert client.post("/generate/", json={"prompt": "a"}).status_code == 404
 

@@ -1,6 +1,5 @@
 """Bodies as they come: whatever the bytes, a request is understood or refused, and never breaks."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.ops.request_body import JSONRequest
+from src.ops.request_body import JSONLimits, parse_json
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -29,10 +28,7 @@ BODIES = {
 
 
 def read(body: bytes) -> Any:
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return asyncio.run(JSONRequest({"type": "http", "headers": []}, receive, 500).json())
+    return parse_json(body, JSONLimits(max_depth=500, max_containers=1000))
 
 
 def numbers_in(value: Any) -> list[float]:

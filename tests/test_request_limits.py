@@ -10,11 +10,13 @@ from tests.tools import TEMPLATES
 
 CHAT = {"messages": [{"role": "user", "content": "the cat sat"}], "max_tokens": 1}
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+INCLUDED = ["message.output_text.logprobs"]
 OK = {
     "/generate": {"prompt": "the", "max_length": 1},
     "/v1/completions": {"prompt": "the", "max_tokens": 1},
     "/v1/chat/completions": CHAT,
     "/v1/messages": CHAT,
+    "/v1/responses": {"input": "the", "max_output_tokens": 1},
     "/v1/embeddings": {"input": "the"},
     "/tokenize": {"prompt": "the"},
 }
@@ -110,6 +112,46 @@ def test_sequences_of_a_request(start_server):
     assert_refused(ask(server, "/v1/completions", n=4), "4 sequences", "have, 3", param="n")
     assert_refused(ask(server, "/v1/completions", prompt=["a", "b"], n=2), "4 sequences")
     assert_refused(ask(server, "/generate", num_return_sequences=4), "4 sequences")
+
+
+@pytest.mark.parametrize(
+    ("path", "fits", "exceeds", "param"),
+    [
+        ("/v1/completions", {"n": 2, "logprobs": 4}, {"n": 2, "logprobs": 5}, "logprobs"),
+        ("/v1/completions", {"n": 10, "logprobs": 0}, {"n": 11, "logprobs": 0}, "logprobs"),
+        (
+            "/v1/completions",
+            {"prompt": [[5] * 4], "echo": True, "logprobs": 1},
+            {"prompt": [[5] * 5], "echo": True, "logprobs": 1},
+            "logprobs",
+        ),
+        ("/generate", {"logprobs": 9}, {"logprobs": 10}, "logprobs"),
+        (
+            "/generate",
+            {"prompt_logprobs": 4, "num_return_sequences": 2},
+            {"prompt_logprobs": 5, "num_return_sequences": 2},
+            "prompt_logprobs",
+        ),
+        (
+            "/v1/chat/completions",
+            {"logprobs": True, "top_logprobs": 9},
+            {"logprobs": True, "top_logprobs": 10},
+            "logprobs",
+        ),
+        (
+            "/v1/responses",
+            {"include": INCLUDED, "top_logprobs": 9},
+            {"include": INCLUDED, "top_logprobs": 10},
+            "top_logprobs",
+        ),
+    ],
+)
+def test_log_probabilities_of_a_request(start_server, path, fits, exceeds, param):
+    server = start_server(max_request_logprobs=10, chat_template=TEMPLATE)
+    assert ask(server, path, **fits).status_code == 200
+    words = ("log-probabilities", "allows 10 (MAX_REQUEST_LOGPROBS): ask for fewer")
+    assert_refused(ask(server, path, **exceeds), *words, param=param)
+    assert_refused(ask(server, path, **exceeds, stream=True), *words, param=param)
 
 
 def test_tokens_of_a_request_are_its_prompts_and_n_times_max_tokens(start_server):

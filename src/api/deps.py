@@ -1,7 +1,7 @@
 """What routes get handed: engine, settings, metrics; and a way to work while the client waits."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -11,6 +11,7 @@ from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
 from src.ops.draining import Draining
 from src.ops.metrics import Metrics
+from src.ops.request_body import JSONRequest
 
 T = TypeVar("T")
 
@@ -35,6 +36,13 @@ EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 MetricsDep = Annotated[Metrics, Depends(get_metrics)]
 DrainingDep = Annotated[Draining, Depends(get_draining)]
+
+
+async def off_loop(request: Request, work: Callable[[], T]) -> T:
+    """Returns what `work` does, in a thread if the request's body is large."""
+    if isinstance(request, JSONRequest) and request.is_large:
+        return await asyncio.to_thread(work)
+    return work()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

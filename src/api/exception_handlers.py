@@ -57,8 +57,13 @@ FIELD_NAMES: dict[str | int, str] = {"max_tokens": "max_length", "n": "num_retur
 ANTHROPIC_NAMES: dict[str | int, str] = {"stop": "stop_sequences"}
 ROUTE_NAMES: dict[str, dict[str | int, str]] = {
     "/v1/chat/completions": {"prompt": "messages"},
+    "/v1/completions": {"prompt_logprobs": "logprobs"},
     "/v1/messages": {"prompt": "messages"},
-    "/v1/responses": {"prompt": "input", "max_tokens": "max_output_tokens"},
+    "/v1/responses": {
+        "prompt": "input",
+        "max_tokens": "max_output_tokens",
+        "logprobs": "top_logprobs",
+    },
     "/v1/embeddings": {"prompt": "input", "max_tokens": "input"},
 }
 """What is said of the tokens of a request, in the words of a route."""
@@ -130,6 +135,8 @@ async def _unparsable(request: Request, error: Exception) -> Response:
     """FastAPI's answer when parsing raised what is no JSONDecodeError."""
     if isinstance(error.__cause__, InvalidRequestError):
         return await _invalid_request(request, error.__cause__)
+    if isinstance(error.__cause__, RequestValidationError):  # of a large body
+        return await _validation_error(request, error.__cause__)
     return _answer(request, 400, UNPARSABLE)
 
 

@@ -24,7 +24,10 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from src.parameters import Temperature, TopP, has_few_fields
 
 MAX_MESSAGES = 2048
+MAX_PARTS = 2048
+"""Pieces of a message's content."""
 MAX_TOOLS = 128
+MAX_MODEL_NAME = 4096
 
 
 def _is_false(value: object) -> object:
@@ -81,12 +84,19 @@ class WireRequest(BaseModel):
     _has_few_fields = model_validator(mode="before")(has_few_fields)
 
 
+SentBack = Annotated[list[Any], Field(fail_fast=True, max_length=2**17)]
+"""A part of an earlier answer that clients return unread, an item for each token at most."""
+
 RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
 NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
 
 ModelName = Annotated[
     StrictStr,
-    Field(pattern=r"^[^\x00]*$", description="The served model, as /v1/models names it."),
+    Field(
+        pattern=r"^[^\x00]*$",
+        max_length=MAX_MODEL_NAME,
+        description="The served model, as /v1/models names it.",
+    ),
 ]
 TemperatureField = Annotated[Temperature | None, Field(description=RANDOMNESS)]
 TopPField = Annotated[TopP | None, Field(description=NUCLEUS)]

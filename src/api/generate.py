@@ -1,8 +1,11 @@
 """The native generation routes."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
-from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.json_answer import json_answer
 from src.api.render import Renderer
 from src.api.responses import error_responses
 from src.api.sampling import sampling_params
@@ -12,6 +15,7 @@ from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.models import (
+    BatchResponse,
     GenerateBatchRequest,
     GenerateDelta,
     GenerateRequest,
@@ -36,20 +40,20 @@ STREAMED = stream_response(
 @router.post(
     "/generate",
     response_model=GenerateResponse,
-    response_model_exclude_none=True,
     responses={200: STREAMED},
 )
 async def generate(
     request: Request, body: GenerateRequest, engine: EngineDep, settings: SettingsDep
-) -> GenerateResponse | Response:
+) -> Response:
     """Continue one prompt, and answer when all is done or as it is made."""
-    params = _sampling_params(body, settings)
+    params = await off_loop(request, partial(_sampling_params, body, settings))
     if body.stream:
         return await _stream(request, body, params, engine, settings)
     generation = await while_connected(
         request, engine.generate(body.prompt, params, body.num_return_sequences)
     )
-    return _renderer(body, body.prompt, engine).response(generation)
+    respond = partial(_renderer(body, body.prompt, engine).response, generation)
+    return await json_answer(respond, generation.size, exclude_none=True)
 
 
 async def _stream(
@@ -67,21 +71,24 @@ async def _stream(
     return await stream_events(request, deltas, renderer.deltas, settings.send_timeout_seconds)
 
 
-@router.post("/generate/batch", response_model_exclude_none=True)
+@router.post("/generate/batch", response_model=list[GenerateResponse])
 async def generate_batch(
     request: Request, body: GenerateBatchRequest, engine: EngineDep, settings: SettingsDep
-) -> list[GenerateResponse]:
+) -> Response:
     """Continue several prompts in the same way; the answers are in the prompts' order."""
+    params = await off_loop(request, partial(_sampling_params, body, settings))
     generations = await while_connected(
-        request,
-        engine.generate_batch(
-            body.prompts, _sampling_params(body, settings), body.num_return_sequences
-        ),
+        request, engine.generate_batch(body.prompts, params, body.num_return_sequences)
     )
-    return [
-        _renderer(body, prompt, engine).response(generation)
-        for prompt, generation in zip(body.prompts, generations, strict=True)
-    ]
+
+    def respond() -> BatchResponse:
+        return BatchResponse(
+            _renderer(body, prompt, engine).response(generation)
+            for prompt, generation in zip(body.prompts, generations, strict=True)
+        )
+
+    size = sum(generation.size for generation in generations)
+    return await json_answer(respond, size, exclude_none=True)
 
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from src.engine import logprobs
 from src.engine.request import FinishReason
@@ -31,6 +32,7 @@ class Renderer:
     prompt: str
     num_prompt_tokens: int = 0
     _num_tokens: dict[int, int] = field(default_factory=dict)  # by index of the sequence
+    _texts: dict[int, str] = field(default_factory=dict)  # of tokens, by their ids
 
     def response(self, generation: Generation) -> GenerateResponse:
         """The whole answer."""
@@ -38,7 +40,7 @@ class Renderer:
             generated=[self._generated_text(one) for one in generation.completions],
             model=self.engine.model_name,
             prompt_tokens=len(generation.prompt_token_ids),
-            prompt_logprobs=self._logprobs(generation.prompt_logprobs) or None,
+            prompt_logprobs=self._logprobs(generation.prompt_logprobs),
         )
 
     def _generated_text(self, completion: Completion) -> GeneratedText:
@@ -46,7 +48,7 @@ class Renderer:
             text=self.prompt + completion.text,
             tokens=completion.num_tokens,
             finish_reason=_ending(completion.finish_reason) or "length",
-            logprobs=self._logprobs(completion.logprobs) or None,
+            logprobs=self._logprobs(completion.logprobs),
         )
 
     def deltas(self, delta: TextDelta) -> Iterator[GenerateDelta]:
@@ -69,19 +71,20 @@ class Renderer:
                 {"index": index, "text": text, "finish_reason": reason} | fields
             )
 
-    def _logprobs(self, positions: list[logprobs.PositionLogprobs]) -> list[PositionLogprobs]:
-        return [
-            PositionLogprobs(
-                **self._logprob(position.chosen).model_dump(),
-                top=[self._logprob(one) for one in position.top],
-            )
-            for position in positions
-        ]
+    def _logprobs(
+        self, positions: list[logprobs.PositionLogprobs]
+    ) -> Iterator[PositionLogprobs] | None:
+        return map(self._position, positions) if positions else None
 
-    def _logprob(self, one: logprobs.TokenLogprob) -> TokenLogprob:
-        return TokenLogprob(
-            id=one.token_id, token=self.engine.token_text(one.token_id), logprob=one.logprob
-        )
+    def _position(self, position: logprobs.PositionLogprobs) -> PositionLogprobs:
+        top = [TokenLogprob(**self._logprob(one)) for one in position.top]
+        return PositionLogprobs(**self._logprob(position.chosen), top=top)
+
+    def _logprob(self, one: logprobs.TokenLogprob) -> dict[str, Any]:
+        text = self._texts.get(one.token_id)
+        if text is None:
+            text = self._texts[one.token_id] = self.engine.token_text(one.token_id)
+        return {"id": one.token_id, "token": text, "logprob": one.logprob}
 
 
 def _ending(reason: FinishReason | None) -> Ending | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -15,19 +15,20 @@ from starlette.types import Message, Send
 
 from src.api.deps import while_connected
 from src.api.exception_handlers import code_of, status_of
+from src.api.json_answer import LARGE_ANSWER
 from src.errors import ServiceError
+from src.generation import TextDelta
 from src.models import StreamError, StreamErrorEvent
 from src.ops.connection import abort_connection
 from src.ops.error_body import Dialect, dialect_of, error_body
 from src.ops.middleware import set_final_status
 
-T = TypeVar("T")
 Schema = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
 DONE = format_sse_event(data_str="[DONE]")
-LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
+LINE_ENDS = {one: f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
 HEADERS = {"X-Accel-Buffering": "no"}  # no proxy may hold it back
 
 
@@ -72,37 +73,42 @@ class EventStream(EventSourceResponse):
 
 async def stream_events(
     request: Request,
-    items: AsyncGenerator[T],
-    render: Callable[[T], Iterable[BaseModel]],
+    deltas: AsyncGenerator[TextDelta],
+    render: Callable[[TextDelta], Iterable[BaseModel]],
     send_timeout: float,
     *,
     named: bool = False,
     render_failure: Callable[[Failure], BaseModel] | None = None,
+    render_end: Callable[[], Iterable[BaseModel]] = tuple,
+    size_of: Callable[[TextDelta], int] = lambda delta: delta.size,
 ) -> EventStream:
-    """Answers with events for each item, once the first is there.
+    """Answers with events for each delta, once the first is there.
 
     What fails before has a status of its own; what fails later is told by the last event.
 
     Args:
         request: is watched for the client's leave.
-        items: what the stream is made of; at least one.
-        render: makes events of an item; none if there is nothing to tell.
+        deltas: what the stream is made of; at least one.
+        render: makes events of a delta; none if there is nothing to tell.
         send_timeout: as of `EventStream`.
         named: each event is named by its `type`, and nothing follows the last; else `[DONE]` does.
         render_failure: makes the event that tells of a failure; None is as the route's API has it.
+        render_end: makes the events after the last delta's.
+        size_of: bytes of a delta's events, about; large ones are made in a thread.
 
     Raises:
         ServiceError: there will be no first item.
         ClientDisconnectedError: the client has left.
     """
-    first = await while_connected(request, _next(items))
+    first = await while_connected(request, _next(deltas))
     writer = _Writer(request, named, render_failure)
-    return EventStream(request, _events(writer, first, items, render), send_timeout)
+    renderer = _Renderer(writer, render, size_of)
+    return EventStream(request, _events(renderer, first, deltas, render_end), send_timeout)
 
 
-def _next(items: AsyncGenerator[T]) -> Coroutine[Any, Any, T]:
-    async def get() -> T:
-        return await anext(items)
+def _next(deltas: AsyncGenerator[TextDelta]) -> Coroutine[Any, Any, TextDelta]:
+    async def get() -> TextDelta:
+        return await anext(deltas)
 
     return get()
 
@@ -137,22 +143,42 @@ class _Writer:
 
 def _format(name: str | None, data: str) -> bytes:
     """An event; what some readers take for the end of a line, and JSON does not, is escaped."""
-    return format_sse_event(event=name, data_str=data.translate(LINE_ENDS))
+    for character, escape in LINE_ENDS.items():  # `str.translate` takes 20 times as long
+        data = data.replace(character, escape)
+    return format_sse_event(event=name, data_str=data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Renderer:
+    """Renders and writes a delta's events; arguments as of `stream_events`."""
+
+    writer: _Writer
+    render: Callable[[TextDelta], Iterable[BaseModel]]
+    size_of: Callable[[TextDelta], int]
+
+    async def events(self, delta: TextDelta) -> Iterable[bytes]:
+        events = map(self.writer.event, self.render(delta))
+        if self.size_of(delta) <= LARGE_ANSWER:
+            return events
+        return await asyncio.to_thread(list, events)
 
 
 async def _events(
-    writer: _Writer,
-    first: T,
-    items: AsyncGenerator[T],
-    render: Callable[[T], Iterable[BaseModel]],
+    renderer: _Renderer,
+    first: TextDelta,
+    deltas: AsyncGenerator[TextDelta],
+    render_end: Callable[[], Iterable[BaseModel]],
 ) -> AsyncGenerator[bytes]:
+    writer = renderer.writer
     try:
-        async with aclosing(items):
-            for event in render(first):
-                yield writer.event(event)
-            async for item in items:
-                for event in render(item):
-                    yield writer.event(event)
+        async with aclosing(deltas):
+            for event in await renderer.events(first):
+                yield event
+            async for delta in deltas:
+                for event in await renderer.events(delta):
+                    yield event
+            for last in render_end():
+                yield writer.event(last)
     except ServiceError as error:
         yield writer.failure(Failure(str(error), status_of(error), code_of(error)))
     except Exception:

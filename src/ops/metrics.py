@@ -28,6 +28,7 @@ STATUSES = ("success", "error", "client_error", "rate_limited", "cancelled")
 UNMATCHED = "__unmatched__"
 """The endpoint of a request that no route knows."""
 
+LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
 
 
@@ -76,6 +77,13 @@ class Metrics:
             "HANG_TIMEOUT_SECONDS: when a step takes longer the process ends.",
             registry=self.registry,
             multiprocess_mode="livemax",
+        )
+        self.loop_lag = Histogram(
+            "inference_event_loop_lag_seconds",
+            "Seconds by which the event loop woke up late, measured ten times a second: while it is"
+            " held, no request is read and none is answered, health checks included.",
+            buckets=LAG_SECONDS,
+            registry=self.registry,
         )
         self.caller_requests = Counter(
             "inference_caller_requests_total",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from limits.storage import MemoryStorage, RedisStorage
 from prometheus_client import Gauge
@@ -29,7 +30,7 @@ from src.ops.addresses import counted_address
 from src.ops.concurrency import Concurrency, Lease
 from src.ops.error_body import CALLER, error_body
 from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
-from src.ops.request_body import JSONRequest
+from src.ops.request_body import BYTES_PER_CONTAINER, JSONLimits, JSONRequest
 from src.ops.token_count import Reservation, TokenCount
 
 T = TypeVar("T")
@@ -244,7 +245,7 @@ def _create_limiter(storage: str) -> Limiter:
 class RateLimitedRoute(APIRoute):
     """A route that counts a request with the app's `state.rate_limit` before anything else.
 
-    Its body is then read as a `JSONRequest`'s.
+    Its body is then read as a `JSONRequest`'s; a large one is parsed and validated in a thread.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -252,7 +253,23 @@ class RateLimitedRoute(APIRoute):
 
         async def handle_limited(request: Request) -> Response:
             await request.app.state.rate_limit.count(request)
-            depth = request.app.state.settings.max_json_depth
-            return await handle(JSONRequest(request.scope, request.receive, depth))
+            settings: Settings = request.app.state.settings
+            limits = JSONLimits(
+                settings.max_json_depth, settings.max_body_bytes // BYTES_PER_CONTAINER
+            )
+            receive = request.receive
+            return await handle(JSONRequest(request.scope, receive, limits, self._validate))
 
         return handle_limited
+
+    def _validate(self, body: Any) -> Any:
+        """The body as the route's model, which FastAPI then takes as it is.
+
+        Raises:
+            RequestValidationError: the model refuses it.
+        """
+        assert self.body_field is not None
+        value, errors = self.body_field.validate(body, {}, loc=("body",))
+        if errors:
+            raise RequestValidationError(errors)
+        return value

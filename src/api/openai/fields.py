@@ -10,9 +10,11 @@ from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 from src.parameters import (
     MAX_TOKENS,
+    Choices,
     Count,
     JsonSchema,
     LogitBias,
+    Metadata,
     MinP,
     Penalty,
     RepetitionPenalty,
@@ -120,16 +122,16 @@ class GenerationRequest(WireRequest):
     guided_regex: StrictStr | None = Field(
         default=None, min_length=1, description="Likewise of `structured_outputs.regex`."
     )
-    guided_choice: list[Annotated[StrictStr, Field(min_length=1)]] | None = Field(
-        default=None, min_length=1, description="Likewise of `structured_outputs.choice`."
+    guided_choice: Choices | None = Field(
+        default=None, description="Likewise of `structured_outputs.choice`."
     )
     guided_grammar: StrictStr | None = Field(
         default=None, min_length=1, description="Likewise of `structured_outputs.grammar`."
     )
     user: User = None
-    metadata: Annotated[
-        dict[StrictStr, StrictStr] | None, NoEffect("it tags stored answers; nothing is stored")
-    ] = None
+    metadata: Annotated[Metadata | None, NoEffect("it tags stored answers; nothing is stored")] = (
+        None
+    )
     store: Annotated[OnlyFalse | None, NoEffect("nothing is stored; only false is accepted")] = None
     service_tier: ServiceTier = None
 

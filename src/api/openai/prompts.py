@@ -8,7 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from src.tokenization import Prompt
 
-TokenIds = Annotated[list[int], Field(min_length=1)]
+MAX_TOKEN_IDS = 2**20
+"""Of one prompt; more than any model's context."""
+
+TokenIds = Annotated[list[int], Field(min_length=1, max_length=MAX_TOKEN_IDS)]
 
 
 def prompts_up_to(most: int) -> PlainValidator:
@@ -41,5 +44,7 @@ def _parse_prompts(value: Any, most: int) -> list[Prompt]:
 
 
 def _is_token_ids(value: object) -> bool:
-    """Whether it is a list of whole numbers, at least one; True is none."""
-    return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)
+    """Whether it is a list of integers, at least one; True is not an integer here."""
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_TOKEN_IDS:
+        return False
+    return type(value[0]) is int and set(map(type, value)) == {int}

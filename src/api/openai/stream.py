@@ -1,7 +1,6 @@
 """Streams of this API: chunks of choices, and the usage if it is asked for."""
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
 from typing import Protocol
 
 from fastapi import Request
@@ -15,7 +14,7 @@ from src.generation import TextDelta
 
 
 class ChunkRenderer(Protocol):
-    """Who makes chunks of what is new."""
+    """Makes chunks of what is new."""
 
     def chunks(self, delta: TextDelta) -> Iterable[BaseModel]: ...
 
@@ -31,25 +30,13 @@ async def stream_chunks(
     settings: Settings,
 ) -> EventStream:
     """Answers with chunks, once the first is there. Raises as `stream_events`."""
-    chunks = _chunks(deltas, renderer, count, includes_usage=body.includes_usage)
-    return await stream_events(request, chunks, _as_it_is, settings.send_timeout_seconds)
 
+    def render(delta: TextDelta) -> Iterable[BaseModel]:
+        count.add(delta)
+        return renderer.chunks(delta)
 
-def _as_it_is(chunk: BaseModel) -> list[BaseModel]:
-    return [chunk]
+    def render_end() -> Iterable[BaseModel]:
+        return [renderer.usage_chunk(count.usage())] if body.includes_usage else []
 
-
-async def _chunks(
-    deltas: AsyncGenerator[TextDelta],
-    renderer: ChunkRenderer,
-    count: UsageCount,
-    *,
-    includes_usage: bool,
-) -> AsyncGenerator[BaseModel]:
-    async with aclosing(deltas):
-        async for delta in deltas:
-            count.add(delta)
-            for chunk in renderer.chunks(delta):
-                yield chunk
-    if includes_usage:
-        yield renderer.usage_chunk(count.usage())
+    timeout = settings.send_timeout_seconds
+    return await stream_events(request, deltas, render, timeout, render_end=render_end)

@@ -1,29 +1,35 @@
 """`/tokenize` and `/detokenize`, in vLLM's shapes: texts, conversations, token ids."""
 
-import asyncio
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from src.api.calls import call_format, choose
-from src.api.deps import EngineDep, while_connected
+from src.api.deps import EngineDep, off_loop, while_connected
 from src.api.fields import (
     MAX_MESSAGES,
+    MAX_MODEL_NAME,
     MAX_TOOLS,
     NoEffect,
     OnlyFalse,
     Refused,
     WireRequest,
 )
+from src.api.json_answer import json_answer
 from src.api.openai.answers import check_model
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.protocol import ChatTurn
 from src.api.openai.chat.tools import FunctionTool
+from src.api.openai.prompts import MAX_TOKEN_IDS
 from src.api.openai.responses import error_responses
+from src.engine.chat_template import ChatMessage
 from src.errors import InvalidRequestError
+from src.generation import TOKEN_SIZE
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_calls import ToolChoice
 
 router = APIRouter(
     tags=["OpenAI"],
@@ -35,17 +41,21 @@ router = APIRouter(
 class TokenizeRequest(WireRequest):
     """A text or a conversation."""
 
-    model: StrictStr | None = Field(default=None, description="The served model, if it is named.")
+    model: StrictStr | None = Field(
+        default=None, max_length=MAX_MODEL_NAME, description="The served model, if it is named."
+    )
     prompt: StrictStr | None = Field(
         default=None, description="A text; what spells a special token stays text."
     )
     messages: list[ChatTurn] | None = Field(
+        fail_fast=True,
         default=None,
         min_length=1,
         max_length=MAX_MESSAGES,
         description="Or a conversation, as the model's chat template writes it.",
     )
     tools: list[FunctionTool] | None = Field(
+        fail_fast=True,
         default=None,
         max_length=MAX_TOOLS,
         description="Functions that a conversation's answer may call; with `messages` alone.",
@@ -104,8 +114,12 @@ class TokenizeResponse(BaseModel):
 class DetokenizeRequest(WireRequest):
     """Token ids."""
 
-    model: StrictStr | None = Field(default=None, description="The served model, if it is named.")
-    tokens: list[Annotated[StrictInt, Field(ge=0)]] = Field(description="The token ids.")
+    model: StrictStr | None = Field(
+        default=None, max_length=MAX_MODEL_NAME, description="The served model, if it is named."
+    )
+    tokens: list[Annotated[StrictInt, Field(ge=0)]] = Field(
+        fail_fast=True, max_length=MAX_TOKEN_IDS, description="The token ids."
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [5, 6, 7]}]})
 
@@ -116,31 +130,39 @@ class DetokenizeResponse(BaseModel):
     prompt: str
 
 
-@router.post("/tokenize")
-async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> TokenizeResponse:
+@router.post("/tokenize", response_model=TokenizeResponse)
+async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> Response:
     """Tell the token ids of a text or a conversation."""
     check_model(body.model, engine)
     body.check()
-    token_ids = await while_connected(request, _encode(body, engine))
-    written = None
-    if body.return_token_strs:
-        written = await asyncio.to_thread(lambda: [engine.token_text(one) for one in token_ids])
-    return TokenizeResponse(
-        count=len(token_ids),
-        max_model_len=engine.max_model_len,
-        tokens=token_ids,
-        token_strs=written,
-    )
+    token_ids = await while_connected(request, _encode(request, body, engine))
+
+    def respond() -> TokenizeResponse:
+        written = None
+        if body.return_token_strs:
+            written = [engine.token_text(token_id) for token_id in token_ids]
+        return TokenizeResponse(
+            count=len(token_ids),
+            max_model_len=engine.max_model_len,
+            tokens=token_ids,
+            token_strs=written,
+        )
+
+    return await json_answer(respond, len(token_ids) * TOKEN_SIZE)
 
 
-async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
+def _read(body: TokenizeRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
+    """The conversation, and the tools that its answer may call."""
+    tools = [
+        tool.function.to_engine(("tools", index, "function"))
+        for index, tool in enumerate(body.tools or ())
+    ]
+    return to_conversation(body.messages or ()), choose(tools, "auto", is_parallel=True)
+
+
+async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        messages = to_conversation(body.messages)
-        tools = [
-            tool.function.to_engine(("tools", index, "function"))
-            for index, tool in enumerate(body.tools or ())
-        ]
-        choice = choose(tools, "auto", is_parallel=True)
+        messages, choice = await off_loop(request, partial(_read, body))
         call_format(engine, choice, messages, ("messages",))
         return await engine.tokenize_chat(
             messages,
@@ -151,11 +173,10 @@ async def _encode(body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
 
 
-@router.post("/detokenize")
-async def detokenize(
-    request: Request, body: DetokenizeRequest, engine: EngineDep
-) -> DetokenizeResponse:
+@router.post("/detokenize", response_model=DetokenizeResponse)
+async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDep) -> Response:
     """Tell the text of token ids."""
     check_model(body.model, engine)
     decoding = engine.decode(body.tokens, ("tokens",), skip_special_tokens=False)
-    return DetokenizeResponse(prompt=await while_connected(request, decoding))
+    text = await while_connected(request, decoding)
+    return await json_answer(partial(DetokenizeResponse, prompt=text), len(text))

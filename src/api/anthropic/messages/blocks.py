@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import FunctionName, NoEffect, Refused, WireRequest
+from src.api.fields import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
 
 CACHED = "common beginnings of prompts are found without it"
 
@@ -32,7 +32,8 @@ def _only(blocks: Any, *known: str) -> BeforeValidator:
     def check(content: object) -> object:
         if isinstance(content, str):
             return [{"type": "text", "text": content}]
-        for index, block in enumerate(content if isinstance(content, list) else ()):
+        # A list that is longer is refused for its length.
+        for index, block in enumerate(content[:MAX_PARTS] if isinstance(content, list) else ()):
             kind = block.get("type") if isinstance(block, dict) else None
             if isinstance(kind, str) and kind not in known:
                 raise PydanticCustomError(
@@ -49,7 +50,8 @@ def _only(blocks: Any, *known: str) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=StrictStr | blocks)
 
 
-TextContent = Annotated[list[TextBlock], _only(list[TextBlock], "text")]
+_TextBlocks = Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_PARTS)]
+TextContent = Annotated[_TextBlocks, _only(_TextBlocks, "text")]
 
 
 class ToolUseBlock(WireRequest):
@@ -88,7 +90,8 @@ Block = Annotated[
     | Annotated[ToolResultBlock, Tag("<tool_result>")],
     Discriminator(_kind_of),
 ]
-Content = Annotated[list[Block], _only(list[Block], "text", "tool_use", "tool_result")]
+_Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
+Content = Annotated[_Blocks, _only(_Blocks, "text", "tool_use", "tool_result")]
 
 
 def text_of(content: list[Any] | None) -> str:

@@ -22,7 +22,7 @@ from src.api.fields import (
 )
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import MAX_STOP_TEXTS, Count, NumTokens, StopText
+from src.parameters import Count, NumTokens, StopTextList
 from src.tool_calls import Tool, ToolChoice
 
 # What Anthropic calls the choices that OpenAI has.
@@ -125,6 +125,7 @@ class CountTokensRequest(WireRequest):
 
     model: ModelName
     messages: list[MessageTurn] = Field(
+        fail_fast=True,
         min_length=1,
         max_length=MAX_MESSAGES,
         description="The conversation so far; its last turn is not the assistant's.",
@@ -135,7 +136,10 @@ class CountTokensRequest(WireRequest):
     thinking: Annotated[Thinking | None, NoEffect("only disabled is accepted, and so it is")] = None
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
     tools: list[ToolDefinition] | None = Field(
-        default=None, max_length=MAX_TOOLS, description="Tools that the model may call."
+        fail_fast=True,
+        default=None,
+        max_length=MAX_TOOLS,
+        description="Tools that the model may call.",
     )
     tool_choice: ToolChoiceConfig | None = Field(
         default=None, description="Which of them it may or must call. Default: `auto`."
@@ -196,10 +200,8 @@ class MessageRequest(CountTokensRequest):
     temperature: StrictFloat | None = Field(default=None, ge=0, le=1, description=RANDOMNESS)
     top_p: TopPField = None
     top_k: Count | None = Field(default=None, description="Only so many of the most likely tokens.")
-    stop_sequences: list[StopText] | None = Field(
-        default=None,
-        max_length=MAX_STOP_TEXTS,
-        description="Texts that end the answer and are left out.",
+    stop_sequences: StopTextList | None = Field(
+        default=None, description="Texts that end the answer and are left out."
     )
     stream: StrictBool | None = Field(
         default=None, description="Send events as the answer is made, as Server-Sent Events."

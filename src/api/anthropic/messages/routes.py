@@ -1,5 +1,7 @@
 """The routes of `/v1/messages`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from src.api.anthropic.messages import answer
@@ -9,7 +11,8 @@ from src.api.anthropic.messages.protocol import CountTokensRequest, MessageReque
 from src.api.anthropic.messages.render import MessageRenderer
 from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
 from src.api.calls import answer_grammar, call_format
-from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.json_answer import json_answer
 from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
@@ -19,6 +22,7 @@ from src.engine.structured_output.source import GrammarSource
 from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_call_format import ToolCallFormat
 from src.tool_call_parser import TextReader, ToolCallParser
 from src.tool_calls import ToolChoice
 
@@ -44,16 +48,15 @@ STREAMED = stream_response(
 @router.post("", response_model=Message, responses={200: STREAMED})
 async def create_message(
     request: Request, body: MessageRequest, engine: EngineDep, settings: SettingsDep
-) -> Message | Response:
+) -> Response:
     """Answer a conversation."""
     deadline = engine.deadline()
-    messages, choice = _read(body, engine)
+    messages, choice = await off_loop(request, partial(_read, body, engine))
     written = call_format(engine, choice, messages, ("messages",))
     token_ids = await _tokenize(request, messages, choice, engine, deadline)
     engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
     room = engine.max_model_len - len(token_ids)
-    shape = body.grammar()
-    grammar = answer_grammar(choice, written, shape)
+    shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, min(body.max_tokens, room), grammar)
     reader = ToolCallParser(written, is_shaped=shape is not None) if written else TextReader()
     is_cut = body.max_tokens > room
@@ -65,13 +68,13 @@ async def create_message(
         )
     collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
     (generation,) = await while_connected(request, collecting)
-    return renderer.whole(generation)
+    return await json_answer(partial(renderer.whole, generation), generation.size)
 
 
 @router.post("/count_tokens", response_model=TokenCount)
 async def count_tokens(request: Request, body: CountTokensRequest, engine: EngineDep) -> TokenCount:
     """Tell how many tokens a conversation has."""
-    messages, choice = _read(body, engine)
+    messages, choice = await off_loop(request, partial(_read, body, engine))
     call_format(engine, choice, messages, ("messages",))
     token_ids = await _tokenize(request, messages, choice, engine, engine.deadline())
     return TokenCount(input_tokens=len(token_ids))
@@ -84,6 +87,14 @@ def _read(
     check_model(body.model, engine)
     body.check()
     return to_conversation(body), body.tools_to_call()
+
+
+def _grammar(
+    body: MessageRequest, choice: ToolChoice | None, written: ToolCallFormat | None
+) -> tuple[GrammarSource | None, GrammarSource | None]:
+    """The shape of answers that are no calls, and the grammar of all answers."""
+    shape = body.grammar()
+    return shape, answer_grammar(choice, written, shape)
 
 
 async def _tokenize(

@@ -1,5 +1,6 @@
 """Answers of `/v1/chat/completions`, whole and in chunks, as they are on the wire."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -24,7 +25,7 @@ class ChatPositionLogprob(ChatLogprob):
 class ChoiceLogprobs(BaseModel):
     """What the model thought of each new token; an end token is one."""
 
-    content: list[ChatPositionLogprob]
+    content: Iterable[ChatPositionLogprob]
     refusal: None
 
 

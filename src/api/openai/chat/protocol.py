@@ -2,11 +2,26 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from src.api.calls import choose
-from src.api.fields import MAX_MESSAGES, MAX_TOOLS, NoEffect, Refused, WireRequest
+from src.api.fields import (
+    MAX_MESSAGES,
+    MAX_PARTS,
+    MAX_TOOLS,
+    NoEffect,
+    Refused,
+    SentBack,
+    WireRequest,
+)
 from src.api.openai.chat.tools import ChatToolChoice, FunctionTool, MessageCall, NamedToolChoice
 from src.api.openai.fields import (
     NAMED,
@@ -40,6 +55,10 @@ def _join_parts(content: object) -> object:
     """A message's content as one text: parts are joined by line ends."""
     if not isinstance(content, list):
         return content
+    if len(content) > MAX_PARTS:
+        raise PydanticCustomError(
+            "too_long", "A message has at most {count} parts", {"count": MAX_PARTS}
+        )
     for index, part in enumerate(content):
         is_part = isinstance(part, dict)
         if is_part and part.get("type") not in ("text", None):
@@ -57,9 +76,8 @@ def _join_parts(content: object) -> object:
     return "\n".join(part["text"] for part in content)
 
 
-Content = Annotated[
-    StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | list[TextPart])
-]
+_PartList = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
+Content = Annotated[StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | _PartList)]
 
 
 class ChatTurn(WireRequest):
@@ -73,7 +91,11 @@ class ChatTurn(WireRequest):
         description="What is said: a text, or a list of parts of text. Not needed beside calls.",
     )
     tool_calls: list[MessageCall] | None = Field(
-        default=None, min_length=1, max_length=MAX_TOOLS, description="What the assistant calls."
+        fail_fast=True,
+        default=None,
+        min_length=1,
+        max_length=MAX_TOOLS,
+        description="What the assistant calls.",
     )
     tool_call_id: StrictStr | None = Field(
         default=None, description="Of the role `tool`: which call this is the result of."
@@ -82,7 +104,7 @@ class ChatTurn(WireRequest):
         None
     )
     refusal: Annotated[None, Refused("a refusal is written as content")] = None
-    annotations: Annotated[list[Any] | None, NoEffect("clients send answers back as they came")] = (
+    annotations: Annotated[SentBack | None, NoEffect("clients send answers back as they came")] = (
         None
     )
     audio: Annotated[None, Refused(AUDIO)] = None
@@ -129,7 +151,10 @@ class ChatCompletionRequest(GenerationRequest):
     """A conversation to answer."""
 
     messages: list[ChatTurn] = Field(
-        min_length=1, max_length=MAX_MESSAGES, description="The conversation so far."
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="The conversation so far.",
     )
     max_completion_tokens: NumTokens | None = Field(
         default=None,
@@ -147,9 +172,11 @@ class ChatCompletionRequest(GenerationRequest):
         default=None, description="How the answer is written: text, or JSON; see below."
     )
     modalities: list[Literal["text"]] | None = Field(
-        default=None, min_length=1, max_length=1, description="`text` alone."
+        fail_fast=True, default=None, min_length=1, max_length=1, description="`text` alone."
     )
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS, description=TOOLS)
+    tools: list[FunctionTool] | None = Field(
+        fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
+    )
     tool_choice: ChatToolChoice = Field(default=None, description=TOOL_CHOICE)
     parallel_tool_calls: ParallelToolCalls = None
     functions: Annotated[None, Refused(OLD_CALLS)] = None

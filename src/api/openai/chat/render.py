@@ -157,16 +157,13 @@ class ChatRenderer:
     def _logprobs(self, positions: list[logprobs.PositionLogprobs]) -> ChoiceLogprobs | None:
         if not self.body.logprobs:
             return None
-        content = [
-            ChatPositionLogprob(
-                **token_logprob(self.engine, position.chosen),
-                top_logprobs=[
-                    ChatLogprob(**token_logprob(self.engine, one)) for one in position.top
-                ],
-            )
-            for position in positions
-        ]
-        return ChoiceLogprobs(content=content, refusal=None)
+        return ChoiceLogprobs(content=map(self._logprob, positions), refusal=None)
+
+    def _logprob(self, position: logprobs.PositionLogprobs) -> ChatPositionLogprob:
+        return ChatPositionLogprob(
+            **token_logprob(self.engine, position.chosen),
+            top_logprobs=[ChatLogprob(**token_logprob(self.engine, one)) for one in position.top],
+        )
 
 
 def _delta(event: Event) -> Delta:

@@ -1,9 +1,12 @@
 """The route of `/v1/chat/completions`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from src.api.calls import answer_grammar, call_format
-from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.json_answer import json_answer
 from src.api.openai.answers import UsageCount, check_model
 from src.api.openai.chat.answer import ChatCompletion, ChatCompletionChunk
 from src.api.openai.chat.conversation import to_conversation
@@ -13,12 +16,15 @@ from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
+from src.engine.chat_template import ChatMessage
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
 from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_call_format import ToolCallFormat
+from src.tool_calls import ToolChoice
 
 router = APIRouter(
     prefix="/v1/chat",
@@ -31,24 +37,20 @@ router = APIRouter(
 @router.post(
     "/completions",
     response_model=ChatCompletion,
-    response_model_exclude_unset=True,
     responses={200: streamed(ChatCompletionChunk)},
 )
 async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep
-) -> ChatCompletion | Response:
+) -> Response:
     """Answer a conversation."""
     deadline = engine.deadline()
     check_model(body.model, engine)
-    body.check()
-    messages = to_conversation(body.messages)
-    choice = body.tools_to_call()
+    messages, choice = await off_loop(request, partial(_read, body))
     written = call_format(engine, choice, messages, ("messages",))
     tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
     token_ids = await while_connected(request, tokenizing)
-    shape = only_one(body.grammars())
-    grammar = answer_grammar(choice, written, shape)
+    shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, engine, len(token_ids), grammar)
     _check(body, engine, len(token_ids), params)
     renderer = ChatRenderer(engine, body, written, is_shaped=shape is not None)
@@ -60,7 +62,22 @@ async def create_chat_completion(
         request, engine.collect([token_ids], params, body.num_choices, deadline, Operation.CHAT)
     )
     count.add_all(generation)
-    return renderer.whole(generation, count)
+    whole = partial(renderer.whole, generation, count)
+    return await json_answer(whole, generation.size, exclude_unset=True)
+
+
+def _read(body: ChatCompletionRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
+    """The conversation, and which tools its answer may or must call."""
+    body.check()
+    return to_conversation(body.messages), body.tools_to_call()
+
+
+def _grammar(
+    body: ChatCompletionRequest, choice: ToolChoice | None, written: ToolCallFormat | None
+) -> tuple[GrammarSource | None, GrammarSource | None]:
+    """The shape of answers that are no calls, and the grammar of all answers."""
+    shape = only_one(body.grammars())
+    return shape, answer_grammar(choice, written, shape)
 
 
 def _check(

@@ -1,5 +1,6 @@
 """Requests and answers of `/v1/completions`, as they are on the wire."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
@@ -83,7 +84,7 @@ class Logprobs(BaseModel):
 
     tokens: list[str] = Field(description="`bytes:…` where they are no whole characters.")
     token_logprobs: list[float | None] = Field(description="null for a prompt's first token.")
-    top_logprobs: list[dict[str, float] | None] = Field(
+    top_logprobs: Iterable[dict[str, float] | None] = Field(
         description="The most likely tokens, and the one that stands there."
     )
     text_offset: list[int] = Field(description="Where in the text each begins, in characters.")

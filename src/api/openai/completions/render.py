@@ -107,31 +107,27 @@ class CompletionRenderer:
     ) -> Logprobs | None:
         if self.body.logprobs is None:
             return None
-        found = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        token_ids: list[int] = []
+        positions: list[PositionLogprobs | None] = []
         if prompt is not None and self.body.echo:
-            self._add(found, prompt.token_ids[0], None, offsets)
-            for position in delta.prompt_logprobs:
-                self._add(found, position.chosen.token_id, position, offsets)
+            token_ids.append(prompt.token_ids[0])
+            positions += [None, *delta.prompt_logprobs]
         if self.body.max_tokens != 0:
-            for position in delta.logprobs:
-                self._add(found, position.chosen.token_id, position, offsets)
-        return found if found.tokens else None
+            positions += delta.logprobs
+        token_ids += [one.chosen.token_id for one in positions if one]
+        if not token_ids:
+            return None
+        tokens = [self.engine.token(token_id) for token_id in token_ids]
+        return Logprobs(
+            tokens=list(map(_written, tokens)),
+            token_logprobs=[one.chosen.logprob if one else None for one in positions],
+            top_logprobs=map(self._top, positions),
+            text_offset=list(map(offsets.pass_by, tokens)),
+        )
 
-    def _add(
-        self,
-        found: Logprobs,
-        token_id: int,
-        position: PositionLogprobs | None,
-        offsets: "_Offsets",
-    ) -> None:
-        """Adds a token; of a prompt's first one nothing is known."""
-        token = self.engine.token(token_id)
-        found.tokens.append(_written(token))
-        found.text_offset.append(offsets.pass_by(token))
-        found.token_logprobs.append(position.chosen.logprob if position else None)
-        found.top_logprobs.append(self._top(position) if position else None)
-
-    def _top(self, position: PositionLogprobs) -> dict[str, float]:
+    def _top(self, position: PositionLogprobs | None) -> dict[str, float] | None:
+        if position is None:  # of a prompt's first token nothing is known
+            return None
         top: dict[str, float] = {}
         # Of tokens that are written alike the likeliest is told.
         for one in [*position.top, position.chosen]:

@@ -1,10 +1,12 @@
 """The route of `/v1/completions`."""
 
 from dataclasses import replace
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.json_answer import json_answer
 from src.api.openai.answers import UsageCount, check_model
 from src.api.openai.completions.protocol import (
     DEFAULT_MAX_TOKENS,
@@ -32,17 +34,15 @@ router = APIRouter(
 @router.post(
     "/completions",
     response_model=Completion,
-    response_model_exclude_unset=True,
     responses={200: streamed(Completion)},
 )
 async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
-) -> Completion | Response:
+) -> Response:
     """Continue texts or token ids."""
     deadline = engine.deadline()
     check_model(body.model, engine)
-    body.check()
-    params = _sampling_params(body)
+    params = await off_loop(request, partial(_sampling_params, body))
     prompts = await while_connected(request, _tokenize(body, params, engine, deadline))
     token_ids = [prompt.token_ids for prompt in prompts]
     renderer = CompletionRenderer(engine, body, prompts)
@@ -55,10 +55,13 @@ async def create_completion(
     )
     for generation in generations:
         count.add_all(generation)
-    return renderer.whole(generations, count)
+    size = sum(generation.size for generation in generations)
+    whole = partial(renderer.whole, generations, count)
+    return await json_answer(whole, size, exclude_unset=True)
 
 
 def _sampling_params(body: CompletionRequest) -> SamplingParams:
+    body.check()
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     logprobs = body.logprobs
     if logprobs is None and body.num_sequences > body.num_choices:

@@ -1,5 +1,6 @@
 """Answers of `/v1/responses` and the events of their streams, as they are on the wire."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -25,7 +26,7 @@ class OutputText(BaseModel):
     type: Literal["output_text"]
     text: str
     annotations: list[None]
-    logprobs: list[OutputLogprob]
+    logprobs: Iterable[OutputLogprob]
 
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -185,7 +186,7 @@ class TextDeltaEvent(BaseModel):
     output_index: int
     content_index: int
     delta: str
-    logprobs: list[EventLogprob]
+    logprobs: Iterable[EventLogprob]
 
 
 class TextDoneEvent(BaseModel):
@@ -197,7 +198,7 @@ class TextDoneEvent(BaseModel):
     output_index: int
     content_index: int
     text: str
-    logprobs: list[EventLogprob]
+    logprobs: Iterable[EventLogprob]
 
 
 class ArgumentsDeltaEvent(BaseModel):

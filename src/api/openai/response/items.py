@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import FunctionName, NoEffect, Refused, WireRequest
+from src.api.fields import (
+    MAX_PARTS,
+    FunctionName,
+    NoEffect,
+    Refused,
+    SentBack,
+    WireRequest,
+)
 from src.api.openai.tools import Arguments, CallId, read_call
 from src.engine.chat_template import ChatMessage, MessageToolCall
 
@@ -24,7 +31,8 @@ def _only(listed: Any, what: str, *known: str) -> BeforeValidator:
                 if is_item
                 else {"type": "input_text", "text": value}
             ]
-        for index, one in enumerate(value if isinstance(value, list) else ()):
+        # A list that is longer is refused for its length.
+        for index, one in enumerate(value[:MAX_ITEMS] if isinstance(value, list) else ()):
             kind = one.get("type") if isinstance(one, dict) else None
             if isinstance(kind, str) and kind not in known:
                 raise PydanticCustomError(
@@ -47,11 +55,12 @@ class InputPart(WireRequest):
 
     type: Literal["input_text", "output_text"] = Field(description="A client's, or an answer's.")
     text: StrictStr = Field(description="The text; parts are joined by line ends.")
-    annotations: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
-    logprobs: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
+    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    logprobs: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
 
 
-Content = Annotated[list[InputPart], _only(list[InputPart], "Part", "input_text", "output_text")]
+_PartList = Annotated[list[InputPart], Field(fail_fast=True, max_length=MAX_PARTS)]
+Content = Annotated[_PartList, _only(_PartList, "Part", "input_text", "output_text")]
 
 
 class ResponseInputMessage(WireRequest):
@@ -113,7 +122,7 @@ Item = Annotated[
     | Annotated[FunctionOutputItem, Tag("<function_call_output>")],
     Discriminator(_kind_of),
 ]
-_ItemList = Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+_ItemList = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 Items = Annotated[
     _ItemList, _only(_ItemList, "Item", "message", "function_call", "function_call_output")
 ]

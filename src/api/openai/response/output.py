@@ -1,7 +1,7 @@
 """The output of `/v1/responses` while it is written: items, and the events that tell of them."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,10 @@ from src.api.openai.response.answer import (
     TextDeltaEvent,
     TextDoneEvent,
 )
+from src.engine.logprobs import PositionLogprobs
 from src.tool_call_parser import ArgumentsDelta, CallStarted, ContentDelta, Event
+
+RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]
 
 
 @dataclass(slots=True)
@@ -36,15 +39,17 @@ class _Written:
         call: if it is one of a tool; else it is text.
         text: that it has, or its arguments.
         logprobs: of the text, if they are asked for.
+        status: in the output, once it is complete.
     """
 
     index: int
     item_id: str
     call: CallStarted | None = None
     text: str = ""
-    logprobs: list[OutputLogprob] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    status: Status = "in_progress"
 
-    def item(self, status: Status) -> OutputItem:
+    def item(self, status: Status, render: RenderLogprob) -> OutputItem:
         """As it is told when it has this status; text that has just begun has no part yet."""
         if self.call is not None:
             return OutputCall(
@@ -60,13 +65,12 @@ class _Written:
             type="message",
             role="assistant",
             status=status,
-            content=[] if status == "in_progress" else [self.part()],
+            content=[] if status == "in_progress" else [self.part(render)],
         )
 
-    def part(self) -> OutputText:
-        return OutputText(
-            type="output_text", text=self.text, annotations=[], logprobs=list(self.logprobs)
-        )
+    def part(self, render: RenderLogprob) -> OutputText:
+        logprobs = map(render, self.logprobs)
+        return OutputText(type="output_text", text=self.text, annotations=[], logprobs=logprobs)
 
     def place(self) -> dict[str, Any]:
         """Where in the output it is."""
@@ -74,11 +78,16 @@ class _Written:
 
 
 class OutputWriter:
-    """Puts items together from what is read of an answer, and numbers the answer's events."""
+    """Puts items together from what is read of an answer, and numbers the answer's events.
 
-    def __init__(self) -> None:
+    Args:
+        render: writes a token's log-probability.
+    """
+
+    def __init__(self, render: RenderLogprob) -> None:
+        self._render = render
         self.num_events = 0
-        self.done: list[OutputItem] = []
+        self._done: list[_Written] = []
         self._last: _Written | None = None  # what is being written
 
     def head(self, kind: str) -> dict[str, Any]:
@@ -87,7 +96,17 @@ class OutputWriter:
         self.num_events += 1
         return {"type": kind, "sequence_number": number}
 
-    def advance(self, event: Event, found: list[OutputLogprob]) -> Iterator[BaseModel]:
+    @property
+    def done(self) -> list[OutputItem]:
+        """The complete items, made anew: their lists of log-probabilities can be read but once."""
+        return [one.item(one.status, self._render) for one in self._done]
+
+    @property
+    def num_logprobs(self) -> int:
+        """Positions of the item that is being written."""
+        return len(self._last.logprobs) if self._last else 0
+
+    def advance(self, event: Event, found: list[PositionLogprobs]) -> Iterator[BaseModel]:
         """What is new in an item, or a new item; with log-probabilities if it is text."""
         match event:
             case ContentDelta(text):
@@ -96,7 +115,7 @@ class OutputWriter:
                 yield self._add_text(text, found)
             case CallStarted():
                 yield from self._finish_last("completed")
-                self._last = _Written(len(self.done), f"fc_{uuid.uuid4().hex}", event)
+                self._last = _Written(len(self._done), f"fc_{uuid.uuid4().hex}", event)
                 yield self._item_event("response.output_item.added", "in_progress")
             case ArgumentsDelta(_, text):
                 assert self._last is not None
@@ -109,21 +128,22 @@ class OutputWriter:
 
     def finish(self, status: Literal["completed", "incomplete"]) -> Iterator[BaseModel]:
         """Ends the last item. There is always one, though nothing may have been said."""
-        if self._last is None and not self.done:
+        if self._last is None and not self._done:
             yield from self._begin_text()
         yield from self._finish_last(status)
 
     def cut(self) -> list[OutputItem]:
         """All items of an answer that ends here and now."""
-        return self.done + ([self._last.item("incomplete")] if self._last else [])
+        last = [self._last.item("incomplete", self._render)] if self._last else []
+        return self.done + last
 
     def _begin_text(self) -> Iterator[BaseModel]:
         yield from self._finish_last("completed")
-        self._last = _Written(len(self.done), f"msg_{uuid.uuid4().hex}")
+        self._last = _Written(len(self._done), f"msg_{uuid.uuid4().hex}")
         yield self._item_event("response.output_item.added", "in_progress")
         yield self._part_event("response.content_part.added")
 
-    def _add_text(self, text: str, found: list[OutputLogprob]) -> TextDeltaEvent:
+    def _add_text(self, text: str, found: list[PositionLogprobs]) -> TextDeltaEvent:
         assert self._last is not None
         self._last.text += text
         self._last.logprobs += found
@@ -132,7 +152,7 @@ class OutputWriter:
             **self._last.place(),
             content_index=0,
             delta=text,
-            logprobs=_for_events(found),
+            logprobs=self._event_logprobs(found),
         )
 
     def _finish_last(self, status: Literal["completed", "incomplete"]) -> Iterator[BaseModel]:
@@ -152,34 +172,34 @@ class OutputWriter:
                 **last.place(),
                 content_index=0,
                 text=last.text,
-                logprobs=_for_events(last.logprobs),
+                logprobs=self._event_logprobs(last.logprobs),
             )
             yield self._part_event("response.content_part.done")
         yield self._item_event("response.output_item.done", status)
-        self.done.append(last.item(status))
+        last.status = status
+        self._done.append(last)
         self._last = None
 
     def _item_event(self, kind: str, status: Status) -> ItemEvent:
         assert self._last is not None
-        item = self._last.item(status)
+        item = self._last.item(status, self._render)
         return ItemEvent(**self.head(kind), output_index=self._last.index, item=item)
 
     def _part_event(self, kind: str) -> PartEvent:
         assert self._last is not None
         head, place = self.head(kind), self._last.place()
-        return PartEvent(**head, **place, content_index=0, part=self._last.part())
+        return PartEvent(**head, **place, content_index=0, part=self._last.part(self._render))
+
+    def _event_logprobs(self, positions: list[PositionLogprobs]) -> Iterator[EventLogprob]:
+        return map(_for_event, map(self._render, positions))
 
 
-def _for_events(found: list[OutputLogprob]) -> list[EventLogprob]:
+def _for_event(position: OutputLogprob) -> EventLogprob:
     """Events tell no bytes."""
-    return [
-        EventLogprob(
-            token=position.token,
-            logprob=position.logprob,
-            top_logprobs=[
-                EventTopLogprob(token=one.token, logprob=one.logprob)
-                for one in position.top_logprobs
-            ],
-        )
-        for position in found
-    ]
+    return EventLogprob(
+        token=position.token,
+        logprob=position.logprob,
+        top_logprobs=[
+            EventTopLogprob(token=one.token, logprob=one.logprob) for one in position.top_logprobs
+        ],
+    )

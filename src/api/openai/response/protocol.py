@@ -39,7 +39,7 @@ from src.api.openai.tools import (
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import NumLogprobs, NumTokens
+from src.parameters import Metadata, NumLogprobs, NumTokens
 from src.tool_calls import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
@@ -162,18 +162,23 @@ class ResponseRequest(WireRequest):
     )
     text: TextConfig | None = Field(default=None, description="What the answer's text is like.")
     include: list[Literal["message.output_text.logprobs"]] | None = Field(
-        default=None, max_length=8, description="Tell each new token's log-probability."
+        fail_fast=True,
+        default=None,
+        max_length=8,
+        description="Tell each new token's log-probability.",
     )
     top_logprobs: NumLogprobs | None = Field(
         default=None,
         description=f"And those of so many most likely ones; with `{LOGPROBS}` included alone.",
     )
-    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS, description=TOOLS)
+    tools: list[ResponseTool] | None = Field(
+        fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
+    )
     tool_choice: ResponseToolChoice = Field(default=None, description=TOOL_CHOICE)
     parallel_tool_calls: ParallelToolCalls = None
-    metadata: Annotated[
-        dict[StrictStr, StrictStr] | None, NoEffect("the answer repeats it; nothing is stored")
-    ] = None
+    metadata: Annotated[Metadata | None, NoEffect("the answer repeats it; nothing is stored")] = (
+        None
+    )
     user: User = None
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: PromptCacheKey = None

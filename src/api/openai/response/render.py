@@ -27,7 +27,7 @@ from src.api.openai.response.protocol import ResponseRequest
 from src.api.sse import Failure
 from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.generation import Generation, TextDelta
+from src.generation import LOGPROB_SIZE, Generation, TextDelta
 from src.inference import InferenceEngine
 from src.tool_call_parser import ContentDelta, TextReader, ToolCallParser
 
@@ -40,18 +40,23 @@ class ResponseRenderer:
         engine: knows how tokens are written.
         body: the request.
         num_prompt_tokens: of the conversation.
+        num_request_bytes: of the body, parts of which the answer repeats.
         reader: tells text and calls apart.
     """
 
     engine: InferenceEngine
     body: ResponseRequest
     num_prompt_tokens: int
+    num_request_bytes: int
     reader: TextReader | ToolCallParser
     _id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
     _created_at: int = field(default_factory=lambda: int(time.time()))
-    _output: OutputWriter = field(default_factory=OutputWriter)
+    _output: OutputWriter = field(init=False)
     _num_tokens: int = 0
     _num_cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self._output = OutputWriter(self._logprob)
 
     def whole(self, generation: Generation) -> Response:
         """The answer without a stream: what all its events make up."""
@@ -79,7 +84,7 @@ class ResponseRenderer:
         read = self.reader.push(delta.text)
         if delta.finish_reason is not None:
             read += self.reader.finish()
-        found = [self._logprob(one) for one in delta.logprobs] if self.body.include else []
+        found = delta.logprobs if self.body.include else []
         if found and not read:  # of text that is held back
             read = [ContentDelta("")]
         for event in read:
@@ -87,6 +92,15 @@ class ResponseRenderer:
             found = []
         if delta.finish_reason is not None:
             yield from self._end(_status(delta.finish_reason))
+
+    def events_size(self, delta: TextDelta) -> int:
+        """Bytes of a delta's events, about; the last ones repeat the answer, all the request."""
+        num_bytes = delta.size
+        if delta.finish_reason is not None:
+            per_position = LOGPROB_SIZE * (1 + (self.body.top_logprobs or 0))
+            num_bytes += self._output.num_logprobs * per_position
+        is_told = delta.finish_reason is not None or not self._output.num_events
+        return num_bytes + (self.num_request_bytes if is_told else 0)
 
     def failure(self, failure: Failure) -> ResponseEvent:
         """The last event of an answer that fails."""
@@ -160,7 +174,11 @@ def _status(reason: FinishReason | None) -> Literal["completed", "incomplete"]:
 
 
 def _dumped(asked: Any) -> Any:
-    """A part of the request as it came."""
-    if isinstance(asked, BaseModel):
-        return asked.model_dump(by_alias=True, exclude_none=True)
-    return asked
+    """A part of the request as it came; schemas in it are not copied, which are the large parts."""
+    if not isinstance(asked, BaseModel):
+        return asked
+    values = {
+        field.alias or name: getattr(asked, name)
+        for name, field in type(asked).model_fields.items()
+    }
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,9 +1,12 @@
 """The route of `/v1/responses`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from src.api.calls import answer_grammar, call_format
-from src.api.deps import EngineDep, SettingsDep, while_connected
+from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.json_answer import json_answer
 from src.api.openai.answers import check_model
 from src.api.openai.response import answer
 from src.api.openai.response.answer import Response as Answer
@@ -13,13 +16,16 @@ from src.api.openai.response.render import ResponseRenderer
 from src.api.openai.responses import error_responses
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
+from src.engine.chat_template import ChatMessage
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
 from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
+from src.tool_call_format import ToolCallFormat
 from src.tool_call_parser import TextReader, ToolCallParser
+from src.tool_calls import ToolChoice
 
 router = APIRouter(
     prefix="/v1",
@@ -43,22 +49,20 @@ STREAMED = stream_response(
 @router.post("/responses", response_model=Answer, responses={200: STREAMED})
 async def create_response(
     request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
-) -> Answer | Response:
+) -> Response:
     """Answer a conversation; nothing of it is stored."""
     deadline = engine.deadline()
     check_model(body.model, engine)
-    body.check()
-    messages = to_conversation(body.instructions, body.input)
-    choice = body.tools_to_call()
+    messages, choice = await off_loop(request, partial(_read, body))
     written = call_format(engine, choice, messages, ("input",))
     tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(messages, ("input",), tools, deadline)
     token_ids = await while_connected(request, tokenizing)
-    shape = body.text_format.grammar()
-    grammar = answer_grammar(choice, written, shape)
+    shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, engine, len(token_ids), grammar)
     reader = ToolCallParser(written, is_shaped=shape is not None) if written else TextReader()
-    renderer = ResponseRenderer(engine, body, len(token_ids), reader)
+    num_bytes = len(await request.body())
+    renderer = ResponseRenderer(engine, body, len(token_ids), num_bytes, reader)
     if body.stream:
         return await stream_events(
             request,
@@ -67,10 +71,25 @@ async def create_response(
             settings.send_timeout_seconds,
             named=True,
             render_failure=renderer.failure,
+            size_of=renderer.events_size,
         )
     collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
     (generation,) = await while_connected(request, collecting)
-    return renderer.whole(generation)
+    return await json_answer(partial(renderer.whole, generation), num_bytes + generation.size)
+
+
+def _read(body: ResponseRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
+    """The conversation, and which tools its answer may or must call."""
+    body.check()
+    return to_conversation(body.instructions, body.input), body.tools_to_call()
+
+
+def _grammar(
+    body: ResponseRequest, choice: ToolChoice | None, written: ToolCallFormat | None
+) -> tuple[GrammarSource | None, GrammarSource | None]:
+    """The shape of answers that are no calls, and the grammar of all answers."""
+    shape = body.text_format.grammar()
+    return shape, answer_grammar(choice, written, shape)
 
 
 def _sampling_params(
