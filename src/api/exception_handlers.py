@@ -96,7 +96,9 @@ def _refusal(request: Request, problems: Sequence[dict[str, Any]]) -> Response:
     params = [wire.param_of([_clean(part) for part in place], dialect) for place in places]
     message = wire.message_of(list(zip(params, map(_message, problems), strict=True)))
     if dialect is Dialect.ANTHROPIC:  # it has no other place for their names than the message
-        return _answer(request, 400, message)
+        body = error_body(request.scope, 400, message)
+        body["error"] |= wire.thread_details(problems)
+        return JSONResponse(body, 400)
     return _answer(request, 400, message, param=params[0], code=wire.code_of(problems[0]))
 
 

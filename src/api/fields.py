@@ -81,6 +81,10 @@ class WireRequest(BaseModel):
     _has_few_fields = model_validator(mode="before")(has_few_fields)
 
 
+SENT_BACK = "clients send answers back as they came"
+Parsed = Annotated[Any, NoEffect("clients read it from the text, and send answers back with it")]
+"""The text of an answer as an object, which OpenAI's clients put beside it."""
+
 RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
 NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
 

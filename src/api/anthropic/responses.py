@@ -21,6 +21,9 @@ class AnthropicError(BaseModel):
 
     type: str = Field(examples=["invalid_request_error"])
     message: str
+    details: dict[str, Any] | None = Field(
+        default=None, description="`error_code` of a refused `thread`; else left out."
+    )
 
 
 class AnthropicErrorResponse(BaseModel):

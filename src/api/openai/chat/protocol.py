@@ -6,7 +6,15 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, 
 from pydantic_core import PydanticCustomError
 
 from src.api.calls import choose
-from src.api.fields import MAX_MESSAGES, MAX_TOOLS, NoEffect, Refused, WireRequest
+from src.api.fields import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    SENT_BACK,
+    NoEffect,
+    Parsed,
+    Refused,
+    WireRequest,
+)
 from src.api.openai.chat.tools import ChatToolChoice, FunctionTool, MessageCall, NamedToolChoice
 from src.api.openai.fields import (
     NAMED,
@@ -82,9 +90,8 @@ class ChatTurn(WireRequest):
         None
     )
     refusal: Annotated[None, Refused("a refusal is written as content")] = None
-    annotations: Annotated[list[Any] | None, NoEffect("clients send answers back as they came")] = (
-        None
-    )
+    annotations: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
+    parsed: Parsed = None
     audio: Annotated[None, Refused(AUDIO)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
 

@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictStr, Tag
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import FunctionName, NoEffect, Refused, WireRequest
+from src.api.fields import SENT_BACK, FunctionName, NoEffect, Parsed, Refused, WireRequest
 from src.api.openai.tools import Arguments, CallId, read_call
 from src.engine.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
-SENT_BACK = "clients send answers back as they came"
 
 
 def _only(listed: Any, what: str, *known: str) -> BeforeValidator:
@@ -49,6 +48,7 @@ class InputPart(WireRequest):
     text: StrictStr = Field(description="The text; parts are joined by line ends.")
     annotations: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
     logprobs: Annotated[list[Any] | None, NoEffect(SENT_BACK)] = None
+    parsed: Parsed = None
 
 
 Content = Annotated[list[InputPart], _only(list[InputPart], "Part", "input_text", "output_text")]
@@ -85,6 +85,8 @@ class FunctionCallItem(WireRequest):
     is_async: Annotated[None, Refused("results are waited for")] = Field(
         default=None, alias="async"
     )
+    async_: Annotated[None, Refused("results are waited for")] = None
+    parsed_arguments: Parsed = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""
