@@ -31,6 +31,8 @@ from src.engine.model_config import load_model_config
 from src.engine.model_source import REMEDY, find_model_folder, one_line
 from src.errors import InvalidRequestError, ModelLoadError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -182,7 +184,18 @@ def _load_chat_template(
                 f"The chat template is no Jinja template ({one_line(error.__cause__)}). Set"
                 " CHAT_TEMPLATE to one, or to a file that holds one."
             ) from error
+        _warn_of_chat_template(error)
     return template
+
+
+def _warn_of_chat_template(error: InvalidRequestError) -> None:
+    """Logs why the template cannot write the trial message; it may still write others."""
+    cause = error.__cause__
+    logger.warning(
+        "the chat template cannot write a conversation of one user message (%s); each conversation"
+        " that it cannot write gets 400",
+        one_line(cause) if isinstance(cause, Exception) else error,
+    )
 
 
 def _chat_template_source(tokenizer: PreTrainedTokenizerBase, config: EngineConfig) -> str | None:
