@@ -1,11 +1,11 @@
 """`Runs`: requests on their way through the engine and back, within their time."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from src.delivery import Delivery, Outcome
+from src.delivery import Delivery, Outcome, Trim
 from src.engine.request import FAILURES, Request, RequestOutput
 from src.errors import GenerationTimeoutError
 from src.generation import Operation
@@ -35,6 +35,7 @@ class Runs:
         live: set[str],
         deadline: float,
         operation: Operation,
+        trims: Mapping[str, Trim] | None = None,
     ) -> AsyncGenerator[RequestOutput]:
         """Hands requests to the engine, and yields their outputs until all have ended.
 
@@ -43,14 +44,15 @@ class Runs:
         Args:
             engine: that is ready.
             requests: all or none are taken in.
-            live: their ids; those that have ended are taken out, here and by the caller.
+            live: their ids; those that have ended are taken out.
             deadline: on the event loop's clock.
             operation: what they are there for.
+            trims: as of `Delivery.submit`.
 
         Raises:
             ServiceError: as `stream_batch`.
         """
-        outputs = await self._delivery.submit(engine, requests, operation)
+        outputs = await self._delivery.submit(engine, requests, operation, trims)
         # One timer a call: one for each token took as long as the rest of this loop.
         alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
         outcome = Outcome.CANCELLED
