@@ -1,7 +1,8 @@
 """One table from our errors to a status, and the answers to failed requests.
 
 The body's shape is `ops.error_body`'s to decide; only the native API's 422 is made here.
-An answer never repeats what was sent, nor the text of an exception that is not ours.
+An answer never repeats what was sent but names (of fields, of an unknown model), shortened and
+escaped; nor the text of an exception that is not ours.
 """
 
 from collections.abc import Mapping, Sequence
