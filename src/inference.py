@@ -8,12 +8,12 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
-from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
+from src.delivery import Delivery, Meter, Observer, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
 from src.engine.native.build import usable_variants
@@ -121,6 +121,30 @@ class InferenceEngine:
     def embedding_size(self) -> int | None:
         """Numbers in an embedding; None if the model has none."""
         return self._host.require_ready()[0].embedding_size
+
+    @property
+    def tokenizer_class(self) -> str:
+        """HuggingFace's name of the tokenizer's class."""
+        return self._host.require_ready()[0].tokenizer_class
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Names such as `eos_token`, to the special tokens' texts."""
+        return self._host.require_ready()[0].special_tokens
+
+    @property
+    def chat_template_source(self) -> str | None:
+        """The chat template as Jinja reads it; None if the model has none."""
+        template = self._host.require_ready()[0].chat_template
+        return template.source if template else None
+
+    def special_token_id(self, text: str) -> int | None:
+        """The id of the special token with exactly this text; None for any other text."""
+        loaded, _ = self._host.require_ready()
+        for token_id, token in loaded.tokenizer.get_added_tokens_decoder().items():
+            if token.special and token.content == text:
+                return int(token_id)
+        return None
 
     @property
     def num_live(self) -> int:
@@ -376,13 +400,12 @@ class InferenceEngine:
         by_id = {stream.request.request_id: stream for stream in streams}
         live = set(by_id)
         requests = [stream.request for stream in streams]
-        async with aclosing(self._runs.run(engine, requests, live, deadline, operation)) as outputs:
+        trims = {request_id: stream.trim for request_id, stream in by_id.items()}
+        async with aclosing(
+            self._runs.run(engine, requests, live, deadline, operation, trims)
+        ) as outputs:
             async for output in outputs:
-                delta = by_id[output.request_id].advance(output)
-                if delta.finish_reason is not None and output.request_id in live:  # a stop text
-                    live.remove(output.request_id)
-                    self._delivery.end(engine, output.request_id, Outcome.STOP)
-                yield delta
+                yield by_id[output.request_id].take()
 
     async def embed(self, prompts: list[Prompt], field: Field = ("input",)) -> list[Embedding]:
         """Returns the mean of the model's last hidden states over each prompt, at length 1.

@@ -82,7 +82,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
-        self._source = source
+        self.source = source
         self._variables = dict(variables)
         self._plain = tokenizer
         self._aware = type(tokenizer).from_str(tokenizer.to_str())
@@ -158,7 +158,7 @@ class ChatTemplate:
             rendered: Any = render_jinja_template(
                 conversations=[messages],
                 tools=list(tools) if tools else None,
-                chat_template=self._source,
+                chat_template=self.source,
                 add_generation_prompt=begins_answer,
                 **self._variables,
             )

@@ -5,7 +5,8 @@ kind of model, a tokenizer that does not belong to it.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class LoadedModel:
         vocab_size: the model's token ids are below this.
         embedding_size: numbers in an embedding; None if the model's hidden states cannot be had.
         chat_template: writes conversations for it; None if nobody has said how.
+        tokenizer_class: HuggingFace's class that read the tokenizer's files.
+        special_tokens: names such as `eos_token`, to the special tokens' texts.
     """
 
     model: PreTrainedModel
@@ -57,6 +60,8 @@ class LoadedModel:
     vocab_size: int
     embedding_size: int | None
     chat_template: ChatTemplate | None = None
+    tokenizer_class: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -93,6 +98,8 @@ def load_model(config: EngineConfig) -> LoadedModel:
         vocab_size=num_embeddings,
         embedding_size=find_hidden_size(model),
         chat_template=_load_chat_template(tokenizer, backend, config),
+        tokenizer_class=type(tokenizer).__name__,
+        special_tokens=dict(tokenizer.special_tokens_map),
     )
 
 
