@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry=telemetry_config(tracing),
     )
+    app.openapi_version = "3.2.0"  # the first that has `itemSchema`, which describes streams
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
     app.state.usage = usage = Usage(settings, app.state.rate_limit, metrics)
     app.state.settings = settings
