@@ -254,7 +254,11 @@ async def _send_unchunked(cycle: RequestResponseCycle, message: ASGISendEvent) -
         if b"content-length" not in names:
             cycle.chunked_encoding = False
             cycle.expected_content_length = sys.maxsize  # as far as uvicorn checks it
-    elif cycle.expected_content_length > sys.maxsize // 2 and not message.get("more_body", False):
+    elif (
+        message["type"] == "http.response.body"
+        and not message.get("more_body", False)
+        and cycle.expected_content_length > sys.maxsize // 2
+    ):
         cycle.expected_content_length = len(message.get("body", b""))
     await RequestResponseCycle.send(cycle, message)
 
