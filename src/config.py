@@ -216,7 +216,11 @@ class Settings(BaseSettings):
         description="How long a sequence may wait for its turn; then its request gets 503.",
     )
     timeout_seconds: float = Field(
-        default=60, gt=0, le=86400, description="How long a request may wait and run, together."
+        default=60,
+        gt=0,
+        le=86400,
+        description="How long a request may wait and run, together. Then its answer ends where"
+        " it is, as if it had all its tokens; one that has none yet is 504.",
     )
     receive_timeout_seconds: float = Field(
         default=30,

@@ -6,7 +6,7 @@ Every sequence and each of its tokens passes here, so here they are counted and 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
@@ -246,6 +246,30 @@ class Delivery:
             live.outcome = live.outcome or outcome
             engine.abort_request(request_id)
 
+    def cut(
+        self, request_ids: Collection[str], outputs: asyncio.Queue[RequestOutput | None]
+    ) -> None:
+        """Ends a call's sequences because its time is up.
+
+        Each gets a last output, with the reason LENGTH, and its text so far is the answer. Where
+        there is no answer yet, None is put into the queue instead.
+
+        Args:
+            request_ids: all of the call's.
+            outputs: that `submit` returned for it.
+        """
+        live = [self._live[one] for one in request_ids if one in self._live]
+        has_answer = _has_answer(live, len(request_ids))
+        for one in live:
+            if one.outcome is not None:  # it has had its last output
+                continue
+            last = RequestOutput(one.request.request_id, [], FinishReason.LENGTH)
+            if has_answer:
+                outputs.put_nowait(self._trim(one, last))
+            self.end(one.engine, one.request.request_id, Outcome.TIMEOUT)
+        if not has_answer:
+            outputs.put_nowait(None)
+
     def _dispatch(self, update: EngineUpdate) -> None:
         now = time.monotonic()
         for output in update.outputs:
@@ -298,6 +322,16 @@ class Delivery:
                 _observe_end(observer, live, live.outcome, now)
             for follower in self._followers:
                 live.context.run(follower.sequence_ended, _ended(live, live.outcome, now))
+
+
+def _has_answer(live: list[_Live], num_requests: int) -> bool:
+    """Whether a call whose sequences are cut has an answer: a token, and all prompts' logprobs."""
+    if any(
+        one.request.needs_every_position and not one.num_tokens and one.outcome is None
+        for one in live
+    ):
+        return False
+    return len(live) < num_requests or any(one.num_tokens for one in live)
 
 
 def _most_tokens(requests: list[Request]) -> tuple[int, int]:

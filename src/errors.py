@@ -16,7 +16,7 @@
     ├── RateLimitedError          the caller has had as much as it may have for now
     ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
-    ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
+    ├── GenerationTimeoutError    no answer has begun by TIMEOUT_SECONDS
     ├── GenerationFailedError     the model raised while it served this request
     └── ClientDisconnectedError   nobody is left to answer
 
@@ -143,7 +143,7 @@ class EngineDeadError(ServiceError):
 
 
 class GenerationTimeoutError(ServiceError):
-    """A request outlasted TIMEOUT_SECONDS."""
+    """A request had no part of an answer after TIMEOUT_SECONDS."""
 
 
 class GenerationFailedError(ServiceError):

@@ -39,7 +39,8 @@ class Runs:
     ) -> AsyncGenerator[RequestOutput]:
         """Hands requests to the engine, and yields their outputs until all have ended.
 
-        Leaving the iterator ends those that are live. When one fails, all end.
+        Leaving the iterator ends those that are live. When one fails, all end. When the time is up
+        those that are live end with what they have, and the reason LENGTH.
 
         Args:
             engine: that is ready.
@@ -54,13 +55,12 @@ class Runs:
         """
         outputs = await self._delivery.submit(engine, requests, operation, trims)
         # One timer a call: one for each token took as long as the rest of this loop.
-        alarm = asyncio.get_running_loop().call_at(deadline, outputs.put_nowait, None)
-        outcome = Outcome.CANCELLED
+        ids = [request.request_id for request in requests]
+        alarm = asyncio.get_running_loop().call_at(deadline, self._delivery.cut, ids, outputs)
         try:
             while live:
                 output = await outputs.get()
                 if output is None:
-                    outcome = Outcome.TIMEOUT
                     raise out_of_time()
                 if output.request_id not in live:
                     continue  # what was under way when the caller ended it
@@ -72,7 +72,7 @@ class Runs:
         finally:
             alarm.cancel()
             for request_id in live:
-                self._delivery.end(engine, request_id, outcome)
+                self._delivery.end(engine, request_id, Outcome.CANCELLED)
 
 
 @asynccontextmanager
@@ -92,6 +92,6 @@ async def until(deadline: float) -> AsyncGenerator[None]:
 def out_of_time() -> GenerationTimeoutError:
     """What a caller is told whose time is up."""
     return GenerationTimeoutError(
-        "The request took longer than this server allows; ask for fewer tokens, or try again when"
-        " it is less busy."
+        "No answer was begun within the time that this server allows (TIMEOUT_SECONDS). Send a"
+        " shorter prompt, or try again when it is less busy."
     )

@@ -166,9 +166,9 @@ def test_the_buckets_are_those_of_the_conventions():
 
 
 def test_a_sequence_that_did_not_finish_has_its_reason_in_its_duration(start_server):
-    server = start_server(timeout_seconds=0.5)
+    server = start_server(timeout_seconds=2)
     server.slow_down(0.05)
-    assert server.post({"prompt": "the cat", "max_length": 100}).status_code == 504
+    assert server.post({"prompt": "the cat", "max_length": 100}).status_code == 200
     labels = (*MODEL_LABELS, server.engine.model_name)
     duration = "gen_ai_server_request_duration_seconds_count"
     wait_until(lambda: server.sample(duration, "timeout", *labels) == 1)
