@@ -6,7 +6,7 @@ environment has none.
 """
 
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -310,7 +310,8 @@ class Settings(BaseSettings):
         ge=1,
         le=10**9,
         description="Generation requests per client (a key; with AUTH=none an address) and"
-        " RATE_LIMIT_PERIOD.",
+        " RATE_LIMIT_PERIOD. Where it is not set, there is no such limit with"
+        " ENVIRONMENT=development and a HOST that is loopback.",
     )
     rate_limit_period: int = Field(
         default=60, ge=1, le=86400, description="Seconds over which they are counted."
@@ -420,6 +421,14 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def request_limit(self) -> int | None:
+        """RATE_LIMIT_REQUESTS; None is no limit, for development on this machine."""
+        is_local = self.environment == "development" and _is_loopback(self.host)
+        if is_local and "rate_limit_requests" not in self.model_fields_set:
+            return None
+        return self.rate_limit_requests
+
+    @property
     def cors_origin_list(self) -> list[str]:
         """CORS_ORIGINS, one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
@@ -445,6 +454,13 @@ class Settings(BaseSettings):
             max_queue_size=self.max_queue_size,
             max_queue_seconds=self.queue_timeout_seconds,
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings() -> Settings:

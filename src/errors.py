@@ -106,6 +106,15 @@ class OverloadedError(ServiceError):
         self.retry_after = retry_after
 
 
+RATE_LIMIT_SETTINGS = {
+    "requests": "RATE_LIMIT_REQUESTS or the key",
+    "tokens": "RATE_LIMIT_TOKENS or the key",
+    "concurrent": "RATE_LIMIT_CONCURRENT or the key",
+    "address": "RATE_LIMIT_ADDRESS_REQUESTS",
+}
+"""A limit's name to what an operator changes for another one; a key may have limits of its own."""
+
+
 class RateLimitedError(ServiceError):
     """The caller has had as much as it may have for now.
 
@@ -127,7 +136,7 @@ class RateLimitedError(ServiceError):
         each = "at the same time" if period is None else f"per {period} seconds"
         super().__init__(
             f"Rate limit exceeded: {quota} {what} {each}, of which {left} are left. Try again in"
-            f" {self.retry_after} s."
+            f" {self.retry_after} s. The server's {RATE_LIMIT_SETTINGS[limit]} sets this limit."
         )
 
 
