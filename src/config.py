@@ -5,11 +5,13 @@ environment has none.
 `.env.example` and the table in docs/configuration.md are held against this file by a test.
 """
 
+import difflib
 import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +26,10 @@ from src.engine.config import (
     ToolCallFormatName,
 )
 from src.errors import SettingsError
+
+ENV_FILE = Path(".env")
+TYPO_SIMILARITY = 0.85
+"""Least ratio (difflib) of a name to a setting's; settings of other programs may be there too."""
 
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
@@ -43,7 +49,7 @@ class Settings(BaseSettings):
     """The service's settings. Nothing changes them after start."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -55,7 +61,8 @@ class Settings(BaseSettings):
         default="gpt2",
         min_length=1,
         description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
-        " hub id with an optional `@revision`.",
+        " hub id with an optional `@revision`. Where it is not set and the default cannot be had,"
+        " `storyteller` is served.",
     )
     model_cache_dir: Path = Field(
         default=Path("./models"), description="Where models from the hub are kept."
@@ -453,7 +460,20 @@ class Settings(BaseSettings):
             kv_cache_gb=self.kv_cache_gb,
             max_queue_size=self.max_queue_size,
             max_queue_seconds=self.queue_timeout_seconds,
+            fallback_model_name=None if "model_name" in self.model_fields_set else "storyteller",
         )
+
+
+def find_typos(file: Path = ENV_FILE) -> list[str]:
+    """A message for each name in an `.env` file that is no setting but nearly one."""
+    known = {name.upper() for name in Settings.model_fields}
+    names = dotenv_values(file) if file.is_file() else {}
+    messages = []
+    for name in names:
+        likely = difflib.get_close_matches(name.upper(), known, 1, TYPO_SIMILARITY)
+        if likely and name.upper() not in known:
+            messages.append(f"{file}: {name} is no setting; did you mean {likely[0]}?")
+    return messages
 
 
 def _is_loopback(host: str) -> bool:

@@ -80,7 +80,6 @@ class InferenceEngine:
         meter: Meter | None = None,
         request_limits: RequestLimits | None = None,
     ) -> None:
-        self._config = config
         self._timeout_seconds = timeout_seconds
         self._limits = request_limits or RequestLimits()
         self._delivery = Delivery(observer, tracer, meter)
@@ -92,12 +91,12 @@ class InferenceEngine:
 
     @property
     def model_name(self) -> str:
-        return self._config.model_name
+        return self._host.config.model_name
 
     @property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with what a seed's answer depends on."""
-        config = self._config
+        config = self._host.config
         parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
         if config.kernels != "pytorch":
             parts += usable_variants()[:1]
@@ -263,7 +262,7 @@ class InferenceEngine:
         """
         template = require_chat_template(self._host.require_ready()[0], ("messages",))
         if self._tool_call_format is None:  # the template renders two conversations for it
-            self._tool_call_format = find_format(template, self._config.tool_call_format)
+            self._tool_call_format = find_format(template, self._host.config.tool_call_format)
         return self._tool_call_format
 
     async def tokenize_chat(

@@ -27,7 +27,7 @@ from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.api.security import document_security
-from src.config import Settings, load_settings
+from src.config import Settings, find_typos, load_settings
 from src.errors import SettingsError, StartupError
 from src.grammars import GrammarLimits
 from src.inference import InferenceEngine
@@ -82,8 +82,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SettingsError: a setting has a bad value.
     """
+    is_read_here = settings is None
     settings = settings or load_settings()
     configure_logging(settings)
+    for message in find_typos() if is_read_here else ():
+        logger.warning(message)
     tracing = create_tracing(settings.model_name)
     metrics = Metrics()
     metrics.max_step_seconds.set(settings.hang_timeout_seconds)
@@ -101,10 +104,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.draining = Draining()
+    app.state.engine_metrics = EngineMetrics(metrics.registry, settings.model_name)
     app.state.engine = InferenceEngine(
         settings.engine_config(),
         settings.timeout_seconds,
-        EngineMetrics(metrics.registry, settings.model_name),
+        app.state.engine_metrics,
         tracing,
         GrammarLimits(
             settings.max_grammar_bytes,
@@ -184,6 +188,9 @@ async def _load_model(app: FastAPI) -> None:
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
         await _in_daemon_thread(engine.load_model)
+        app.state.engine_metrics.model_name = engine.model_name  # it may be the fallback
+        if app.state.tracing is not None:
+            app.state.tracing.model_name = engine.model_name
         _check_default_length(app.state.settings, engine)
         metrics.max_live.set(engine.max_live)
     except StartupError as error:

@@ -63,7 +63,7 @@ class ModelHost:
         self.engine: EngineLoop | ReferenceEngine | None = None
         self.token_texts: TokenTexts | None = None
         self.grammars: GrammarCompiler | None = None
-        self._config = config
+        self.config = config
         self._on_update = on_update
         self._observer = observer
         self._grammar_limits = grammar_limits
@@ -87,16 +87,18 @@ class ModelHost:
             executor.submit(self._load).result()
 
     def _load(self) -> None:
-        for name, value in torch_environment(self._config.kernels).items():
+        for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model_loader import load_model  # noqa: PLC0415
+        from src.engine.model_source import with_available_model  # noqa: PLC0415
 
-        self.loaded = load_model(self._config)
+        self.config = with_available_model(self.config)
+        self.loaded = load_model(self.config)
         self.token_texts = TokenTexts(self.loaded.tokenizer)
         self.grammars = create_grammar_compiler(self.loaded, self._grammar_limits, self._observer)
-        self.engine = create_engine(self.loaded, self._config, self._on_update)
+        self.engine = create_engine(self.loaded, self.config, self._on_update)
 
     def end(self) -> None:
         """Ends what runs, as the server shuts down; who waits is told so at once."""
