@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -151,13 +151,9 @@ class InferenceEngine:
         engine = self._host.engine
         return engine.intake.num_live if engine else 0
 
-    def load_model(self) -> None:
-        """Loads the model and starts the engine; takes seconds, so call it in a thread.
-
-        Raises:
-            ModelLoadError: the model cannot be loaded; the message says what to do.
-        """
-        self._host.load()
+    def load_model(self, check: Callable[[int], None] | None = None) -> None:
+        """Loads the model and starts the engine; arguments and errors as of `ModelHost.load`."""
+        self._host.load(check)
 
     def end(self) -> None:
         """Ends what runs, as the server shuts down; who waits is told so at once."""

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -187,11 +188,11 @@ async def _load_model(app: FastAPI) -> None:
     metrics: Metrics = app.state.metrics
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
-        await _in_daemon_thread(engine.load_model)
+        check = partial(_check_default_length, app.state.settings)
+        await _in_daemon_thread(lambda: engine.load_model(check))
         app.state.engine_metrics.model_name = engine.model_name  # it may be the fallback
         if app.state.tracing is not None:
             app.state.tracing.model_name = engine.model_name
-        _check_default_length(app.state.settings, engine)
         metrics.max_live.set(engine.max_live)
     except StartupError as error:
         logger.critical("cannot start: %s", error)
@@ -221,12 +222,12 @@ async def _watch_engine(app: FastAPI) -> None:
     end_process(ENGINE_FAILURE)
 
 
-def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
+def _check_default_length(settings: Settings, max_model_len: int) -> None:
     """A default that fits no prompt would fail every request that leaves `max_length` out."""
-    if settings.max_length >= engine.max_model_len:
+    if settings.max_length >= max_model_len:
         raise SettingsError(
             f"MAX_LENGTH={settings.max_length} new tokens leave no room for a prompt in the model's"
-            f" context of {engine.max_model_len} tokens. Set it lower."
+            f" context of {max_model_len} tokens. Set it lower."
         )
 
 

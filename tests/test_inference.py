@@ -20,6 +20,7 @@ from src.errors import (
     GenerationTimeoutError,
     InvalidRequestError,
     OverloadedError,
+    SettingsError,
 )
 from src.inference import InferenceEngine
 from src.model_host import EngineState
@@ -167,6 +168,20 @@ def test_no_prompt_of_a_batch_runs_when_one_is_refused(engine):
         asyncio.run(engine.generate_batch(["the", " the" * 500], LONG))
     assert caught.value.field == ("prompts", 1)
     assert engine.num_live == 0
+
+
+def test_a_model_that_does_not_fit_the_settings_is_never_ready(tiny_model):
+    engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))))
+    states = []
+
+    def refuse(max_model_len: int) -> None:
+        states.append((max_model_len, engine.state))
+        raise SettingsError("no room")
+
+    with pytest.raises(SettingsError):
+        engine.load_model(refuse)
+    assert states == [(CONTEXT, EngineState.LOADING)]
+    assert engine.state is EngineState.LOADING
 
 
 def test_the_time_limit_counts_waiting_and_running(engine):

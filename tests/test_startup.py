@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from src.errors import StartupError
+from src.serving import check_address
 from tests.hub import run_hub
-from tests.servers import ROOT, START_TIMEOUT, environment, serve
+from tests.servers import ROOT, START_TIMEOUT, environment, free_port, serve
 
 MODULE = ("-m", "src.main")
 UVICORN = ("-m", "uvicorn", "src.main:app", "--port", "0")
@@ -142,6 +145,33 @@ def test_make_serve_serves_the_bundled_model_unless_the_env_file_names_one(tmp_p
         check=False,
     )
     assert (done.stdout.strip() or None) == served, done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_in_use_ends_the_start_before_the_model_loads(tmp_path, workers):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = start(tmp_path, port=port, workers=workers)
+    assert ended.returncode == 1
+    reason = ended.stderr.splitlines()[-1]
+    assert f"cannot start: port {port} of 127.0.0.1 is in use" in reason
+    assert "set PORT" in reason
+    assert "loading the model" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_of_another_machine_ends_the_start(tmp_path):
+    ended = start(tmp_path, host="192.0.2.1", port=8000)
+    assert ended.returncode == 1
+    assert "cannot start: HOST=192.0.2.1 with PORT=8000 cannot be" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_free_port_is_left_as_it_was(host):
+    port = free_port()
+    check_address(host, port)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StartupError, match="PORT"):
+        check_address(host, port)
 
 
 def test_a_default_length_that_fits_no_prompt_ends_the_start(tmp_path, tiny_model):

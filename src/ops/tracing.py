@@ -154,7 +154,7 @@ def create_tracing(model_name: str) -> Tracing | None:
     except ImportError as error:
         raise SettingsError(
             f"{ENDPOINT} is set, but what sends traces is not installed. Install it with"
-            " `uv pip install -e '.[tracing]'`, or unset the variable."
+            " `pip install -e '.[tracing]'`, or unset the variable."
         ) from error
     provider = TracerProvider(resource=_named(Resource.create({"service.version": __version__})))
     provider.add_span_processor(SpanSender(OTLPSpanExporter()))
