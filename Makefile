@@ -28,7 +28,8 @@ help: ## list the targets
 
 .PHONY: serve
 serve: $(STAMP) ## serve the bundled model, or what MODEL_NAME or .env say, on PORT (8000)
-	@test -f .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; exec $(BIN)/python -m src.main
+	@grep -Eiqs '^ *(export +)?MODEL_NAME *= *[^ ]' .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; \
+	exec $(BIN)/python -m src.main
 
 # Much of the tests' time is waiting: for servers that start, and for deadlines. The tests of one file
 # stay together, as they share servers.

@@ -5,11 +5,13 @@ environment has none.
 `.env.example` and the table in docs/configuration.md are held against this file by a test.
 """
 
+import difflib
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +26,10 @@ from src.engine.config import (
     ToolCallFormatName,
 )
 from src.errors import SettingsError
+
+ENV_FILE = Path(".env")
+TYPO_SIMILARITY = 0.85
+"""Least ratio (difflib) of a name to a setting's; settings of other programs may be there too."""
 
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
@@ -43,7 +49,7 @@ class Settings(BaseSettings):
     """The service's settings. Nothing changes them after start."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -55,7 +61,8 @@ class Settings(BaseSettings):
         default="gpt2",
         min_length=1,
         description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
-        " hub id with an optional `@revision`.",
+        " hub id with an optional `@revision`. Where it is not set and the default cannot be had,"
+        " `storyteller` is served.",
     )
     model_cache_dir: Path = Field(
         default=Path("./models"), description="Where models from the hub are kept."
@@ -216,7 +223,11 @@ class Settings(BaseSettings):
         description="How long a sequence may wait for its turn; then its request gets 503.",
     )
     timeout_seconds: float = Field(
-        default=60, gt=0, le=86400, description="How long a request may wait and run, together."
+        default=60,
+        gt=0,
+        le=86400,
+        description="How long a request may wait and run, together. Then its answer ends where"
+        " it is, as if it had all its tokens; one that has none yet is 504.",
     )
     receive_timeout_seconds: float = Field(
         default=30,
@@ -326,7 +337,8 @@ class Settings(BaseSettings):
         ge=1,
         le=10**9,
         description="Generation requests per client (a key; with AUTH=none an address) and"
-        " RATE_LIMIT_PERIOD.",
+        " RATE_LIMIT_PERIOD. Where it is not set, there is no such limit with"
+        " ENVIRONMENT=development and a HOST that is loopback.",
     )
     rate_limit_period: int = Field(
         default=60, ge=1, le=86400, description="Seconds over which they are counted."
@@ -436,6 +448,14 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def request_limit(self) -> int | None:
+        """RATE_LIMIT_REQUESTS; None is no limit, for development on this machine."""
+        is_local = self.environment == "development" and _is_loopback(self.host)
+        if is_local and "rate_limit_requests" not in self.model_fields_set:
+            return None
+        return self.rate_limit_requests
+
+    @property
     def cors_origin_list(self) -> list[str]:
         """CORS_ORIGINS, one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
@@ -460,7 +480,27 @@ class Settings(BaseSettings):
             kv_cache_gb=self.kv_cache_gb,
             max_queue_size=self.max_queue_size,
             max_queue_seconds=self.queue_timeout_seconds,
+            fallback_model_name=None if "model_name" in self.model_fields_set else "storyteller",
         )
+
+
+def find_typos(file: Path = ENV_FILE) -> list[str]:
+    """A message for each name in an `.env` file that is no setting but nearly one."""
+    known = {name.upper() for name in Settings.model_fields}
+    names = dotenv_values(file) if file.is_file() else {}
+    messages = []
+    for name in names:
+        likely = difflib.get_close_matches(name.upper(), known, 1, TYPO_SIMILARITY)
+        if likely and name.upper() not in known:
+            messages.append(f"{file}: {name} is no setting; did you mean {likely[0]}?")
+    return messages
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings() -> Settings:

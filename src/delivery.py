@@ -4,7 +4,9 @@ Every sequence and each of its tokens passes here, so here they are counted and 
 """
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from src.engine.reference import ReferenceEngine
 
     Engine = EngineLoop | ReferenceEngine
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
@@ -136,12 +140,18 @@ class Meter(Protocol):
     def sequence_ended(self, sequence: EndedSequence) -> None: ...
 
 
+Trim = Callable[[RequestOutput], RequestOutput]
+"""Returns the part of an output that belongs to the answer, with the reason for which it ends."""
+
+
 @dataclass(slots=True, eq=False)
 class _Live:
     """A sequence in the engine."""
 
+    engine: "Engine"
     request: Request
     operation: str
+    trim: Trim | None
     outputs: asyncio.Queue[RequestOutput | None]
     context: Context = field(default_factory=copy_context)
     outcome: Outcome | None = None  # set by whoever ends it here
@@ -178,7 +188,11 @@ class Delivery:
                 self._loop.call_soon_threadsafe(self._dispatch, update)
 
     async def submit(
-        self, engine: "Engine", requests: list[Request], operation: str
+        self,
+        engine: "Engine",
+        requests: list[Request],
+        operation: str,
+        trims: Mapping[str, Trim] | None = None,
     ) -> asyncio.Queue[RequestOutput | None]:
         """Hands requests to the engine, as the current caller's; returns the queue of all outputs.
 
@@ -188,6 +202,9 @@ class Delivery:
             engine: takes all or none.
             requests: of one call.
             operation: what the call is there for, for those who count.
+            trims: by the requests' ids. They are called once for each output, in its order, and
+                tokens that they leave out are not counted. Where one ends a sequence with a reason
+                that the engine does not have, the engine is made to end it.
 
         Raises:
             EngineDeadError: the engine takes no requests any more.
@@ -198,14 +215,18 @@ class Delivery:
         if self._meter is not None:
             await self._meter.reserve(num_prompt_tokens, num_new_tokens, len(requests))
         try:
-            return self._submit(engine, requests, operation)
+            return self._submit(engine, requests, operation, trims or {})
         except ServiceError:
             if self._meter is not None:
                 self._meter.give_up(num_prompt_tokens, len(requests))
             raise
 
     def _submit(
-        self, engine: "Engine", requests: list[Request], operation: str
+        self,
+        engine: "Engine",
+        requests: list[Request],
+        operation: str,
+        trims: Mapping[str, Trim],
     ) -> asyncio.Queue[RequestOutput | None]:
         self._loop = asyncio.get_running_loop()
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
@@ -216,7 +237,9 @@ class Delivery:
         ]
         engine.add_requests(requests)
         for request in requests:
-            self._live[request.request_id] = _Live(request, operation, outputs)
+            self._live[request.request_id] = _Live(
+                engine, request, operation, trims.get(request.request_id), outputs
+            )
             if self._observer is not None:
                 self._observer.sequence_started()
         return outputs
@@ -228,13 +251,38 @@ class Delivery:
             live.outcome = live.outcome or outcome
             engine.abort_request(request_id)
 
+    def cut(
+        self, request_ids: Collection[str], outputs: asyncio.Queue[RequestOutput | None]
+    ) -> None:
+        """Ends a call's sequences because its time is up.
+
+        Each gets a last output, with the reason LENGTH, and its text so far is the answer. Where
+        there is no answer yet, None is put into the queue instead.
+
+        Args:
+            request_ids: all of the call's.
+            outputs: that `submit` returned for it.
+        """
+        live = [self._live[one] for one in request_ids if one in self._live]
+        has_answer = _has_answer(live, len(request_ids))
+        for one in live:
+            if one.outcome is not None:  # it has had its last output
+                continue
+            last = RequestOutput(one.request.request_id, [], FinishReason.LENGTH)
+            if has_answer:
+                outputs.put_nowait(self._trim(one, last))
+            self.end(one.engine, one.request.request_id, Outcome.TIMEOUT)
+        if not has_answer:
+            outputs.put_nowait(None)
+
     def _dispatch(self, update: EngineUpdate) -> None:
         now = time.monotonic()
         for output in update.outputs:
             live = self._live.get(output.request_id)
             if live is not None:  # it is None if its event loop ended before it did
-                self._observe(live, output, now)
-                live.outputs.put_nowait(output)
+                trimmed = self._trim(live, output)
+                self._observe(live, output, len(trimmed.new_token_ids), now)
+                live.outputs.put_nowait(trimmed)
         if self._observer is not None:
             stats, step = update.stats, update.step
             self._observer.engine_changed(
@@ -245,16 +293,32 @@ class Delivery:
                 self._observer.tokens_drafted(step.num_drafted, step.num_accepted)
                 self._observer.sequences_preempted(step.num_preempted)
 
-    def _observe(self, live: _Live, output: RequestOutput, now: float) -> None:
+    def _trim(self, live: _Live, output: RequestOutput) -> RequestOutput:
+        """The part of an output that belongs to the answer; nothing once the answer has ended."""
+        if live.outcome is not None:
+            return replace(output, new_token_ids=[], logprobs=[])
+        if live.trim is None:
+            return output
+        try:
+            trimmed = live.trim(output)
+        except Exception:  # the other outputs of the step must be delivered
+            logger.exception("the text of a sequence cannot be made")
+            trimmed = replace(output, new_token_ids=[], finish_reason=FinishReason.ERROR)
+        if trimmed.finish_reason is not output.finish_reason:
+            assert trimmed.finish_reason is not None
+            self.end(live.engine, output.request_id, OUTCOMES[trimmed.finish_reason])
+        return trimmed
+
+    def _observe(self, live: _Live, output: RequestOutput, num_tokens: int, now: float) -> None:
         observer = self._observer
         if live.admission is None and output.admission is not None:
             live.admission = output.admission
             if observer is not None:
                 _observe_admission(observer, live, output, now)
-        if output.new_token_ids:
+        if num_tokens:
             if observer is not None:
-                _observe_tokens(observer, live, len(output.new_token_ids), now)
-            live.num_tokens += len(output.new_token_ids)
+                _observe_tokens(observer, live, num_tokens, now)
+            live.num_tokens += num_tokens
             live.last_token_at = now
             live.first_token_at = live.first_token_at or now
         if output.finish_reason is not None:
@@ -264,6 +328,16 @@ class Delivery:
                 _observe_end(observer, live, live.outcome, now)
             for follower in self._followers:
                 live.context.run(follower.sequence_ended, _ended(live, live.outcome, now))
+
+
+def _has_answer(live: list[_Live], num_requests: int) -> bool:
+    """Whether a call whose sequences are cut has an answer: a token, and all prompts' logprobs."""
+    if any(
+        one.request.needs_every_position and not one.num_tokens and one.outcome is None
+        for one in live
+    ):
+        return False
+    return len(live) < num_requests or any(one.num_tokens for one in live)
 
 
 def _most_tokens(requests: list[Request]) -> tuple[int, int]:

@@ -16,7 +16,7 @@
     ├── RateLimitedError          the caller has had as much as it may have for now
     ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
     ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
-    ├── GenerationTimeoutError    a request outlasted TIMEOUT_SECONDS
+    ├── GenerationTimeoutError    no answer has begun by TIMEOUT_SECONDS
     ├── GenerationFailedError     the model raised while it served this request
     └── ClientDisconnectedError   nobody is left to answer
 
@@ -106,6 +106,15 @@ class OverloadedError(ServiceError):
         self.retry_after = retry_after
 
 
+RATE_LIMIT_SETTINGS = {
+    "requests": "RATE_LIMIT_REQUESTS or the key",
+    "tokens": "RATE_LIMIT_TOKENS or the key",
+    "concurrent": "RATE_LIMIT_CONCURRENT or the key",
+    "address": "RATE_LIMIT_ADDRESS_REQUESTS",
+}
+"""A limit's name to what an operator changes for another one; a key may have limits of its own."""
+
+
 class RateLimitedError(ServiceError):
     """The caller has had as much as it may have for now.
 
@@ -127,7 +136,7 @@ class RateLimitedError(ServiceError):
         each = "at the same time" if period is None else f"per {period} seconds"
         super().__init__(
             f"Rate limit exceeded: {quota} {what} {each}, of which {left} are left. Try again in"
-            f" {self.retry_after} s."
+            f" {self.retry_after} s. The server's {RATE_LIMIT_SETTINGS[limit]} sets this limit."
         )
 
 
@@ -143,7 +152,7 @@ class EngineDeadError(ServiceError):
 
 
 class GenerationTimeoutError(ServiceError):
-    """A request outlasted TIMEOUT_SECONDS."""
+    """A request had no part of an answer after TIMEOUT_SECONDS."""
 
 
 class GenerationFailedError(ServiceError):

@@ -1,6 +1,7 @@
 """What an answer is to its caller: pieces of text, the sequences they make up, embeddings."""
 
 import uuid
+from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -137,13 +138,17 @@ class TextStream:
         self._index = index
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
         self._num_tokens = 0
+        self._deltas: deque[TextDelta] = deque()  # of outputs that the caller has not read yet
         spelled = grammar.special_token_ids if grammar else frozenset()
         self._detokenizer = IncrementalDetokenizer(
             loaded.tokenizer, prompt_token_ids, params.stop, spelled
         )
 
-    def advance(self, output: RequestOutput) -> TextDelta:
-        """Turns the engine's tokens into text; a stop string ends the sequence."""
+    def trim(self, output: RequestOutput) -> RequestOutput:
+        """Returns the output without the tokens after a stop text, which ends the sequence.
+
+        Its text is then the next delta that `take` returns.
+        """
         text, num_tokens, reason = "", 0, output.finish_reason
         for token_id in output.new_token_ids:
             num_tokens += 1
@@ -156,12 +161,26 @@ class TextStream:
             text += self._detokenizer.finish()
         if self._detokenizer.stopped:
             reason = FinishReason.STOP
+            output = replace(
+                output,
+                new_token_ids=output.new_token_ids[:num_tokens],
+                finish_reason=reason,
+                logprobs=output.logprobs[:num_tokens],
+            )
+        self._deltas.append(self._delta(output, text))
+        return output
+
+    def take(self) -> TextDelta:
+        """Returns what the oldest trimmed output says, once."""
+        return self._deltas.popleft()
+
+    def _delta(self, output: RequestOutput, text: str) -> TextDelta:
         return TextDelta(
             self._index,
             text,
-            num_tokens,
-            reason,
-            output.logprobs[:num_tokens],
+            len(output.new_token_ids),
+            output.finish_reason,
+            output.logprobs,
             output.prompt_logprobs,
             output.admission.num_cached_tokens if output.admission else 0,
             self._detokenizer.stop_text,

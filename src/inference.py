@@ -8,13 +8,13 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
 from src.callers import current_caller
-from src.delivery import Delivery, Meter, Observer, Outcome, Tracer
+from src.delivery import Delivery, Meter, Observer, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
 from src.engine.native.build import usable_variants
@@ -80,7 +80,6 @@ class InferenceEngine:
         meter: Meter | None = None,
         request_limits: RequestLimits | None = None,
     ) -> None:
-        self._config = config
         self._timeout_seconds = timeout_seconds
         self._limits = request_limits or RequestLimits()
         self._delivery = Delivery(observer, tracer, meter)
@@ -92,12 +91,12 @@ class InferenceEngine:
 
     @property
     def model_name(self) -> str:
-        return self._config.model_name
+        return self._host.config.model_name
 
     @property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with what a seed's answer depends on."""
-        config = self._config
+        config = self._host.config
         parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
         if config.kernels != "pytorch":
             parts += usable_variants()[:1]
@@ -123,18 +122,38 @@ class InferenceEngine:
         return self._host.require_ready()[0].embedding_size
 
     @property
+    def tokenizer_class(self) -> str:
+        """HuggingFace's name of the tokenizer's class."""
+        return self._host.require_ready()[0].tokenizer_class
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Names such as `eos_token`, to the special tokens' texts."""
+        return self._host.require_ready()[0].special_tokens
+
+    @property
+    def chat_template_source(self) -> str | None:
+        """The chat template as Jinja reads it; None if the model has none."""
+        template = self._host.require_ready()[0].chat_template
+        return template.source if template else None
+
+    def special_token_id(self, text: str) -> int | None:
+        """The id of the special token with exactly this text; None for any other text."""
+        loaded, _ = self._host.require_ready()
+        for token_id, token in loaded.tokenizer.get_added_tokens_decoder().items():
+            if token.special and token.content == text:
+                return int(token_id)
+        return None
+
+    @property
     def num_live(self) -> int:
         """Sequences that wait or run."""
         engine = self._host.engine
         return engine.intake.num_live if engine else 0
 
-    def load_model(self) -> None:
-        """Loads the model and starts the engine; takes seconds, so call it in a thread.
-
-        Raises:
-            ModelLoadError: the model cannot be loaded; the message says what to do.
-        """
-        self._host.load()
+    def load_model(self, check: Callable[[int], None] | None = None) -> None:
+        """Loads the model and starts the engine; arguments and errors as of `ModelHost.load`."""
+        self._host.load(check)
 
     def end(self) -> None:
         """Ends what runs, as the server shuts down; who waits is told so at once."""
@@ -239,7 +258,7 @@ class InferenceEngine:
         """
         template = require_chat_template(self._host.require_ready()[0], ("messages",))
         if self._tool_call_format is None:  # the template renders two conversations for it
-            self._tool_call_format = find_format(template, self._config.tool_call_format)
+            self._tool_call_format = find_format(template, self._host.config.tool_call_format)
         return self._tool_call_format
 
     async def tokenize_chat(
@@ -376,13 +395,12 @@ class InferenceEngine:
         by_id = {stream.request.request_id: stream for stream in streams}
         live = set(by_id)
         requests = [stream.request for stream in streams]
-        async with aclosing(self._runs.run(engine, requests, live, deadline, operation)) as outputs:
+        trims = {request_id: stream.trim for request_id, stream in by_id.items()}
+        async with aclosing(
+            self._runs.run(engine, requests, live, deadline, operation, trims)
+        ) as outputs:
             async for output in outputs:
-                delta = by_id[output.request_id].advance(output)
-                if delta.finish_reason is not None and output.request_id in live:  # a stop text
-                    live.remove(output.request_id)
-                    self._delivery.end(engine, output.request_id, Outcome.STOP)
-                yield delta
+                yield by_id[output.request_id].take()
 
     async def embed(self, prompts: list[Prompt], field: Field = ("input",)) -> list[Embedding]:
         """Returns the mean of the model's last hidden states over each prompt, at length 1.

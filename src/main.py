@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -28,7 +29,7 @@ from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.api.security import document_security
-from src.config import Settings, load_settings
+from src.config import Settings, find_typos, load_settings
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
@@ -84,8 +85,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SettingsError: a setting has a bad value.
     """
+    is_read_here = settings is None
     settings = settings or load_settings()
     configure_logging(settings)
+    for message in find_typos() if is_read_here else ():
+        logger.warning(message)
     tracing = create_tracing(settings.model_name)
     metrics = Metrics()
     metrics.max_step_seconds.set(settings.hang_timeout_seconds)
@@ -97,15 +101,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry=telemetry_config(tracing),
     )
+    app.openapi_version = "3.2.0"  # the first that has `itemSchema`, which describes streams
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
     app.state.usage = usage = Usage(settings, app.state.rate_limit, metrics)
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.draining = Draining()
+    app.state.engine_metrics = EngineMetrics(metrics.registry, settings.model_name)
     app.state.engine = InferenceEngine(
         settings.engine_config(),
         settings.timeout_seconds,
-        EngineMetrics(metrics.registry, settings.model_name),
+        app.state.engine_metrics,
         tracing,
         GrammarLimits(
             settings.max_grammar_bytes,
@@ -193,8 +199,11 @@ async def _load_model(app: FastAPI) -> None:
     metrics: Metrics = app.state.metrics
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
-        await _in_daemon_thread(engine.load_model)
-        _check_default_length(app.state.settings, engine)
+        check = partial(_check_default_length, app.state.settings)
+        await _in_daemon_thread(lambda: engine.load_model(check))
+        app.state.engine_metrics.model_name = engine.model_name  # it may be the fallback
+        if app.state.tracing is not None:
+            app.state.tracing.model_name = engine.model_name
         # A full collection looks at every object, the libraries' and the model's too, and takes
         # half a second. Frozen objects are left out; they live as long as the process anyway.
         gc.freeze()
@@ -227,12 +236,12 @@ async def _watch_engine(app: FastAPI) -> None:
     end_process(ENGINE_FAILURE)
 
 
-def _check_default_length(settings: Settings, engine: InferenceEngine) -> None:
+def _check_default_length(settings: Settings, max_model_len: int) -> None:
     """A default that fits no prompt would fail every request that leaves `max_length` out."""
-    if settings.max_length >= engine.max_model_len:
+    if settings.max_length >= max_model_len:
         raise SettingsError(
             f"MAX_LENGTH={settings.max_length} new tokens leave no room for a prompt in the model's"
-            f" context of {engine.max_model_len} tokens. Set it lower."
+            f" context of {max_model_len} tokens. Set it lower."
         )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ class ModelHost:
         self.engine: EngineLoop | ReferenceEngine | None = None
         self.token_texts: TokenTexts | None = None
         self.grammars: GrammarCompiler | None = None
-        self._config = config
+        self.config = config
         self._on_update = on_update
         self._observer = observer
         self._grammar_limits = grammar_limits
@@ -79,8 +80,12 @@ class ModelHost:
             return EngineState.LOADING
         return EngineState.READY if self.engine.intake.is_open else EngineState.DEAD
 
-    def load(self) -> None:
+    def load(self, check: Callable[[int], None] | None = None) -> None:
         """Loads the model and starts the engine; takes seconds, so call it in a thread.
+
+        Args:
+            check: is called with the model's context in tokens, and raises if that does not fit
+                the settings. The state is not READY before.
 
         Raises:
             ModelLoadError: the model cannot be loaded; the message says what to do.
@@ -88,19 +93,23 @@ class ModelHost:
         # A thread that computes has OpenMP threads of its own until it ends. Where there are more
         # of those than cores they hardly spin and are slow to wake: so none but the engine's stays.
         with ThreadPoolExecutor(1, "load-model") as executor:
-            executor.submit(self._load).result()
+            executor.submit(self._load, check).result()
 
-    def _load(self) -> None:
-        for name, value in torch_environment(self._config.kernels).items():
+    def _load(self, check: Callable[[int], None] | None) -> None:
+        for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model_loader import load_model  # noqa: PLC0415
+        from src.engine.model_source import with_available_model  # noqa: PLC0415
 
-        self.loaded = load_model(self._config)
+        self.config = with_available_model(self.config)
+        self.loaded = load_model(self.config)
+        if check is not None:
+            check(self.loaded.max_model_len)
         self.token_texts = TokenTexts(self.loaded.tokenizer)
         self.grammars = create_grammar_compiler(self.loaded, self._grammar_limits, self._observer)
-        self.engine = create_engine(self.loaded, self._config, self._on_update)
+        self.engine = create_engine(self.loaded, self.config, self._on_update)
 
     def end(self) -> None:
         """Ends what runs, as the server shuts down; who waits is told so at once."""

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from src.delivery import Delivery, Outcome
+from src.delivery import Delivery, Outcome, Trim
 from src.engine.request import FAILURES, Request, RequestOutput
 from src.errors import GenerationTimeoutError
 from src.generation import Operation
@@ -66,31 +66,33 @@ class Runs:
         live: set[str],
         deadline: float,
         operation: Operation,
+        trims: Mapping[str, Trim] | None = None,
     ) -> AsyncGenerator[RequestOutput]:
         """Hands requests to the engine, and yields their outputs until all have ended.
 
-        Leaving the iterator ends those that are live. When one fails, all end.
+        Leaving the iterator ends those that are live. When one fails, all end. When the time is up
+        those that are live end with what they have, and the reason LENGTH.
 
         Args:
             engine: that is ready.
             requests: all or none are taken in.
-            live: their ids; those that have ended are taken out, here and by the caller.
+            live: their ids; those that have ended are taken out.
             deadline: on the event loop's clock.
             operation: what they are there for.
+            trims: as of `Delivery.submit`.
 
         Raises:
             ServiceError: as `stream_batch`.
         """
-        queue = await self._delivery.submit(engine, requests, operation)
+        queue = await self._delivery.submit(engine, requests, operation, trims)
         outputs = _Outputs(queue)
         # One timer a call: one for each token took as long as the rest of this loop.
-        alarm = asyncio.get_running_loop().call_at(deadline, queue.put_nowait, None)
-        outcome = Outcome.CANCELLED
+        ids = [request.request_id for request in requests]
+        alarm = asyncio.get_running_loop().call_at(deadline, self._delivery.cut, ids, queue)
         try:
             while live:
                 output = await outputs.get()
                 if output is None:
-                    outcome = Outcome.TIMEOUT
                     raise out_of_time()
                 if output.request_id not in live:
                     continue  # what was under way when the caller ended it
@@ -102,7 +104,7 @@ class Runs:
         finally:
             alarm.cancel()
             for request_id in live:
-                self._delivery.end(engine, request_id, outcome)
+                self._delivery.end(engine, request_id, Outcome.CANCELLED)
 
 
 @asynccontextmanager
@@ -122,6 +124,6 @@ async def until(deadline: float) -> AsyncGenerator[None]:
 def out_of_time() -> GenerationTimeoutError:
     """What a caller is told whose time is up."""
     return GenerationTimeoutError(
-        "The request took longer than this server allows; ask for fewer tokens, or try again when"
-        " it is less busy."
+        "No answer was begun within the time that this server allows (TIMEOUT_SECONDS). Send a"
+        " shorter prompt, or try again when it is less busy."
     )

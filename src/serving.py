@@ -5,10 +5,12 @@ so long as the grace lasts. SIGHUP is the same to a process that is alone; of se
 one after another (`workers`).
 """
 
+import errno
 import logging
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 from typing import NoReturn
@@ -19,6 +21,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload
 
 from src.config import Settings
+from src.errors import StartupError
 from src.ops.connection import connection_class
 from src.ops.limit_storage import MEMORY
 from src.ops.metrics import MULTIPROC_DIR
@@ -29,8 +32,16 @@ logger = logging.getLogger(__name__)
 
 
 def serve(app: FastAPI) -> None:
-    """Serves until SIGTERM or SIGINT; exits with 3 if workers cannot start."""
+    """Serves until SIGTERM or SIGINT.
+
+    Exits with 1 if it cannot listen, before a model is loaded, and with 3 if workers cannot start.
+    """
     settings: Settings = app.state.settings
+    try:
+        check_address(settings.host, settings.port)
+    except StartupError as error:
+        logger.critical("cannot start: %s", error)
+        sys.exit(1)
     config = _server_config(app, settings)
     if settings.reload:
         ChangeReload(
@@ -40,6 +51,35 @@ def serve(app: FastAPI) -> None:
         _serve_with_workers(config, settings)
     else:
         _serve_alone(Server(config, app))
+
+
+def check_address(host: str, port: int) -> None:
+    """Tries to bind each socket that the server will listen on, and closes it again.
+
+    Raises:
+        StartupError: another process has the port, or the address is none of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server's
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise StartupError(_why_not_bound(host, port, error)) from error
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} of {host} is in use by another process. End that, or set PORT to"
+            " another one (0 is any that is free)."
+        )
+    if error.errno == errno.EACCES:
+        return f"PORT={port} needs more rights than this process has. Set PORT to 1024 or more."
+    return f"HOST={host} with PORT={port} cannot be listened on ({error.strerror or error})."
 
 
 def _serve_alone(server: Server) -> None:

@@ -28,10 +28,10 @@ def main(folder: Path) -> None:
     engine = service.app.state.engine
     load_model = engine.load_model
 
-    def load_and_break() -> None:
+    def load_and_break(check: Callable[[int], None] | None = None) -> None:
         while (folder / "loading").exists():
             time.sleep(0.01)
-        load_model()
+        load_model(check)
         model, tokenizer = engine._host.loaded.model, engine._host.loaded.tokenizer
         engine._host.loaded.eos_token_ids.clear()
         poison, no_number = (tokenizer.token_to_id(text) for text in (POISON, NO_NUMBER))

@@ -9,7 +9,12 @@ from typing import Literal
 import anthropic
 import httpx2
 import pytest
-from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
+from anthropic.types import (
+    Message,
+    MessageTokensCount,
+    RawMessageStreamEvent,
+    ThreadUnsupportedRequestErrorDetails,
+)
 from anthropic.types.shared import ErrorResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, TypeAdapter
@@ -230,6 +235,8 @@ def error_of(response: httpx2.Response, status_code: int, kind: str) -> str:
     """What an error says; its shape is checked."""
     assert response.status_code == status_code, response.text
     body = response.json()
+    if (details := body["error"].pop("details", None)) is not None:
+        assert_shape(ThreadUnsupportedRequestErrorDetails, details)  # no other error has any
     assert_shape(ErrorResponse, body)
     assert body.keys() == {"type", "error", "request_id"}
     assert body["request_id"] == response.headers["request-id"]

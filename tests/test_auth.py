@@ -77,7 +77,7 @@ def assert_refused(response: httpx2.Response, status_code: int, path: str) -> No
     body = response.json()
     if path.startswith("/v1/messages"):
         assert (body["type"], body["error"]["type"]) == ("error", kind)
-    elif path.startswith(("/v1", "/tokenize", "/detokenize")):
+    elif path.startswith(("/v1", "/tokenize", "/detokenize", "/tokenizer_info")):
         assert set(body["error"]) == {"message", "type", "param", "code"}
         assert body["error"]["type"] == kind
     else:

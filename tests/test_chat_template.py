@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,49 @@ def test_what_a_template_says_on_purpose_is_told_and_nothing_else():
         with pytest.raises(InvalidRequestError) as caught:
             create_template(broken).encode(chat("a"))
         assert str(caught.value) == "The model's chat template cannot write these messages."
+
+
+FAULTY = {
+    "{{ messages[0].missing | tojson }}": "TypeError",
+    "{{ 1 / (messages | length - 1) }}": "ZeroDivisionError",
+    "{{ messages[0].content | int + messages[0].content }}": "TypeError",
+    "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}": "RecursionError",
+}
+
+
+@pytest.mark.parametrize(("source", "name"), FAULTY.items())
+def test_a_fault_of_the_template_names_the_error_without_its_text(source, name):
+    with pytest.raises(InvalidRequestError) as caught:
+        create_template(source).encode(chat("secret"))
+    expected = f"The model's chat template cannot write these messages: it raises {name}."
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("source", FAULTY)
+def test_a_template_that_fails_on_the_trial_message_is_a_warning(tiny_model, caplog, source):
+    assert load(tiny_model, source) is not None
+    (record,) = [one for one in caplog.records if "chat template" in one.message]
+    assert record.levelname == "WARNING"
+    assert FAULTY[source] in record.message
+
+
+CHAT_ROUTES = ("chat/completions", "responses", "messages", "messages/count_tokens", "tokenize")
+
+
+@pytest.mark.parametrize("source", FAULTY)
+def test_every_route_refuses_what_a_faulty_template_cannot_write(start_server, source):
+    server = start_server(chat_template=source)
+    turns = [{"role": "user", "content": "secret"}]
+    for route in CHAT_ROUTES:
+        path = "/tokenize" if route == "tokenize" else f"/v1/{route}"
+        body: dict[str, object] = {"model": server.engine.model_name}
+        body["input" if route == "responses" else "messages"] = turns
+        if route == "messages":
+            body["max_tokens"] = 1
+        response = httpx2.post(server.url + path, json=body, timeout=60)
+        assert response.status_code == 400, (route, response.text)
+        assert FAULTY[source] in response.json()["error"]["message"]
+        assert "secret" not in response.text
 
 
 def load(tiny_model: Callable[[str], object], chat_template: str | None) -> ChatTemplate | None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.faults.asking import connect
-from tests.servers import LocalServer
+from tests.servers import LocalServer, Streamed
 
 SECONDS = 1
 HEAD = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -78,6 +78,43 @@ def test_what_is_no_http_does_not_get_into_an_answer(hasty):
     assert received.count(b"HTTP/1.1") == 1
     assert b"400" not in received.partition(b"\r\n")[0]
     wait_until(lambda: hasty.engine.num_live == 0)
+
+
+def ask_in_http_1_0(server: LocalServer, head: str, body: str = "") -> tuple[bytes, bytes]:
+    """The head in lower case and the body of all that comes before the server closes."""
+    with connect(server) as connection:
+        connection.sendall(f"{head} HTTP/1.0\r\n".encode())
+        connection.sendall(b"Content-Type: application/json\r\nConnection: keep-alive\r\n")
+        connection.sendall(f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    head_bytes, _, content = received.partition(b"\r\n\r\n")
+    return head_bytes.lower(), content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(shared_server, stream):
+    fields = {"prompt": "the", "max_length": 20, "temperature": 0}
+    body = json.dumps(fields | {"stream": stream})
+    head, content = ask_in_http_1_0(shared_server, "POST /generate", body)
+    assert b" 200 ok" in head
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    whole = shared_server.post(fields).json()["generated"]
+    if stream:
+        assert Streamed.read(content.decode()).generated() == whole
+    else:
+        assert b"content-length" in head
+        assert json.loads(content)["generated"] == whole
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json", "/no/such/path"])
+def test_http_1_0_reads_every_kind_of_answer(shared_server, path):
+    _, content = ask_in_http_1_0(shared_server, f"GET {path}")
+    assert len(content) == len(shared_server.get(path).content) or path == "/metrics"
+    head, content = ask_in_http_1_0(shared_server, f"HEAD {path}")
+    assert (content, b"transfer-encoding" in head) == (b"", False)
 
 
 def slowly(connection) -> Iterator[bytes]:

@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from src.delivery import Delivery, Outcome
+from src.delivery import Delivery, Outcome, Trim
 from src.engine.request import (
     Admission,
     EngineStats,
@@ -58,9 +59,10 @@ class House:
         self.door = Door()
         self.delivery = Delivery(self.recorder)
 
-    async def submit(self, *names: str) -> asyncio.Queue[RequestOutput]:
+    async def submit(self, *names: str, trim: Trim | None = None) -> asyncio.Queue[RequestOutput]:
         requests = [Request(name, [1, 2, 3], SamplingParams()) for name in names]
-        return await self.delivery.submit(self.door, requests, "chat")
+        trims = dict.fromkeys(names, trim) if trim else {}
+        return await self.delivery.submit(self.door, requests, "chat", trims)
 
     async def receive(self, *outputs: RequestOutput, step: StepStats | None = None) -> None:
         """Hands an update over as the engine does: in a thread of its own."""
@@ -300,3 +302,43 @@ def test_without_an_observer_nothing_is_counted_and_all_is_delivered():
         assert outputs.get_nowait().finish_reason is FinishReason.STOP
 
     asyncio.run(scenario())
+
+
+def stop_after_2(output: RequestOutput) -> RequestOutput:
+    if 2 not in output.new_token_ids:
+        return output
+    kept = output.new_token_ids[: output.new_token_ids.index(2) + 1]
+    return replace(output, new_token_ids=kept, finish_reason=FinishReason.STOP)
+
+
+def test_tokens_that_a_trim_leaves_out_are_not_counted(house):
+    async def use() -> asyncio.Queue:
+        outputs = await house.submit("a", trim=stop_after_2)
+        await house.receive(RequestOutput("a", [1], admission=FIRST))
+        await house.receive(RequestOutput("a", [2, 3]))
+        assert house.door.aborted == ["a"]
+        await house.receive(RequestOutput("a", [4]))  # a step that ran by then
+        await house.receive(RequestOutput("a", [], FinishReason.ABORT))
+        return outputs
+
+    outputs = asyncio.run(use())
+    received = [outputs.get_nowait() for _ in range(4)]
+    assert [one.new_token_ids for one in received] == [[1], [2], [], []]
+    assert received[1].finish_reason is FinishReason.STOP
+    assert len(house.recorder.of("first_token") + house.recorder.of("next_token")) == 2
+    assert house.recorder.of("sequence_ended")[0][1] == Outcome.STOP
+
+
+def test_a_trim_that_raises_fails_its_own_sequence_alone(house):
+    def fail(output: RequestOutput) -> RequestOutput:
+        raise ValueError(output)
+
+    async def use() -> list[RequestOutput]:
+        broken, sound = await house.submit("a", trim=fail), await house.submit("b")
+        await house.receive(RequestOutput("a", [1]), RequestOutput("b", [2]))
+        return [broken.get_nowait(), sound.get_nowait()]
+
+    broken, sound = asyncio.run(use())
+    assert (broken.new_token_ids, broken.finish_reason) == ([], FinishReason.ERROR)
+    assert (sound.new_token_ids, sound.finish_reason) == ([2], None)
+    assert house.door.aborted == ["a"]

@@ -122,8 +122,8 @@ def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
 
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
-    """Compose of version 1 or 2."""
-    for command in (["docker-compose"], ["docker", "compose"]):
+    """Compose of version 2, as the documentation has it, or 1."""
+    for command in (["docker", "compose"], ["docker-compose"]):
         version = [*command, "version"]
         if shutil.which(command[0]) and not subprocess.run(version, check=False).returncode:
             return command

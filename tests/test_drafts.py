@@ -138,10 +138,15 @@ def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without
     assert whole.count(" the") > 20
     stops = {whole[start : start + length] for length in range(20, 60, 3) for start in (0, 10, 40)}
     stops = {stop for stop in stops if stop.isascii()}
+    before = [server.sample("generated_tokens_total") for server in servers]
+    num_tokens = 0
     for stop in stops:
         answers = [ask(server, stop=[stop]) for server in servers]
         assert answers[0] == answers[1]
         assert answers[0]["finish_reason"] == "stop"
+        num_tokens += answers[0]["tokens"]
+    for server, count in zip(servers, before, strict=True):
+        assert server.sample("generated_tokens_total") == count + num_tokens
     wait_until(lambda: servers[1].engine.num_live == 0)
     samples = servers[1].samples()  # all of one moment: a step may be counted after its answer
     drafted, accepted = (

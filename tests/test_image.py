@@ -50,6 +50,7 @@ ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/v1/models/{model_id}": ("GET", "/v1/models/storyteller", None),
     "/tokenize": ("POST", "/tokenize", {"prompt": "Once"}),
     "/detokenize": ("POST", "/detokenize", {"tokens": [5, 6]}),
+    "/tokenizer_info": ("GET", "/tokenizer_info", None),
     "/health": ("GET", "/health", None),
     "/health/live": ("GET", "/health/live", None),
     "/health/ready": ("GET", "/health/ready", None),

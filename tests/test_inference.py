@@ -20,6 +20,7 @@ from src.errors import (
     GenerationTimeoutError,
     InvalidRequestError,
     OverloadedError,
+    SettingsError,
 )
 from src.inference import InferenceEngine
 from src.model_host import EngineState
@@ -169,11 +170,28 @@ def test_no_prompt_of_a_batch_runs_when_one_is_refused(engine):
     assert engine.num_live == 0
 
 
+def test_a_model_that_does_not_fit_the_settings_is_never_ready(tiny_model):
+    engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))))
+    states = []
+
+    def refuse(max_model_len: int) -> None:
+        states.append((max_model_len, engine.state))
+        raise SettingsError("no room")
+
+    with pytest.raises(SettingsError):
+        engine.load_model(refuse)
+    assert states == [(CONTEXT, EngineState.LOADING)]
+    assert engine.state is EngineState.LOADING
+
+
 def test_the_time_limit_counts_waiting_and_running(engine):
     slow_down(engine, 0.05)
-    engine._timeout_seconds = 0.5
-    with pytest.raises(GenerationTimeoutError):
-        asyncio.run(engine.generate_batch(["the", "cat"], LONG))
+    engine._timeout_seconds = 2
+    generations = asyncio.run(engine.generate_batch(["the", "cat"], LONG))
+    for generation in generations:
+        (completion,) = generation.completions
+        assert completion.finish_reason is FinishReason.LENGTH
+        assert 0 < completion.num_tokens < LONG.max_tokens
     wait_until(lambda: engine.num_live == 0, seconds=5)
 
 

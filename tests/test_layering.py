@@ -63,7 +63,7 @@ ALLOWED = {
     },
     "server": {"ops"},
     "workers": {"server"},
-    "serving": {"config", "ops", "server", "workers"},
+    "serving": {"config", "errors", "ops", "server", "workers"},
     "main": {
         "api",
         "config",

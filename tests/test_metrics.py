@@ -116,6 +116,8 @@ def test_counts_sequences_and_their_tokens(start_server):
     assert again.status_code == 200
     stopped = server.post(body | {"stop": answer["generated"][0]["text"][-1]}).json()
     assert stopped["generated"][0]["finish_reason"] == "stop"
+    # The engine ends the sequence a moment after its answer.
+    wait_until(lambda: server.sample("inference_sequences_finished_total", "stop") == 1)
     found = server.samples()
     assert found["inference_sequences_started_total",] == 4
     assert found["inference_sequences_finished_total", "length"] == 3
@@ -123,7 +125,7 @@ def test_counts_sequences_and_their_tokens(start_server):
     assert found["prompt_tokens_total",] == 4 * answer["prompt_tokens"]
     # All but the last token of the prompt was computed for the first of them.
     assert found["cached_prompt_tokens_total",] == 3 * (answer["prompt_tokens"] - 1)
-    assert 3 * 7 + stopped["generated"][0]["tokens"] <= found["generated_tokens_total",] <= 4 * 7
+    assert found["generated_tokens_total",] == 3 * 7 + stopped["generated"][0]["tokens"]
     assert_started_are_accounted_for(found)
 
 
@@ -164,9 +166,9 @@ def test_the_buckets_are_those_of_the_conventions():
 
 
 def test_a_sequence_that_did_not_finish_has_its_reason_in_its_duration(start_server):
-    server = start_server(timeout_seconds=0.5)
+    server = start_server(timeout_seconds=2)
     server.slow_down(0.05)
-    assert server.post({"prompt": "the cat", "max_length": 100}).status_code == 504
+    assert server.post({"prompt": "the cat", "max_length": 100}).status_code == 200
     labels = (*MODEL_LABELS, server.engine.model_name)
     duration = "gen_ai_server_request_duration_seconds_count"
     wait_until(lambda: server.sample(duration, "timeout", *labels) == 1)

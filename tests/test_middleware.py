@@ -3,6 +3,7 @@
 import json
 import re
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -66,3 +67,21 @@ def test_probes_are_logged_at_debug_level_while_the_model_loads_too(tiny_model, 
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     logged = [line["endpoint"] for line in lines if line["logger"] == "src.access"]
     assert logged == ["/generate"]
+
+
+def test_a_refused_preflight_names_the_setting_in_the_log(start_server, capfd):
+    server = start_server(environment="production")
+    headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    hints: dict[str, str | None] = {}
+
+    def read_log() -> None:
+        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+        for event in map(json.loads, lines):
+            if event["event"] == "request":
+                hints[event["method"]] = event.get("hint")
+
+    assert httpx2.options(server.url + "/v1/models", headers=headers).status_code == 405
+    assert httpx2.put(server.url + "/v1/models").status_code == 405
+    wait_until(lambda: read_log() or hints.keys() >= {"OPTIONS", "PUT"})
+    assert "CORS_ORIGINS" in (hints["OPTIONS"] or "")
+    assert hints["PUT"] is None

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 import httpx2
 import openai
 import pytest
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
+from transformers import AutoTokenizer
 
 from docs.openai_fields import openai_table
 from src.api.fields import NoEffect
 from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.completions.protocol import CompletionRequest
+from tests.bundled import BUNDLED_FOLDER
 from tests.conftest import wait_until
 from tests.servers import ROOT, LocalServer, Server, parse_events
+from tests.tiny_models import END
 
 MODEL = "storyteller"
 PLAIN_TEMPLATE = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '\n' }}{% endfor %}"
@@ -486,6 +491,35 @@ def test_tokenize_and_detokenize_are_each_others_inverse(server):
         assert found["max_model_len"] == 1024
         assert post(server, "/detokenize", tokens=found["tokens"]).json() == {"prompt": text}
     assert post(server, "/tokenize", prompt="a").json()["token_strs"] is None
+
+
+def test_the_tokenizer_is_described_as_clients_read_it(server):
+    """lm-eval's remote tokenizer asks for special tokens' ids, and writes conversations itself."""
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    response = httpx2.get(server.url + "/tokenizer_info", timeout=60)
+    info = response.json()
+    assert response.status_code == 200
+    assert info["tokenizer_class"] == type(tokenizer).__name__
+    assert info["chat_template"] == tokenizer.chat_template
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        assert info[name] == getattr(tokenizer, name)
+    asked = {"prompt": info["eos_token"], "add_special_tokens": False}
+    assert post(server, "/tokenize", **asked).json()["tokens"] == [tokenizer.eos_token_id]
+    strict = ImmutableSandboxedEnvironment(undefined=StrictUndefined)  # as its own is
+    written = strict.from_string(info["chat_template"]).render(
+        messages=QUESTION, add_generation_prompt=True
+    )
+    assert written == tokenizer.apply_chat_template(
+        QUESTION, tokenize=False, add_generation_prompt=True
+    )
+    within = asked | {"prompt": info["eos_token"] + "a"}
+    assert tokenizer.eos_token_id not in post(server, "/tokenize", **within).json()["tokens"]
+
+
+def test_a_model_without_a_template_has_a_tokenizer_to_describe(shared_server):
+    info = httpx2.get(shared_server.url + "/tokenizer_info", timeout=60).json()
+    assert info["chat_template"] is None
+    assert info["eos_token"] == END
 
 
 def test_tokenized_messages_are_what_a_chat_is_made_of(ai, server):

@@ -219,6 +219,21 @@ def test_another_model_is_not_found(client):
     assert MODEL in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("gpt-4", "`gpt-4`"),
+        ("größer/模型", "`größer/模型`"),
+        ("a\nb\u202e\x1b[31m", r"`a\nb\u202e\x1b[31m`"),
+        ("long" * 1000, f"`{'long' * 20}…`"),
+    ],
+)
+def test_the_model_that_was_asked_for_is_named(client, name, shown):
+    error = error_of(client.post(CHATS, json=CHAT | {"model": name}), 404)
+    expected = f"model: The model {shown} does not exist here; the served model is `{MODEL}`."
+    assert error["message"] == expected.removeprefix("model: ")
+
+
 def test_paths_and_methods_that_are_not_there(client):
     assert error_of(client.post("/v1/nothing", json={}), 404)["code"] == "unknown_url"
     assert error_of(client.get("/v1"), 404)["code"] == "unknown_url"

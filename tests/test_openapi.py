@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from openapi_spec_validator import OpenAPIV32SpecValidator
 
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key
@@ -47,6 +48,14 @@ def test_answers_are_what_the_document_says(
         summary = run_schemathesis(server.url, RUNS[run], headers)
         assert int(re.search(r"(\d+) generated", summary)[1]) > 50, summary
         wait_until(lambda: server.sample("inference_sequences_live") == 0)
+
+
+def test_the_document_is_valid_for_the_version_that_it_names(shared_server):
+    document = shared_server.get("/openapi.json").json()
+    assert document["openapi"] == "3.2.0"
+    assert list(OpenAPIV32SpecValidator(document).iter_errors()) == []
+    streamed = document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
+    assert "itemSchema" in streamed["text/event-stream"]
 
 
 def run_schemathesis(url: str, options: list[str], headers: dict[str, str]) -> str:

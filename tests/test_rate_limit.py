@@ -2,7 +2,9 @@
 
 import pytest
 
+from src.config import Settings
 from tests.conftest import wait_until
+from tests.servers import serve
 
 
 @pytest.fixture
@@ -31,6 +33,38 @@ def test_every_generation_route_is_limited_and_shares_one_count(limited_client):
         assert "3 requests per 60 seconds" in response.text
     counted = 'inference_requests_total{endpoint="/generate",status="rate_limited"} 1.0'
     assert counted in limited_client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, None),
+        ({"host": "::1"}, None),
+        ({"host": "localhost"}, None),
+        ({"rate_limit_requests": "10"}, 10),
+        ({"host": "0.0.0.0"}, 10),
+        ({"host": "example.com"}, 10),
+        ({"environment": "production", "auth": "none"}, 10),
+    ],
+)
+def test_development_on_loopback_has_no_limit_unless_it_is_set(monkeypatch, settings, limit):
+    monkeypatch.delenv("RATE_LIMIT_REQUESTS", raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name.upper(), value)
+    assert Settings(_env_file=None).request_limit == limit
+
+
+def test_a_server_started_without_settings_does_not_limit(tmp_path, tiny_model):
+    with serve(tmp_path, model_name=tiny_model(), rate_limit_requests="") as server:
+        server.wait_until("/health/ready")
+        answers = [server.post({"prompt": "the", "max_length": 1}) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert "ratelimit" not in answers[-1].headers
+
+
+def test_a_429_names_the_setting(limited_client):
+    answers = [limited_client.post("/generate", json={}) for _ in range(4)]
+    assert "RATE_LIMIT_REQUESTS" in answers[-1].json()["detail"]
 
 
 def test_bad_requests_count_too(limited_client):

@@ -1,7 +1,9 @@
 """What a user sees who starts the service with something wrong, and with a model from a hub."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from src.errors import StartupError
+from src.serving import check_address
 from tests.hub import run_hub
-from tests.servers import START_TIMEOUT, environment, serve
+from tests.servers import ROOT, START_TIMEOUT, environment, free_port, serve
 
 MODULE = ("-m", "src.main")
 UVICORN = ("-m", "uvicorn", "src.main:app", "--port", "0")
@@ -78,6 +82,96 @@ def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     assert BUNDLED in reason
     assert "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == reason  # nothing buries it
+
+
+def test_a_default_model_that_cannot_be_had_is_replaced_by_the_bundled_one(tmp_path):
+    with serve(tmp_path, model_name="", hf_hub_offline=1) as server:
+        server.wait_until("/health/ready")
+        (model,) = server.get("/v1/models").json()["data"]
+        assert model["id"] == "storyteller"
+        body = {"prompt": "The capital of France is", "max_length": 3, "temperature": 0}
+        answer = server.post(body).json()
+        assert (answer["model"], answer["prompt_tokens"]) == ("storyteller", 5)
+        labels = {key[-1] for key in server.samples() if key[0].startswith("gen_ai_server_time_to")}
+        assert "gpt2" not in labels
+    (line,) = [line for line in server.log.splitlines() if "MODEL_NAME is not set" in line]
+    assert "gpt2 cannot be had: serving storyteller" in line
+    assert "Traceback" not in server.log
+
+
+def test_a_default_model_that_is_asked_for_ends_the_start(tmp_path):
+    ended = start(tmp_path, model_name="gpt2", hf_hub_offline=1)
+    assert ended.returncode == 3
+    assert "cannot start: MODEL_NAME=gpt2" in ended.stderr
+
+
+def test_a_name_in_the_env_file_that_is_nearly_a_setting_is_reported(tmp_path):
+    (tmp_path / ".env").write_text("TEMPERATUR=0.5\nmodelname=x\nPOSTGRES_PASSWORD=y\nTOP_P=1\n")
+    ended = start(tmp_path, model_name="./nope")
+    warnings = [line for line in ended.stderr.splitlines() if "warning" in line]
+    assert len(warnings) == 2
+    assert ".env: TEMPERATUR is no setting; did you mean TEMPERATURE?" in warnings[0]
+    assert ".env: modelname is no setting; did you mean MODEL_NAME?" in warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "served"),
+    [
+        (None, "storyteller"),
+        ("TEMPERATURE=0.5\n", "storyteller"),
+        ("# MODEL_NAME=gpt2\nMODEL_NAME=\n", "storyteller"),
+        ("MODEL_NAME=gpt2\n", None),
+        ("  export model_name = gpt2\n", None),
+    ],
+)
+def test_make_serve_serves_the_bundled_model_unless_the_env_file_names_one(tmp_path, text, served):
+    """The Makefile's own recipe, in an environment whose python prints MODEL_NAME."""
+    if text is not None:
+        (tmp_path / ".env").write_text(text)
+    for name in ("pyproject.toml", "requirements.lock"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintenv MODEL_NAME\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+    variables = {name: value for name, value in os.environ.items() if name != "MODEL_NAME"}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-f", ROOT / "Makefile", "serve", f"UV={python}"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip() or None) == served, done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_in_use_ends_the_start_before_the_model_loads(tmp_path, workers):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = start(tmp_path, port=port, workers=workers)
+    assert ended.returncode == 1
+    reason = ended.stderr.splitlines()[-1]
+    assert f"cannot start: port {port} of 127.0.0.1 is in use" in reason
+    assert "set PORT" in reason
+    assert "loading the model" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_of_another_machine_ends_the_start(tmp_path):
+    ended = start(tmp_path, host="192.0.2.1", port=8000)
+    assert ended.returncode == 1
+    assert "cannot start: HOST=192.0.2.1 with PORT=8000 cannot be" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_free_port_is_left_as_it_was(host):
+    port = free_port()
+    check_address(host, port)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StartupError, match="PORT"):
+        check_address(host, port)
 
 
 def test_a_default_length_that_fits_no_prompt_ends_the_start(tmp_path, tiny_model):

@@ -1,7 +1,8 @@
 """One table from our errors to a status, and the answers to failed requests.
 
 The body's shape is `ops.error_body`'s to decide; only the native API's 422 is made here.
-An answer never repeats what was sent, nor the text of an exception that is not ours.
+An answer never repeats what was sent but names (of fields, of an unknown model), shortened and
+escaped; nor the text of an exception that is not ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,9 @@ def _refusal(request: Request, problems: Sequence[dict[str, Any]]) -> Response:
     params = [wire.param_of([_clean(part) for part in place], dialect) for place in places]
     message = wire.message_of(list(zip(params, map(_message, problems), strict=True)))
     if dialect is Dialect.ANTHROPIC:  # it has no other place for their names than the message
-        return _answer(request, 400, message)
+        body = error_body(request.scope, 400, message)
+        body["error"] |= wire.thread_details(problems)
+        return JSONResponse(body, 400)
     return _answer(request, 400, message, param=params[0], code=wire.code_of(problems[0]))
 
 

@@ -87,6 +87,10 @@ class WireRequest(BaseModel):
 SentBack = Annotated[list[Any], Field(fail_fast=True, max_length=2**17)]
 """A part of an earlier answer that clients return unread, an item for each token at most."""
 
+SENT_BACK = "clients send answers back as they came"
+Parsed = Annotated[Any, NoEffect("clients read it from the text, and send answers back with it")]
+"""The text of an answer as an object, which OpenAI's clients put beside it."""
+
 RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
 NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
 

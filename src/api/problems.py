@@ -35,6 +35,17 @@ def code_of(problem: dict[str, Any]) -> str:
     return CODES.get(problem["type"], "invalid_value")
 
 
+def thread_details(problems: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The error's `details` if the request asks for a message thread, else nothing.
+
+    They make Anthropic's client send the conversation again as a whole, without `thread`. Its tool
+    runner begins with that field wherever it is used.
+    """
+    if any(problem["loc"] == ("body", "thread") for problem in problems):
+        return {"details": {"error_code": "thread_unsupported_request"}}
+    return {}
+
+
 def message_of(params_and_messages: Sequence[tuple[str | None, str]]) -> str:
     """Everything that is wrong, in one text; the first problems if there are many."""
     told = [

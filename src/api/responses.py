@@ -42,5 +42,5 @@ ERRORS: dict[int, dict[str, Any]] = {
         "description": "The model is loading, too many requests wait (see Retry-After), or the"
         " engine has ended.",
     },
-    504: {"model": ErrorResponse, "description": "The request took longer than TIMEOUT_SECONDS."},
+    504: {"model": ErrorResponse, "description": "No answer has begun by TIMEOUT_SECONDS."},
 }

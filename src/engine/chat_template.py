@@ -82,7 +82,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
-        self._source = source
+        self.source = source
         self._variables = dict(variables)
         self._plain = tokenizer
         self._aware = type(tokenizer).from_str(tokenizer.to_str())
@@ -150,8 +150,7 @@ class ChatTemplate:
         *,
         begins_answer: bool,
     ) -> str:
-        # Both take seconds to import, and who only names a ChatMessage shall not wait for them.
-        from jinja2 import TemplateError  # noqa: PLC0415
+        # The import takes seconds, which modules that need no more than ChatMessage are spared.
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
 
         try:
@@ -159,15 +158,15 @@ class ChatTemplate:
             rendered: Any = render_jinja_template(
                 conversations=[messages],
                 tools=list(tools) if tools else None,
-                chat_template=self._source,
+                chat_template=self.source,
                 add_generation_prompt=begins_answer,
                 **self._variables,
             )
-        except TemplateError as error:
-            # Its own class is what a template raises on purpose, for the caller to read.
-            reason = f": {error.message}" if type(error) is TemplateError else ""
+        except MemoryError:
+            raise  # the machine's fault
+        except Exception as error:  # a template is code, and raises whatever its operations raise
             raise InvalidRequestError(
-                f"The model's chat template cannot write these messages{reason or '.'}",
+                f"The model's chat template cannot write these messages{_reason(error)}",
                 ("messages",),
             ) from error
         return str(rendered[0][0])
@@ -200,6 +199,15 @@ class ChatTemplate:
         # encode_batch lets go of the interpreter lock, encode does not.
         encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+
+def _reason(error: Exception) -> str:
+    """Why a template failed, without text that the caller's messages may be part of."""
+    from jinja2 import TemplateError  # noqa: PLC0415 - as in `_render`
+
+    if type(error) is TemplateError:  # raised on purpose, for the caller to read
+        return f": {error.message}"
+    return "." if isinstance(error, TemplateError) else f": it raises {type(error).__name__}."
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ class EngineConfig:
 
     Args:
         model_name: `storyteller`, a folder, or a hub id with an optional `@revision`.
+        fallback_model_name: is served where `model_name` cannot be had; None ends the start then.
         model_cache_dir: where models from the hub are kept.
         device: `auto` is CUDA where there is one, else the CPU.
         dtype: `auto` is float32 on the CPU; on CUDA bfloat16 where both the checkpoint and the GPU
@@ -55,3 +56,4 @@ class EngineConfig:
     kv_cache_gb: float | None = None
     max_queue_size: int = 512
     max_queue_seconds: float = 30
+    fallback_model_name: str | None = None

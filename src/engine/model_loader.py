@@ -5,7 +5,8 @@ kind of model, a tokenizer that does not belong to it.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from src.engine.token_ids import (
 )
 from src.errors import InvalidRequestError, ModelLoadError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -53,6 +56,8 @@ class LoadedModel:
         vocab_size: the model reads ids below this, and gives logits for them.
         embedding_size: numbers in an embedding; None if the model's hidden states cannot be had.
         chat_template: writes conversations for it; None if nobody has said how.
+        tokenizer_class: HuggingFace's class that read the tokenizer's files.
+        special_tokens: names such as `eos_token`, to the special tokens' texts.
     """
 
     model: PreTrainedModel
@@ -63,6 +68,8 @@ class LoadedModel:
     vocab_size: int
     embedding_size: int | None
     chat_template: ChatTemplate | None = None
+    tokenizer_class: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -98,6 +105,8 @@ def load_model(config: EngineConfig) -> LoadedModel:
         vocab_size=vocab_size,
         embedding_size=find_hidden_size(model),
         chat_template=_load_chat_template(tokenizer, backend, config),
+        tokenizer_class=type(tokenizer).__name__,
+        special_tokens=dict(tokenizer.special_tokens_map),
     )
 
 
@@ -189,7 +198,18 @@ def _load_chat_template(
                 f"The chat template is no Jinja template ({one_line(error.__cause__)}). Set"
                 " CHAT_TEMPLATE to one, or to a file that holds one."
             ) from error
+        _warn_of_chat_template(error)
     return template
+
+
+def _warn_of_chat_template(error: InvalidRequestError) -> None:
+    """Logs why the template cannot write the trial message; it may still write others."""
+    cause = error.__cause__
+    logger.warning(
+        "the chat template cannot write a conversation of one user message (%s); each conversation"
+        " that it cannot write gets 400",
+        one_line(cause) if isinstance(cause, Exception) else error,
+    )
 
 
 def _chat_template_source(tokenizer: PreTrainedTokenizerBase, config: EngineConfig) -> str | None:

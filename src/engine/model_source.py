@@ -4,7 +4,9 @@ Downloads go through `huggingface_hub`, and a complete copy in the cache stands 
 does not answer. Pickled weights are never fetched.
 """
 
+import logging
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from huggingface_hub.errors import (
 
 from src.engine.config import EngineConfig
 from src.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
 
 BUNDLED_MODEL = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "bundled" / BUNDLED_MODEL
@@ -50,6 +54,22 @@ def find_model_folder(config: EngineConfig) -> Path:
     if match is None or name.startswith(("/", "./", "../", "~")):
         raise _no_such_folder(name)
     return _download(match["repo_id"], match["revision"] or constants.DEFAULT_REVISION, config)
+
+
+def with_available_model(config: EngineConfig) -> EngineConfig:
+    """Returns the config, with its fallback as the model if its own model cannot be had."""
+    fallback = config.fallback_model_name
+    if fallback is None:
+        return config
+    try:
+        find_model_folder(config)
+    except ModelLoadError:
+        name = config.model_name
+        logger.warning(
+            "MODEL_NAME is not set, and its default %s cannot be had: serving %s", name, fallback
+        )
+        return replace(config, model_name=fallback)
+    return config
 
 
 def _existing_folder(name: str) -> Path | None:

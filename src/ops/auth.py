@@ -40,6 +40,7 @@ SCOPES = {
     "/generate/batch": Scope.GENERATE,
     "/tokenize": Scope.GENERATE,
     "/detokenize": Scope.GENERATE,
+    "/tokenizer_info": Scope.GENERATE,
     "/v1/completions": Scope.GENERATE,
     "/v1/chat/completions": Scope.GENERATE,
     "/v1/responses": Scope.GENERATE,

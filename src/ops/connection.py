@@ -9,11 +9,13 @@ middleware sees; it gets the answer that the API it was sent to would have given
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -127,6 +129,9 @@ class Connection(HttpToolsProtocol):
             return
         self._is_in_head = False
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            cycle: RequestResponseCycle = self.cycle
+            cycle.send = partial(_send_unchunked, cycle)  # type: ignore[method-assign]
 
     def on_message_complete(self) -> None:
         if self.parser.is_offer:
@@ -237,6 +242,25 @@ class Connection(HttpToolsProtocol):
 
     def _count_unsent(self) -> int:
         return self.transport.get_write_buffer_size()
+
+
+async def _send_unchunked(cycle: RequestResponseCycle, message: ASGISendEvent) -> None:
+    """Sends a part of an answer of unknown length to a client of HTTP/1.0.
+
+    It knows no chunks: the body ends with the connection, which uvicorn closes after each answer.
+    """
+    if message["type"] == "http.response.start" and not cycle.response_started:
+        names = {name.lower() for name, _ in message.get("headers", ())}
+        if b"content-length" not in names:
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = sys.maxsize  # as far as uvicorn checks it
+    elif (
+        message["type"] == "http.response.body"
+        and not message.get("more_body", False)
+        and cycle.expected_content_length > sys.maxsize // 2
+    ):
+        cycle.expected_content_length = len(message.get("body", b""))
+    await RequestResponseCycle.send(cycle, message)
 
 
 def abort_connection(scope: MutableMapping[str, Any]) -> None:

@@ -172,7 +172,11 @@ class EngineMetrics:
             *labels,
             "error_type",
         )
-        self._model = ("llm-inference", model_name)
+        self.model_name = model_name
+
+    def _model(self) -> tuple[str, str]:
+        """The labels `gen_ai_provider_name` and `gen_ai_request_model`."""
+        return "llm-inference", self.model_name
 
     def sequence_started(self) -> None:
         self._started.inc()
@@ -189,7 +193,7 @@ class EngineMetrics:
         self._cached_tokens.inc(num_cached_tokens)
 
     def first_token(self, operation: str, seconds: float) -> None:
-        self._time_to_first_token.labels(operation, *self._model).observe(seconds)
+        self._time_to_first_token.labels(operation, *self._model()).observe(seconds)
         self._generated_tokens.inc()
 
     def next_token(self, seconds: float) -> None:
@@ -202,9 +206,9 @@ class EngineMetrics:
         self._live.dec()
         self._ended(outcome).labels(outcome).inc()
         error_type = "" if outcome in FINISHED else outcome
-        self._duration.labels(operation, *self._model, error_type).observe(seconds)
+        self._duration.labels(operation, *self._model(), error_type).observe(seconds)
         if outcome in FINISHED and seconds_per_token is not None:
-            self._time_per_output_token.labels(operation, *self._model).observe(seconds_per_token)
+            self._time_per_output_token.labels(operation, *self._model()).observe(seconds_per_token)
 
     def _ended(self, outcome: str) -> Counter:
         if outcome in FINISHED:

@@ -27,6 +27,7 @@ ROUTES = {
     "/v1": Dialect.OPENAI,
     "/tokenize": Dialect.OPENAI,
     "/detokenize": Dialect.OPENAI,
+    "/tokenizer_info": Dialect.OPENAI,
 }
 
 # Status to OpenAI's type, and the code of an error of which no more is known.

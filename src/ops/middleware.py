@@ -115,10 +115,18 @@ class RequestMiddleware:
                 "duration_ms": round(seconds * 1000, 1),
                 "client": scope["client"][0] if scope.get("client") else None,
                 "caller": scope[CALLER].id if CALLER in scope else None,
-            },
+            }
+            | _hint(scope, status_code),
         )
         if endpoint not in NOT_INFERENCE:
             self._metrics.observe_request(endpoint, status_code, seconds)
+
+
+def _hint(scope: Scope, status_code: int) -> dict[str, str]:
+    """A field of the log that names the setting which a refused preflight of a browser needs."""
+    if scope["method"] != "OPTIONS" or status_code not in (401, 405):
+        return {}
+    return {"hint": "browsers ask so before a page of another origin may: see CORS_ORIGINS"}
 
 
 def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:

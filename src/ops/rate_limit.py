@@ -75,7 +75,7 @@ class RateLimit:
         self._limiter = _create_limiter(settings.rate_limit_storage)
         self._is_open = settings.rate_limit_storage_failure == "open"
         self._period = settings.rate_limit_period
-        self._usual = settings.rate_limit_requests
+        self._usual = settings.request_limit
         self._limits: dict[int, Callable[[Request], None]] = {}
         self._address = self._declare(settings.rate_limit_address_requests, "address", _address)
         storage = self._limiter._storage
@@ -95,6 +95,8 @@ class RateLimit:
             LimitStorageDownError: it cannot be counted, and such a request is to be refused.
         """
         most = _caller(request).limits.requests or self._usual
+        if most is None:
+            return
         if most not in self._limits:  # as many as keys have different ones
             self._limits[most] = self._declare(most, "requests", _who)
         hit = self._limits[most]

@@ -76,7 +76,7 @@ class Tracing:
 
     def __init__(self, provider: "TracerProvider", model_name: str) -> None:
         self.provider = provider
-        self._model_name = model_name
+        self.model_name = model_name
         self._tracer = provider.get_tracer("src", __version__)
 
     def sequence_ended(self, sequence: EndedSequence) -> None:
@@ -87,7 +87,7 @@ class Tracing:
             return round(seconds * 1e9) + clock
 
         span = self._tracer.start_span(
-            f"{sequence.operation} {self._model_name}",
+            f"{sequence.operation} {self.model_name}",
             kind=SpanKind.INTERNAL,
             attributes=self._attributes(sequence),
             start_time=at(sequence.arrived_at),
@@ -107,8 +107,8 @@ class Tracing:
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": sequence.operation,
             "gen_ai.provider.name": SERVICE_NAME,
-            "gen_ai.request.model": self._model_name,
-            "gen_ai.response.model": self._model_name,
+            "gen_ai.request.model": self.model_name,
+            "gen_ai.response.model": self.model_name,
             "gen_ai.response.id": sequence.request_id,
             "gen_ai.usage.input_tokens": sequence.num_prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": sequence.num_cached_tokens,
@@ -154,7 +154,7 @@ def create_tracing(model_name: str) -> Tracing | None:
     except ImportError as error:
         raise SettingsError(
             f"{ENDPOINT} is set, but what sends traces is not installed. Install it with"
-            " `uv pip install -e '.[tracing]'`, or unset the variable."
+            " `pip install -e '.[tracing]'`, or unset the variable."
         ) from error
     provider = TracerProvider(resource=_named(Resource.create({"service.version": __version__})))
     provider.add_span_processor(SpanSender(OTLPSpanExporter()))

@@ -1,19 +1,28 @@
 """What LangChain's users do: asynchronous calls, batches, log-probabilities, objects for answers,
-embeddings, tools, OpenAI's newer API, errors by class."""
+embeddings, tools, OpenAI's newer API, answers sent back, errors by class."""
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import Literal
 
 import openai
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    ToolMessage,
+    messages_from_dict,
+    messages_to_dict,
+)
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
 SERVER = {"base_url": os.environ["SERVER_URL"] + "/v1", "api_key": "none"}
 QUESTION = "What is the capital of Italy?"
+QUESTION_TURN = HumanMessage(QUESTION)
 ANSWER = "The capital of Italy is Rome."
 
 chat = ChatOpenAI(model="storyteller", temperature=0, max_retries=0, **SERVER)
@@ -92,6 +101,25 @@ def call_tools(model: ChatOpenAI) -> None:
     assert isinstance(city, City)
 
 
+def summed(chunks: Iterable[AIMessageChunk]) -> AIMessage:
+    """A stream as one message."""
+    first, *others = chunks
+    return sum(others, start=first)
+
+
+def send_answers_back(model: ChatOpenAI) -> None:
+    shaped = model.with_structured_output(City, include_raw=True)
+    calling = model.bind_tools([weather], tool_choice="weather")
+    for answer in (model.invoke(QUESTION), summed(model.stream(QUESTION)), shaped.invoke(QUESTION)):
+        message = answer["raw"] if isinstance(answer, dict) else answer
+        assert isinstance(model.invoke([QUESTION_TURN, message, QUESTION_TURN]), AIMessage)
+    for message in (calling.invoke(QUESTION), summed(calling.stream(QUESTION))):
+        results = [weather.invoke(call) for call in message.tool_calls]
+        assert isinstance(calling.invoke([QUESTION_TURN, message, *results]), AIMessage)
+        restored = messages_from_dict(messages_to_dict([QUESTION_TURN, message, *results]))
+        assert isinstance(calling.invoke(restored), AIMessage)
+
+
 newer = ChatOpenAI(model="storyteller", temperature=0, use_responses_api=True, **SERVER)
 
 
@@ -126,6 +154,8 @@ ask_for_more_than_text()
 ask_for_objects()
 call_tools(chat)
 call_tools(newer)
+send_answers_back(chat)
+send_answers_back(newer)
 ask_the_newer_api()
 embed()
 ask_for_what_cannot_be()

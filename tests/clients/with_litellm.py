@@ -1,9 +1,11 @@
 """What litellm's users do: usage of streams, JSON, tools, texts, embeddings, asynchronous calls,
-errors by class."""
+answers sent back, errors by class."""
 
 import asyncio
 import json
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import litellm
 
@@ -71,6 +73,32 @@ def call_tools() -> None:
     assert litellm.completion(**fields | {"messages": told}).choices[0].finish_reason == "stop"
 
 
+def forms_of(answer: Any) -> list[Any]:
+    """An object, and the dictionaries that its methods make of it."""
+    return [answer, answer.model_dump(), answer.model_dump(exclude_none=True), answer.to_dict()]
+
+
+def answers(**fields: Any) -> Iterator[Any]:
+    """Messages of the assistant, whole and streamed."""
+    yield litellm.completion(**CHAT, messages=QUESTION, **fields).choices[0].message
+    chunks = list(litellm.completion(**CHAT, messages=QUESTION, stream=True, **fields))
+    yield litellm.stream_chunk_builder(chunks, messages=QUESTION).choices[0].message
+
+
+def send_answers_back() -> None:
+    for message in answers():
+        for form in forms_of(message):
+            assert litellm.completion(**CHAT, messages=[*QUESTION, form, *QUESTION]).choices
+    tools = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+    for message in answers(**tools):
+        result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"}
+        for form in forms_of(message):
+            assert litellm.completion(**CHAT, messages=[*QUESTION, form, result]).choices
+    answer = litellm.responses(**CHAT, input=QUESTION)
+    for output in (answer.output, answer.model_dump()["output"]):
+        assert litellm.responses(**CHAT, input=[*QUESTION, *output, *QUESTION]).output
+
+
 async def ask_asynchronously() -> None:
     answers = await asyncio.gather(
         *(litellm.acompletion(**CHAT, messages=QUESTION) for _ in range(8))
@@ -94,5 +122,6 @@ def ask_for_what_cannot_be() -> None:
 
 ask()
 call_tools()
+send_answers_back()
 asyncio.run(ask_asynchronously())
 ask_for_what_cannot_be()

@@ -60,6 +60,8 @@ const shaped = await client.chat.completions.parse({
   response_format: { type: "json_schema", json_schema: { name: "city", schema, strict: true } },
 });
 assert.equal(JSON.parse(shaped.choices[0].message.content).name, "Rome");
+const sentBack = [...messages, shaped.choices[0].message, ...messages];
+assert.ok((await client.chat.completions.create({ ...chat, messages: sentBack })).choices[0]);
 
 const parameters = {
   type: "object",
@@ -84,6 +86,11 @@ assert.deepEqual(
   doneCalls.map((one) => [one.name, one.arguments]),
   [["weather", call.function.arguments]],
 );
+for (const { message } of [calling.choices[0], calledAgain]) {
+  const result = { role: "tool", tool_call_id: message.tool_calls[0].id, content: "sunny" };
+  const after = { ...chat, messages: [...messages, message, result] };
+  assert.ok((await client.chat.completions.create(after)).choices[0]);
+}
 const run = client.chat.completions.runTools(
   {
     ...chat,
@@ -118,6 +125,9 @@ const called = await client.responses.create({
 const item = called.output.find((one) => one.type === "function_call");
 assert.equal(item.name, "weather");
 assert.equal(JSON.parse(item.arguments).city, city);
+const output = { type: "function_call_output", call_id: item.call_id, output: "sunny" };
+const returned = [...messages, ...called.output, output];
+assert.ok((await client.responses.create({ model, input: returned, temperature: 0 })).output_text);
 
 const { data } = await client.embeddings.create({ model, input: ["a", "a"] });
 assert.equal(data.length, 2);

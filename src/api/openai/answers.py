@@ -12,6 +12,8 @@ from src.errors import ModelNotFoundError
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
 
+MAX_SHOWN = 80
+
 
 class PromptTokensDetails(BaseModel):
     """What was special about the prompt's tokens."""
@@ -112,6 +114,13 @@ def check_model(name: str | None, engine: InferenceEngine) -> None:
     """
     if name is not None and name != engine.model_name:
         raise ModelNotFoundError(
-            f"This model does not exist here; the served model is `{engine.model_name}`.",
+            f"The model `{shown(name)}` does not exist here; the served model is"
+            f" `{engine.model_name}`.",
             ("model",),
         )
+
+
+def shown(name: str) -> str:
+    """A name that a caller sent, for a message: at most MAX_SHOWN characters, and printable."""
+    escaped = repr(name[: MAX_SHOWN + 1])[1:-1]
+    return escaped if len(escaped) <= MAX_SHOWN else escaped[:MAX_SHOWN] + "…"

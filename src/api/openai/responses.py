@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     429: "Too many requests; see Retry-After.",
     500: "The model failed on this request.",
     503: "The model is loading, too many requests wait (see Retry-After), or the engine has ended.",
-    504: "The request took longer than TIMEOUT_SECONDS.",
+    504: "No answer has begun by TIMEOUT_SECONDS.",
 }
 
 

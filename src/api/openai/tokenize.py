@@ -1,4 +1,4 @@
-"""`/tokenize` and `/detokenize`, in vLLM's shapes: texts, conversations, token ids."""
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's shapes."""
 
 from functools import partial
 from typing import Annotated
@@ -63,7 +63,8 @@ class TokenizeRequest(WireRequest):
     add_special_tokens: StrictBool | None = Field(
         default=None,
         description="Whether tokens that begin or end a text are added to a prompt, as for its"
-        " completion. Default: true.",
+        " completion. Default: true. With false a prompt that is one special token's whole text is"
+        " that token.",
     )
     return_token_strs: StrictBool | None = Field(
         default=None, description="Tell how each token is written."
@@ -170,6 +171,10 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
             begins_answer=body.add_generation_prompt is not False,
         )
     assert body.prompt is not None
+    if body.add_special_tokens is False:
+        token_id = engine.special_token_id(body.prompt)
+        if token_id is not None:
+            return [token_id]
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
 
 
@@ -180,3 +185,26 @@ async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDe
     decoding = engine.decode(body.tokens, ("tokens",), skip_special_tokens=False)
     text = await while_connected(request, decoding)
     return await json_answer(partial(DetokenizeResponse, prompt=text), len(text))
+
+
+class TokenizerInfo(BaseModel):
+    """Special tokens as they are spelled, and how conversations are written; null if not there."""
+
+    tokenizer_class: str = Field(description="HuggingFace's class.")
+    bos_token: str | None = Field(description="It begins a text.")
+    eos_token: str | None = Field(description="It ends a text.")
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: str | None = Field(description="In Jinja's language.")
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(engine: EngineDep) -> TokenizerInfo:
+    """Describe the tokenizer for clients that work with token ids."""
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    tokens = {name: engine.special_tokens.get(name) for name in names}
+    return TokenizerInfo(
+        tokenizer_class=engine.tokenizer_class,
+        chat_template=engine.chat_template_source,
+        **tokens,
+    )

@@ -211,6 +211,9 @@ class MessageRequest(CountTokensRequest):
         Literal["auto", "standard_only"] | None, NoEffect("there is one tier")
     ] = None
     container: Annotated[None, Refused("no code is run")] = None
+    thread: Annotated[
+        None, Refused("nothing is stored here; send the whole conversation as messages")
+    ] = None
     diagnostics: Annotated[None, Refused("earlier requests are not remembered")] = None
     inference_geo: Annotated[None, Refused("the server is where it is")] = None
 

@@ -45,13 +45,13 @@ class MessageRenderer:
     Args:
         model_name: the served model's.
         num_prompt_tokens: of the conversation.
-        is_cut: the context has less room than the request's max_tokens.
+        num_tokens_left: that the context has room for, if the request's max_tokens are more.
         reader: tells text and calls apart.
     """
 
     model_name: str
     num_prompt_tokens: int
-    is_cut: bool
+    num_tokens_left: int | None
     reader: TextReader | ToolCallParser
     _id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     _num_cached_tokens: int = 0
@@ -137,7 +137,8 @@ class MessageRenderer:
         if stop_text is not None:
             stop_reason = "stop_sequence"
         elif reason is FinishReason.LENGTH:
-            stop_reason = "model_context_window_exceeded" if self.is_cut else "max_tokens"
+            is_full = self._num_tokens == self.num_tokens_left
+            stop_reason = "model_context_window_exceeded" if is_full else "max_tokens"
         return Ending(stop_reason=stop_reason, stop_sequence=stop_text)
 
     def _usage(self) -> MessageUsage:

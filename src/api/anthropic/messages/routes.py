@@ -59,8 +59,8 @@ async def create_message(
     shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, min(body.max_tokens, room), grammar)
     reader = ToolCallParser(written, is_shaped=shape is not None) if written else TextReader()
-    is_cut = body.max_tokens > room
-    renderer = MessageRenderer(engine.model_name, len(token_ids), is_cut, reader)
+    left = room if body.max_tokens > room else None
+    renderer = MessageRenderer(engine.model_name, len(token_ids), left, reader)
     if body.stream:
         deltas = engine.stream(token_ids, params, deadline=deadline, operation=Operation.CHAT)
         return await stream_events(

@@ -17,7 +17,9 @@ from src.api.fields import (
     MAX_MESSAGES,
     MAX_PARTS,
     MAX_TOOLS,
+    SENT_BACK,
     NoEffect,
+    Parsed,
     Refused,
     SentBack,
     WireRequest,
@@ -104,9 +106,8 @@ class ChatTurn(WireRequest):
         None
     )
     refusal: Annotated[None, Refused("a refusal is written as content")] = None
-    annotations: Annotated[SentBack | None, NoEffect("clients send answers back as they came")] = (
-        None
-    )
+    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    parsed: Parsed = None
     audio: Annotated[None, Refused(AUDIO)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from src.api.calls import ChoiceWord, NamedTool
-from src.api.fields import FunctionName, WireRequest
+from src.api.fields import SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
 from src.api.openai.tools import (
     Arguments,
     CallId,
@@ -53,6 +53,7 @@ class CalledFunction(WireRequest):
 
     name: FunctionName = Field(description="Of the function.")
     arguments: Arguments
+    parsed_arguments: Parsed = None
 
 
 class MessageCall(OfAFunction):
@@ -60,6 +61,7 @@ class MessageCall(OfAFunction):
 
     id: CallId
     function: CalledFunction = Field(description="What was called.")
+    index: Annotated[StrictInt | None, NoEffect(SENT_BACK)] = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""

@@ -1,6 +1,7 @@
 """Generations in the words of `/v1/completions`: whole answers and chunks, by the same code."""
 
 import codecs
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -158,4 +159,7 @@ def _written(token: TokenText) -> str:
 
 
 def _mean_logprob(sequence: Sequence) -> float:
-    return sum(one.chosen.logprob for one in sequence.logprobs) / max(1, len(sequence.logprobs))
+    """Of its tokens; a sequence that was cut before its first one is the least likely."""
+    if not sequence.logprobs:
+        return -math.inf
+    return sum(one.chosen.logprob for one in sequence.logprobs) / len(sequence.logprobs)

@@ -7,8 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from src.api.fields import (
     MAX_PARTS,
+    SENT_BACK,
     FunctionName,
     NoEffect,
+    Parsed,
     Refused,
     SentBack,
     WireRequest,
@@ -17,7 +19,6 @@ from src.api.openai.tools import Arguments, CallId, read_call
 from src.engine.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
-SENT_BACK = "clients send answers back as they came"
 
 
 def _only(listed: Any, what: str, *known: str) -> BeforeValidator:
@@ -57,6 +58,7 @@ class InputPart(WireRequest):
     text: StrictStr = Field(description="The text; parts are joined by line ends.")
     annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
     logprobs: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    parsed: Parsed = None
 
 
 _PartList = Annotated[list[InputPart], Field(fail_fast=True, max_length=MAX_PARTS)]
@@ -94,6 +96,8 @@ class FunctionCallItem(WireRequest):
     is_async: Annotated[None, Refused("results are waited for")] = Field(
         default=None, alias="async"
     )
+    async_: Annotated[None, Refused("results are waited for")] = None
+    parsed_arguments: Parsed = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""
