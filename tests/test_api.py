@@ -352,6 +352,15 @@ def test_a_body_of_thousands_of_fields_gets_a_short_answer(client):
     assert message == "There are at most 64 fields"
 
 
+def test_a_large_answer_holds_all_log_probabilities(client):
+    fields = {"num_return_sequences": 16, "max_length": 40, "logprobs": 20, "prompt_logprobs": 20}
+    answer = post(client, prompt="the cat", temperature=1, **fields).json()
+    assert len(answer["prompt_logprobs"]) == answer["prompt_tokens"] - 1
+    for generated in answer["generated"]:
+        assert len(generated["logprobs"]) == generated["tokens"]
+        assert all(len(position["top"]) == 20 for position in generated["logprobs"])
+
+
 def test_a_body_of_too_many_arrays_is_refused(client):
     most = client.app.state.settings.max_body_bytes // 16
 

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
+from src.engine.request import RequestOutput
 from src.ops.loop_watch import TICK_SECONDS, LoopWatch
+from src.runs import HOLD_SECONDS, _Outputs
 from tests.hostile_bodies import Hostile, all_bodies
 from tests.servers import Server
 
@@ -103,3 +105,30 @@ def test_the_watchdog_counts_how_late_the_loop_wakes_up():
     asyncio.run(hold())
     assert registry.get_sample_value("lag_bucket", {"le": "1.0"}) >= 2
     assert registry.get_sample_value("lag_sum") > 1
+
+
+def test_a_call_with_outputs_that_are_there_gives_the_loop_back():
+    num_outputs, num_turns = 200, 0
+
+    async def read() -> None:
+        queue: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
+        for _ in range(num_outputs):
+            queue.put_nowait(RequestOutput("a", []))
+        outputs = _Outputs(queue)
+        for _ in range(num_outputs):
+            await outputs.get()
+            time.sleep(HOLD_SECONDS / 10)  # noqa: ASYNC251 - as rendering does
+
+    async def count() -> None:
+        nonlocal num_turns
+        while True:
+            num_turns += 1
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        counting = asyncio.create_task(count())
+        await read()
+        counting.cancel()
+
+    asyncio.run(run())
+    assert 10 <= num_turns <= num_outputs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.ops.request_body import JSONLimits, parse_json
+from src.ops.request_body import LARGE_BODY, JSONLimits, parse_json
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -25,6 +25,8 @@ BODIES = {
         "logit_bias": {"5": -1.5},
     },
 }
+
+JSON = {"Content-Type": "application/json"}
 
 
 def read(body: bytes) -> Any:
@@ -67,3 +69,24 @@ def test_whatever_bytes_come_they_are_refused_or_understood(client, path, data):
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (200, 400, 404, 422), answer.text
     assert "error" in answer.json() or "detail" in answer.json() or answer.status_code == 200
+
+
+@pytest.mark.parametrize("wrong", [{"max_tokens": -1}, {"unknown": 1}, {"n": "2", "stop": [""]}])
+def test_a_large_body_is_refused_as_a_small_body_is(client, wrong):
+    body = {"model": "storyteller", "prompt": "the"} | wrong
+    small, large = (
+        client.post("/v1/completions", json=body | {"user": "a" * num_bytes})
+        for num_bytes in (1, 2 * LARGE_BODY)
+    )
+    assert (large.status_code, large.json()) == (small.status_code, small.json())
+    assert small.status_code == 400
+
+
+def test_a_large_body_is_understood_as_a_small_body_is(client):
+    body = {"prompt": "the", "max_length": 3, "temperature": 0}
+    small, large = (
+        client.post("/generate", content=json.dumps(body) + " " * num_bytes, headers=JSON)
+        for num_bytes in (0, 2 * LARGE_BODY)
+    )
+    assert large.json() == small.json()
+    assert small.status_code == 200
