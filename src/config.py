@@ -220,7 +220,8 @@ class Settings(BaseSettings):
         default=30,
         gt=0,
         le=86400,
-        description="How long a sequence may wait for its turn; then its request gets 503.",
+        description="How long a request may wait until its first sequence has its turn; then it"
+        " gets 503.",
     )
     timeout_seconds: float = Field(
         default=60,

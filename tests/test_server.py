@@ -141,13 +141,25 @@ def test_a_request_that_waits_too_long_is_told_when_to_come_again(start_server):
         assert running.result(60).json()["generated"][0]["tokens"] == 100
 
 
-def test_a_batch_of_which_one_prompt_waits_too_long_is_refused_whole(start_server):
+def test_a_batch_that_waits_too_long_for_another_request_is_refused_whole(start_server):
+    server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
+    server.slow_down(0.02)
+    body = {"prompts": ["the", "cat"], "max_length": 100}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.post, {"prompt": "the", "max_length": 100})
+        wait_until(lambda: server.sample("inference_sequences_running") == 1)
+        response = httpx2.post(server.url + "/generate/batch", json=body, timeout=60)
+        assert running.result(60).status_code == 200
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_batch_of_which_one_prompt_waits_for_the_other_is_answered(start_server):
     server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
     server.slow_down(0.02)
     body = {"prompts": ["the", "cat"], "max_length": 100}
     response = httpx2.post(server.url + "/generate/batch", json=body, timeout=60)
-    assert response.status_code == 503
-    assert int(response.headers["retry-after"]) >= 1
+    assert [one["generated"][0]["tokens"] for one in response.json()] == [100, 100]
 
 
 def test_more_sequences_than_the_server_ever_holds_are_refused_for_good(start_server):

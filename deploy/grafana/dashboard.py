@@ -259,6 +259,13 @@ WHY_SLOW = [
         width=6,
     ),
     Panel(
+        "Preempted sequences per second",
+        "Running sequences that gave their place to another key's, which had less than its share."
+        " They go on later. Many for long: keys compete; see the tokens of each key.",
+        {"preempted": rate("inference_sequences_preempted_total")},
+        width=6,
+    ),
+    Panel(
         "How busy the engine is",
         "Share of the time in which a step is computed, the busiest instance. At 100 % more"
         " requests make all slower.",
