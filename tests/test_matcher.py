@@ -193,7 +193,7 @@ def test_a_tokenizer_of_another_kind_is_told():
     [
         ({"properties": {"a": {"items": {"not": {}}}}}, ("properties", "a", "items"), "not"),
         ({"anyOf": [{}, {"type": "foo"}]}, ("anyOf", 1), "foo"),
-        ({"$defs": {"a": {"format": "foo", "type": "string"}}, "$ref": "#/$defs/a"}, None, "foo"),
+        ({"$defs": {"a": {"contains": {}}}, "$ref": "#/$defs/a"}, None, "contains"),
         ({"properties": {"a/b~": {"pattern": "("}}}, ("properties", "a/b~"), "unclosed"),
         ({"properties": {"a": {"$ref": "#/nowhere"}}}, ("properties", "a"), "nowhere"),
         ({"minimum": 5, "maximum": 3, "type": "integer"}, (), "minimum"),
@@ -201,7 +201,15 @@ def test_a_tokenizer_of_another_kind_is_told():
         ({"enum": []}, (), "empty"),
         ({"properties": {"a": {"uniqueItems": True}}}, ("properties", "a"), "uniqueItems"),
         ({"x-guidance": {"lenient": True}, "not": {}}, (), "not"),
-        ({"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"if": {}}}}, None, "if"),
+        (
+            {
+                "type": "array",
+                "items": {"$ref": "#/$defs/a"},
+                "$defs": {"a": {"if": {}, "else": False}},
+            },
+            None,
+            "if",
+        ),
         ([], (), "object"),
         ("x", (), "object"),
         ({"required": ["a"], "properties": {"a": {"$ref": "#"}}, "type": "object"}, None, "no way"),

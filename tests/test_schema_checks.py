@@ -1,10 +1,16 @@
 """What is refused of JSON schemas before they are compiled, and with which place."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
 
-from src.engine.structured_output.schema_checks import SchemaError, check_schema, find_fault
+from src.engine.structured_output.schema_checks import (
+    SchemaError,
+    check_schema,
+    check_structure,
+    find_fault,
+)
 
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
 NEEDED = NODE | {"required": ["next"]}
@@ -79,7 +85,15 @@ def test_a_schema_nested_too_deep_is_refused():
     for _ in range(60):
         schema = {"properties": {"a": schema}}
     with pytest.raises(SchemaError, match="levels deep"):
-        check_schema(schema)
+        check_structure(schema)
+
+
+@pytest.mark.parametrize(("length", "is_refused"), [(400, False), (600, True)])
+def test_references_that_lead_too_deep_are_refused(length, is_refused):
+    names = {f"a{index}": {"items": {"$ref": f"#/$defs/a{index + 1}"}} for index in range(length)}
+    schema = {"$defs": names, "$ref": "#/$defs/a0"}
+    with pytest.raises(SchemaError, match="levels deep") if is_refused else nullcontext():
+        check_structure(schema)
 
 
 def test_references_in_a_long_chain_are_followed_for_a_bounded_time():

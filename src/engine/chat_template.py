@@ -7,12 +7,15 @@ it. Special tokens are the template's alone.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from src.engine.call_ids import with_short_ids
 from src.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Characters of Unicode's private use, one of which may stand for a special token for a while."""
@@ -84,6 +87,7 @@ class ChatTemplate:
     def __init__(self, source: str, variables: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
         self.source = source
         self._variables = dict(variables)
+        self._wants_short_ids = False  # until it has refused longer ones
         self._plain = tokenizer
         self._aware = type(tokenizer).from_str(tokenizer.to_str())
         self._aware.encode_special_tokens = False
@@ -118,6 +122,17 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
+        return self._with_ids(
+            messages, lambda taken: self._encode(taken, tools, begins_answer=begins_answer)
+        )
+
+    def _encode(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Description] | None,
+        *,
+        begins_answer: bool,
+    ) -> list[int]:
         told: list[Description] = [message.described() for message in messages]
         stand_ins = self._choose_stand_ins([told, list(tools or ())])
         if not stand_ins:
@@ -140,8 +155,36 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
-        described = [message.described() for message in messages]
-        return self._render(described, tools, begins_answer=True)
+
+        def write(taken: Sequence[ChatMessage]) -> str:
+            described = [message.described() for message in taken]
+            return self._render(described, tools, begins_answer=True)
+
+        return self._with_ids(messages, write)
+
+    def _with_ids(
+        self, messages: Sequence[ChatMessage], write: Callable[[Sequence[ChatMessage]], T]
+    ) -> T:
+        """Writes a conversation; ids of calls that the template refuses are written short.
+
+        Raises:
+            InvalidRequestError: the template refuses these messages, with short ids too.
+        """
+        if not any(one.tool_calls or one.tool_call_id is not None for one in messages):
+            return write(messages)
+        if self._wants_short_ids:
+            return write(with_short_ids(messages))
+        try:
+            return write(messages)
+        except InvalidRequestError:
+            try:
+                written = write(with_short_ids(messages))
+            except InvalidRequestError:
+                pass  # the ids are not the reason
+            else:
+                self._wants_short_ids = True
+                return written
+            raise
 
     def _render(
         self,

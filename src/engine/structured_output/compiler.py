@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
+from src.engine.structured_output.harmless_keywords import without_harmless_keywords
 from src.engine.structured_output.lark_checks import LarkError, check_lark
-from src.engine.structured_output.number_bounds import narrow_bounds
 from src.engine.structured_output.regex_size import expanded_size
 from src.engine.structured_output.schema_checks import (
     MAX_EXPANDED_SIZE,
@@ -81,7 +81,7 @@ def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
         if not isinstance(schema, dict):
             raise SchemaError("A schema must be an object.", ())
         check_structure(schema)
-        _rewrite(schema)
+        schema = _rewrite(schema)
         matcher = _compile_json(vocabulary, json.dumps(schema))
         check_schema(schema)
     except SchemaError as error:
@@ -130,19 +130,18 @@ def _with_rewritten_schemas(source: GrammarSource) -> str:
     )
 
 
-def _rewrite(schema: dict[str, Any]) -> None:
-    """Writes a schema as the compiler can keep it; it allows no value that it did not."""
+def _rewrite(schema: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema as the compiler can keep it; it allows no value that it did not."""
+    schema = without_harmless_keywords(schema)
     close_objects(schema)
-    narrow_bounds(schema)
+    return schema
 
 
 def _rewrite_in_line(line: str) -> str:
     rule, sign, text = line.partition(JSON_SIGN)
     if not sign:
         return line
-    schema = json.loads(text)
-    _rewrite(schema)
-    return rule + sign + json.dumps(schema)
+    return rule + sign + json.dumps(_rewrite(json.loads(text)))
 
 
 def _check_size(source: GrammarSource) -> None:
