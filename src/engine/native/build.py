@@ -30,7 +30,10 @@ NEEDED = {
 }
 """What Linux calls the instructions that a variant needs."""
 
-FLAGS = ["-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
+FLAGS = [
+    *("-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"),
+    "-ffp-contract=off",  # else the number of rows may decide where the compiler fuses additions
+]
 
 
 def library_path(variant: str) -> Path:
