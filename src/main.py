@@ -44,8 +44,10 @@ from src.ops.request_body import RequestBodyMiddleware
 from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
 from src.ops.tracing import create_tracing, telemetry_config
 from src.ops.usage import Usage, UsageMiddleware
+from src.process_end import end_process
 from src.server import LAST_WORDS_SECONDS, LOOK_SECONDS
-from src.serving import end_process, serve
+from src.serving import serve
+from src.startup_hints import log_hints
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +69,6 @@ ROUTERS = [
 DESCRIPTION = "Continues texts with a language model."
 # Names of addresses, to print; nothing is bound to them here.
 LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
-EXAMPLE = (
-    "curl -s {url}/generate -H 'Content-Type: application/json'"
-    """ -d '{{"prompt": "Once upon a time", "max_length": 50}}'"""
-)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -196,7 +194,7 @@ async def _load_model(app: FastAPI) -> None:
     metrics.ready.set(1)  # as a scrape does, for those of another worker
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
-        logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+        log_hints(app.state.url, engine, app.state.settings)
 
 
 async def _wait_for_model(app: FastAPI) -> None:

@@ -18,6 +18,7 @@ from uvicorn.importer import import_from_string
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from src.server import LAST_WORDS_SECONDS, Server
+from src.process_end import run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Worker(multiprocess.Process):
         app = import_from_string(APP)
         app.state.loads_first = self._loads_first
         self._server = Server(self.config, app)
-        super().target(sockets)
+        run_to_end(lambda: super(Worker, self).target(sockets), app)
 
     def pong(self) -> None:
         assert isinstance(self._server, Server)

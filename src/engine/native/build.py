@@ -79,12 +79,14 @@ def _knows(compiler: str, target: list[str]) -> bool:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def build(compiler: str, target: list[str], library: Path) -> None:
     """Compiles one variant, and removes what an older source left of it."""
     if library.exists():
         return
+    _say(f"Building kernels: {library.name} (10 to 60 seconds) ...")
     unfinished = library.with_suffix(f".{os.getpid()}")
     command = [compiler, *FLAGS, *target, str(FOLDER / SOURCE), "-o", str(unfinished)]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 # nosec
