@@ -120,7 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.is_loaded = False
-    app.state.loads_first = False  # as a worker does while others serve
+    app.state.loads_first = settings.listen_when_loaded  # a worker may be asked to do so too
     for router in ROUTERS:
         app.include_router(router)
     paths = {route.path for router in ROUTERS for route in router.routes}
