@@ -196,6 +196,13 @@ image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130
 	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
 
+COMPOSE ?= docker-compose
+
+.PHONY: compose-build
+compose-build: ## build Compose's image with its version and revision as labels
+	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
+	  REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(COMPOSE) build
+
 .PHONY: image-test
 image-test: image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream
 	@$(MAKE) --no-print-directory image-try
