@@ -1,5 +1,6 @@
 # Two stages: `builder` installs the locked packages, `runtime` gets what they became and nothing else.
-# It needs no BuildKit, so every Docker and both Composes can build it. docs/deployment.md says more.
+# It needs no BuildKit, so every Docker and both Composes can build it. docs/deployment.md says more, also
+# how to pin the base by its digest.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
@@ -7,6 +8,8 @@ FROM ${BASE_IMAGE} AS builder
 # wheel that lies in deploy/image/wheels.
 ARG TORCH_BACKEND=cpu
 WORKDIR /build
+# A compiler for our own kernels, and strip. The image that runs has neither.
+RUN (command -v c++ && command -v strip || (apt-get update && apt-get install -y --no-install-recommends g++ binutils)) > /dev/null
 COPY deploy/image/uv.txt ./
 RUN python -m venv /opt/uv \
  && /opt/uv/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r uv.txt \
@@ -21,11 +24,12 @@ RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compil
  # What packages bring along to test themselves, and torch's headers, which are of use with a compiler alone: 260 MB.
  && cd /app/venv/lib/python3.*/site-packages \
  && rm -r torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete \
- && find mpmath networkx numpy sympy -type d -name tests -prune -exec rm -r {} +
-# Our own kernels, for any x86-64: the image that runs needs no compiler.
+ && find mpmath networkx numpy sympy -type d -name tests -prune -exec rm -r {} + \
+ # Symbols that only a debugger reads: 89 MB.
+ && strip --strip-unneeded torch/lib/libtorch_cpu.so
+# Our own kernels, for any x86-64.
 COPY src/engine/native /app/src/engine/native
-RUN (command -v c++ || (apt-get update && apt-get install -y --no-install-recommends g++)) > /dev/null \
- && python /app/src/engine/native/build.py
+RUN python /app/src/engine/native/build.py
 COPY LICENSE /app/
 COPY src /app/src
 RUN python -m compileall -q /app/src
@@ -35,7 +39,10 @@ FROM ${BASE_IMAGE} AS runtime
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --no-create-home --home-dir /models --shell /usr/sbin/nologin app \
  && install -d -o app -g app /models /keys /usage
-COPY --from=builder /app /app
+# Layers of their own: a change of the code leaves the packages' layer as it is, on the registry and on each node.
+COPY --from=builder /app/venv /app/venv
+COPY --from=builder /app/LICENSE /app/LICENSE
+COPY --from=builder /app/src /app/src
 WORKDIR /app
 ENV PATH=/app/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -49,7 +56,7 @@ VOLUME /models
 EXPOSE 8000
 USER 10001:10001
 # Ready, not only alive: what waits for this container wants to be served.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=600s --retries=3 CMD ["python", "-c", \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=600s --retries=3 CMD ["python", "-c", \
   "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('PORT') or '8000') + '/health/ready', timeout=4)"]
 # No shell between Docker and the server, so SIGTERM reaches it; it ends what runs and exits with 0.
 CMD ["python", "-m", "src.main"]

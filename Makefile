@@ -16,6 +16,8 @@ export UV_PYTHON_DOWNLOADS = never
 # pip's find-links, handed on to uv: a machine with a local CPU wheel of torch uses it.
 find_links = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^.*find-links='\(.*\)'$$/\1/p" | head -n 1 | tr -s ' ' ',')
 export UV_FIND_LINKS ?= $(find_links)
+# uv shows its progress bars in a terminal, and elsewhere nothing.
+quiet = $(shell test -t 2 || echo --quiet)
 
 # What the CUDA build of torch brings along. It follows torch's build, so it is not locked (see pyproject.toml).
 TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit \
@@ -133,9 +135,10 @@ $(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/native/*.cpp sr
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
-	@echo "Installing into $(VENV) ..." >&2
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[dev]'
+	@echo "Installing about 120 packages into $(VENV): 1.6 GB on disk with torch for CPUs, several GB more with CUDA ..." >&2
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install $(quiet) --compile-bytecode --constraint requirements.lock --editable '.[dev]'
 	@$(BIN)/python src/engine/native/build.py
+	@echo "Installed into $(VENV)." >&2
 	@touch $@
 
 # A fuzzer that is led by the code which its inputs reach; nothing else needs it.
@@ -175,6 +178,7 @@ $(AUDIT)/runtime/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	@touch $@
 
 .uv/bin/uv:
+	@echo "Installing uv, which installs the packages, into .uv ..." >&2
 	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 # The image. Other base: BASE_IMAGE=registry/python:3.11; CUDA: TORCH_BACKEND=cu130; more options: IMAGE_FLAGS=...
@@ -192,6 +196,13 @@ image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130
 	  --build-arg TORCH_BACKEND=$$(test $$wheel || echo $(TORCH_BACKEND)) \
 	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FLAGS) .
+
+COMPOSE ?= docker-compose
+
+.PHONY: compose-build
+compose-build: ## build Compose's image with its version and revision as labels
+	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
+	  REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(COMPOSE) build
 
 .PHONY: image-test
 image-test: image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream

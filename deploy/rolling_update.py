@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx2
 
@@ -40,27 +42,47 @@ SETTINGS = {
 
 
 class Servers:
-    """The servers, and the nginx in front of them."""
+    """The servers, and the nginx in front of them.
 
-    def __init__(self, folder: Path, port: int) -> None:
+    Args:
+        folder: for the files of nginx.
+        port: of nginx.
+        ports: of the servers.
+        settings: of the servers, beside SETTINGS.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        ports: Sequence[int] = PORTS,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
+        self._ports = ports
+        self._settings = SETTINGS | dict(settings)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         config = NGINX.read_text().replace("listen 8080;", f"listen 127.0.0.1:{port};")
-        (folder / "nginx.conf").write_text(config)
+        (folder / "nginx.conf").write_text(config.replace("/tmp/", f"{folder}/"))  # noqa: S108
 
     async def start_all(self) -> None:
-        for port in PORTS:
-            self._start(port)
-        for port in PORTS:
-            await _until_ready(port)
+        for port in self._ports:
+            self.start(port)
+        for port in self._ports:
+            await until_ready(port)
         self._name(out=None)
         self._nginx()
 
     def stop_all(self) -> None:
         self._nginx("-s", "stop")
-        for process in self._processes.values():
-            process.kill()
+        for port in self._processes:
+            self.kill(port)
+
+    def kill(self, port: int) -> None:
+        """Ends a server without warning; returns when its process is gone."""
+        self._processes[port].kill()
+        self._processes[port].wait()
 
     async def update(self, port: int) -> int:
         """Replaces a server; returns the status that the old one ended with."""
@@ -70,21 +92,25 @@ class Servers:
         old = self._processes[port]
         old.send_signal(signal.SIGTERM)
         status = await asyncio.to_thread(old.wait)
-        self._start(port)
-        await _until_ready(port)
+        self.start(port)
+        await until_ready(port)
         self._name(out=None)
         self._nginx("-s", "reload")
         return status
 
-    def _start(self, port: int) -> None:
+    def start(self, port: int) -> None:
         self._processes[port] = subprocess.Popen(
             [sys.executable, "-m", "src.main"],
             cwd=ROOT,
-            env=os.environ | SETTINGS | {"PORT": str(port)},
+            env=os.environ | self._settings | {"PORT": str(port)},
         )
 
     def _name(self, out: int | None) -> None:
-        lines = (f"server 127.0.0.1:{port}{' down' if port == out else ''};\n" for port in PORTS)
+        options = "max_fails=1 fail_timeout=5s"  # as in upstream.conf
+        lines = (
+            f"server 127.0.0.1:{port} {'down' if port == out else options};\n"
+            for port in self._ports
+        )
         (self._folder / "upstream.conf").write_text("".join(lines))
 
     def _nginx(self, *arguments: str) -> None:
@@ -93,7 +119,7 @@ class Servers:
         subprocess.run(command, check=True)  # noqa: S603
 
 
-async def _until_ready(port: int) -> None:
+async def until_ready(port: int) -> None:
     async with httpx2.AsyncClient() as client:
         for _ in range(600):
             try:

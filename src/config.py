@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         " all of IPv6, and with several workers of IPv4 too.",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 is any.")
+    listen_when_loaded: bool = Field(
+        default=False,
+        description="Listen only once the model is loaded: until then connections are refused, so a"
+        " proxy tries another replica. `false` answers probes meanwhile, and requests with 503.",
+    )
     reload: bool = Field(
         default=False, description="Restart when the code changes; for development, with WORKERS=1."
     )

@@ -159,6 +159,11 @@ class InferenceEngine:
         """Ends what runs, as the server shuts down; who waits is told so at once."""
         self._host.end()
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model, which must be loaded, can be asked in conversations."""
+        return self._host.require_ready()[0].chat_template is not None
+
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
         self._host.shutdown()

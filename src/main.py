@@ -47,8 +47,10 @@ from src.ops.request_body import RequestBodyMiddleware
 from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
 from src.ops.tracing import create_tracing, telemetry_config
 from src.ops.usage import Usage, UsageMiddleware
+from src.process_end import end_process
 from src.server import LAST_WORDS_SECONDS, LOOK_SECONDS
-from src.serving import end_process, serve
+from src.serving import serve
+from src.startup_hints import log_hints
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +72,6 @@ ROUTERS = [
 DESCRIPTION = "Continues texts with a language model."
 # Names of addresses, to print; nothing is bound to them here.
 LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
-EXAMPLE = (
-    "curl -s {url}/generate -H 'Content-Type: application/json'"
-    """ -d '{{"prompt": "Once upon a time", "max_length": 50}}'"""
-)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -131,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.is_loaded = False
-    app.state.loads_first = False  # as a worker does while others serve
+    app.state.loads_first = settings.listen_when_loaded  # a worker may be asked to do so too
     for router in ROUTERS:
         app.include_router(router)
     paths = {route.path for router in ROUTERS for route in router.routes}
@@ -218,7 +216,7 @@ async def _load_model(app: FastAPI) -> None:
     metrics.ready.set(1)  # as a scrape does, for those of another worker
     logger.info("ready to serve", extra={"model": engine.model_name})
     if app.state.url:
-        logger.info("try it: %s", EXAMPLE.format(url=app.state.url))
+        log_hints(app.state.url, engine, app.state.settings)
 
 
 async def _wait_for_model(app: FastAPI) -> None:

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import tempfile
-from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,6 +24,7 @@ from src.errors import StartupError
 from src.ops.connection import connection_class
 from src.ops.limit_storage import MEMORY
 from src.ops.metrics import MULTIPROC_DIR
+from src.process_end import end_process, run_to_end
 from src.server import LAST_WORDS_SECONDS, Server
 from src.workers import APP, Supervisor
 
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 def serve(app: FastAPI) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT, then ends the process with 0.
 
-    Exits with 1 if it cannot listen, before a model is loaded, and with 3 if workers cannot start.
+    Ends it with 1 if it cannot listen, before a model is loaded, and with 3 if it cannot start.
     """
     settings: Settings = app.state.settings
     try:
@@ -48,7 +48,7 @@ def serve(app: FastAPI) -> None:
             config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]
         ).run()
     elif settings.workers > 1:
-        _serve_with_workers(config, settings)
+        end_process(_serve_with_workers(config, settings))
     else:
         _serve_alone(Server(config, app))
 
@@ -88,23 +88,7 @@ def _serve_alone(server: Server) -> None:
         signal.signal(number, lambda *_: None)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup wants
         signal.signal(signal.SIGHUP, server.handle_exit)
-    try:
-        server.run()
-    finally:  # a forced end skips the lifespan's; no thread may be inside torch at the exit
-        server.app.state.engine.shutdown()
-
-
-def end_process(status: int) -> NoReturn:
-    """Ends the process at once.
-
-    A SystemExit in a task would tear the server down around the others, and their tracebacks would
-    bury the reason. Nothing is lost: no generation has been accepted yet, or all have been told.
-
-    Args:
-        status: STARTUP_FAILURE is what uvicorn, and its supervisor, take for a failed start.
-    """
-    logging.shutdown()
-    os._exit(status)
+    run_to_end(server.run, server.app)
 
 
 def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -127,15 +111,15 @@ def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> None:
+def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> int:
+    """Returns the exit status."""
     if settings.rate_limit_storage == MEMORY:
         _warn_of_separate_counts(settings)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
         supervisor = Supervisor(config)
         supervisor.run()
-    if supervisor.has_failed_to_start:
-        sys.exit(STARTUP_FAILURE)
+    return STARTUP_FAILURE if supervisor.has_failed_to_start else 0
 
 
 def _warn_of_separate_counts(settings: Settings) -> None:

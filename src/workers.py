@@ -1,7 +1,8 @@
 """Several processes behind one port, and the one that starts them, replaces them, and ends them.
 
 A worker that starts while others serve takes no connection before its model is loaded: the others
-take them. Where nobody serves it listens at once, so that probes and clients hear what is going on.
+take them. While no worker serves, it listens at once, so that probes and clients get an answer,
+unless LISTEN_WHEN_LOADED is set.
 """
 
 import logging
@@ -17,6 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import import_from_string
 from uvicorn.supervisors import Multiprocess, multiprocess
 
+from src.process_end import run_to_end
 from src.server import LAST_WORDS_SECONDS, Server
 
 logger = logging.getLogger(__name__)
@@ -62,9 +64,9 @@ class Worker(multiprocess.Process):
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to workers too
         app = import_from_string(APP)
-        app.state.loads_first = self._loads_first
+        app.state.loads_first |= self._loads_first
         self._server = Server(self.config, app)
-        super().target(sockets)
+        run_to_end(lambda: super(Worker, self).target(sockets), app)
 
     def pong(self) -> None:
         assert isinstance(self._server, Server)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,7 +94,79 @@ def test_the_environment_of_the_image_is_made_of_settings():
     assert names - {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "HF_HOME"} <= SETTINGS.keys()
 
 
+def test_packages_and_code_are_in_layers_of_their_own():
+    """A change of the code must not send the packages again."""
+    runtime = DOCKERFILE.partition(" AS runtime")[2]
+    copied = re.findall(r"^COPY --from=builder (\S+) (\S+)$", runtime, re.MULTILINE)
+    assert [source for source, _ in copied] == ["/app/venv", "/app/LICENSE", "/app/src"]
+    assert all(source == target for source, target in copied)
+
+
 # --- Compose -----------------------------------------------------------------------------------
+
+
+def test_compose_builds_with_every_argument_of_the_image():
+    arguments = compose_service("llm-inference")["build"]["args"]
+    assert arguments.keys() == set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(.*)", DOCKERFILE, re.MULTILINE)
+    assert arguments["BASE_IMAGE"] == f"${{BASE_IMAGE:-{base}}}"
+
+
+def test_compose_publishes_on_this_machine_alone_unless_told_otherwise():
+    services = read("docker-compose.yml")["services"] | {
+        "tls": read("docker-compose.tls.yml")["services"]["nginx"]
+    }
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 6
+    for port in ports:
+        assert re.match(r"127\.0\.0\.1:|\$\{PUBLISH_ADDRESS:-127\.0\.0\.1\}:", port), port
+
+
+def test_every_container_of_compose_has_bounds_and_no_rights():
+    for name, service in read("docker-compose.yml")["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert {"mem_limit", "pids_limit"} <= service.keys(), name
+
+
+@pytest.mark.parametrize("service", ["llm-inference", "replica"])
+def test_there_is_room_for_a_process_of_each_grammar(service):
+    """Those that are kept, and those of all sequences that run; half is for the threads."""
+    (limit,) = re.findall(r"\d+", compose_service(service)["pids_limit"])
+    needed = SETTINGS["GRAMMAR_CACHE_SIZE"].default + SETTINGS["MAX_BATCH_SIZE"].default
+    assert int(limit) / 2 > needed
+
+
+def test_replicas_of_compose_and_of_kubernetes_listen_once_they_can_serve():
+    passed = compose_service("replica")["environment"]["LISTEN_WHEN_LOADED"]
+    assert passed == "${LISTEN_WHEN_LOADED:-true}"
+    assert compose_service("llm-inference")["environment"]["LISTEN_WHEN_LOADED"] is None
+    (config,) = read("deploy/kubernetes/base/kustomization.yaml")["configMapGenerator"]
+    assert "LISTEN_WHEN_LOADED=true" in config["literals"]
+
+
+def test_prometheus_finds_alertmanager_which_sends_to_the_webhook_of_a_file():
+    (manager,) = read("prometheus.yml")["alerting"]["alertmanagers"]
+    (discovery,) = manager["dns_sd_configs"]
+    assert discovery["names"] == ["alertmanager"]
+    service = compose_service("alertmanager")
+    assert str(discovery["port"]) == service["ports"][0].rpartition(":")[2]
+    config = read("deploy/alertmanager/alertmanager.yml")
+    (receiver,) = config["receivers"]
+    assert {config["route"]["receiver"]} == {receiver["name"]} | {
+        route["receiver"] for route in config["route"]["routes"]
+    }
+    (webhook,) = receiver["webhook_configs"]
+    assert any(f":{webhook['url_file']}:" in volume for volume in service["volumes"])
+    alerts = {
+        rule.get("alert")
+        for group in read("deploy/prometheus/rules.yml")["groups"]
+        for rule in group["rules"]
+    }
+    (inhibition,) = config["inhibit_rules"]
+    assert inhibition["source_matchers"][0].split('"')[1] in alerts
 
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
@@ -140,19 +213,54 @@ def compose() -> list[str]:
 def test_compose_mounts_keys_from_its_volume_or_from_a_folder(
     compose, tmp_path, variables, source, metrics_key
 ):
-    (tmp_path / "empty.env").touch()  # in the place of a `.env` that may be there
-    profiles = [f"--profile={name}" for name in ("keys", "monitoring", "scale")]
-    command = [*compose, f"--env-file={tmp_path}/empty.env", *profiles, "config"]
+    services = compose_config(compose, tmp_path, **variables)
+    assert source_of(services["llm-inference"], "/keys") == source
+    assert source_of(services["keys"], "/keys") == "keys"
+    mounted = "/etc/prometheus/deploy/prometheus/metrics.key"
+    assert source_of(services["prometheus"], mounted) == f"{ROOT}/{metrics_key}"
+
+
+def compose_config(
+    compose: list[str], folder: Path, *overrides: str, **variables: str
+) -> dict[str, Any]:
+    """The services as Compose reads them, of all profiles, with override files and variables."""
+    (folder / "empty.env").touch()  # in the place of a `.env` that may be there
+    files = [f"--file={name}" for name in ("docker-compose.yml", *overrides)]
+    profiles = [f"--profile={name}" for name in ("keys", "monitoring", "alerting", "scale")]
+    command = [*compose, f"--env-file={folder}/empty.env", *files, *profiles, "config"]
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    services = yaml.safe_load(done.stdout)["services"]
-    assert source_of(services["llm-inference"], "/keys") == source
-    assert source_of(services["keys"], "/keys") == "keys"
-    mounted = "/etc/prometheus/deploy/prometheus/metrics.key"
-    assert source_of(services["prometheus"], mounted) == f"{ROOT}/{metrics_key}"
+    services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+    return services
+
+
+def test_compose_takes_models_from_its_volume_or_from_a_folder(compose, tmp_path):
+    for service in ("llm-inference", "replica"):
+        services = compose_config(compose, tmp_path)
+        assert source_of(services[service], "/models") == "models"
+        services = compose_config(compose, tmp_path, MODELS="./deploy")
+        assert source_of(services[service], "/models") == f"{ROOT}/deploy"
+
+
+def test_an_override_of_compose_asks_for_gpus_and_for_torch_with_cuda(compose, tmp_path):
+    service = compose_config(compose, tmp_path, "docker-compose.gpu.yml")["llm-inference"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert service["build"]["args"]["TORCH_BACKEND"].startswith("cu")
+    assert service["image"] == "llm-inference:latest-cuda"
+    assert service["read_only"]
+
+
+def test_an_override_of_compose_adds_tls_to_nginx(compose, tmp_path):
+    variables = {"TLS_CERTIFICATE": "./LICENSE", "TLS_KEY": "./Makefile"}
+    service = compose_config(compose, tmp_path, "docker-compose.tls.yml", **variables)["nginx"]
+    assert source_of(service, "/etc/nginx/tls/server.crt") == f"{ROOT}/LICENSE"
+    assert source_of(service, "/etc/nginx/tls/server.key") == f"{ROOT}/Makefile"
+    assert source_of(service, "/etc/nginx/nginx.conf") == f"{ROOT}/deploy/nginx/nginx.conf"
+    assert len(service["ports"]) == 2
 
 
 def source_of(service: dict[str, Any], target: str) -> str:
@@ -192,7 +300,8 @@ def test_profiles_and_ports_are_as_documented():
         "keys": (["keys"], []),
         "redis": (["scale"], []),
         "nginx": (["scale"], ["8080"]),
-        "prometheus": (["monitoring"], ["9090"]),
+        "prometheus": (["monitoring", "alerting"], ["9090"]),
+        "alertmanager": (["alerting"], ["9093"]),
         "grafana": (["monitoring"], ["3000"]),
     }
 

@@ -61,9 +61,11 @@ ALLOWED = {
         "engine.structured_output.source",
         "engine.token_text",
     },
+    "process_end": set(),
     "server": {"ops"},
-    "workers": {"server"},
-    "serving": {"config", "errors", "ops", "server", "workers"},
+    "workers": {"process_end", "server"},
+    "serving": {"config", "errors", "ops", "process_end", "server", "workers"},
+    "startup_hints": {"config", "inference"},
     "main": {
         "api",
         "config",
@@ -72,8 +74,10 @@ ALLOWED = {
         "inference",
         "limits",
         "ops",
+        "process_end",
         "server",
         "serving",
+        "startup_hints",
     },
 }
 FORBIDDEN_LIBRARIES = {

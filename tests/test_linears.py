@@ -48,11 +48,22 @@ def test_gives_what_the_plain_one_gives(kind, library, num_in, num_out, has_bias
 
 @pytest.mark.parametrize(("kind", "library"), KINDS)
 def test_a_row_does_not_depend_on_the_rows_beside_it(kind, library):
-    faster = create_linear(torch.randn(96, 64), torch.randn(96), kind, library)
-    rows = torch.randn(128, 64)
-    whole = faster(rows)
-    for num_rows in (1, 2, 5, 16, 33, 64):
-        assert torch.equal(faster(rows[:num_rows]), whole[:num_rows])
+    shapes = [(64, 96)]
+    if kind == "int8" or library is not None:  # by construction, thus for any shape
+        shapes += [(37, 53), (3072, 200)]
+    for num_in, num_out in shapes:
+        faster = create_linear(torch.randn(num_out, num_in), torch.randn(num_out), kind, library)
+        rows = torch.randn(128, num_in)
+        whole = faster(rows)
+        for num_rows in (1, 2, 5, 16, 33, 64):
+            assert torch.equal(faster(rows[:num_rows]), whole[:num_rows])
+
+
+@pytest.mark.skipif(not LIBRARIES, reason="no kernels of our own")
+def test_int8_is_the_same_with_every_variant_of_the_kernels():
+    weight, bias, rows = torch.randn(200, 3072), torch.randn(200), torch.randn(40, 3072)
+    first, *others = (create_linear(weight, bias, "int8", one)(rows) for one in LIBRARIES)
+    assert all(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize(("kind", "library"), KINDS)

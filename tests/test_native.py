@@ -154,8 +154,8 @@ def test_layers_are_our_own_where_they_can_be():
     best, weight = LIBRARIES[0], torch.randn(8, 32)
     assert type(create_linear(weight, None, "none", best)) is NativeLinear
     assert type(create_linear(weight[:, :31], None, "none", best)) is NativeLinear
-    if best.has_int8:
-        assert type(create_linear(weight, None, "int8", best)) is NativeInt8Linear
+    for library in LIBRARIES:
+        assert type(create_linear(weight, None, "int8", library)) is NativeInt8Linear
     for kind in ("int8", "fp16"):
         assert type(create_linear(weight[:, :24], None, kind, best)) not in {
             NativeLinear, NativeInt8Linear,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -387,6 +388,31 @@ def test_log_level_warning_is_quiet(tmp_path):
 
 def test_development_prints_a_line_to_try(server):
     assert f"try it: curl -s {server.url.replace('127.0.0.1', 'localhost')}/generate" in server.log
+
+
+def hint(server: Server, name: str) -> str:
+    (line,) = re.findall(rf"{name}: (.*?)\s*(?:\[src|$)", server.log, re.MULTILINE)
+    return line
+
+
+@pytest.mark.parametrize("name", ["try it", "chat"])
+def test_the_commands_that_the_start_prints_work(server, name):
+    command = hint(server, name)
+    done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["model"] == "storyteller"
+
+
+def test_the_start_ends_with_the_documentation_and_how_to_stop(server):
+    assert httpx2.get(hint(server, "documentation")).status_code == 200
+    assert hint(server, "to stop the service") == "Ctrl+C"
+
+
+def test_no_chat_is_proposed_where_the_model_has_no_template(tmp_path, tiny_model):
+    with serve(tmp_path, model_name=tiny_model(), auth="api_key", api_keys="{}") as server:
+        server.wait_until("/health/ready")
+        wait_until(lambda: "to stop the service" in server.log)
+        assert "chat: curl" not in server.log
+        assert '"Authorization: Bearer $API_KEY"' in hint(server, "try it")
 
 
 def test_uvicorn_on_the_command_line_serves_the_same_app(tmp_path):

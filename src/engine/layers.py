@@ -65,7 +65,7 @@ def create_linear(
         return LINEARS[quantization](weight, bias)
     if quantization == "none":
         return NativeLinear(weight, bias, library)
-    if quantization == "int8" and library.has_int8 and weight.shape[1] % PANEL == 0:
+    if quantization == "int8" and weight.shape[1] % PANEL == 0:
         return NativeInt8Linear(weight, bias, library)
     return LINEARS[quantization](weight, bias)
 

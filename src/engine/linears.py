@@ -10,7 +10,9 @@ longer than the product. All kinds here do it once, and compute with float32 in 
 | `fp16` | float16            | float32              | weights, to 11 bits          |
 | `int8` | int8, scale an output | 8 bits, scale a row | weights and input, to 8 bits |
 
-No row depends on the rows beside it, so that a seeded request stays the same in any batch.
+In `int8`, and with our own kernels, no row depends on the rows beside it. PyTorch's `none` and
+`fp16` add in the order of the kernel that they choose for a number of rows and a processor, so the
+last bits may differ.
 """
 
 import functools
@@ -86,8 +88,11 @@ class Int8Linear(FastLinear):
 
     Scales are symmetric, by the largest value (as in LLM.int8(), Dettmers et al. 2022,
     arXiv:2208.07339, but without its separate outliers). The input is shifted to be unsigned, as
-    the processors' instructions want it. The sums are of integers, thus exact, and the same in any
-    batch.
+    the processors' instructions want it.
+
+    oneDNN gives the sums alone, which are of integers and thus exact. What follows are single
+    operations of float32, whose results IEEE 754 defines. Were scales, shift and bias oneDNN's,
+    their order would depend on the kernel that it chooses for a number of rows (AMX for many).
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -95,10 +100,11 @@ class Int8Linear(FastLinear):
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         integers = (weight / scales[:, None]).round().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
-        self._scales = scales
-        self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
         self._largest = _largest_input()
-        self._shift = torch.tensor(self._largest + 1.5)  # the half rounds, as a cast cuts off
+        self._scales = scales / self._largest
+        self._shifts = integers.sum(dim=1, dtype=torch.int32) * (self._largest + 1)
+        self._ones = torch.ones(self.out_features)
+        self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -108,30 +114,28 @@ class Int8Linear(FastLinear):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         largest = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True)
-        output = self._divided(rows, largest)
-        return output.mul_(largest) if self.bias is None else self.bias.addcmul(output, largest)
+        output = self._divided(rows, largest).mul_(largest)
+        return output if self.bias is None else output.add_(self.bias)
 
     def _divided(self, rows: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
         """The product for rows divided by their largest values.
 
         A row of zeros becomes rubbish here, but no infinity, and is multiplied by zero afterwards.
         """
-        integers = torch.addcmul(self._shift, rows, self._largest / largest).to(torch.uint8)
-        output = _multiply(integers, self._largest, self._packed, self._scales, self._zeros)
+        scaled = rows.mul(self._largest / largest)
+        integers = scaled.add_(self._largest + 1.5).to(torch.uint8)  # the half rounds, a cast cuts
+        sums = _multiply(integers, self._packed, self._ones, self._zeros)
+        output = sums.sub_(self._shifts).mul_(self._scales)
         return output.view(*rows.shape[:-1], self.out_features)  # oneDNN drops them if empty
 
 
 def _multiply(
-    integers: torch.Tensor,
-    largest: int,
-    packed: torch.Tensor,
-    scales: torch.Tensor,
-    zeros: torch.Tensor,
+    integers: torch.Tensor, packed: torch.Tensor, ones: torch.Tensor, zeros: torch.Tensor
 ) -> torch.Tensor:
-    """(integers - largest - 1) / largest times the packed integers, times their scales."""
+    """Sums of unsigned integers times the packed ones, as float32: each is rounded once."""
     output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        *(integers, 1 / largest, largest + 1),
-        *(packed, scales, zeros),
+        *(integers, 1.0, 0),
+        *(packed, ones, zeros),
         *(None, 1.0, 0, torch.float32, "none", [], ""),  # no bias, nothing done to the output
     )
     return output
@@ -147,6 +151,5 @@ def _largest_input() -> int:
     weight = torch.full((16, num_inputs), 127, dtype=torch.int8)
     rows = torch.full((1, num_inputs), 255, dtype=torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    zeros = torch.zeros(16, dtype=torch.int32)
-    product = _multiply(rows, 127, packed, torch.ones(16), zeros)
-    return 127 if torch.allclose(product, torch.tensor(127.0 * num_inputs)) else 63
+    product = _multiply(rows, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32))
+    return 127 if torch.equal(product, torch.full((1, 16), 255.0 * 127 * num_inputs)) else 63

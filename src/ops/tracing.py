@@ -77,6 +77,7 @@ class Tracing:
     def __init__(self, provider: "TracerProvider", model_name: str) -> None:
         self.provider = provider
         self.model_name = model_name
+        self._is_shut_down = False
         self._tracer = provider.get_tracer("src", __version__)
 
     def sequence_ended(self, sequence: EndedSequence) -> None:
@@ -100,8 +101,13 @@ class Tracing:
         span.end(at(sequence.ended_at))
 
     def shutdown(self) -> None:
-        """Sends what is left; takes as long as the receiver does, so call it in a thread."""
-        self.provider.shutdown()
+        """Sends what is left; takes as long as the receiver does, so call it in a thread.
+
+        May be called again, without effect.
+        """
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            self.provider.shutdown()
 
     def _attributes(self, sequence: EndedSequence) -> dict[str, Any]:
         attributes: dict[str, Any] = {

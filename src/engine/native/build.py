@@ -30,7 +30,10 @@ NEEDED = {
 }
 """What Linux calls the instructions that a variant needs."""
 
-FLAGS = ["-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
+FLAGS = [
+    *("-std=c++17", "-O3", "-pthread", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"),
+    "-ffp-contract=off",  # else the number of rows may decide where the compiler fuses additions
+]
 
 
 def library_path(variant: str) -> Path:
@@ -76,12 +79,14 @@ def _knows(compiler: str, target: list[str]) -> bool:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def build(compiler: str, target: list[str], library: Path) -> None:
     """Compiles one variant, and removes what an older source left of it."""
     if library.exists():
         return
+    _say(f"Building kernels: {library.name} (10 to 60 seconds) ...")
     unfinished = library.with_suffix(f".{os.getpid()}")
     command = [compiler, *FLAGS, *target, str(FOLDER / SOURCE), "-o", str(unfinished)]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 # nosec

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "attention.h"
-#include "linear.h"
+#include "int8.h"
 
 namespace {
 

@@ -50,7 +50,6 @@ class Library:
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
-        self.has_int8 = variant != "avx2"
         self.ahead = 0  # floats from what a product reads to what it fetches; see prefetch.py
         functions = ctypes.CDLL(str(library_path(variant)))
         if not functions.prepare():

@@ -1,0 +1,36 @@
+"""Log lines at the end of the start: requests to try, documentation, how to stop the service."""
+
+import json
+import logging
+import shlex
+
+from src.config import Settings
+from src.inference import InferenceEngine
+
+logger = logging.getLogger(__name__)
+
+PROMPT = {"prompt": "Once upon a time", "max_length": 50}
+QUESTION = {"role": "user", "content": "What is the capital of France?"}
+KEY_HEADER = ' -H "Authorization: Bearer $API_KEY"'
+
+
+def log_hints(url: str, engine: InferenceEngine, settings: Settings) -> None:
+    """Logs commands for a user on this machine.
+
+    Args:
+        url: of the service, without a path.
+        engine: whose model is loaded.
+        settings: say whether requests need a key.
+    """
+    headers = "" if settings.auth == "none" else KEY_HEADER
+    logger.info("try it: %s", _curl(f"{url}/generate", headers, PROMPT))
+    if engine.has_chat_template:
+        body = {"model": engine.model_name, "messages": [QUESTION]}
+        logger.info("chat: %s", _curl(f"{url}/v1/chat/completions", headers, body))
+    logger.info("documentation: %s/docs", url)
+    logger.info("to stop the service: Ctrl+C")
+
+
+def _curl(url: str, headers: str, body: object) -> str:
+    data = shlex.quote(json.dumps(body))
+    return f"curl -s {url} -H 'Content-Type: application/json'{headers} -d {data}"
