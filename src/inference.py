@@ -299,6 +299,17 @@ class InferenceEngine:
                 loaded, messages, self._limits, field, described, begins_answer=begins_answer
             )
 
+    def room(self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1) -> int:
+        """Returns how many new tokens a request may have that names no number; at least 1.
+
+        Args:
+            num_prompt_tokens: a prompt that leaves no room is refused by `check`.
+            num_logprobs: alternatives of each token; None wants no log-probabilities.
+            n: sequences.
+        """
+        room = self.max_model_len - num_prompt_tokens
+        return self._limits.max_new_tokens(room, num_logprobs, n)
+
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
         """Refuses what the model cannot do.
 

@@ -68,6 +68,18 @@ class RequestLimits:
                 ("stop",),
             )
 
+    def max_new_tokens(self, room: int, num_logprobs: int | None, n: int) -> int:
+        """Returns how many new tokens a request may have that names no number; at least 1.
+
+        Args:
+            room: what the prompt leaves of the context.
+            num_logprobs: alternatives of each token; None wants no log-probabilities.
+            n: sequences.
+        """
+        if num_logprobs is not None:
+            room = min(room, self.max_logprobs // (n * (1 + num_logprobs)))
+        return max(1, room)
+
     def check_logprobs(self, prompts: Sequence[list[int]], params: SamplingParams, n: int) -> None:
         """Refuses more log-probabilities than an answer may hold.
 

@@ -168,3 +168,14 @@ def test_tokens_of_a_request_are_its_prompts_and_n_times_max_tokens(start_server
     assert_refused(refused, "up to 22 tokens", param="input")
     refused = ask(server, "/v1/completions", prompt=["the"] * 21)
     assert_refused(refused, "up to 42 tokens", param="prompt")
+
+
+def test_a_chat_that_names_no_number_of_tokens_has_as_many_as_its_log_probabilities_allow(
+    start_server,
+):
+    server = start_server(max_request_logprobs=10, chat_template=TEMPLATE)
+    path = "/v1/chat/completions"
+    answer = ask(server, path, logprobs=True, top_logprobs=4, max_tokens=None, seed=1)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["completion_tokens"] <= 2
+    assert ask(server, path, max_tokens=None, seed=1).json()["usage"]["completion_tokens"] > 2

@@ -100,11 +100,10 @@ def _sampling_params(
     num_prompt_tokens: int,
     grammar: GrammarSource | None,
 ) -> SamplingParams:
-    rest = engine.max_model_len - num_prompt_tokens
+    room = engine.room(num_prompt_tokens, body.num_logprobs, body.n or 1)
     return sampling_params(
         body,
-        # A prompt that leaves no room is refused once it is known what it would have needed.
-        max_tokens=body.most_new_tokens or max(1, rest),
+        max_tokens=body.most_new_tokens or room,
         min_tokens=body.min_tokens,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,

@@ -99,11 +99,10 @@ def _sampling_params(
     grammar: GrammarSource | None,
 ) -> SamplingParams:
     """What the request says, checked against the context."""
-    rest = engine.max_model_len - num_prompt_tokens
+    room = engine.room(num_prompt_tokens, body.num_logprobs)
     params = sampling_params(
         body,
-        # A prompt that leaves no room is refused once it is known what it would have needed.
-        max_tokens=body.max_output_tokens or max(1, rest),
+        max_tokens=body.max_output_tokens or room,
         min_tokens=None,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
