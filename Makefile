@@ -41,6 +41,10 @@ PROCESSES ?= 2
 test: $(STAMP) ## run the tests, with coverage, in PROCESSES (2) at once
 	@$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-fast
+test-fast: $(STAMP) ## run the tests that start no server: about a minute
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist load -m "not server"
+
 .PHONY: check
 check: $(STAMP) ## lint, types, security scan: what CI runs before the tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

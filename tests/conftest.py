@@ -31,10 +31,40 @@ from tests.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 from tests.tools import TEMPLATES
 
+SERVING_NAMES = {"serve", "serve_app", "create_app", "TestClient", "subprocess"}
+SERVING_FIXTURES = {
+    *("client", "server", "start_client", "start_server", "start_replica", "shared_server"),
+    *("tool_server", "storage", "way"),
+}
+"""A module that imports one of the names, or a test with one of the fixtures, starts servers."""
+
+PROGRAMS = {
+    "redis-server": "redis-server",
+    "promtool": "prometheus",
+    "nginx": "nginx-light",
+    "npm": "npm",
+    "chromium": "chromium",
+}
+"""Programs that some tests need, and Debian's packages of them."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says in one line what would let skipped tests run."""
+    packages = [name for program, name in PROGRAMS.items() if shutil.which(program) is None]
+    if packages and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line(
+            f"Some tests were skipped: Debian's packages {' '.join(packages)} let more of them run,"
+            " and `make clients`."
+        )
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The last file takes long: begun at the end, it would keep one process of two from working."""
     items.sort(key=lambda item: item.path.name != "test_workers.py")
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if SERVING_NAMES & vars(item.module).keys() or SERVING_FIXTURES & {*item.fixturenames}:
+            item.add_marker("server")
 
 
 @pytest.fixture(scope="session", autouse=True)
