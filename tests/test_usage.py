@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from src.ops.rate_limit import RateLimit
 from src.ops.usage import Usage, UsageMiddleware
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key, id_of
-from tests.servers import LocalServer, Streamed
+from tests.servers import LocalServer, Streamed, serve
 
 SECRET_WORDS = "tell nobody"
 ROUTES = {
@@ -218,6 +220,27 @@ def test_each_request_that_used_tokens_has_one_line_and_no_prompt_is_anywhere(
     assert samples["inference_caller_tokens_total", id_of(key), "generated"] == 50
     text = caplog.text + json.dumps(lines) + metered.server.get("/metrics").text
     assert not re.search(SECRET_WORDS, text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
+def test_a_line_that_a_full_disk_cut_is_reported_and_the_next_is_whole(tmp_path):
+    """A limit of the file's size cuts a write as a full disk does."""
+    usage = tmp_path / "usage.jsonl"
+    usage.write_text('{"generated_tokens": 0}\n' * 50_000)  # much larger than the server's log
+    before = usage.stat().st_size
+    with serve(tmp_path, usage_log=usage) as server:
+        server.wait_until("/health/ready")
+        limit = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (before + 30, limit[1]))
+        assert server.post({"prompt": "Once", "max_length": 3}).status_code == 200
+        wait_until(lambda: "usage is not written to USAGE_LOG" in server.log)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
+        assert server.post({"prompt": "Once", "max_length": 4}).status_code == 200
+        wait_until(lambda: usage.read_text().count("\n") == 50_002)
+    cut, whole = usage.read_text()[before:].splitlines()
+    assert len(cut) == 30
+    assert cut in server.log  # which has the whole line
+    assert json.loads(whole)["sequences"] == 1
 
 
 def test_metrics_have_few_names_however_many_keys_there_are():

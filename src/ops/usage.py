@@ -5,10 +5,13 @@ to the engine. Once its last sequence has ended, what was not needed is given ba
 JSON goes to USAGE_LOG. No line holds a prompt or an answer.
 """
 
+import errno
 import json
 import logging
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -205,6 +208,9 @@ def _line(account: Account, num_prompt_tokens: int) -> str:
 class UsageLog:
     """A file of JSON lines, which may be moved away at any time and may be shared by processes.
 
+    A full disk may cut a line. What was cut is logged as lost, and the next line begins anew, also
+    after a restart and where another process was cut off.
+
     Args:
         path: of the file; it is made for its owner alone to read.
     """
@@ -220,12 +226,28 @@ class UsageLog:
         self._thread.shutdown()
 
     def _append(self, line: str) -> None:
+        data = line.encode() + b"\n"
         try:
+            if not _ends_with_newline(self._path):
+                data = b"\n" + data
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
             with os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0) as file:
-                file.write(line.encode() + b"\n")
+                num_written = file.write(data)  # in one call, so that processes do not mix lines
+            if num_written != len(data):
+                raise OSError(errno.ENOSPC, "the line was cut")
         except OSError as error:
             logger.error("usage is not written to USAGE_LOG: %s; lost: %s", error, line)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    """Whether a line may begin at the end: also in an empty file, and in what is no regular one."""
+    with suppress(FileNotFoundError, PermissionError):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) == b"\n"
+    return True
 
 
 class UsageMiddleware:
