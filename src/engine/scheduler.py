@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from src.engine.budget import TokenBudget
 from src.engine.drafts import DraftLimits, PromptLookup
+from src.engine.endings import find_end, find_late_end, grammar_steps
 from src.engine.fair_share import choose_turn
 from src.engine.isolation import attempt
 from src.engine.leaders import follow_leader, is_waiting
@@ -28,12 +29,10 @@ from src.engine.request import Admission, EngineStats, FinishReason, Request, Re
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool
 from src.engine.structured_output.matcher import advance, receive
-from src.engine.structured_output.source import DeadEndError
 from src.engine.waiting import WaitingQueue
 
 if TYPE_CHECKING:
     from src.engine.sampler import SampledToken
-    from src.engine.structured_output.matcher import Matcher
 
 T = TypeVar("T")
 
@@ -282,7 +281,7 @@ class Scheduler:
         self, scheduled: list[ScheduledSequence], results: list[SequenceResult]
     ) -> list[RequestOutput]:
         """Records work that was done: one result for each that was scheduled."""
-        advance(_grammar_steps(scheduled, results))
+        advance(grammar_steps(scheduled, results))
         outputs = [
             self.isolate(one.sequence, partial(self._record, one, result))
             for one, result in zip(scheduled, results, strict=True)
@@ -324,15 +323,8 @@ class Scheduler:
         return [output for output in outputs if output is not None]
 
     def _settle(self, sequence: Sequence) -> RequestOutput | None:
-        matcher = sequence.matcher
-        if matcher is None or not matcher.was_late or not matcher.is_answered:
-            return None
-        if matcher.is_complete:
-            return self.finish(sequence, FinishReason.STOP)
-        matcher.check()
-        if sequence.num_generated == sequence.request.sampling_params.max_tokens:
-            return self.finish(sequence, FinishReason.LENGTH)
-        return None
+        reason = find_late_end(sequence)
+        return None if reason is None else self.finish(sequence, reason)
 
     def _embedded(self, sequence: Sequence) -> RequestOutput:
         """The one output of a sequence whose prompt is embedded."""
@@ -346,11 +338,7 @@ class Scheduler:
         for token in tokens:
             sequence.token_ids.append(token.token_id)
             kept.append(token)
-            try:
-                reason = _find_end(sequence, token.token_id)
-            except DeadEndError:
-                logger.exception("request failed", extra={"request": sequence.request.request_id})
-                return self.finish(sequence, FinishReason.ERROR)
+            reason = find_end(sequence, token.token_id)
             if reason is not None:
                 self.finish(sequence, reason)
                 break
@@ -376,41 +364,6 @@ class Scheduler:
             self._slots.release(sequence.slot)
             sequence.slot = None
         return RequestOutput(sequence.request.request_id, [], reason, admission=sequence.admission)
-
-
-def _grammar_steps(
-    scheduled: list[ScheduledSequence], results: list[SequenceResult]
-) -> "list[tuple[Matcher, list[int]]]":
-    """The new tokens of sequences with grammars, without those that end one."""
-    steps: list[tuple[Matcher, list[int]]] = []
-    for one, result in zip(scheduled, results, strict=True):
-        sequence = one.sequence
-        token_ids = [token.token_id for token in result.tokens]
-        if sequence.matcher is not None and not sequence.end_token_ids.intersection(token_ids):
-            steps.append((sequence.matcher, token_ids))
-    return [(matcher, token_ids) for matcher, token_ids in steps if token_ids]
-
-
-def _find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
-    """Why a sequence ends with its newest token, if it does; its matcher, if any, takes the token.
-
-    Raises:
-        DeadEndError: the token is not allowed there.
-    """
-    matcher = sequence.matcher
-    if token_id in sequence.end_token_ids:
-        if matcher is not None:
-            matcher.end()
-        return FinishReason.STOP
-    if matcher is not None:
-        matcher.check()
-        if not matcher.is_answered:  # `settle` ends it
-            return None
-        if matcher.is_complete:
-            return FinishReason.STOP
-    if sequence.num_generated == sequence.request.sampling_params.max_tokens:
-        return FinishReason.LENGTH
-    return None
 
 
 def _place_in_pack(one: ScheduledSequence) -> tuple[bool, int]:
