@@ -44,6 +44,7 @@ class Grammars:
 def allowed_by(matcher: Matcher, *, is_early: bool = False) -> list[int]:
     """Token ids that may come next."""
     masks, _ = find_allowed([matcher], [is_early], timeout=None)
+    matcher.check()
     return np.unpackbits(masks[0], bitorder="little").nonzero()[0].tolist()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,13 +13,14 @@ import pytest
 
 from src.engine.structured_output import compile_pool
 from src.engine.structured_output.compile_pool import (
+    MAX_PAUSED_PER_TENANT,
     NUM_QUICK,
-    NUM_SLOW,
+    REFUSAL_SECONDS,
     GrammarCompiler,
     GrammarLimits,
 )
 from src.engine.structured_output.fair_slots import FairSlots
-from src.engine.structured_output.process import ForkServer
+from src.engine.structured_output.process import ForkServer, GrammarProcess
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError, InvalidSchemaError, OverloadedError
 from tests.grammars import allowed_by
@@ -39,6 +41,14 @@ class Pool:
         )
         self.compiler = GrammarCompiler(self.server, limit, self)
         self.asked_for: list[str] = []
+        self.num_forks = 0
+        real = self.server.fork
+
+        def fork() -> GrammarProcess:
+            self.num_forks += 1
+            return real()
+
+        self.server.fork = fork
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None:
         assert seconds >= 0
@@ -139,14 +149,31 @@ def test_a_grammar_that_takes_too_long_is_refused_and_its_process_ends():
 def test_slow_grammars_leave_slots_for_quick_ones_and_are_given_up_when_they_are_too_many():
     async def test() -> None:
         async with pool(timeout_seconds=20) as opened:
-            slow = [opened.slow(number) for number in range(NUM_QUICK + NUM_SLOW + 2)]
-            await until(lambda: sum(task.done() for task in slow) >= NUM_QUICK + 2)
+            most = 1 + MAX_PAUSED_PER_TENANT  # with a slow slot, or waiting for it
+            slow = [opened.slow(number) for number in range(most + 3)]
+            await until(lambda: sum(task.done() for task in slow) >= 3)
             given_up = [task.exception() for task in slow if task.done()]
             assert {type(error) for error in given_up} == {OverloadedError}
             assert {error.retry_after for error in given_up} == {1}
-            assert sum(not task.done() for task in slow) == NUM_SLOW
+            assert sum(not task.done() for task in slow) == most
             await asyncio.wait_for(opened.compile("quick"), 15)
             assert "saturated" in opened.asked_for
+            for task in slow:
+                task.cancel()
+
+    run(test)
+
+
+def test_slow_grammars_of_one_tenant_leave_a_slow_slot_to_another(monkeypatch):
+    """All grammars count as slow here; the attacker's take for ever."""
+    monkeypatch.setattr(compile_pool, "QUICK_SECONDS", 0)
+
+    async def test() -> None:
+        async with pool(timeout_seconds=20) as opened:
+            slow = [opened.slow(number, "attacker") for number in range(6)]
+            await until(lambda: sum(task.done() for task in slow) >= 3)
+            await asyncio.wait_for(opened.compile("[ab]{9}", tenant="other"), 15)
+            assert sum(not task.done() for task in slow) == 3
             for task in slow:
                 task.cancel()
 
@@ -174,7 +201,7 @@ def test_tenants_take_turns_in_waiting_for_slots():
         order: list[str] = []
 
         async def work(tenant: str) -> None:
-            async with slots.take(tenant, asyncio.get_running_loop().time() + 60):
+            with await slots.acquire(tenant, asyncio.get_running_loop().time() + 60):
                 order.append(tenant)
                 await asyncio.sleep(0)
 
@@ -183,7 +210,7 @@ def test_tenants_take_turns_in_waiting_for_slots():
         tasks[1].cancel()
         await asyncio.wait(tasks)
         assert order == ["a", "a", "b", "c", "a", "b"]
-        async with slots.take("a", asyncio.get_running_loop().time()):
+        with await slots.acquire("a", asyncio.get_running_loop().time() + 5):
             pass
 
     run(test)
@@ -193,11 +220,9 @@ def test_a_caller_that_leaves_while_it_waits_takes_no_slot_along():
     async def test() -> None:
         slots = FairSlots(1)
         loop = asyncio.get_running_loop()
-        async with slots.take("a", loop.time() + 60):
-            with pytest.raises(TimeoutError):
-                async with slots.take("b", loop.time() + 0.01):
-                    pass
-        async with asyncio.timeout(5), slots.take("c", loop.time() + 5):
+        with await slots.acquire("a", loop.time() + 60), pytest.raises(TimeoutError):
+            await slots.acquire("b", loop.time() + 0.01)
+        with await slots.acquire("c", loop.time() + 5):
             pass
 
     run(test)
@@ -268,13 +293,22 @@ def test_a_grammar_whose_process_has_ended_is_compiled_again():
     run(test)
 
 
-def test_a_refusal_is_handed_on_and_not_remembered():
+def test_a_refusal_is_remembered_for_a_while_with_the_place_in_each_request(monkeypatch):
     async def test() -> None:
         async with pool() as opened:
-            for _ in range(2):
-                with pytest.raises(InvalidGrammarError, match="unclosed"):
-                    await opened.compile("(")
-            assert opened.asked_for == ["refused", "refused"]
+            schema = GrammarSource("json_schema", '{"items": {"not": {}}}', ("here",))
+            other = GrammarSource("json_schema", schema.text, ("messages", 3))
+            for source in (schema, other, schema):
+                with pytest.raises(InvalidSchemaError, match="not") as caught:
+                    await opened.compiler.compile(source)
+                assert caught.value.field == (*source.field, "items")
+            assert opened.asked_for == ["refused"] * 3
+            assert opened.num_forks == 1
+            now = time.monotonic() + REFUSAL_SECONDS
+            monkeypatch.setattr(time, "monotonic", lambda: now)
+            with pytest.raises(InvalidSchemaError):
+                await opened.compiler.compile(schema)
+            assert opened.num_forks == 2
 
     run(test)
 

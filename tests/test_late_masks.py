@@ -15,9 +15,9 @@ from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output import matcher as matchers
 from src.engine.structured_output.matcher import Grammar
-from src.engine.structured_output.source import GrammarSource
+from src.engine.structured_output.source import DeadEndError, GrammarSource
 from tests.engines import PROMPT, SteppedCore
-from tests.grammars import Grammars
+from tests.grammars import Grammars, allowed_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -162,3 +162,75 @@ def test_a_request_that_is_aborted_while_its_mask_is_awaited_is_gone(folder, com
     process.resume()
     stepped.add(create_request("again", grammar))
     assert stepped.finish()["again"].reason is FinishReason.STOP
+
+
+def test_a_process_that_ends_while_a_mask_is_late_fails_old_and_new_sequences_alone(
+    folder, compiled
+):
+    grammar, process = compiled("[a-z]{20}")
+    free = create_request("free")
+    expected = run_alone(folder, free)
+    stepped = create_stepped(folder, may_fail=True)
+    stepped.add(free, create_request("late", grammar))
+    process.suspend()
+    stepped.step()
+    stepped.step()
+    os.kill(process.pid, signal.SIGKILL)
+    stepped.add(create_request("new", grammar))
+    answers = stepped.finish()
+    assert answers["late"].reason is answers["new"].reason is FinishReason.ERROR
+    assert (answers["free"].token_ids, answers["free"].reason) == expected
+
+
+def test_waiting_for_a_process_that_has_ended_returns_at_once(compiled):
+    grammar, _ = compiled("[a-z]{20}")
+    late, other = grammar.start(frozenset()), grammar.start(frozenset())
+    late.begin()
+    late.was_late = True
+    other.process.end()
+    matchers.receive([late], 60)
+    matchers.find_allowed([late, other], [False, False], timeout=None)
+    for matcher in (late, other):
+        with pytest.raises(DeadEndError, match="ended"):
+            matcher.check()
+
+
+@pytest.mark.timeout(60)
+def test_nothing_that_is_sent_to_a_busy_process_blocks(compiled):
+    """A socket holds some hundred messages; the process reads none here."""
+    grammar, process = compiled("[a-z]{20}")
+    process.suspend()
+    for _ in range(2000):
+        matcher = grammar.start(frozenset())
+        matcher.begin()
+        matcher.close()
+        grammar.start(frozenset()).close()
+    process.resume()
+    assert len(allowed_by(grammar.start(frozenset()))) > 20
+
+
+def test_steps_wait_once_for_a_slow_process_and_not_for_each_of_its_sequences(folder, compiled):
+    grammar, process = compiled("[a-z]{20}")
+    stepped = create_stepped(folder)
+    stepped.add(create_request("free", max_tokens=100), create_request("first", grammar))
+    process.suspend()
+    stepped.step()
+    waits: list[float | None] = []
+    real = matchers._wait
+
+    def wait(processes: set, timeout: float | None) -> list:
+        waits.append(timeout)
+        return real(processes, timeout)
+
+    matchers._wait = wait
+    try:
+        for number in range(2):
+            stepped.add(create_request(f"more {number}", grammar))
+            stepped.step()
+            stepped.step()
+    finally:
+        matchers._wait = real
+    assert waits
+    assert not any(waits)
+    process.resume()
+    stepped.finish()

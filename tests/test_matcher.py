@@ -182,6 +182,17 @@ def test_a_vocabulary_that_cannot_go_on_is_a_dead_end():
         allowed_by(matcher)
 
 
+def test_a_tokenizer_that_leaves_ids_out_is_read():
+    described = json.loads(TOKENIZERS["bare"].to_str())
+    left_out = [described["model"]["vocab"].pop(letter) for letter in "xyz"]
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    known = Grammars(tokenizer, TOKENIZERS["bare"].get_vocab_size())
+    matcher = known.compile(GrammarSource("regex", "[a-zA-Z0-9]+")).start(frozenset())
+    allowed = allowed_by(matcher)
+    assert not {*allowed} & {*left_out}
+    assert tokenizer.token_to_id("w") in allowed
+
+
 def test_a_tokenizer_of_another_kind_is_told():
     words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     with pytest.raises(UnreadableTokenizerError, match="decoder"):

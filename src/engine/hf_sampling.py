@@ -91,6 +91,7 @@ class _KeepAllowed(LogitsProcessor):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         is_early = input_ids.shape[1] < self._least
         bits, _ = find_allowed([self._matcher], [is_early], timeout=None)
+        self._matcher.check()
         keep_allowed(scores, [0], bits)
         return scores
 

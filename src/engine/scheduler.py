@@ -184,7 +184,7 @@ class Scheduler:
             self.isolate(sequence, partial(self._leave_leader, sequence, leases))
         num_preempted = self._admit_waiting(leases)
         shares = self._budget.share(
-            [one for one in self._running if one.leader is None and not one.is_awaited]
+            [one for one in self._running if one.leader is None and not one.is_left_out]
         )
         most = self._drafts.per_sequence(sum(shares.values()), len(shares))
         parts = [

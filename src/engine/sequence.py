@@ -71,9 +71,9 @@ class Sequence:
         return self.num_missing > 1
 
     @property
-    def is_awaited(self) -> bool:
+    def is_left_out(self) -> bool:
         """Whether it is left out of steps until its grammar's process has answered."""
-        return self.matcher is not None and self.matcher.is_awaited
+        return self.matcher is not None and self.matcher.is_left_out
 
     @property
     def needs_every_position(self) -> bool:

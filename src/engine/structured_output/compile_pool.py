@@ -1,15 +1,18 @@
 """Compiles grammars in processes of their own: few at a time, each once, all in bounded time.
 
-A compilation first has a quick slot. One that takes longer than `QUICK_SECONDS` moves on to a slow
-slot, or is given up where none is free. So slow grammars hold up ordinary ones for that long at
-most. Tenants take turns in waiting for quick slots.
+A compilation first has a quick slot. One that takes longer than `QUICK_SECONDS` is paused, and goes
+on once it has a slow slot. So slow grammars delay ordinary ones for that long at most. Tenants take
+turns in waiting for slots; one tenant has one slow slot and few paused compilations at most. A
+refusal is remembered for `REFUSAL_SECONDS`, so that asking again costs nothing.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -28,8 +31,14 @@ logger = logging.getLogger(__name__)
 NUM_QUICK, NUM_SLOW = 2, 2
 """Grammars that are compiled at a time, in their first moments and after these."""
 
+MAX_PAUSED, MAX_PAUSED_PER_TENANT = 16, 2
+"""Compilations that wait for a slow slot at a time; others are given up."""
+
 QUICK_SECONDS = 0.3
 """Almost all grammars take less, most a hundredth of it."""
+
+REFUSAL_SECONDS = 60
+"""A refusal is remembered for so long: what took too long may pass when the server is less busy."""
 
 RETRY_SECONDS = 1
 """After so long a refused caller may come again: slots are free soon."""
@@ -46,13 +55,23 @@ class GrammarOutcome(StrEnum):
     COMPILED = "compiled"
     CACHED = "cached"
     REFUSED = "refused"
-    SATURATED = "saturated"  # no slot, or no memory, in time
+    SATURATED = "saturated"  # no slot in time
 
 
 class GrammarObserver(Protocol):
     """Counts grammars; called in the event loop."""
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a grammar was refused; `path` leads from the grammar to the place in it."""
+
+    kind: type[InvalidGrammarError]
+    message: str
+    path: tuple[str | int, ...]
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class GrammarLimits:
         max_bytes: of one, as it is written.
         timeout_seconds: from its arrival until it is compiled, and for each answer afterwards.
         cache_size: compiled grammars that are kept for later requests.
-        max_memory_bytes: of all grammars together; one may take half of it.
+        max_memory_bytes: of all grammars together; one may take a quarter of it.
     """
 
     max_bytes: int = 2**18
@@ -90,10 +109,12 @@ class GrammarCompiler:
         self._server = server
         self._limits = limits
         self._observer = observer
-        self._threads = ThreadPoolExecutor(NUM_QUICK + NUM_SLOW, "compile-grammar")
+        self._threads = ThreadPoolExecutor(NUM_QUICK + NUM_SLOW + MAX_PAUSED, "compile-grammar")
+        self._paused: Counter[str] = Counter()
         self._quick = FairSlots(NUM_QUICK)
-        self._slow = asyncio.Semaphore(NUM_SLOW)
+        self._slow = FairSlots(NUM_SLOW, max_per_tenant=1)
         self._known: OrderedDict[GrammarSource, Grammar] = OrderedDict()
+        self._refused: OrderedDict[GrammarSource, _Refusal] = OrderedDict()
         self._compiling: set[GrammarProcess] = set()
         self._running: dict[tuple[object, ...], asyncio.Task[Grammar]] = {}
 
@@ -111,11 +132,13 @@ class GrammarCompiler:
         """
         outcome, started = GrammarOutcome.REFUSED, time.perf_counter()
         try:
+            self._check_not_refused(source)
             grammar = self._recall(source)
             outcome = GrammarOutcome.CACHED if grammar else GrammarOutcome.COMPILED
             return grammar or await self._compile_once(source, tenant)
-        except InvalidGrammarError:
+        except InvalidGrammarError as error:
             outcome = GrammarOutcome.REFUSED
+            self._remember_refusal(source, error)
             raise
         except OverloadedError:
             outcome = GrammarOutcome.SATURATED
@@ -138,6 +161,25 @@ class GrammarCompiler:
             return None
         self._known.move_to_end(source)
         return grammar
+
+    def _check_not_refused(self, source: GrammarSource) -> None:
+        """Refuses again what was refused lately; the field is this request's."""
+        refusal = self._refused.get(source)
+        if refusal is None:
+            return
+        if refusal.until < time.monotonic():
+            del self._refused[source]
+            return
+        raise refusal.kind(refusal.message, (*source.field, *refusal.path))
+
+    def _remember_refusal(self, source: GrammarSource, error: InvalidGrammarError) -> None:
+        # The refusal of a part stands elsewhere in the request, where another one may have another.
+        if source not in self._refused and error.field[: len(source.field)] == source.field:
+            path = error.field[len(source.field) :]
+            until = time.monotonic() + REFUSAL_SECONDS
+            self._refused[source] = _Refusal(type(error), str(error), path, until)
+            while len(self._refused) > self._limits.cache_size:
+                self._refused.popitem(last=False)
 
     async def _compile_once(self, source: GrammarSource, tenant: str) -> "Grammar":
         """Waits for the compilation of this grammar that runs already, or starts it."""
@@ -171,7 +213,7 @@ class GrammarCompiler:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._limits.timeout_seconds
         try:
-            async with self._quick.take(tenant, deadline):
+            with await self._quick.acquire(tenant, deadline):
                 started = clock()
                 process, compiling = await self._start(source)
                 await asyncio.wait({compiling}, timeout=QUICK_SECONDS)
@@ -179,7 +221,7 @@ class GrammarCompiler:
             raise OverloadedError(SATURATED, RETRY_SECONDS) from None
         try:
             if not compiling.done():
-                await self._wait_slowly(compiling, deadline, started)
+                await self._go_on(process, compiling, tenant, deadline, started)
             await compiling
         except TimeoutError:
             raise _too_slow(source, self._limits.timeout_seconds) from None
@@ -203,35 +245,62 @@ class GrammarCompiler:
         compiling.add_done_callback(lambda done: done.cancelled() or done.exception())
         return process, compiling
 
-    async def _wait_slowly(
-        self, compiling: "asyncio.Future[None]", deadline: float, started: float
+    async def _go_on(
+        self,
+        process: "GrammarProcess",
+        compiling: "asyncio.Future[None]",
+        tenant: str,
+        deadline: float,
+        started: float,
     ) -> None:
-        """Waits in a slow slot.
+        """Lets a compilation go on in a slow slot.
 
         Raises:
-            OverloadedError: there is none, or the wait for a quick slot took too much of the time.
+            OverloadedError: waiting for slots took too much of the time.
             TimeoutError: the time is up.
         """
-        if self._slow.locked():
-            raise OverloadedError(SATURATED, RETRY_SECONDS)
-        async with self._slow:
-            loop = asyncio.get_running_loop()
-            await asyncio.wait({compiling}, timeout=max(0, deadline - loop.time()))
+        clock = asyncio.get_running_loop().time
+        paused = clock()
+        try:
+            with self._pause(process, tenant):
+                slot = await self._slow.acquire(tenant, deadline)
+            with slot:
+                waited = clock() - paused
+                await asyncio.wait({compiling}, timeout=max(0, deadline - clock()))
+        except TimeoutError:
+            raise OverloadedError(SATURATED, RETRY_SECONDS) from None
         if not compiling.done():
-            if deadline - started < WHOLE_TIME * self._limits.timeout_seconds:
+            if deadline - started - waited < WHOLE_TIME * self._limits.timeout_seconds:
                 raise OverloadedError(SATURATED, RETRY_SECONDS)
             raise TimeoutError
 
+    @contextmanager
+    def _pause(self, process: "GrammarProcess", tenant: str) -> Iterator[None]:
+        """Stops a compilation while the context lasts.
+
+        Raises:
+            OverloadedError: too many are stopped.
+        """
+        if self._paused.total() >= MAX_PAUSED or self._paused[tenant] >= MAX_PAUSED_PER_TENANT:
+            raise OverloadedError(SATURATED, RETRY_SECONDS)
+        self._paused[tenant] += 1
+        process.pause()
+        try:
+            yield
+        finally:
+            process.resume()
+            self._paused[tenant] -= 1
+            self._paused += Counter()  # drops tenants without any
+
     def _make_room(self) -> None:
-        """Lets go of the grammars that were used least lately while memory is short."""
+        """Lets go of the grammars that were used least lately while memory is short.
+
+        If that is not enough, the largest one in use gives way.
+        """
         while self._server.is_low_on_memory and self._known:
             self._known.popitem(last=False)
         if self._server.is_low_on_memory:
-            raise OverloadedError(
-                "The grammars in use take all memory that the server has for them"
-                " (GRAMMAR_MEMORY_GB): try again later.",
-                RETRY_SECONDS,
-            )
+            self._server.kill_largest()
 
     def _remember(self, source: GrammarSource, grammar: "Grammar") -> None:
         self._known[source] = grammar

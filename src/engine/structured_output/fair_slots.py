@@ -1,9 +1,9 @@
 """A semaphore for which tenants take turns in waiting, by round robin."""
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 
 class FairSlots:
@@ -11,15 +11,17 @@ class FairSlots:
 
     Args:
         num_slots: at a time.
+        max_per_tenant: slots that one tenant has at a time; None is all.
     """
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, max_per_tenant: int | None = None) -> None:
         self._num_free = num_slots
+        self._max_per_tenant = max_per_tenant or num_slots
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    @asynccontextmanager
-    async def take(self, tenant: str, deadline: float) -> AsyncGenerator[None]:
-        """Holds a slot.
+    async def acquire(self, tenant: str, deadline: float) -> AbstractContextManager[None]:
+        """Waits for a slot; returns the context in which it is held.
 
         Args:
             tenant: whose turn it is.
@@ -30,14 +32,22 @@ class FairSlots:
         """
         async with asyncio.timeout_at(deadline):
             await self._acquire(tenant)
+        return self._hold(tenant)
+
+    @contextmanager
+    def _hold(self, tenant: str) -> Iterator[None]:
         try:
             yield
         finally:
-            self._release()
+            self._release(tenant)
+
+    def _may_have_one(self, tenant: str) -> bool:
+        return self._num_free > 0 and self._held[tenant] < self._max_per_tenant
 
     async def _acquire(self, tenant: str) -> None:
-        if self._num_free:
+        if self._may_have_one(tenant):
             self._num_free -= 1
+            self._held[tenant] += 1
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
@@ -45,19 +55,33 @@ class FairSlots:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # the slot came at the same moment
-                self._release()
+                self._release(tenant)
             raise
 
-    def _release(self) -> None:
-        """Hands a slot to the first tenant in line, which then goes to its end."""
-        while self._waiting:
-            tenant, turns = next(iter(self._waiting.items()))
+    def _release(self, tenant: str) -> None:
+        """Takes a slot back, and hands it to the first tenant in line that may have one."""
+        self._num_free += 1
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        for other in list(self._waiting):
+            if self._may_have_one(other) and self._wake(other):
+                return
+
+    def _wake(self, tenant: str) -> bool:
+        """Hands a slot to a tenant, which then goes to the end of the line; False if all left."""
+        turns = self._waiting[tenant]
+        while turns:
             turn = turns.popleft()
-            if not turns:
-                del self._waiting[tenant]
             if not turn.cancelled():
                 turn.set_result(None)
-                if turns:
-                    self._waiting.move_to_end(tenant)
-                return
-        self._num_free += 1
+                self._num_free -= 1
+                self._held[tenant] += 1
+                break
+        else:
+            del self._waiting[tenant]
+            return False
+        self._waiting.move_to_end(tenant)
+        if not turns:
+            del self._waiting[tenant]
+        return True

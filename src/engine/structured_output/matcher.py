@@ -3,7 +3,7 @@
 The work happens in the grammar's process. `advance` tells it new tokens and waits, for a moment,
 for whether the sequence is complete; the process then computes the next token mask while the model
 runs, and `find_allowed` takes it. A sequence whose answer or mask does not come in time does not
-hold up the others: it is left out of steps until it has come (`is_awaited`).
+delay the others: it is left out of steps until it has come (`is_left_out`).
 """
 
 import time
@@ -72,7 +72,7 @@ class Matcher:
         self.end_bits = end_bits
         self.inner_bits = inner_bits
         self._is_begun = False
-        self.was_late = False  # once it was, it is in steps only when it is ready
+        self.was_late = False  # since a step that it had no token in
 
     @property
     def is_accepting(self) -> bool:
@@ -91,13 +91,16 @@ class Matcher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a token can be chosen without waiting."""
-        return self.is_answered and self.state.has_mask
+        """Whether there is nothing to wait for."""
+        state = self.state
+        return bool(state.error) or (
+            not state.num_unanswered and (state.mask is not None or state.is_complete)
+        )
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether the sequence is left out of steps: it was late once, and has no mask yet."""
-        return self.was_late and (not self.is_answered or self.state.mask is None)
+    def is_left_out(self) -> bool:
+        """Whether the sequence is left out of steps: it was late, and has no mask yet."""
+        return self.was_late and (bool(self.state.error) or self.state.mask is None)
 
     def begin(self) -> None:
         """Asks for the first mask; does not wait."""
@@ -109,6 +112,11 @@ class Matcher:
         """Raises DeadEndError if the sequence cannot go on."""
         if self.state.error and not self.state.is_complete:
             raise DeadEndError(self.state.error)
+
+    def fail(self, reason: str) -> None:
+        """Makes the sequence one that cannot go on."""
+        self.state.error = self.state.error or reason
+        self.was_late = True
 
     def end(self) -> None:
         """Takes a token that ends the sequence.
@@ -159,61 +167,74 @@ def find_allowed(
 
     Returns:
         Bits, (num_matchers, num_bytes), the lowest of a byte first; and for each matcher whether
-        its bits are there.
-
-    Raises:
-        DeadEndError: one of them has no way to go on.
+        its bits are there. They are not where its mask is late, or no token may follow: then
+        `check` raises.
     """
     for matcher in matchers:
         matcher.begin()
     _wait_until(lambda matcher: matcher.is_ready, matchers, timeout)
     allowed = np.zeros((len(matchers), len(matchers[0].end_bits)), dtype=np.uint8)
-    for row, matcher, is_early in zip(allowed, matchers, ends_early, strict=True):
-        if matcher.is_ready:
-            _fill(row, matcher, is_early=is_early)
-    return allowed, [matcher.is_ready for matcher in matchers]
+    are_there = [
+        _fill(row, matcher, is_early=is_early)
+        for row, matcher, is_early in zip(allowed, matchers, ends_early, strict=True)
+    ]
+    return allowed, are_there
 
 
-def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> None:
-    matcher.check()
+def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> bool:
+    if not matcher.is_ready or (matcher.state.error and not matcher.state.is_complete):
+        matcher.was_late = True
+        return False
     if matcher.state.mask is not None:
         np.bitwise_and(matcher.state.mask, matcher.inner_bits, out=row)
     if matcher.is_accepting and not (is_early and row.any()):
         np.bitwise_or(row, matcher.end_bits, out=row)
     if not row.any():
-        raise DeadEndError("no token may follow")
+        matcher.fail("no token may follow")
+        return False
+    matcher.was_late = False
+    return True
 
 
 def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
-    """Takes answers of the processes of matchers that are awaited.
+    """Takes answers of the processes of matchers that were late.
 
     Args:
-        matchers: of sequences that run.
+        matchers: of sequences that are live.
         timeout: seconds to wait for the first.
     """
-    processes = {one.process for one in matchers if one.is_awaited}
-    if processes:
-        for process in _wait(processes, timeout):
-            process.receive()
+    processes = {one.process for one in matchers if one.was_late and not one.is_ready}
+    for process in _wait(processes, timeout):
+        process.receive()
 
 
 def _wait_until(
     is_done: Callable[[Matcher], bool], matchers: Sequence[Matcher], timeout: float | None
 ) -> None:
-    """Waits until all matchers are done; marks those that are not in time as late."""
+    """Waits until all matchers are done; marks those that are not in time as late.
+
+    It does not wait for processes that are slow: they had their one wait.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     while missing := [one for one in matchers if not is_done(one)]:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        answering = _wait({one.process for one in missing}, left)
+        processes = {one.process for one in missing}
+        if left is not None and all(process.is_slow for process in processes):
+            left = 0
+        answering = _wait(processes, left)
         for process in answering:
             process.receive()
         if not answering:
             for matcher in missing:
                 matcher.was_late = True
+                matcher.process.is_slow = True
             return
 
 
 def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[GrammarProcess]:
     """Returns the processes that have answered, or ended."""
+    if ended := [one for one in processes if not one.is_open]:
+        return ended
     by_connection = {one.connection: one for one in processes}
-    return [by_connection[one] for one in connection.wait(list(by_connection), timeout)]  # type: ignore[index]
+    answering = connection.wait(list(by_connection), timeout) if processes else []
+    return [by_connection[one] for one in answering]  # type: ignore[index]

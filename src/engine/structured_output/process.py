@@ -32,6 +32,12 @@ WORKER = "src.engine.structured_output.worker"
 ENDED = "the grammar's process has ended: it crossed a limit of time or memory, or crashed"
 
 
+PROCESS_SHARE = 4
+"""One process may take this part of the memory of all."""
+
+SLOW_SECONDS = 0.02
+"""Steps do not wait for a process whose last answer took longer."""
+
 END_SECONDS = 2
 """How long the fork server may take to end before it is killed."""
 
@@ -59,11 +65,7 @@ class SequenceState:
     error: str = ""
     mask: NDArray[np.uint8] | None = None
     num_unanswered: int = 0
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether nothing is to be waited for before the next token is chosen."""
-        return self.mask is not None or self.is_complete or bool(self.error)
+    is_known: bool = False  # whether the process was told of it
 
 
 class MemoryBudget:
@@ -83,6 +85,12 @@ class MemoryBudget:
         """Bytes."""
         with self._lock:
             return sum(self._taken.values())
+
+    @property
+    def largest(self) -> int | None:
+        """The process that takes most."""
+        with self._lock:
+            return max(self._taken, key=self._taken.__getitem__, default=None)
 
     def take(self, owner: int, num_bytes: int) -> bool:
         """Records what a process takes; False: all take too much, and this one most."""
@@ -130,6 +138,11 @@ class _Link:
         with self._lock:
             self._kill()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal, if the process runs."""
+        with self._lock:
+            self._signal(number)
+
     def close(self) -> None:
         """Ends the process and closes the descriptors."""
         with self._lock:
@@ -146,9 +159,12 @@ class _Link:
         stream = socket(fileno=os.dup(self.connection.fileno()))
         with stream, contextlib.suppress(OSError):  # the process may have ended
             stream.shutdown(SHUT_RDWR)
-        if self._process is not None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.is_open and self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                signal.pidfd_send_signal(self._process, number)
 
 
 class GrammarProcess:
@@ -158,17 +174,27 @@ class GrammarProcess:
     alone uses the process. When the process ends, every sequence in it has an error. The process
     ends when this object is deleted.
 
+    A message is sent when the one before it was answered, with all that has come up meanwhile. So
+    the process always reads, and sending never blocks.
+
     Args:
         connection: to the process, over a socket.
         budget: of the memory of all processes.
+
+    Attributes:
+        is_slow: its last answer took longer than `SLOW_SECONDS`, or one is overdue.
     """
 
     def __init__(self, connection: Connection, budget: MemoryBudget) -> None:
         self.connection = connection
         self._link = _Link(connection)
         self._budget = budget
+        self.is_slow = False
         self._sequences: dict[int, SequenceState] = {}
         self._next_number = 0
+        self._is_busy = False
+        self._steps: list[tuple[int, list[int]]] = []  # that wait while it is busy
+        self._closed: list[int] = []  # likewise
         # Not `__del__`: in a cycle of garbage the connection would be closed before that runs.
         weakref.finalize(self, _release, self._link, budget, id(self))
 
@@ -176,6 +202,11 @@ class GrammarProcess:
     def is_alive(self) -> bool:
         """Whether it runs. May be asked in any thread."""
         return self._link.is_alive
+
+    @property
+    def is_open(self) -> bool:
+        """Whether answers may come; where not, all its sequences have an error."""
+        return self._link.is_open
 
     def compile(self, source: GrammarSource, timeout_seconds: float) -> None:
         """Compiles the grammar.
@@ -194,7 +225,7 @@ class GrammarProcess:
                 {
                     "source": to_values(source),
                     "timeout_seconds": timeout_seconds,
-                    "max_memory_bytes": self._budget.max_bytes // 2,
+                    "max_memory_bytes": self._budget.max_bytes // PROCESS_SHARE,
                 }
             )
             answer, _ = self._receive()
@@ -218,28 +249,40 @@ class GrammarProcess:
     def close_sequence(self, state: SequenceState) -> None:
         """Forgets a sequence that has ended."""
         self._sequences.pop(state.number, None)
-        self._try_to_send({"advance": [], "close": [state.number]})
+        self._steps = [step for step in self._steps if step[0] != state.number]
+        if state.is_known:
+            self._closed.append(state.number)
+            self._flush()
 
     def advance(self, steps: Iterable[tuple[SequenceState, list[int]]]) -> None:
         """Asks for sequences' states after more tokens, and for their masks; does not wait."""
-        rows = []
         for state, token_ids in steps:
             state.mask = None
             state.num_unanswered += 1
-            rows.append((state.number, token_ids))
-        self._try_to_send({"advance": rows, "close": []})
+            self._steps.append((state.number, token_ids))
+        self._flush()
 
     def receive(self) -> None:
         """Takes the answers that have come; does not wait."""
         try:
-            while self._link.is_open and self.connection.poll():
+            while self.is_open and self.connection.poll():
                 self._take(*self._receive())
         except (EOFError, OSError, ValueError, LookupError):  # it has ended, or answers nonsense
             self.end()
+        if not self.is_open:
+            self.end()  # for sequences that were opened since
 
     def kill(self) -> None:
         """Ends the process at once, whatever it does. May be called in any thread."""
         self._link.kill()
+
+    def pause(self) -> None:
+        """Stops the process until `resume`. May be called in any thread."""
+        self._link.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets a stopped process go on. May be called in any thread."""
+        self._link.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """Ends the process, and what waits for it: its sequences cannot go on."""
@@ -252,10 +295,17 @@ class GrammarProcess:
             self._take_state(*row)
         if "memory_bytes" in answer and not self._budget.take(id(self), answer["memory_bytes"]):
             self.end()
-        if numbers := answer.get("masks"):
-            masks = np.frombuffer(content, dtype=np.uint8).reshape(len(numbers), -1)
-            for number, mask in zip(numbers, masks, strict=True):
-                self._take_mask(number, mask, answer["errors"][str(number)])
+        if "masks" in answer:
+            self._take_masks(answer, content)
+
+    def _take_masks(self, answer: dict[str, Any], content: bytes) -> None:
+        numbers = answer["masks"]
+        masks = np.frombuffer(content, dtype=np.uint8).reshape(len(numbers), -1) if numbers else ()
+        for number, mask in zip(numbers, masks, strict=True):
+            self._take_mask(number, mask, answer["errors"][str(number)])
+        self.is_slow = answer["seconds"] > SLOW_SECONDS
+        self._is_busy = False
+        self._flush()
 
     def _take_state(self, number: int, is_accepting: bool, is_complete: bool, error: str) -> None:
         if (state := self._sequences.get(number)) is not None:
@@ -267,9 +317,17 @@ class GrammarProcess:
             state.error = state.error or error
             state.mask = None if state.num_unanswered else mask
 
-    def _try_to_send(self, message: dict[str, Any]) -> None:
+    def _flush(self) -> None:
+        """Sends what has come up, if the process has answered the last message."""
+        if self._is_busy or not (self._steps or self._closed):
+            return None
+        message = {"advance": self._steps, "close": self._closed}
+        for number, _ in self._steps:
+            self._sequences[number].is_known = True
+        self._is_busy = bool(self._steps)
+        self._steps, self._closed = [], []
         try:
-            if self._link.is_open:
+            if self.is_open:
                 return self._send(message)
         except OSError:
             pass
@@ -303,13 +361,23 @@ class ForkServer:
     def __init__(self, tokenizer: str, vocab_size: int, max_memory_bytes: int) -> None:
         self._start_message = json.dumps([tokenizer, vocab_size]).encode()
         self._budget = MemoryBudget(max_memory_bytes)
+        self._processes: weakref.WeakSet[GrammarProcess] = weakref.WeakSet()
         self._lock = threading.Lock()  # guards the next two
         self._control, self.layout = self._start()
 
     @property
     def is_low_on_memory(self) -> bool:
-        """Whether another process might take more than is left: half of all."""
-        return self._budget.num_taken > self._budget.max_bytes // 2
+        """Whether another process might take more than is left."""
+        limit = self._budget.max_bytes
+        return self._budget.num_taken > limit - limit // PROCESS_SHARE
+
+    def kill_largest(self) -> None:
+        """Ends the process that takes most memory; its sequences fail."""
+        largest = self._budget.largest
+        for process in list(self._processes):
+            if id(process) == largest:
+                process.kill()
+                self._budget.give_back(id(process))
 
     def fork(self) -> GrammarProcess:
         """Starts a process; restarts the server first if it has ended. Thread-safe."""
@@ -321,7 +389,9 @@ class ForkServer:
                 self._end()
                 self._control, _ = self._start()
                 send_handle(self._control, theirs.fileno(), None)
-        return GrammarProcess(Connection(ours.detach()), self._budget)
+        process = GrammarProcess(Connection(ours.detach()), self._budget)
+        self._processes.add(process)
+        return process
 
     def close(self) -> None:
         """Ends the server; grammar processes end with their connections."""

@@ -49,7 +49,9 @@ class Vocabulary:
     def __init__(self, description: str, vocab_size: int) -> None:
         described = json.loads(description)
         special = {one["id"] for one in described["added_tokens"] if one["special"]}
-        end = 1 + max((*_token_ids(described), *(one["id"] for one in described["added_tokens"])))
+        known = {*_token_ids(described), *(one["id"] for one in described["added_tokens"])}
+        end = 1 + max(known)
+        special |= _fill_holes(described, set(range(end)) - known)
         try:
             self.tokens = LLTokenizer(
                 _with_secret_names(described, end), n_vocab=vocab_size + 1, eos_token=[end]
@@ -69,6 +71,14 @@ def _token_ids(described: Any) -> Iterable[int]:
     # A Unigram vocabulary is a list of (piece, score) in the order of the ids.
     vocab = described["model"].get("vocab", {})
     return vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+
+
+def _fill_holes(described: Any, holes: set[int]) -> set[int]:
+    """Gives names to ids that the tokenizer leaves out, which llguidance cannot; returns them."""
+    names = described["model"].get("vocab")
+    if isinstance(names, dict):
+        names |= {f"{uuid.uuid4().hex}-{hole}": hole for hole in holes}
+    return holes
 
 
 def _with_secret_names(described: Any, end: int) -> str:

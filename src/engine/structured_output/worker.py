@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -29,6 +30,9 @@ from src.engine.structured_output.source import GrammarSource, from_values
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
 
+NICENESS = 5
+"""The model's threads and the event loop come before grammars."""
+
 
 def main() -> None:
     """Serves as the fork server over the socket whose descriptor is the first argument."""
@@ -36,6 +40,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICENESS)
     control = Connection(int(sys.argv[1]))
     description, vocab_size = json.loads(control.recv_bytes())
     try:
@@ -124,19 +129,18 @@ class GrammarServer:
 
     def _answer(self, grammar: LLMatcher, message: dict[str, Any]) -> None:
         """Sends the sequences' states at once, and their masks when these are computed."""
+        started = time.monotonic()
         for number in message["close"]:
             self._matchers.pop(number, None)
         states = [self._advance(grammar, *one) for one in message["advance"]]
         if not states:
             return
         self._send({"states": states, "memory_bytes": self._num_own_bytes()})
-        numbers = [
-            number for number, _, is_complete, error in states if not is_complete | bool(error)
-        ]
-        if numbers:
-            masks = self._masks(numbers)
-            errors = {number: self._matchers[number].get_error() for number in numbers}
-            self._send({"masks": numbers, "errors": errors}, masks.tobytes())
+        numbers = [number for number, _, is_complete, error in states if not (is_complete or error)]
+        masks = self._masks(numbers).tobytes() if numbers else b""
+        errors = {number: self._matchers[number].get_error() for number in numbers}
+        seconds = time.monotonic() - started
+        self._send({"masks": numbers, "errors": errors, "seconds": seconds}, masks)
 
     def _advance(
         self, grammar: LLMatcher, number: int, token_ids: list[int]
