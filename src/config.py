@@ -335,8 +335,8 @@ class Settings(BaseSettings):
         default=1,
         gt=0,
         le=10**4,
-        description="Memory that the processes of all grammars may take together; one may take half"
-        " of it.",
+        description="Memory that the processes of all grammars may take together; one may take a"
+        " quarter of it.",
     )
     rate_limit_requests: int = Field(
         default=10,
