@@ -293,5 +293,5 @@ def test_the_start_says_that_the_packages_are_missing(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("OTEL_EXPORTER_OTLP_ENDPOINT is set, but")
-    assert "uv pip install -e '.[tracing]'" in done.stderr
+    assert "pip install -e '.[tracing]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import time
 
 import httpx2
 
+from benchmarks.attacks import chain_of_references, chain_of_rules
 from tests.faults.asking import CHATS, DEADLINE, name_of, post, said, send, told
 from tests.faults.conftest import assert_serves
 from tests.faults.table import measured
@@ -160,6 +161,11 @@ def test_grammars_that_explode(server):
         "$refs in a ring": {"guided_json": refers},
         "a schema of 200 levels": {"guided_json": deep},
         "a schema of 1 MB": {"guided_json": {"enum": ["a" * 10**6]}},
+        "a chain of 3,000 $refs": {"guided_json": chain_of_references(3000)},
+        "a chain of 3,000 rules": {"guided_grammar": chain_of_rules(3000)},
+        "`a{12`": {"guided_regex": "a{12"},
+        "a text that is not closed": {"guided_grammar": '["' + '\\"' * 100_000},
+        "no type at all": {"guided_json": {"type": []}},
     }
     found = refused(server, cases)
     pattern = post(server, guided_regex="(a+)+b", max_tokens=100, logit_bias={"0": -100})
