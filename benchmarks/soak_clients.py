@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from benchmarks.attacks import ATTACKS
+
 CAPACITY = 8
 """Sequences that run together in a worker; three times as many clients of one key generate."""
 FLOOD = "flood"
@@ -24,6 +26,7 @@ MODEL = "storyteller"
 CUT = (httpx2.NetworkError, httpx2.RemoteProtocolError, OSError, IndexError)
 """How a client sees that its connection has ended before its answer; a raw one gets no line."""
 
+HOSTILE = [attack for attack in ATTACKS if attack.name != "an ambiguous grammar"]  # that takes 60 s
 DRAW = Random(0)  # noqa: S311 - what is asked need not be secret
 INVALID: list[tuple[bytes, int]] = [
     (b"{", 400),
@@ -87,6 +90,20 @@ async def _invalid(session: Session) -> int:
     assert answer.status_code == expected, f"{answer.status_code} for {content[:40]!r}"
     wrong = session.headers | {"Authorization": "Bearer nobody"}
     return (await session.http.post(PATH, json=_body(), headers=wrong)).status_code
+
+
+async def _hostile(session: Session) -> int:
+    """Sends a grammar or a body that is made to do harm."""
+    attack = DRAW.choice(HOSTILE)
+    answer = await session.http.post(attack.path, content=attack.body, headers=session.headers)
+    return answer.status_code
+
+
+async def _shaped(session: Session) -> int:
+    """Asks for an ordinary schema, each time another one."""
+    schema = {"type": "object", "properties": {f"n{DRAW.random()}": {"type": "integer"}}}
+    body = _body() | {"guided_json": schema}
+    return (await session.http.post(PATH, json=body, headers=session.headers)).status_code
 
 
 async def _read(session: Session, *, pause: float = 0, events: int | None = None) -> int:
@@ -160,6 +177,8 @@ CLIENTS = {
     "reading slowly": Kind(CAPACITY * 3 // 8, FLOOD, SERVED, _slow_reader),
     "sending slowly": Kind(2, FLOOD, frozenset({408}), _slow_sender),
     "invalid": Kind(2, FLOOD, frozenset({401}), _invalid, 0.05),
+    "hostile": Kind(1, "hostile", frozenset({200, 400, 413, 503}), _hostile, 0.5),
+    "calm, with schemas": Kind(1, "shaped", SERVED, _shaped, 0.5),
     "over its limit": Kind(1, "limited", frozenset({200, 429}), _whole, 0.5),
     "calm, one key": Kind(1, "calm", frozenset({200}), _whole, 0.2),
     "calm, another": Kind(1, "quiet", frozenset({200}), _whole, 0.2),
