@@ -3,7 +3,13 @@
 import numpy as np
 from tokenizers import Tokenizer
 
-from src.engine.structured_output.matcher import Grammar, Matcher, advance, find_allowed
+from src.engine.structured_output.matcher import (
+    Grammar,
+    Matcher,
+    find_allowed,
+    send,
+    wait_for_answers,
+)
 from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import GrammarSource
 from src.engine.structured_output.vocabulary import Vocabulary
@@ -50,5 +56,6 @@ def allowed_by(matcher: Matcher, *, is_early: bool = False) -> list[int]:
 
 def take(matcher: Matcher, *token_ids: int) -> None:
     """Takes tokens; raises DeadEndError if the grammar does not allow them."""
-    advance([(matcher, list(token_ids))], timeout=None)
+    send([(matcher, list(token_ids))])
+    wait_for_answers([matcher], timeout=None)
     matcher.check()

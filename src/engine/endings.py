@@ -25,8 +25,7 @@ def grammar_steps(
 def find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
     """Returns why a sequence ends with its newest token; None if it goes on.
 
-    Its grammar's process, if it has one, was told of the token before. Where that has not answered
-    yet, `find_late_end` finds the end once it has.
+    Whether its grammar is complete is not known yet: `find_late_end` finds that.
 
     Raises:
         DeadEndError: the grammar does not allow the token.
@@ -37,29 +36,24 @@ def find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
             matcher.end()
         return FinishReason.STOP
     if matcher is not None:
-        matcher.check()
-        if not matcher.is_answered:
-            return None
-        if matcher.is_complete:
-            return FinishReason.STOP
-    return _find_length(sequence)
+        return None
+    return FinishReason.LENGTH if _is_full(sequence) else None
 
 
 def find_late_end(sequence: Sequence) -> FinishReason | None:
-    """Returns why a sequence ends whose grammar's process answered late; None if it goes on.
+    """Returns why a sequence with a grammar ends, once its process has answered; None if not.
 
     Raises:
         DeadEndError: it cannot go on.
     """
     matcher = sequence.matcher
-    if matcher is None or not matcher.was_late or not matcher.is_answered:
+    if matcher is None or not matcher.is_answered:
         return None
-    if matcher.is_complete:
+    if matcher.is_complete and matcher.has_tokens:
         return FinishReason.STOP
     matcher.check()
-    return _find_length(sequence)
+    return FinishReason.LENGTH if _is_full(sequence) else None
 
 
-def _find_length(sequence: Sequence) -> FinishReason | None:
-    is_full = sequence.num_generated == sequence.request.sampling_params.max_tokens
-    return FinishReason.LENGTH if is_full else None
+def _is_full(sequence: Sequence) -> bool:
+    return sequence.num_generated == sequence.request.sampling_params.max_tokens

@@ -13,7 +13,7 @@ from transformers import (
 
 from src.engine.logits import keep_allowed
 from src.engine.sampling_params import SamplingParams
-from src.engine.structured_output.matcher import Matcher, advance, find_allowed
+from src.engine.structured_output.matcher import Matcher, find_allowed, send, wait_for_answers
 
 
 def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:
@@ -115,7 +115,8 @@ class GrammarCriteria(StoppingCriteria):
         if token_id in self._end_token_ids:
             self._matcher.end()
         else:
-            advance([(self._matcher, [token_id])], timeout=None)
+            send([(self._matcher, [token_id])])
+            wait_for_answers([self._matcher], timeout=None)
             self._matcher.check()
         return torch.full((1,), self._matcher.is_complete, device=input_ids.device)
 

@@ -28,7 +28,7 @@ from src.engine.leaders import follow_leader, is_waiting
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool
-from src.engine.structured_output.matcher import advance, receive
+from src.engine.structured_output.matcher import receive, send
 from src.engine.waiting import WaitingQueue
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class Scheduler:
         self, scheduled: list[ScheduledSequence], results: list[SequenceResult]
     ) -> list[RequestOutput]:
         """Records work that was done: one result for each that was scheduled."""
-        advance(grammar_steps(scheduled, results))
+        send(grammar_steps(scheduled, results))
         outputs = [
             self.isolate(one.sequence, partial(self._record, one, result))
             for one, result in zip(scheduled, results, strict=True)

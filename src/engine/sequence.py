@@ -73,7 +73,8 @@ class Sequence:
     @property
     def is_left_out(self) -> bool:
         """Whether it is left out of steps until its grammar's process has answered."""
-        return self.matcher is not None and self.matcher.is_left_out
+        is_full = self.num_generated == self.request.sampling_params.max_tokens
+        return self.matcher is not None and (self.matcher.is_left_out or is_full)
 
     @property
     def needs_every_position(self) -> bool:

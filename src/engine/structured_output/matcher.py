@@ -1,19 +1,19 @@
 """Compiled grammars, and matchers that follow them, one for each sequence.
 
-The work happens in the grammar's process. `advance` tells it new tokens and waits, for a moment,
-for whether the sequence is complete; the process then computes the next token mask while the model
-runs, and `find_allowed` takes it. A sequence whose answer or mask does not come in time does not
-delay the others: it is left out of steps until it has come (`is_left_out`).
+The work happens in the grammar's process. `send` tells it new tokens. It answers whether the
+sequence is complete, and computes the next token mask while the model runs; `find_allowed` takes
+the mask. A sequence whose mask does not come in time does not delay the others: it is left out of
+steps until it has come (`is_left_out`).
 """
 
+import select
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import connection
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.engine.structured_output.process import GrammarProcess
+from src.engine.structured_output.process import GrammarProcess, SequenceState
 from src.engine.structured_output.source import DeadEndError
 from src.engine.structured_output.vocabulary import MaskLayout
 
@@ -73,6 +73,7 @@ class Matcher:
         self.inner_bits = inner_bits
         self._is_begun = False
         self.was_late = False  # since a step that it had no token in
+        self.has_tokens = False
 
     @property
     def is_accepting(self) -> bool:
@@ -132,25 +133,24 @@ class Matcher:
         self.process.close_sequence(self.state)
 
 
-def advance(
-    steps: Iterable[tuple[Matcher, list[int]]], timeout: float | None = MAX_WAIT_SECONDS
-) -> None:
-    """Takes the next tokens of sequences, none of which ends one.
+def send(steps: Iterable[tuple[Matcher, list[int]]]) -> None:
+    """Tells the processes the next tokens of sequences, none of which ends one; does not wait."""
+    by_process: dict[GrammarProcess, list[tuple[SequenceState, list[int]]]] = {}
+    for matcher, token_ids in steps:
+        matcher.has_tokens = True
+        by_process.setdefault(matcher.process, []).append((matcher.state, token_ids))
+    for process, own in by_process.items():
+        process.advance(own)
+
+
+def wait_for_answers(matchers: Sequence[Matcher], timeout: float | None = MAX_WAIT_SECONDS) -> None:
+    """Waits until the processes have taken all tokens.
 
     Args:
-        steps: matchers, and the tokens of each.
+        matchers: of any processes.
         timeout: seconds to wait; None as long as it takes. A matcher without an answer is late.
     """
-    by_process: dict[GrammarProcess, list[tuple[Matcher, list[int]]]] = {}
-    for matcher, token_ids in steps:
-        by_process.setdefault(matcher.process, []).append((matcher, token_ids))
-    for process, own in by_process.items():
-        process.advance([(matcher.state, token_ids) for matcher, token_ids in own])
-    _wait_until(
-        lambda matcher: matcher.is_answered,
-        [matcher for own in by_process.values() for matcher, _ in own],
-        timeout,
-    )
+    _wait_until(lambda matcher: matcher.is_answered, matchers, timeout)
 
 
 def find_allowed(
@@ -167,8 +167,8 @@ def find_allowed(
 
     Returns:
         Bits, (num_matchers, num_bytes), the lowest of a byte first; and for each matcher whether
-        its bits are there. They are not where its mask is late, or no token may follow: then
-        `check` raises.
+        its bits are there. They are not where its mask is late, where the sequence is complete, or
+        where no token may follow: then `check` raises.
     """
     for matcher in matchers:
         matcher.begin()
@@ -182,7 +182,8 @@ def find_allowed(
 
 
 def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> bool:
-    if not matcher.is_ready or (matcher.state.error and not matcher.state.is_complete):
+    is_over = matcher.has_tokens and matcher.is_complete
+    if is_over or not matcher.is_ready or matcher.state.error:
         matcher.was_late = True
         return False
     if matcher.state.mask is not None:
@@ -197,13 +198,13 @@ def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> bool:
 
 
 def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
-    """Takes answers of the processes of matchers that were late.
+    """Takes the answers that have come.
 
     Args:
         matchers: of sequences that are live.
-        timeout: seconds to wait for the first.
+        timeout: seconds to wait for the first, if one is to come.
     """
-    processes = {one.process for one in matchers if one.was_late and not one.is_ready}
+    processes = {one.process for one in matchers if not one.is_ready}
     for process in _wait(processes, timeout):
         process.receive()
 
@@ -235,6 +236,11 @@ def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[Grammar
     """Returns the processes that have answered, or ended."""
     if ended := [one for one in processes if not one.is_open]:
         return ended
-    by_connection = {one.connection: one for one in processes}
-    answering = connection.wait(list(by_connection), timeout) if processes else []
-    return [by_connection[one] for one in answering]  # type: ignore[index]
+    if not processes:
+        return []
+    by_descriptor = {one.connection.fileno(): one for one in processes}
+    poll = select.poll()
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    answering = poll.poll(None if timeout is None else 1000 * timeout)
+    return [by_descriptor[descriptor] for descriptor, _ in answering]

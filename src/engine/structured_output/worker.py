@@ -30,7 +30,7 @@ from src.engine.structured_output.source import GrammarSource, from_values
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
 
-NICENESS = 5
+NICENESS = 0
 """The model's threads and the event loop come before grammars."""
 
 
@@ -135,12 +135,12 @@ class GrammarServer:
         states = [self._advance(grammar, *one) for one in message["advance"]]
         if not states:
             return
-        self._send({"states": states, "memory_bytes": self._num_own_bytes()})
+        self._send({"states": states})
         numbers = [number for number, _, is_complete, error in states if not (is_complete or error)]
         masks = self._masks(numbers).tobytes() if numbers else b""
         errors = {number: self._matchers[number].get_error() for number in numbers}
-        seconds = time.monotonic() - started
-        self._send({"masks": numbers, "errors": errors, "seconds": seconds}, masks)
+        answer = {"masks": numbers, "errors": errors, "memory_bytes": self._num_own_bytes()}
+        self._send(answer | {"seconds": time.monotonic() - started}, masks)
 
     def _advance(
         self, grammar: LLMatcher, number: int, token_ids: list[int]
