@@ -184,7 +184,7 @@ def test_the_time_includes_the_wait_for_a_slot(monkeypatch):
     monkeypatch.setattr(compile_pool, "QUICK_SECONDS", 60)
 
     async def test() -> None:
-        async with pool(timeout_seconds=2) as opened:
+        async with pool(timeout_seconds=2, max_memory_bytes=2**34) as opened:
             slow = [opened.slow(number) for number in range(NUM_QUICK)]
             await asyncio.sleep(0.5)
             with pytest.raises(OverloadedError):

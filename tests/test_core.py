@@ -332,7 +332,8 @@ def test_a_preempted_request_whose_tokens_are_guessed_gets_the_same(tiny_model):
     request = replace(request, tenant="flood")
     folder = tiny_model("llama")
     stepped = SteppedCore(create_small_core(folder, max_num_seqs=2))
-    stepped.add(Request("stays", [9], SamplingParams(max_tokens=90), tenant="flood"), request)
+    endless = SamplingParams(max_tokens=90, temperature=0, ignore_eos=True)
+    stepped.add(Request("stays", [9], endless, tenant="flood"), request)
     for number in range(6):
         for _ in range(4):
             stepped.step()
