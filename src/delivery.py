@@ -331,7 +331,7 @@ class Delivery:
 
 
 def _has_answer(live: list[_Live], num_requests: int) -> bool:
-    """Whether a call whose sequences are cut has an answer: a token, and all prompts' logprobs."""
+    """Returns True if a call that is cut has an answer: a token, and all prompts' logprobs."""
     if any(
         one.request.needs_every_position and not one.num_tokens and one.outcome is None
         for one in live

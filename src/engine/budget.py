@@ -16,7 +16,7 @@ class TokenBudget:
         self._streams_waited = False  # whether the last step that did so left decodes out too
 
     def share(self, sequences: list[Sequence]) -> dict[Sequence, int]:
-        """How many tokens each computes: decodes first, and of the rest half for the oldest.
+        """Returns each sequence's tokens in a step: decodes first, half of the rest for the oldest.
 
         The other half goes to those that lack least. So a short prompt has its first token soon
         though a long one is being computed, and however many short ones come the long one goes on.

@@ -47,7 +47,7 @@ def choose_turn(running: list[Sequence], waiting: list[Tenant], *, has_room: boo
         has_room: whether a place is free.
     """
     held = Counter(one.request.tenant for one in running)
-    # Of equals `min` takes the first, which has the next turn.
+    # `min` takes the first of equals, which has the next turn.
     taker = min(waiting, key=lambda one: (held[one.name] + 1) / one.weight)
     then = (held[taker.name] + 1) / taker.weight
     if has_room:

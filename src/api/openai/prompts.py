@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from src.tokenization import Prompt
 
 MAX_TOKEN_IDS = 2**20
-"""Of one prompt; more than any model's context."""
+"""Token ids of one prompt; more than any model's context."""
 
 TokenIds = Annotated[list[int], Field(min_length=1, max_length=MAX_TOKEN_IDS)]
 
@@ -44,7 +44,7 @@ def _parse_prompts(value: Any, most: int) -> list[Prompt]:
 
 
 def _is_token_ids(value: object) -> bool:
-    """Whether it is a list of integers, at least one; True is not an integer here."""
+    """Returns True for a non-empty list of integers; bools do not count as integers."""
     if not isinstance(value, list) or not 0 < len(value) <= MAX_TOKEN_IDS:
         return False
     return type(value[0]) is int and set(map(type, value)) == {int}

@@ -5,6 +5,7 @@ A `ForkServer` starts a `GrammarProcess` for each grammar. `worker.py` is what r
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ import src
 from src.engine.structured_output.source import GrammarSource, to_values
 from src.engine.structured_output.vocabulary import MaskLayout, UnreadableTokenizerError
 from src.errors import InvalidGrammarError, InvalidSchemaError
+
+logger = logging.getLogger(__name__)
 
 WORKER = "src.engine.structured_output.worker"
 ENDED = "the grammar's process has ended: it crossed a limit of time or memory, or crashed"
@@ -234,6 +237,10 @@ class GrammarProcess:
         except (EOFError, OSError, ValueError, LookupError) as error:
             self.end()
             raise ProcessEndedError(ENDED) from error
+        if "fault" in answer:  # one of this project
+            logger.error("a grammar could not be compiled: %s", answer["fault"])
+            self.end()
+            raise ProcessEndedError(ENDED)
         if "refusal" in answer:
             self.end()
             refusal = answer["refusal"]

@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -117,7 +118,9 @@ class GrammarServer:
             refusal = {"message": str(error), "field": error.field, "is_schema": is_schema}
             self._send({"refusal": refusal})
             return None
-        except Exception:  # noqa: BLE001 - the service reports a grammar that cannot be compiled
+        except Exception as error:  # noqa: BLE001 - the service logs it, and refuses the grammar
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            self._send({"fault": f"{type(error).__name__} in {frame.name}, line {frame.lineno}"})
             return None
         self._set_timer(0)
         self._send({"memory_bytes": self._num_own_bytes()})

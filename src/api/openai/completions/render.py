@@ -159,7 +159,7 @@ def _written(token: TokenText) -> str:
 
 
 def _mean_logprob(sequence: Sequence) -> float:
-    """Of its tokens; a sequence that was cut before its first one is the least likely."""
+    """Mean log-probability of the tokens; lowest for a sequence cut before its first token."""
     if not sequence.logprobs:
         return -math.inf
     return sum(one.chosen.logprob for one in sequence.logprobs) / len(sequence.logprobs)
