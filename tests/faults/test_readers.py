@@ -138,11 +138,15 @@ def overloaded(response: httpx2.Response) -> str:
 def test_a_queue_that_is_full(start):
     with start(max_batch_size=1, max_queue_size=3, queue_timeout_seconds=30) as server:
         server.slow_down(0.1)
-        with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(post, server, max_tokens=5) for _ in range(8)]
-            wait_until(lambda: server.sample("inference_sequences_finished_total", "length") >= 3)
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(post, server, max_tokens=15)]
+            wait_until(lambda: running_and_waiting(server) == (1, 0))
+            asked += [pool.submit(post, server, max_tokens=20) for _ in range(3)]
+            wait_until(lambda: server.sample("inference_sequences_finished_total", "length") == 1)
+            asked.append(pool.submit(post, server, max_tokens=20))
+            wait_until(lambda: running_and_waiting(server) == (1, 3))
             refused = post(server)
-            assert int(refused.headers["retry-after"]) >= 2  # four that take half a second each
+            assert int(refused.headers["retry-after"]) >= 2  # the one before them took 1.5 s
             assert {one.result().status_code for one in asked} == {200}
         found = {"full": overloaded(refused)}
     with start(max_batch_size=1, queue_timeout_seconds=0.2) as server:
