@@ -28,8 +28,8 @@ RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compil
  # Symbols that only a debugger reads: 89 MB.
  && strip --strip-unneeded torch/lib/libtorch_cpu.so
 # Our own kernels, for any x86-64.
-COPY src/engine/native /app/src/engine/native
-RUN python /app/src/engine/native/build.py
+COPY src/engine/kernels /app/src/engine/kernels
+RUN python /app/src/engine/kernels/build.py
 COPY LICENSE /app/
 COPY src /app/src
 RUN python -m compileall -q /app/src

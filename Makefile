@@ -135,13 +135,13 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 .PHONY: install
 install: $(STAMP) ## set up the environment in .venv
 
-$(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/native/*.cpp src/engine/native/*.h) | $(UV)
+$(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/kernels/csrc/*.cpp src/engine/kernels/csrc/*.h) | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12 make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
 	@echo "Installing about 120 packages into $(VENV): 1.6 GB on disk with torch for CPUs, several GB more with CUDA ..." >&2
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install $(quiet) --compile-bytecode --constraint requirements.lock --editable '.[dev]'
-	@$(BIN)/python src/engine/native/build.py
+	@$(BIN)/python src/engine/kernels/build.py
 	@echo "Installed into $(VENV)." >&2
 	@touch $@
 

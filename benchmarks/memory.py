@@ -16,7 +16,7 @@ from safetensors import safe_open
 from benchmarks.bench_model import ensure_model
 from benchmarks.report import table
 from benchmarks.servers import Server, serve_ours
-from src.engine.model_source import BUNDLED_FOLDER
+from src.engine.model.source import BUNDLED_FOLDER
 
 MIB = 2**20
 MAX_BATCH_SIZE = 4  # so that there are eight slots

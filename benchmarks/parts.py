@@ -19,9 +19,9 @@ from benchmarks.report import create_parser, measure_all, medians, milliseconds,
 from benchmarks.systems import ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import Job, Request, Start, quantile, summarize
-from src.engine import draws
-from src.engine.native.library import Library, find_library
-from src.engine.sampler import SamplingRow, sample
+from src.engine.kernels.bindings import Library, find_library
+from src.engine.sampling import top_k_top_p as draws
+from src.engine.sampling.sampler import SamplingRow, sample
 from src.engine.sampling_params import SamplingParams
 
 VOCAB_SIZE = 50257

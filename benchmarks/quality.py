@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from benchmarks.report import create_parser, parse, table
 from benchmarks.trained_model import ensure_trained_model
 from src.engine.config import Quantization
-from src.engine.layers import replace_layers
-from src.engine.native.library import find_library
+from src.engine.cpu_layers.replace import replace_layers
+from src.engine.kernels.bindings import find_library
 from training.corpus import Batch, create_batch
 from training.train import BUNDLED_FOLDER
 

@@ -24,15 +24,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.workload import BenchmarkError
-from src.engine.attention import PackedAttention, Segment, Step
 from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
+from src.engine.cpu_layers.replace import create_linear
 from src.engine.factory import create_core
-from src.engine.kv_cache import KVCache, LayerShape
-from src.engine.layers import create_linear
-from src.engine.model_loader import load_model
-from src.engine.native.library import Library, find_library
-from src.engine.native.prefetch import tune
+from src.engine.kernels.bindings import Library, find_library
+from src.engine.kernels.prefetch import tune
+from src.engine.model.attention import PackedAttention, Segment, Step
+from src.engine.model.kv_cache import KVCache, LayerShape
+from src.engine.model.loader import load_model
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 

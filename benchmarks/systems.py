@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.servers import serve_ours, serve_transformers
 from benchmarks.worker import Run, start_worker
-from src.engine.environment import torch_environment
+from src.engine.model.runtime_env import torch_environment
 
 UNAIDED = {"num_speculative_tokens": 0}
 """What is measured has random weights, and repeats itself where a trained model does not: guessing

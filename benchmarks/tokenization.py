@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
-from src.engine.model_source import BUNDLED_FOLDER
+from src.engine.model.source import BUNDLED_FOLDER
 
 TEXTS = {"letters": "a" * 10**6, "spaces": " " * 10**6, "words": "the cat sat " * 83_333}
 REPEATS = 5

@@ -20,7 +20,7 @@ from src.errors import ServiceError
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
-    from src.engine.reference import ReferenceEngine
+    from src.engine.reference.engine import ReferenceEngine
 
     Engine = EngineLoop | ReferenceEngine
 

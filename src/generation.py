@@ -7,12 +7,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from src.engine.detokenizer import IncrementalDetokenizer
-from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason, Request, RequestOutput
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from src.engine.model_loader import LoadedModel
+    from src.engine.model.loader import LoadedModel
     from src.engine.structured_output.matcher import Grammar
 
 

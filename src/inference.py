@@ -17,7 +17,7 @@ from src.callers import current_caller
 from src.delivery import Delivery, Meter, Observer, Tracer
 from src.engine.chat_template import ChatMessage
 from src.engine.config import EngineConfig
-from src.engine.native.build import usable_variants
+from src.engine.kernels.build import usable_variants
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
@@ -49,8 +49,8 @@ from src.tool_calls import Tool
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
-    from src.engine.model_loader import LoadedModel
-    from src.engine.reference import ReferenceEngine
+    from src.engine.model.loader import LoadedModel
+    from src.engine.reference.engine import ReferenceEngine
     from src.engine.structured_output.matcher import Grammar
 
 MAX_EMBEDDED_AT_ONCE = 32

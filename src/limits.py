@@ -8,7 +8,7 @@ from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from src.engine.model_loader import LoadedModel
+    from src.engine.model.loader import LoadedModel
 
 Field = tuple[str | int, ...]
 """Where something stands in a request, such as `("prompts", 2)`."""

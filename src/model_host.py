@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from src.delivery import Observer
 from src.engine.config import EngineConfig
-from src.engine.environment import torch_environment
+from src.engine.model.runtime_env import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.structured_output.compile_pool import (
     GrammarCompiler,
@@ -33,8 +33,8 @@ from src.errors import (
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
-    from src.engine.model_loader import LoadedModel
-    from src.engine.reference import ReferenceEngine
+    from src.engine.model.loader import LoadedModel
+    from src.engine.reference.engine import ReferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ class ModelHost:
             os.environ.setdefault(name, value)
         # Importing torch and transformers takes seconds in which the server already listens.
         from src.engine.factory import create_engine  # noqa: PLC0415
-        from src.engine.model_loader import load_model  # noqa: PLC0415
-        from src.engine.model_source import with_available_model  # noqa: PLC0415
+        from src.engine.model.loader import load_model  # noqa: PLC0415
+        from src.engine.model.source import with_available_model  # noqa: PLC0415
 
         self.config = with_available_model(self.config)
         self.loaded = load_model(self.config)

@@ -14,7 +14,7 @@ from src.model_host import ModelHost
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
-    from src.engine.reference import ReferenceEngine
+    from src.engine.reference.engine import ReferenceEngine
 
 
 HOLD_SECONDS = 0.005

@@ -13,7 +13,7 @@ from src.errors import InvalidRequestError
 from src.limits import Field, RequestLimits, check_size, check_token_ids
 
 if TYPE_CHECKING:
-    from src.engine.model_loader import LoadedModel
+    from src.engine.model.loader import LoadedModel
 
 TOO_DEEP = "What is said of tools is nested too deep."
 

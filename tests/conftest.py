@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from src.engine.environment import torch_environment
+from src.engine.model.runtime_env import torch_environment
 
 os.environ.update(torch_environment("auto") | os.environ)  # before torch is there
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from src.engine.core import EngineCore
-from src.engine.logprobs import PositionLogprobs
 from src.engine.loop import EngineLoop
-from src.engine.model_loader import LoadedModel
-from src.engine.reference import ReferenceEngine
+from src.engine.model.loader import LoadedModel
+from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import (
     Admission,
     EngineUpdate,
@@ -22,8 +21,9 @@ from src.engine.request import (
     RequestOutput,
     UpdateCallback,
 )
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
-from src.engine.sequence import ScheduledSequence, Sequence
+from src.engine.scheduling.sequence import ScheduledSequence, Sequence
 
 Engine = EngineLoop | ReferenceEngine
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from src.engine.config import EngineConfig
-from src.engine.model_loader import load_model
+from src.engine.model.loader import load_model
 from src.errors import InvalidRequestError, ModelLoadError
 from tests.tiny_models import END, create_tokenizer
 

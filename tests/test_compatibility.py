@@ -6,21 +6,21 @@ from functools import wraps
 import pytest
 import torch
 
-from src.engine import compatibility
-from src.engine.compatibility import (
+from src.engine.config import EngineConfig
+from src.engine.factory import create_core, create_engine
+from src.engine.loop import EngineLoop
+from src.engine.model import compatibility
+from src.engine.model.compatibility import (
     IncompatibleModelError,
     check_logits,
     check_model,
     find_layers,
     probe_logits,
 )
-from src.engine.config import EngineConfig
-from src.engine.factory import create_core, create_engine
-from src.engine.kv_cache import LayerShape
-from src.engine.loop import EngineLoop
-from src.engine.model_loader import LoadedModel, load_model
-from src.engine.model_runner import ModelRunner
-from src.engine.reference import ReferenceEngine
+from src.engine.model.kv_cache import LayerShape
+from src.engine.model.loader import LoadedModel, load_model
+from src.engine.model.runner import ModelRunner
+from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from tests.engines import TOLERANCE, Harness, create_request, oracle

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
-from src.engine.logprobs import PositionLogprobs
-from src.engine.model_loader import load_model
+from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduler import Scheduler
-from src.engine.slots import SlotPool
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.scheduler import Scheduler
 from src.errors import ModelLoadError
 from tests.engines import TOLERANCE, Answer, SteppedCore, assert_same_logprobs
 from tests.tiny_models import BATCHED, CONTEXT, VOCAB_SIZE

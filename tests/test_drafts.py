@@ -2,9 +2,9 @@
 
 import pytest
 
-from src.engine.drafts import NUM_MATCHED, DraftLimits, PromptLookup
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.prompt_lookup import NUM_MATCHED, DraftLimits, PromptLookup
 from tests.conftest import wait_until
 from tests.engines import Answer, SteppedCore, assert_same_logprobs
 from tests.servers import LocalServer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.engine.draws import (
+from src.engine.sampling.top_k_top_p import (
     LARGEST_UNIFORM,
     NUM_CANDIDATES,
     NUM_STRIPES,

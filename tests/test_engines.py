@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from src.engine.config import EngineConfig
 from src.engine.factory import create_engine
-from src.engine.model_loader import LoadedModel, load_model
+from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.errors import EngineDeadError, OverloadedError

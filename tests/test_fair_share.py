@@ -5,10 +5,10 @@ from collections import Counter, deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.engine.fair_share import Tenant, Turn, choose_turn
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.sequence import Sequence
+from src.engine.scheduling.fair_share import Tenant, Turn, choose_turn
+from src.engine.scheduling.sequence import Sequence
 
 
 def create_sequence(tenant: str, weight: int = 1) -> Sequence:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from src.engine.compatibility import check_logits, probe_logits
 from src.engine.config import EngineConfig
+from src.engine.cpu_layers.native_layer import NativeLayer
 from src.engine.factory import create_core
-from src.engine.model_loader import LoadedModel, load_model
-from src.engine.native.layer import NativeLayer
+from src.engine.model.compatibility import check_logits, probe_logits
+from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from tests.engines import SteppedCore
@@ -75,8 +75,8 @@ def generate(core) -> dict[str, list[int]]:
 def test_an_exact_model_gives_the_logits_and_the_tokens_it_gave(
     wide_model, architecture, library, monkeypatch
 ):
-    monkeypatch.setattr("src.engine.native.library.find_library", lambda: library)
-    monkeypatch.setattr("src.engine.compatibility.TOLERANCE", 1e-4)
+    monkeypatch.setattr("src.engine.kernels.bindings.find_library", lambda: library)
+    monkeypatch.setattr("src.engine.model.compatibility.TOLERANCE", 1e-4)
     folder = wide_model(architecture)
     plain = load_model(EngineConfig(str(folder)))
     core, loaded = create(folder)

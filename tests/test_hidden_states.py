@@ -5,8 +5,8 @@ import torch
 
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core, create_engine
-from src.engine.hidden_states import find_hidden_size
-from src.engine.model_loader import LoadedModel, load_model
+from src.engine.model.hidden_states import find_hidden_size
+from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from tests.engines import PROMPT, Harness, SteppedCore, create_request, oracle

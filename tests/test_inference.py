@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.engine.config import EngineConfig
-from src.engine.model_loader import load_model
+from src.engine.model.loader import load_model
 from src.engine.request import FinishReason
 from src.engine.sampling_params import SamplingParams
 from src.errors import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.engine.intake import RETRY_SECONDS, Intake
+from src.engine.admission import RETRY_SECONDS, Intake
 from src.engine.request import EngineStats, EngineUpdate, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.errors import EngineDeadError, OverloadedError

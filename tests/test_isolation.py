@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from src.engine.admission import Intake
 from src.engine.core import EngineCore
-from src.engine.intake import Intake
 from src.engine.isolation import attempt
 from src.engine.loop import EngineLoop
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.sequence import Sequence
-from src.engine.slots import Lease
+from src.engine.scheduling.kv_slots import Lease
+from src.engine.scheduling.sequence import Sequence
 from tests.engines import Answer, Harness, SteppedCore
 from tests.test_core import create_small_core, create_token_ids, run
 

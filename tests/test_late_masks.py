@@ -10,7 +10,7 @@ import pytest
 
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core
-from src.engine.model_loader import load_model
+from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output import matcher as matchers

@@ -55,7 +55,7 @@ ALLOWED = {
         "config",
         "errors",
         "engine.chat_template",
-        "engine.logprobs",
+        "engine.sampling.logprobs",
         "engine.request",
         "engine.sampling_params",
         "engine.structured_output.source",

@@ -6,9 +6,9 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from src.engine.config import EngineConfig
-from src.engine.layers import replace_layers
-from src.engine.linears import PackedLinear
-from src.engine.model_loader import load_model
+from src.engine.cpu_layers.linear import PackedLinear
+from src.engine.cpu_layers.replace import replace_layers
+from src.engine.model.loader import load_model
 
 
 def test_replaces_what_it_knows_and_nothing_else():

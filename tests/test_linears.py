@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.engine.layers import LINEARS, create_linear
+from src.engine.cpu_layers.replace import LINEARS, create_linear
 from tests.native import LIBRARIES
 
 ERRORS = {"none": 1e-6, "fp16": 1e-3, "int8": 0.03}
@@ -22,7 +22,7 @@ KINDS = [
 
 MEASURE_INT8 = """
 import torch
-from src.engine.linears import Int8Linear
+from src.engine.cpu_layers.linear import Int8Linear
 torch.manual_seed(0)
 weight, rows = torch.rand(53, 768) + 1, torch.rand(9, 768) + 1
 expected = rows @ weight.T

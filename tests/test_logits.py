@@ -10,7 +10,7 @@ from transformers.generation.logits_process import (
     SequenceBiasLogitsProcessor,
 )
 
-from src.engine.logits import (
+from src.engine.sampling.logits_processors import (
     add_bias,
     ban,
     change_logits,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.engine.logprobs import ROWS_AT_ONCE, find_logprobs
+from src.engine.sampling.logprobs import ROWS_AT_ONCE, find_logprobs
 
 ROOT = Path(__file__).parent.parent
 VOCAB_SIZE = 300
@@ -67,5 +67,5 @@ def test_finds_nothing_in_no_rows():
 
 
 def test_the_records_can_be_had_without_torch():
-    code = "import sys, src.engine.logprobs; sys.exit('torch' in sys.modules)"
+    code = "import sys, src.engine.sampling.logprobs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0

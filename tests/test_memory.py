@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.engine.memory import VERSION_1, VERSION_2, free_memory
+from src.engine.model.memory import VERSION_1, VERSION_2, free_memory
 
 MIB = 2**20
 UNLIMITED_1 = 9223372036854771712  # what the kernel writes there, in whole pages

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from src.delivery import Outcome
-from src.engine.hidden_states import find_decoder
+from src.engine.model.hidden_states import find_decoder
 from src.main import create_app
 from src.ops.engine_metrics import (
     ABORTED,

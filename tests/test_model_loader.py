@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.engine.config import EngineConfig
-from src.engine.model_loader import LoadedModel, load_model
+from src.engine.model.loader import LoadedModel, load_model
 from src.errors import ModelLoadError
 from tests.tiny_models import ARCHITECTURES, CONTEXT, VOCAB_SIZE, create_model_folder
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from src.engine import model_source
 from src.engine.config import EngineConfig
-from src.engine.model_loader import load_model
-from src.engine.model_source import BUNDLED_FOLDER, find_model_folder
+from src.engine.model import source as model_source
+from src.engine.model.loader import load_model
+from src.engine.model.source import BUNDLED_FOLDER, find_model_folder
 from src.errors import ModelLoadError
 from tests.hub import TOKEN, run_hub, use_hub
 from tests.tiny_models import create_model_folder

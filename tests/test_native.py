@@ -12,14 +12,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from src.engine.config import EngineConfig
+from src.engine.cpu_layers.linear import FastLinear
+from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
+from src.engine.cpu_layers.replace import create_linear
 from src.engine.factory import create_core, create_engine
-from src.engine.layers import create_linear
-from src.engine.linears import FastLinear
-from src.engine.model_loader import load_model
-from src.engine.native import build
-from src.engine.native.library import Library
-from src.engine.native.linears import NativeInt8Linear, NativeLinear
-from src.engine.native.prefetch import CHOICES, tune
+from src.engine.kernels import build
+from src.engine.kernels.bindings import Library
+from src.engine.kernels.prefetch import CHOICES, tune
+from src.engine.model.loader import load_model
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.errors import ModelLoadError
@@ -201,7 +201,7 @@ def test_the_reference_engine_refuses_kernels_that_it_would_not_use(tiny_model):
 
 def test_a_server_without_kernels_says_so(tiny_model, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr("src.engine.native.library.find_library", lambda: None)
+    monkeypatch.setattr("src.engine.kernels.bindings.find_library", lambda: None)
     config = EngineConfig(str(tiny_model("llama")), kv_cache_gb=0.01)
     create_core(load_model(config), config)
     assert "KERNELS=auto: PyTorch's, as of our own none were built" in caplog.text
@@ -243,9 +243,9 @@ def run_build(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def source(tmp_path):
-    for path in Path(build.__file__).parent.iterdir():
-        if path.suffix in {".cpp", ".h"} or path.name == "build.py":
-            shutil.copy(path, tmp_path)
+    folder = Path(build.__file__).parent
+    shutil.copy(folder / "build.py", tmp_path)
+    shutil.copytree(folder / "csrc", tmp_path / "csrc")
     return tmp_path
 
 
@@ -257,7 +257,7 @@ def test_each_source_has_libraries_of_its_own(source):
     times = {path: path.stat().st_mtime_ns for path in first}
     assert run_build(source).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in first} == times  # nothing to do
-    with (source / "pool.h").open("a") as file:
+    with (source / "csrc" / "pool.h").open("a") as file:
         file.write("// other\n")
     assert run_build(source).returncode == 0
     assert len(set(source.glob("*.so"))) == len(build.VARIANTS)
@@ -285,7 +285,7 @@ def test_a_compiler_that_does_not_know_a_processor_builds_for_the_others(source,
 @needs_kernels
 def test_what_cannot_be_compiled_is_one(source):
     files = {path.name for path in source.iterdir()}
-    (source / "kernels.cpp").write_text("#error this")
+    (source / "csrc" / "kernels.cpp").write_text("#error this")
     done = run_build(source)
     assert done.returncode == 1
     assert "cannot be compiled" in done.stderr

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from src.engine.compatibility import probe_token_ids
 from src.engine.config import EngineConfig
+from src.engine.cpu_layers.linear import FastLinear, PackedLinear
+from src.engine.cpu_layers.quantization import quantize
+from src.engine.cpu_layers.replace import LINEARS
 from src.engine.factory import create_core, create_engine
-from src.engine.layers import LINEARS
-from src.engine.linears import FastLinear, PackedLinear
-from src.engine.model_loader import load_model
-from src.engine.quantization import quantize
-from src.engine.reference import ReferenceEngine
+from src.engine.model.compatibility import probe_token_ids
+from src.engine.model.loader import load_model
+from src.engine.reference.engine import ReferenceEngine
 from src.errors import ModelLoadError
 from tests.tiny_models import BATCHED
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from src.engine.admission import Intake
 from src.engine.config import EngineConfig
-from src.engine.intake import Intake
-from src.engine.model_loader import LoadedModel, load_model
-from src.engine.reference import ReferenceEngine
+from src.engine.model.loader import LoadedModel, load_model
+from src.engine.reference.engine import ReferenceEngine
 from tests.engines import Harness, create_request, oracle
 
 

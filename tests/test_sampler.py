@@ -17,10 +17,10 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.engine.draws import NUM_CANDIDATES, NUM_STRIPES
-from src.engine.native.library import Library
-from src.engine.sampler import SampledToken, SamplingRow
-from src.engine.sampler import sample as sample_by
+from src.engine.kernels.bindings import Library
+from src.engine.sampling.sampler import SampledToken, SamplingRow
+from src.engine.sampling.sampler import sample as sample_by
+from src.engine.sampling.top_k_top_p import NUM_CANDIDATES, NUM_STRIPES
 from src.engine.sampling_params import SamplingParams
 from tests.native import LIBRARIES
 

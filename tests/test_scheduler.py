@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.engine.drafts import DraftLimits
-from src.engine.leaders import MIN_SHARED_TOKENS
-from src.engine.logprobs import PositionLogprobs, TokenLogprob
 from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
-from src.engine.sampler import SampledToken
+from src.engine.sampling.logprobs import PositionLogprobs, TokenLogprob
+from src.engine.sampling.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduler import Scheduler
-from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
-from src.engine.slots import SlotPool
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
+from src.engine.scheduling.prompt_lookup import DraftLimits
+from src.engine.scheduling.scheduler import Scheduler
+from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
 
 EOS = 0
 TOKEN = 7

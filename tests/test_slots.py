@@ -1,6 +1,6 @@
 """Slots: each has one owner, and what an ended sequence has left is found by who can use it."""
 
-from src.engine.slots import Lease, Slot, SlotPool, common_length
+from src.engine.scheduling.kv_slots import Lease, Slot, SlotPool, common_length
 
 CAPACITY = 64
 

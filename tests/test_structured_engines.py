@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.factory import create_core, create_engine
-from src.engine.model_loader import load_model
+from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Grammar

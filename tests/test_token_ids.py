@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from src.engine.config import EngineConfig
-from src.engine.model_loader import LoadedModel, load_model
-from src.engine.token_ids import find_vocab_size, read_named_ids
+from src.engine.model.loader import LoadedModel, load_model
+from src.engine.model.token_ids import find_vocab_size, read_named_ids
 from src.errors import ModelLoadError
 from src.main import create_app
 from tests.conftest import create_settings

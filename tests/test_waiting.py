@@ -2,8 +2,8 @@
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.sequence import Sequence
-from src.engine.waiting import WaitingQueue
+from src.engine.scheduling.fair_queue import WaitingQueue
+from src.engine.scheduling.sequence import Sequence
 
 
 def create_sequence(name: str, tenant: str, weight: int = 1) -> Sequence:

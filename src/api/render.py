@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.engine import logprobs
 from src.engine.request import FinishReason
+from src.engine.sampling import logprobs
 from src.generation import Completion, Generation, TextDelta
 from src.inference import InferenceEngine
 from src.models import (

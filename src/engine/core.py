@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 
 from src.engine.isolation import is_containable
-from src.engine.model_runner import ModelRunner
+from src.engine.model.runner import ModelRunner
 from src.engine.request import EngineUpdate, Request, RequestOutput, StepStats
-from src.engine.scheduler import Scheduler, SchedulerOutput
-from src.engine.sequence import ScheduledSequence
-from src.engine.slots import Lease
+from src.engine.scheduling.kv_slots import Lease
+from src.engine.scheduling.scheduler import Scheduler, SchedulerOutput
+from src.engine.scheduling.sequence import ScheduledSequence
 from src.engine.structured_output.matcher import MAX_WAIT_SECONDS
 
 

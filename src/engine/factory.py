@@ -4,25 +4,25 @@ import logging
 
 import torch
 
-from src.engine.compatibility import IncompatibleModelError, check_model
+from src.engine.admission import Intake
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
-from src.engine.drafts import DraftLimits
-from src.engine.fusing import fuse_layers
-from src.engine.intake import Intake
-from src.engine.kv_cache import LayerShape, num_bytes_per_slot
-from src.engine.layers import can_be_replaced
+from src.engine.cpu_layers.fusion import fuse_layers
+from src.engine.cpu_layers.quantization import quantize
+from src.engine.cpu_layers.replace import can_be_replaced
+from src.engine.kernels.bindings import Library, choose_library
+from src.engine.kernels.prefetch import tune
 from src.engine.loop import EngineLoop
-from src.engine.memory import free_memory
-from src.engine.model_loader import LoadedModel
-from src.engine.model_runner import ModelRunner
-from src.engine.native.library import Library, choose_library
-from src.engine.native.prefetch import tune
-from src.engine.quantization import quantize
-from src.engine.reference import ReferenceEngine
+from src.engine.model.compatibility import IncompatibleModelError, check_model
+from src.engine.model.kv_cache import LayerShape, num_bytes_per_slot
+from src.engine.model.loader import LoadedModel
+from src.engine.model.memory import free_memory
+from src.engine.model.runner import ModelRunner
+from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import UpdateCallback
-from src.engine.scheduler import Scheduler
-from src.engine.slots import SlotPool
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.prompt_lookup import DraftLimits
+from src.engine.scheduling.scheduler import Scheduler
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)

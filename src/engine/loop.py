@@ -10,8 +10,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from src.engine.admission import Intake
 from src.engine.core import EngineCore
-from src.engine.intake import Intake
 from src.engine.request import FinishReason, Request
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from src.engine.logprobs import TokenLogprob
+from src.engine.sampling.logprobs import TokenLogprob
 from src.errors import ModelNotFoundError
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine

@@ -22,7 +22,7 @@ from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError, InvalidSchemaError, OverloadedError
 
 if TYPE_CHECKING:
-    from src.engine.model_loader import LoadedModel
+    from src.engine.model.loader import LoadedModel
     from src.engine.structured_output.matcher import Grammar
     from src.engine.structured_output.process import ForkServer, GrammarProcess
 

@@ -22,8 +22,8 @@ from src.api.openai.chat.answer import (
     FunctionDelta,
 )
 from src.api.openai.chat.protocol import ChatCompletionRequest
-from src.engine import logprobs
 from src.engine import request as engine_request
+from src.engine.sampling import logprobs
 from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
 from src.tool_call_format import ToolCallFormat

@@ -13,8 +13,8 @@ from src.api.openai.completions.protocol import (
     CompletionRequest,
     Logprobs,
 )
-from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.token_text import TokenText
 from src.generation import Completion as Sequence
 from src.generation import Generation, TextDelta

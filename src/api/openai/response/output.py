@@ -23,7 +23,7 @@ from src.api.openai.response.answer import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from src.engine.logprobs import PositionLogprobs
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.tool_call_parser import ArgumentsDelta, CallStarted, ContentDelta, Event
 
 RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]

@@ -25,8 +25,8 @@ from src.api.openai.response.answer import (
 from src.api.openai.response.output import OutputWriter
 from src.api.openai.response.protocol import ResponseRequest
 from src.api.sse import Failure
-from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
+from src.engine.sampling.logprobs import PositionLogprobs
 from src.generation import LOGPROB_SIZE, Generation, TextDelta
 from src.inference import InferenceEngine
 from src.tool_call_parser import ContentDelta, TextReader, ToolCallParser

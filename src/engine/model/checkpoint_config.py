@@ -1,0 +1,90 @@
+"""Reads a model folder's config.json, and finds out whether it is a model that we can run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from src.engine.config import EngineConfig
+from src.engine.model.source import REMEDY, one_line
+from src.errors import ModelLoadError
+
+
+def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
+    """Returns the config of the model in a folder.
+
+    Raises:
+        ModelLoadError: there is none, it is broken, or the model is not one that we can run.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelLoadError(
+            f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
+        )
+    _check_kind(folder, read_json(path), config.trust_remote_code)
+    if (folder / "generation_config.json").is_file():
+        read_json(folder / "generation_config.json")  # transformers passes over a broken one
+    try:
+        model_config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code
+        )
+    except Exception as error:  # the library raises whatever its checks raise
+        raise ModelLoadError(
+            f"{path} cannot be used ({one_line(error)}). Fetch or write it again. {REMEDY}"
+        ) from error
+    return model_config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        ModelLoadError: the file cannot be read, or holds something else.
+    """
+    try:
+        raw: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"{path} cannot be read as JSON ({one_line(error)}). Fetch or write it again. {REMEDY}"
+        ) from error
+    if not isinstance(raw, dict):
+        raise ModelLoadError(f"{path} holds no JSON object. Fetch or write it again. {REMEDY}")
+    return raw
+
+
+def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> None:
+    """Lets through a causal language model whose code transformers has, or which we may run."""
+    model_type, architectures = raw.get("model_type"), raw.get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    is_known = str(model_type) in CONFIG_MAPPING
+    is_causal = not _causal_architectures().isdisjoint(names)
+    if (is_known and is_causal) or (trust_remote_code and raw.get("auto_map")):
+        return
+    if raw.get("auto_map"):
+        raise ModelLoadError(
+            f"The model in {folder} ({', '.join(names) or model_type}) runs on Python code that"
+            " comes with it (config.json, auto_map). Such code runs only with"
+            f" TRUST_REMOTE_CODE=true; set it if you trust the model's authors. {REMEDY}"
+        )
+    if not is_known:
+        raise ModelLoadError(
+            f"The model in {folder} is of type {model_type} (config.json, model_type), which"
+            f" transformers {transformers.__version__} does not know. A newer version may; until"
+            f" then choose another model. {REMEDY}"
+        )
+    raise ModelLoadError(
+        f"The model in {folder} is {', '.join(names) or 'of no named architecture'} (config.json,"
+        " architectures), which is no causal language model: it cannot continue a text. Choose one"
+        f" whose architecture ends in ForCausalLM or LMHeadModel. {REMEDY}"
+    )
+
+
+def _causal_architectures() -> set[str]:
+    names: set[str] = set()
+    values: list[Any] = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())  # names, or tuples of them
+    for value in values:
+        names.update([value] if isinstance(value, str) else value)
+    return names

@@ -1,0 +1,137 @@
+"""Sampling parameters in the terms of HuggingFace's `generate`."""
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    StoppingCriteria,
+)
+
+from src.engine.sampling.logits_processors import keep_allowed
+from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.matcher import Matcher, find_allowed, send, wait_for_answers
+
+
+def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:
+    """What the request asks for and nothing else: the model's own defaults do not count."""
+    sampling = {}
+    if not params.is_greedy:
+        sampling = {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "min_p": params.min_p or None,
+        }
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=params.max_tokens,
+        do_sample=not params.is_greedy,
+        eos_token_id=end_token_ids or None,
+        pad_token_id=0,  # never used: the batch is one sequence
+        **sampling,
+    )
+
+
+class LogitsRecorder(LogitsProcessor):
+    """Keeps the logits of the newest token as the model gave them."""
+
+    logits: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self.logits = scores.clone()
+        return scores
+
+
+def logits_processors(
+    params: SamplingParams,
+    prompt: torch.Tensor,
+    end_token_ids: list[int],
+    recorder: LogitsRecorder,
+    matcher: Matcher | None = None,
+) -> LogitsProcessorList:
+    """What changes the logits before temperature and filters, in the order of the sampler."""
+    processors = LogitsProcessorList()
+    if params.logprobs is not None:
+        processors.append(recorder)
+    if params.logit_bias:
+        bias: list[list[list[int] | float]] = [
+            [[token_id], float(value)] for token_id, value in params.logit_bias.items()
+        ]
+        processors.append(SequenceBiasLogitsProcessor(bias))
+    if params.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(float(params.repetition_penalty)))
+    if params.presence_penalty or params.frequency_penalty:
+        processors.append(_CountPenalties(params, prompt.shape[1]))
+    if matcher is not None:
+        processors.append(_KeepAllowed(matcher, prompt.shape[1] + params.min_tokens))
+    elif params.min_tokens and end_token_ids:
+        processors.append(
+            MinNewTokensLengthLogitsProcessor(
+                prompt.shape[1], params.min_tokens, end_token_ids, device=str(prompt.device)
+            )
+        )
+    return processors
+
+
+class _KeepAllowed(LogitsProcessor):
+    """Makes impossible what a grammar does not allow.
+
+    Args:
+        matcher: where the sequence stands in it.
+        least: tokens, the prompt's included, before which it ends only if nothing can follow.
+    """
+
+    def __init__(self, matcher: Matcher, least: int) -> None:
+        self._matcher = matcher
+        self._least = least
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        is_early = input_ids.shape[1] < self._least
+        bits, _ = find_allowed([self._matcher], [is_early], timeout=None)
+        self._matcher.check()
+        keep_allowed(scores, [0], bits)
+        return scores
+
+
+class GrammarCriteria(StoppingCriteria):
+    """Follows a grammar; ends the sequence where nothing can follow.
+
+    Args:
+        matcher: takes each new token.
+        end_token_ids: tokens that end the sequence.
+    """
+
+    def __init__(self, matcher: Matcher, end_token_ids: list[int]) -> None:
+        self._matcher = matcher
+        self._end_token_ids = end_token_ids
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
+    ) -> torch.Tensor:
+        token_id = int(input_ids[0, -1])
+        if token_id in self._end_token_ids:
+            self._matcher.end()
+        else:
+            send([(self._matcher, [token_id])])
+            wait_for_answers([self._matcher], timeout=None)
+            self._matcher.check()
+        return torch.full((1,), self._matcher.is_complete, device=input_ids.device)
+
+
+class _CountPenalties(LogitsProcessor):
+    """OpenAI's presence and frequency penalties, which transformers has not."""
+
+    def __init__(self, params: SamplingParams, num_prompt_tokens: int) -> None:
+        self._params = params
+        self._num_prompt_tokens = num_prompt_tokens
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        token_ids, counts = input_ids[0, self._num_prompt_tokens :].unique(  # type: ignore[no-untyped-call]
+            return_counts=True
+        )
+        penalty = self._params.frequency_penalty * counts + self._params.presence_penalty
+        scores[0, token_ids] -= penalty
+        return scores
