@@ -13,20 +13,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
-from src.callers import current_caller
-from src.delivery import Delivery, Meter, Observer, Tracer
-from src.engine.chat_template import ChatMessage
-from src.engine.config import EngineConfig
-from src.engine.kernels.build import usable_variants
-from src.engine.request import Request
-from src.engine.sampling_params import SamplingParams
-from src.engine.structured_output.compile_pool import GrammarLimits
-from src.engine.token_text import TokenText
-from src.errors import (
-    InvalidGrammarError,
-    InvalidRequestError,
-)
-from src.generation import (
+from src.core.engine_lifecycle import EngineState, ModelHost
+from src.core.identity import current_caller
+from src.core.output_dispatcher import Delivery, Meter, Observer, Tracer
+from src.core.outputs import (
     Completion,
     Embedding,
     Generation,
@@ -34,18 +24,28 @@ from src.generation import (
     TextDelta,
     TextStream,
 )
-from src.limits import Field, RequestLimits, check_length, check_params
-from src.model_host import EngineState, ModelHost
-from src.runs import Runs, until
-from src.tokenization import (
+from src.core.request_runner import Runs, until
+from src.core.request_validation import Field, RequestLimits, check_length, check_params
+from src.engine.config import EngineConfig
+from src.engine.kernels.build import usable_variants
+from src.engine.request import Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.compile_pool import GrammarLimits
+from src.errors import (
+    InvalidGrammarError,
+    InvalidRequestError,
+)
+from src.text.chat_template import ChatMessage
+from src.text.token_bytes import TokenText
+from src.text.tokenization import (
     Prompt,
     decode,
     encode,
     encode_chat,
     require_chat_template,
 )
-from src.tool_call_format import ToolCallFormat, find_format
-from src.tool_calls import Tool
+from src.tool_calling.format import ToolCallFormat, find_format
+from src.tool_calling.grammar import Tool
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop

@@ -30,10 +30,10 @@ from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.api.security import document_security
 from src.config import Settings, find_typos, load_settings
+from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
-from src.limits import RequestLimits
 from src.ops.auth import AuthMiddleware, Finder
 from src.ops.draining import Draining, DrainMiddleware
 from src.ops.engine_metrics import EngineMetrics

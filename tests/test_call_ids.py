@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from src.engine.call_ids import SHORT_ID, short_id, with_short_ids
-from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from src.errors import InvalidRequestError
+from src.text.call_ids import SHORT_ID, short_id, with_short_ids
+from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from tests.servers import LocalServer
 from tests.test_openai import post
 from tests.tiny_models import create_tokenizer

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
-from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from src.engine.config import EngineConfig
 from src.engine.model.loader import load_model
 from src.errors import InvalidRequestError, ModelLoadError
+from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from tests.tiny_models import END, create_tokenizer
 
 TURN = "<|user|>"

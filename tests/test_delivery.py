@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.delivery import Delivery, Outcome, Trim
+from src.core.output_dispatcher import Delivery, Outcome, Trim
 from src.engine.request import (
     Admission,
     EngineStats,

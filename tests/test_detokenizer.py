@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.engine.detokenizer import IncrementalDetokenizer
+from src.text.detokenizer import IncrementalDetokenizer
 from tests.tiny_models import (
     END,
     VOCAB_SIZE,

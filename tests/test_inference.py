@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from src.core.engine_lifecycle import EngineState
 from src.engine.config import EngineConfig
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason
@@ -23,7 +24,6 @@ from src.errors import (
     SettingsError,
 )
 from src.inference import InferenceEngine
-from src.model_host import EngineState
 from tests.conftest import wait_until
 from tests.tiny_models import CONTEXT, END
 

@@ -11,12 +11,12 @@ from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
-from src.engine.detokenizer import IncrementalDetokenizer
 from src.engine.structured_output.matcher import Grammar, Matcher, find_allowed
 from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import DeadEndError, GrammarSource
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidGrammarError, InvalidSchemaError
+from src.text.detokenizer import IncrementalDetokenizer
 from tests.grammars import Grammars, allowed_by, take
 from tests.servers import ROOT
 from tests.tiny_models import create_byte_fallback_tokenizer, create_tokenizer

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.chat.render import ChatRenderer
-from src.generation import TextDelta
+from src.core.outputs import TextDelta
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Server
 from tests.test_openai import CHAT, MODEL, QUESTION, STORY, create_client

@@ -12,12 +12,12 @@ from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from src.engine.chat_template import ChatTemplate
-from src.engine.detokenizer import IncrementalDetokenizer
 from src.engine.structured_output.source import DeadEndError, GrammarSource
 from src.main import create_app
-from src.tool_call_format import find_format
-from src.tool_calls import Tool, ToolChoice, tool_grammar
+from src.text.chat_template import ChatTemplate
+from src.text.detokenizer import IncrementalDetokenizer
+from src.tool_calling.format import find_format
+from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 from tests.conftest import create_settings
 from tests.grammars import Grammars, allowed_by, take
 from tests.servers import LocalServer, serve_app

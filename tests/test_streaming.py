@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import torch
 
-from src.engine.detokenizer import REPLACEMENT
+from src.text.detokenizer import REPLACEMENT
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Streamed, parse_events
 from tests.tiny_models import create_tokenizer

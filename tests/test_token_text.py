@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
-from src.engine.token_text import TokenTexts
+from src.text.token_bytes import TokenTexts
 from tests.servers import ROOT
 from tests.tiny_models import END, create_tokenizer
 

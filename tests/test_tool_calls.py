@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from src.engine.chat_template import ChatTemplate
 from src.engine.structured_output.source import DeadEndError
 from src.errors import InvalidRequestError, InvalidSchemaError
-from src.tool_call_format import FORMATS, HERMES, LLAMA3, ToolCallFormat, find_format
-from src.tool_call_parser import Answer, ArgumentsDelta, CallStarted, ToolCallParser
-from src.tool_calls import Tool, ToolChoice, tool_grammar
+from src.text.chat_template import ChatTemplate
+from src.tool_calling.format import FORMATS, HERMES, LLAMA3, ToolCallFormat, find_format
+from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
+from src.tool_calling.parser import Answer, ArgumentsDelta, CallStarted, ToolCallParser
 from tests.grammars import take
 from tests.test_matcher import TOKENIZERS, grammars, write
 from tests.tools import HERMES_TEMPLATE, LLAMA3_TEMPLATE

@@ -7,8 +7,8 @@ from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 
 from src import __version__
 from src.api.deps import DrainingDep, EngineDep, MetricsDep
+from src.core.engine_lifecycle import EngineState
 from src.inference import InferenceEngine
-from src.model_host import EngineState
 from src.models import HealthResponse
 from src.ops.draining import Draining
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from src.core.outputs import Completion, Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling import logprobs
-from src.generation import Completion, Generation, TextDelta
 from src.inference import InferenceEngine
 from src.models import (
     Ending,

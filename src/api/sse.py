@@ -16,8 +16,8 @@ from starlette.types import Message, Send
 from src.api.deps import while_connected
 from src.api.exception_handlers import code_of, status_of
 from src.api.json_answer import LARGE_ANSWER
+from src.core.outputs import TextDelta
 from src.errors import ServiceError
-from src.generation import TextDelta
 from src.models import StreamError, StreamErrorEvent
 from src.ops.connection import abort_connection
 from src.ops.error_body import Dialect, dialect_of, error_body

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from src.callers import Caller, CallerLimits
+from src.core.identity import Caller, CallerLimits
 from src.errors import AuthenticationError, KeysError
 
 PREFIX = "llmk"

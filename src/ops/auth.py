@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
-from src.callers import ANYBODY, Caller, current_caller
+from src.core.identity import ANYBODY, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.ops.api_keys import Scope
 from src.ops.error_body import CALLER, Dialect, dialect_of, error_body

@@ -32,7 +32,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class EngineMetrics:
-    """Counts and times what the engine does; `src/delivery.py` says what and when.
+    """Counts and times what the engine does; `src/core/output_dispatcher.py` says what and when.
 
     Sequences started are at all times those finished, aborted, failed and live together; with
     several workers once they rest, as one may count while another reads.

@@ -23,8 +23,8 @@ from slowapi.errors import RateLimitExceeded
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from src.callers import ANYBODY, Caller
 from src.config import Settings
+from src.core.identity import ANYBODY, Caller
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
 from src.ops.addresses import counted_address
 from src.ops.concurrency import Concurrency, Lease

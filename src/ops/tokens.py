@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
-from src.callers import Caller
+from src.core.identity import Caller
 from src.errors import AuthenticationError, KeysError
 from src.ops.api_keys import Scope
 

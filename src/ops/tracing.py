@@ -4,7 +4,7 @@ FastAPI makes a span of each HTTP request, below the caller's span if its `trace
 Below that, each sequence gets a span by the conventions for generative AI
 (opentelemetry.io/docs/specs/semconv/gen-ai), and below that one each for its time in the queue, for
 its prompt (prefill) and for its tokens (decode). They are made when the sequence has ended, from
-times that `src/delivery.py` took. No span holds a prompt, a stop text, a generated text, or what
+times that `src/core/output_dispatcher.py` took. No span holds a prompt, a stop text, a generated text, or what
 stands behind the `?` of a URL.
 
 Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables itself.

@@ -21,8 +21,8 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.callers import ANYBODY, Caller
 from src.config import Settings
+from src.core.identity import ANYBODY, Caller
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
 from src.ops.addresses import counted_address
 from src.ops.auth import METERED

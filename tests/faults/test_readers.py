@@ -10,7 +10,7 @@ import httpx2
 import psutil
 import pytest
 
-from src.engine.detokenizer import REPLACEMENT
+from src.text.detokenizer import REPLACEMENT
 from tests.conftest import wait_until
 from tests.faults.asking import HEAD, TEXTS, connect, name_of, post, told, told_error
 from tests.faults.table import measured

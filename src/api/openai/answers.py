@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.core.outputs import Generation, TextDelta
 from src.engine.sampling.logprobs import TokenLogprob
 from src.errors import ModelNotFoundError
-from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
 
 MAX_SHOWN = 80

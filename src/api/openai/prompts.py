@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from src.tokenization import Prompt
+from src.text.tokenization import Prompt
 
 MAX_TOKEN_IDS = 2**20
 """Token ids of one prompt; more than any model's context."""

@@ -10,7 +10,7 @@ from src.api.openai.answers import Usage, UsageCount
 from src.api.openai.fields import GenerationRequest
 from src.api.sse import EventStream, stream_events
 from src.config import Settings
-from src.generation import TextDelta
+from src.core.outputs import TextDelta
 
 
 class ChunkRenderer(Protocol):

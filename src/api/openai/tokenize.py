@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.calls import call_format, choose
 from src.api.deps import EngineDep, off_loop, while_connected
 from src.api.fields import (
     MAX_MESSAGES,
@@ -24,12 +23,13 @@ from src.api.openai.chat.protocol import ChatTurn
 from src.api.openai.chat.tools import FunctionTool
 from src.api.openai.prompts import MAX_TOKEN_IDS
 from src.api.openai.responses import error_responses
-from src.engine.chat_template import ChatMessage
+from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
-from src.generation import TOKEN_SIZE
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
-from src.tool_calls import ToolChoice
+from src.text.chat_template import ChatMessage
+from src.tool_calling.choice import call_format, choose
+from src.tool_calling.grammar import ToolChoice
 
 router = APIRouter(
     tags=["OpenAI"],

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PlainValidator, StrictBool, StrictStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from src.api.calls import ChoiceWord
 from src.api.fields import FunctionName, StrictTool, ToolDescription, WireRequest
-from src.engine.chat_template import MessageToolCall
 from src.errors import InvalidRequestError
-from src.tool_calls import NO_ARGUMENTS, Tool
+from src.text.chat_template import MessageToolCall
+from src.tool_calling.choice import ChoiceWord
+from src.tool_calling.grammar import NO_ARGUMENTS, Tool
 
 Arguments = Annotated[
     StrictStr, Field(description="Its arguments, a JSON object as a text; an empty text is `{}`.")

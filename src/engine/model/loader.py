@@ -25,7 +25,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from src.engine.chat_template import ChatMessage, ChatTemplate
 from src.engine.config import Device, DType, EngineConfig
 from src.engine.model.checkpoint_config import load_model_config
 from src.engine.model.hidden_states import find_hidden_size
@@ -39,6 +38,7 @@ from src.engine.model.token_ids import (
     warn_of_unknown_ids,
 )
 from src.errors import InvalidRequestError, ModelLoadError
+from src.text.chat_template import ChatMessage, ChatTemplate
 
 logger = logging.getLogger(__name__)
 

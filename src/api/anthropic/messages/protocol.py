@@ -6,7 +6,6 @@ from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, mode
 from pydantic_core import PydanticCustomError
 
 from src.api.anthropic.messages.blocks import CACHED, CacheControl, Content, TextContent
-from src.api.calls import ChoiceWord, NamedTool, choose
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -23,7 +22,8 @@ from src.api.fields import (
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import Count, NumTokens, StopTextList
-from src.tool_calls import Tool, ToolChoice
+from src.tool_calling.choice import ChoiceWord, NamedTool, choose
+from src.tool_calling.grammar import Tool, ToolChoice
 
 # What Anthropic calls the choices that OpenAI has.
 WORDS: dict[str, ChoiceWord] = {"none": "none", "auto": "auto", "any": "required"}

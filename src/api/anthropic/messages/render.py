@@ -25,9 +25,9 @@ from src.api.anthropic.messages.answer import (
     StopReason,
     TextDeltaPart,
 )
+from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
-from src.generation import Generation, TextDelta
-from src.tool_call_parser import (
+from src.tool_calling.parser import (
     Answer,
     ArgumentsDelta,
     CallStarted,

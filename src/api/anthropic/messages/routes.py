@@ -10,21 +10,21 @@ from src.api.anthropic.messages.conversation import to_conversation
 from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
 from src.api.anthropic.messages.render import MessageRenderer
 from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
-from src.api.calls import answer_grammar, call_format
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.json_answer import json_answer
 from src.api.openai.answers import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
-from src.engine.chat_template import ChatMessage
+from src.core.outputs import Operation
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
-from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
-from src.tool_call_format import ToolCallFormat
-from src.tool_call_parser import TextReader, ToolCallParser
-from src.tool_calls import ToolChoice
+from src.text.chat_template import ChatMessage
+from src.tool_calling.choice import answer_grammar, call_format
+from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.grammar import ToolChoice
+from src.tool_calling.parser import TextReader, ToolCallParser
 
 router = APIRouter(
     prefix="/v1/messages",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from src.api.openai.chat.protocol import ChatTurn
-from src.engine.chat_template import ChatMessage
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 
 
 def to_conversation(messages: Sequence[ChatTurn]) -> list[ChatMessage]:

@@ -12,7 +12,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from src.api.calls import choose
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_PARTS,
@@ -40,7 +39,8 @@ from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import NumLogprobs, NumTokens
-from src.tool_calls import ToolChoice
+from src.tool_calling.choice import choose
+from src.tool_calling.grammar import ToolChoice
 
 OLD_CALLS = "it is the older form of tools"
 AUDIO = "the served models read and write text alone"

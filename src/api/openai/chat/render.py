@@ -22,12 +22,12 @@ from src.api.openai.chat.answer import (
     FunctionDelta,
 )
 from src.api.openai.chat.protocol import ChatCompletionRequest
+from src.core.outputs import Generation, TextDelta
 from src.engine import request as engine_request
 from src.engine.sampling import logprobs
-from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
-from src.tool_call_format import ToolCallFormat
-from src.tool_call_parser import (
+from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.parser import (
     Answer,
     ArgumentsDelta,
     CallStarted,

@@ -4,7 +4,6 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.calls import answer_grammar, call_format
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.json_answer import json_answer
 from src.api.openai.answers import UsageCount, check_model
@@ -16,15 +15,16 @@ from src.api.openai.responses import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one
-from src.engine.chat_template import ChatMessage
+from src.core.outputs import Operation
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
-from src.generation import Operation
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
-from src.tool_call_format import ToolCallFormat
-from src.tool_calls import ToolChoice
+from src.text.chat_template import ChatMessage
+from src.tool_calling.choice import answer_grammar, call_format
+from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.grammar import ToolChoice
 
 router = APIRouter(
     prefix="/v1/chat",

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
 
-from src.api.calls import ChoiceWord, NamedTool
 from src.api.fields import SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
 from src.api.openai.tools import (
     Arguments,
@@ -14,7 +13,8 @@ from src.api.openai.tools import (
     choice_of,
     read_call,
 )
-from src.engine.chat_template import MessageToolCall
+from src.text.chat_template import MessageToolCall
+from src.tool_calling.choice import ChoiceWord, NamedTool
 
 
 class FunctionDefinition(FunctionFields):

@@ -13,12 +13,12 @@ from src.api.openai.completions.protocol import (
     CompletionRequest,
     Logprobs,
 )
+from src.core.outputs import Completion as Sequence
+from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling.logprobs import PositionLogprobs
-from src.engine.token_text import TokenText
-from src.generation import Completion as Sequence
-from src.generation import Generation, TextDelta
 from src.inference import InferenceEngine
+from src.text.token_bytes import TokenText
 
 
 @dataclass(frozen=True, slots=True)

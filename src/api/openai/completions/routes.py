@@ -21,7 +21,7 @@ from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.ops.rate_limit import RateLimitedRoute
-from src.tokenization import Prompt
+from src.text.tokenization import Prompt
 
 router = APIRouter(
     prefix="/v1",

@@ -10,7 +10,7 @@ from src.api.openai.embeddings.protocol import (
     EmbeddingRequest,
     EmbeddingUsage,
 )
-from src.generation import Embedding
+from src.core.outputs import Embedding
 
 
 async def render_embeddings(body: EmbeddingRequest, embeddings: list[Embedding]) -> bytes:

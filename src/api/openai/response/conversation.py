@@ -9,8 +9,8 @@ from src.api.openai.response.items import (
     Item,
     text_of,
 )
-from src.engine.chat_template import ChatMessage
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 
 
 def to_conversation(instructions: str | None, items: Sequence[Item]) -> list[ChatMessage]:

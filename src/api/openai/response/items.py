@@ -16,7 +16,7 @@ from src.api.fields import (
     WireRequest,
 )
 from src.api.openai.tools import Arguments, CallId, read_call
-from src.engine.chat_template import ChatMessage, MessageToolCall
+from src.text.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
 

@@ -24,7 +24,7 @@ from src.api.openai.response.answer import (
     TextDoneEvent,
 )
 from src.engine.sampling.logprobs import PositionLogprobs
-from src.tool_call_parser import ArgumentsDelta, CallStarted, ContentDelta, Event
+from src.tool_calling.parser import ArgumentsDelta, CallStarted, ContentDelta, Event
 
 RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.calls import ChoiceWord, NamedTool, choose
 from src.api.fields import (
     MAX_TOOLS,
     ModelName,
@@ -40,7 +39,8 @@ from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.parameters import Metadata, NumLogprobs, NumTokens
-from src.tool_calls import ToolChoice
+from src.tool_calling.choice import ChoiceWord, NamedTool, choose
+from src.tool_calling.grammar import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
 STATE = "nothing is stored here; send the whole conversation as input"

@@ -25,11 +25,11 @@ from src.api.openai.response.answer import (
 from src.api.openai.response.output import OutputWriter
 from src.api.openai.response.protocol import ResponseRequest
 from src.api.sse import Failure
+from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling.logprobs import PositionLogprobs
-from src.generation import LOGPROB_SIZE, Generation, TextDelta
 from src.inference import InferenceEngine
-from src.tool_call_parser import ContentDelta, TextReader, ToolCallParser
+from src.tool_calling.parser import ContentDelta, TextReader, ToolCallParser
 
 
 @dataclass(slots=True)

@@ -4,9 +4,9 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from src.engine.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from src.engine.config import ToolCallFormatName
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 
 
 @dataclass(frozen=True, slots=True)

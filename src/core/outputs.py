@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.engine.detokenizer import IncrementalDetokenizer
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
+from src.text.detokenizer import IncrementalDetokenizer
 
 if TYPE_CHECKING:
     from src.engine.model.loader import LoadedModel

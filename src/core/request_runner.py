@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from src.delivery import Delivery, Outcome, Trim
+from src.core.engine_lifecycle import ModelHost
+from src.core.output_dispatcher import Delivery, Outcome, Trim
+from src.core.outputs import Operation
 from src.engine.request import FAILURES, Request, RequestOutput
 from src.errors import GenerationTimeoutError
-from src.generation import Operation
-from src.model_host import ModelHost
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop

@@ -1,7 +1,7 @@
 """Calls of tools: which may be made, and the grammar that makes them fit the tools.
 
 It knows no API: tools are plain dataclasses, for whoever has a shape of its own for them.
-`src/tool_call_format.py` says how calls are written, `src/tool_call_parser.py` reads them again.
+`src/tool_calling/format.py` says how calls are written, `src/tool_calling/parser.py` reads them again.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from src.engine.structured_output.source import (
     schema_source,
 )
 from src.errors import InvalidRequestError
-from src.tool_call_format import LLAMA3, ToolCallFormat
+from src.tool_calling.format import LLAMA3, ToolCallFormat
 
 Field = tuple[str | int, ...]
 

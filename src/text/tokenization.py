@@ -8,9 +8,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from src.engine.chat_template import ChatMessage, ChatTemplate
+from src.core.request_validation import Field, RequestLimits, check_size, check_token_ids
 from src.errors import InvalidRequestError
-from src.limits import Field, RequestLimits, check_size, check_token_ids
+from src.text.chat_template import ChatMessage, ChatTemplate
 
 if TYPE_CHECKING:
     from src.engine.model.loader import LoadedModel

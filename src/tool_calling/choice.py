@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from src.engine.chat_template import ChatMessage
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError, InvalidSchemaError
 from src.inference import InferenceEngine
-from src.tool_call_format import ToolCallFormat
-from src.tool_calls import Tool, ToolChoice, tool_grammar
+from src.text.chat_template import ChatMessage
+from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 
 ChoiceWord = Literal["none", "auto", "required"]
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.delivery import Observer
+from src.core.output_dispatcher import Observer
 from src.engine.config import EngineConfig
 from src.engine.model.runtime_env import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
@@ -22,7 +22,6 @@ from src.engine.structured_output.compile_pool import (
     GrammarLimits,
     create_grammar_compiler,
 )
-from src.engine.token_text import TokenTexts
 from src.errors import (
     EngineDeadError,
     EngineNotReadyError,
@@ -30,6 +29,7 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
+from src.text.token_bytes import TokenTexts
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop

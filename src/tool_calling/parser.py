@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from src.tool_call_format import ToolCallFormat
+from src.tool_calling.format import ToolCallFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from src.callers import current_caller
+from src.core.identity import current_caller
 from src.engine.request import Admission, EngineUpdate, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.errors import ServiceError

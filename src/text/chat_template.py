@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from src.engine.call_ids import with_short_ids
 from src.errors import InvalidRequestError
+from src.text.call_ids import with_short_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

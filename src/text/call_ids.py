@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from src.engine.chat_template import ChatMessage
+    from src.text.chat_template import ChatMessage
 
 SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 SHORT_ID_LENGTH = 9

@@ -1,0 +1,1 @@
+"""Between text and token ids: tokenization, chat templates, incremental detokenization."""
