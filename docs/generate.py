@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from deploy.grafana import dashboard
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
-from src.ops.engine_metrics import EngineMetrics
-from src.ops.metrics import Metrics
+from src.observability.engine_metrics import EngineMetrics
+from src.observability.http_metrics import Metrics
 from tests.faults.table import faults_table
 
 DOCS = Path(__file__).parent

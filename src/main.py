@@ -29,28 +29,28 @@ from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.response import routes as responses
 from src.api.security import document_security
+from src.auth.authenticators import Watched, read_keys, watch_keys
+from src.auth.middleware import AuthMiddleware, Finder
 from src.config import Settings, find_typos, load_settings
 from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import SettingsError, StartupError
 from src.inference import InferenceEngine
-from src.ops.auth import AuthMiddleware, Finder
-from src.ops.draining import Draining, DrainMiddleware
-from src.ops.engine_metrics import EngineMetrics
-from src.ops.finder import Watched, read_keys, watch_keys
-from src.ops.logs import configure_logging
-from src.ops.loop_watch import LoopWatch
-from src.ops.metrics import Metrics
-from src.ops.middleware import NOT_INFERENCE, RequestMiddleware
-from src.ops.rate_limit import RateLimit
-from src.ops.request_body import RequestBodyMiddleware
-from src.ops.response_headers import ResponseHeadersMiddleware, cors_options
-from src.ops.tracing import create_tracing, telemetry_config
-from src.ops.usage import Usage, UsageMiddleware
-from src.process_end import end_process
-from src.server import LAST_WORDS_SECONDS, LOOK_SECONDS
-from src.serving import serve
-from src.startup_hints import log_hints
+from src.limits.rate_limit import RateLimit
+from src.limits.usage import Usage, UsageMiddleware
+from src.middleware.request_body import RequestBodyMiddleware
+from src.middleware.request_log import NOT_INFERENCE, RequestMiddleware
+from src.middleware.security_headers import ResponseHeadersMiddleware, cors_options
+from src.observability.engine_metrics import EngineMetrics
+from src.observability.event_loop_watchdog import LoopWatch
+from src.observability.http_metrics import Metrics
+from src.observability.logs import configure_logging
+from src.observability.tracing import create_tracing, telemetry_config
+from src.server.draining import Draining, DrainMiddleware
+from src.server.graceful import LAST_WORDS_SECONDS, LOOK_SECONDS
+from src.server.process_end import end_process
+from src.server.run import serve
+from src.server.startup_hints import log_hints
 
 logger = logging.getLogger(__name__)
 

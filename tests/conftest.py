@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.config import Settings
 from src.main import create_app
-from src.ops.loop_watch import LoopWatch
+from src.observability.event_loop_watchdog import LoopWatch
 from tests.redis_server import Redis, Way
 from tests.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Mount
 
 from src.inference import InferenceEngine
-from src.ops.connection import connection_class
+from src.server.connection import connection_class
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 120  # seconds; a test that needs more has failed

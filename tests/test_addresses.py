@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from src.ops.addresses import plain_address
+from src.limits.client_address import plain_address
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key
 from tests.servers import Server, serve

@@ -14,8 +14,8 @@ import httpx2
 import openai
 import pytest
 
+from src.auth.api_keys import APIKeys, KeyFinder
 from src.errors import AuthenticationError
-from src.ops.api_keys import APIKeys, KeyFinder
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key, entries, id_of, run_keys
 from tests.servers import LocalServer, routes_of

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from src.ops.concurrency import LEASE_SECONDS
+from src.limits.concurrency import LEASE_SECONDS
 from tests.conftest import wait_until
 from tests.redis_server import Redis, Way
 from tests.servers import Gate, LocalServer, Server, Streamed, serve

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from src.core.request_runner import HOLD_SECONDS, _Outputs
 from src.engine.request import RequestOutput
-from src.ops.loop_watch import TICK_SECONDS, LoopWatch
+from src.observability.event_loop_watchdog import TICK_SECONDS, LoopWatch
 from tests.hostile_bodies import Hostile, all_bodies
 from tests.servers import Server
 

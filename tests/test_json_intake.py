@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.ops.request_body import LARGE_BODY, JSONLimits, parse_json
+from src.middleware.request_body import LARGE_BODY, JSONLimits, parse_json
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from src.ops.limit_storage import ANSWER_SECONDS
-from src.ops.metrics import Metrics
-from src.ops.rate_limit import RateLimit
-from src.ops.token_count import Reservation
+from src.limits.rate_limit import RateLimit
+from src.limits.storage import ANSWER_SECONDS
+from src.limits.token_quota import Reservation
+from src.observability.http_metrics import Metrics
 from tests.conftest import create_settings, wait_until
 from tests.redis_server import Redis, Way
 from tests.test_limit_storage import is_up

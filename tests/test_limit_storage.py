@@ -3,8 +3,8 @@
 import pytest
 
 from src.errors import SettingsError
+from src.limits.storage import ANSWER_SECONDS
 from src.main import create_app
-from src.ops.limit_storage import ANSWER_SECONDS
 from tests.conftest import create_settings, wait_until
 from tests.keys import bearer, create_key
 from tests.servers import serve

@@ -14,7 +14,8 @@ import pytest
 from src.core.output_dispatcher import Outcome
 from src.engine.model.hidden_states import find_decoder
 from src.main import create_app
-from src.ops.engine_metrics import (
+from src.middleware.request_log import NOT_INFERENCE
+from src.observability.engine_metrics import (
     ABORTED,
     DURATION_SECONDS,
     FAILED,
@@ -22,7 +23,6 @@ from src.ops.engine_metrics import (
     FIRST_TOKEN_SECONDS,
     TOKEN_SECONDS,
 )
-from src.ops.middleware import NOT_INFERENCE
 from tests.conftest import assert_started_are_accounted_for, create_settings, wait_until
 from tests.servers import Gate, LocalServer, parse_samples, serve, serve_app, workers_of
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from src.errors import StartupError
-from src.serving import check_address
+from src.server.run import check_address
 from tests.hub import run_hub
 from tests.servers import ROOT, START_TIMEOUT, environment, free_port, serve
 

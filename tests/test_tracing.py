@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from src.errors import SettingsError
-from src.ops.tracing import create_tracing
+from src.observability.tracing import create_tracing
 from tests.conftest import wait_until
 from tests.servers import ROOT, Server, environment, serve
 

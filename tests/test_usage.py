@@ -14,9 +14,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from src.config import Settings
-from src.ops.metrics import Metrics
-from src.ops.rate_limit import RateLimit
-from src.ops.usage import Usage, UsageMiddleware
+from src.limits.rate_limit import RateLimit
+from src.limits.usage import Usage, UsageMiddleware
+from src.observability.http_metrics import Metrics
 from tests.conftest import wait_until
 from tests.keys import bearer, create_key, id_of
 from tests.servers import LocalServer, Streamed, serve
@@ -244,7 +244,7 @@ def test_a_line_that_a_full_disk_cut_is_reported_and_the_next_is_whole(tmp_path)
 
 
 def test_metrics_have_few_names_however_many_keys_there_are():
-    from src.ops.metrics import MAX_CALLERS, Metrics
+    from src.observability.http_metrics import MAX_CALLERS, Metrics
 
     metrics = Metrics()
     labels = {metrics.caller_label(f"{number:012x}") for number in range(1000)}

@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from src.config import Settings
 from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
-from src.ops.draining import Draining
-from src.ops.metrics import Metrics
-from src.ops.request_body import JSONRequest
+from src.middleware.request_body import JSONRequest
+from src.observability.http_metrics import Metrics
+from src.server.draining import Draining
 
 T = TypeVar("T")
 

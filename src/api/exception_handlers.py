@@ -30,9 +30,9 @@ from src.errors import (
     RateLimitedError,
     ServiceError,
 )
-from src.ops.error_body import Dialect, dialect_of, error_body
-from src.ops.middleware import CLIENT_CLOSED_REQUEST
-from src.ops.rate_limit import limit_headers
+from src.limits.rate_limit import limit_headers
+from src.middleware.error_body import Dialect, dialect_of, error_body
+from src.middleware.request_log import CLIENT_CLOSED_REQUEST
 
 STATUS: dict[type[Exception], int] = {
     EngineNotReadyError: 503,

@@ -14,6 +14,7 @@ from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
+from src.limits.rate_limit import RateLimitedRoute
 from src.models import (
     BatchResponse,
     GenerateBatchRequest,
@@ -23,7 +24,6 @@ from src.models import (
     SamplingFields,
     StreamErrorEvent,
 )
-from src.ops.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     tags=["generation"],

@@ -10,7 +10,7 @@ from src.api.deps import DrainingDep, EngineDep, MetricsDep
 from src.core.engine_lifecycle import EngineState
 from src.inference import InferenceEngine
 from src.models import HealthResponse
-from src.ops.draining import Draining
+from src.server.draining import Draining
 
 router = APIRouter(tags=["operations"])
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from src.ops.error_body import Dialect
+from src.middleware.error_body import Dialect
 
 MAX_PROBLEMS = 5
 

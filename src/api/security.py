@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from src.ops.auth import is_public, needed_scope
-from src.ops.error_body import Dialect, dialect_of
+from src.auth.middleware import is_public, needed_scope
+from src.middleware.error_body import Dialect, dialect_of
 
 SCHEMES = {
     "bearer": {

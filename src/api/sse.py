@@ -18,10 +18,10 @@ from src.api.exception_handlers import code_of, status_of
 from src.api.json_answer import LARGE_ANSWER
 from src.core.outputs import TextDelta
 from src.errors import ServiceError
+from src.middleware.error_body import Dialect, dialect_of, error_body
+from src.middleware.request_log import set_final_status
 from src.models import StreamError, StreamErrorEvent
-from src.ops.connection import abort_connection
-from src.ops.error_body import Dialect, dialect_of, error_body
-from src.ops.middleware import set_final_status
+from src.server.connection import abort_connection
 
 Schema = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """Calls of tools: which may be made, and the grammar that makes them fit the tools.
 
 It knows no API: tools are plain dataclasses, for whoever has a shape of its own for them.
-`src/tool_calling/format.py` says how calls are written, `src/tool_calling/parser.py` reads them again.
+`format.py` has the ways to write calls, `parser.py` reads calls in generated text.
 """
 
 import dataclasses

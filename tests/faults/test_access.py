@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx2
 import pytest
 
-from src.ops.api_keys import APIKey, APIKeys, KeyLimits, Scope, create_secret, sha256_of
+from src.auth.api_keys import APIKey, APIKeys, KeyLimits, Scope, create_secret, sha256_of
 from tests.conftest import wait_until
 from tests.faults.asking import CLIENT, TEXTS, post, send, talk, told
 from tests.faults.conftest import assert_serves

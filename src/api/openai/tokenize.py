@@ -26,7 +26,7 @@ from src.api.openai.responses import error_responses
 from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
-from src.ops.rate_limit import RateLimitedRoute
+from src.limits.rate_limit import RateLimitedRoute
 from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import call_format, choose
 from src.tool_calling.grammar import ToolChoice

@@ -20,7 +20,7 @@ from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
-from src.ops.rate_limit import RateLimitedRoute
+from src.limits.rate_limit import RateLimitedRoute
 from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import answer_grammar, call_format
 from src.tool_calling.format import ToolCallFormat

@@ -20,7 +20,7 @@ from src.api.sampling import sampling_params
 from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
-from src.ops.rate_limit import RateLimitedRoute
+from src.limits.rate_limit import RateLimitedRoute
 from src.text.tokenization import Prompt
 
 router = APIRouter(

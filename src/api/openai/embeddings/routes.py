@@ -7,7 +7,7 @@ from src.api.openai.answers import check_model
 from src.api.openai.embeddings.protocol import EmbeddingList, EmbeddingRequest
 from src.api.openai.embeddings.render import render_embeddings
 from src.api.openai.responses import error_responses
-from src.ops.rate_limit import RateLimitedRoute
+from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     prefix="/v1",

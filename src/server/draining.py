@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from src.ops.auth import METERED
-from src.ops.error_body import error_body
+from src.auth.middleware import METERED
+from src.middleware.error_body import error_body
 
 MESSAGE = "The server is shutting down."
 RETRY_AFTER = "1"

@@ -18,8 +18,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import import_from_string
 from uvicorn.supervisors import Multiprocess, multiprocess
 
-from src.process_end import run_to_end
-from src.server import LAST_WORDS_SECONDS, Server
+from src.server.graceful import LAST_WORDS_SECONDS, Server
+from src.server.process_end import run_to_end
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 
 from limits.storage import MemoryStorage, RedisStorage
-
 from src.errors import RateLimitedError
 
 TAKE = b"""

@@ -15,8 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.ops.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
-from src.ops.metrics import UNMATCHED, Metrics
+from src.middleware.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
+from src.observability.http_metrics import UNMATCHED, Metrics
 
 logger = logging.getLogger("src.access")
 

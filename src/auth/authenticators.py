@@ -1,10 +1,10 @@
 """Builds what the settings ask for: who knows whose a key or a token is."""
 
+from src.auth.api_keys import APIKeys, KeyFinder
+from src.auth.jwt import TokenReader, VerificationKeys
+from src.auth.watched_file import WatchedFile
 from src.config import Settings
 from src.errors import KeysError, SettingsError
-from src.ops.api_keys import APIKeys, KeyFinder
-from src.ops.tokens import TokenReader, VerificationKeys
-from src.ops.watched_file import WatchedFile
 
 Watched = WatchedFile[KeyFinder] | WatchedFile[TokenReader]
 

@@ -4,8 +4,8 @@ FastAPI makes a span of each HTTP request, below the caller's span if its `trace
 Below that, each sequence gets a span by the conventions for generative AI
 (opentelemetry.io/docs/specs/semconv/gen-ai), and below that one each for its time in the queue, for
 its prompt (prefill) and for its tokens (decode). They are made when the sequence has ended, from
-times that `src/core/output_dispatcher.py` took. No span holds a prompt, a stop text, a generated text, or what
-stands behind the `?` of a URL.
+times that `core/output_dispatcher.py` took. No span holds a prompt, a stop text, a generated text,
+or the query of a URL.
 
 Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables itself.
 """
@@ -21,8 +21,8 @@ from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
 from src.errors import SettingsError
-from src.ops.engine_metrics import EMBEDDINGS, FINISHED
-from src.ops.middleware import OPERATIONS
+from src.middleware.request_log import OPERATIONS
+from src.observability.engine_metrics import EMBEDDINGS, FINISHED
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -156,7 +156,7 @@ def create_tracing(model_name: str) -> Tracing | None:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-        from src.ops.spans import SpanSender  # noqa: PLC0415
+        from src.observability.span_export import SpanSender  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(
             f"{ENDPOINT} is set, but what sends traces is not installed. Install it with"

@@ -11,7 +11,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from src.config import Settings
-from src.ops.tracing import add_trace_ids
+from src.observability.tracing import add_trace_ids
 
 
 def _drop_color_message(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:

@@ -21,12 +21,12 @@ from uvicorn.supervisors import ChangeReload
 
 from src.config import Settings
 from src.errors import StartupError
-from src.ops.connection import connection_class
-from src.ops.limit_storage import MEMORY
-from src.ops.metrics import MULTIPROC_DIR
-from src.process_end import end_process, run_to_end
-from src.server import LAST_WORDS_SECONDS, Server
-from src.workers import APP, Supervisor
+from src.limits.storage import MEMORY
+from src.observability.http_metrics import MULTIPROC_DIR
+from src.server.connection import connection_class
+from src.server.graceful import LAST_WORDS_SECONDS, Server
+from src.server.process_end import end_process, run_to_end
+from src.server.supervisor import APP, Supervisor
 
 logger = logging.getLogger(__name__)
 

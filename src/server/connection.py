@@ -23,11 +23,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from src.config import Settings
-from src.ops.addresses import plain_address
-from src.ops.error_body import REQUEST_ID, error_body
-from src.ops.middleware import REQUEST_ID_HEADER, request_id_of
-from src.ops.request_parser import RequestParser
-from src.ops.response_headers import HEADERS
+from src.limits.client_address import plain_address
+from src.middleware.error_body import REQUEST_ID, error_body
+from src.middleware.request_log import REQUEST_ID_HEADER, request_id_of
+from src.middleware.security_headers import HEADERS
+from src.server.http_parser import RequestParser
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
+from src.auth.api_keys import Scope
 from src.core.identity import ANYBODY, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
-from src.ops.api_keys import Scope
-from src.ops.error_body import CALLER, Dialect, dialect_of, error_body
-from src.ops.limit_storage import begin_waiting
-from src.ops.rate_limit import RateLimit, limit_response
+from src.limits.rate_limit import RateLimit, limit_response
+from src.limits.storage import begin_waiting
+from src.middleware.error_body import CALLER, Dialect, dialect_of, error_body
 
 REALM = 'Bearer realm="llm-inference"'
 API_KEY_HEADER = b"x-api-key"

@@ -16,22 +16,22 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from limits.storage import MemoryStorage, RedisStorage
 from prometheus_client import Gauge
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
+from limits.storage import MemoryStorage, RedisStorage
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
-from src.ops.addresses import counted_address
-from src.ops.concurrency import Concurrency, Lease
-from src.ops.error_body import CALLER, error_body
-from src.ops.limit_storage import MEMORY, SharedStorage, redis_options
-from src.ops.request_body import BYTES_PER_CONTAINER, JSONLimits, JSONRequest
-from src.ops.token_count import Reservation, TokenCount
+from src.limits.client_address import counted_address
+from src.limits.concurrency import Concurrency, Lease
+from src.limits.storage import MEMORY, SharedStorage, redis_options
+from src.limits.token_quota import Reservation, TokenCount
+from src.middleware.error_body import CALLER, error_body
+from src.middleware.request_body import BYTES_PER_CONTAINER, JSONLimits, JSONRequest
 
 T = TypeVar("T")
 

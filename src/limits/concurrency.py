@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from limits.storage import MemoryStorage, RedisStorage
-
 from src.errors import RateLimitedError
 
 LEASE_SECONDS = 10

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
+from src.auth.api_keys import Scope
 from src.core.identity import Caller
 from src.errors import AuthenticationError, KeysError
-from src.ops.api_keys import Scope
 
 LEEWAY_SECONDS = 10
 """So far the clocks of issuer and server may be apart."""

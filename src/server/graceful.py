@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from src.ops.draining import Draining
+from src.server.draining import Draining
 
 logger = logging.getLogger(__name__)
 

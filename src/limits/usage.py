@@ -21,22 +21,22 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.auth.middleware import METERED
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
-from src.ops.addresses import counted_address
-from src.ops.auth import METERED
-from src.ops.concurrency import Lease
-from src.ops.error_body import CALLER, REQUEST_ID
-from src.ops.metrics import Metrics
-from src.ops.rate_limit import (
+from src.limits.client_address import counted_address
+from src.limits.concurrency import Lease
+from src.limits.rate_limit import (
     ALLOWANCES,
     Allowance,
     RateLimit,
     allowance_headers,
     limit_response,
 )
-from src.ops.token_count import Reservation
+from src.limits.token_quota import Reservation
+from src.middleware.error_body import CALLER, REQUEST_ID
+from src.observability.http_metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""ASGI middleware around every route: request log, body limits, headers, last errors."""

@@ -1,0 +1,1 @@
+"""Logs, Prometheus metrics, OpenTelemetry traces, the event loop's watchdog."""

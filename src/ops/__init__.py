@@ -1,1 +1,0 @@
-"""What a team needs to operate the service: metrics, logs, limits. Knows no model."""

@@ -1,0 +1,1 @@
+"""The process: uvicorn, its workers, the start, draining and a graceful end."""
