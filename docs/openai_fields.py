@@ -3,8 +3,8 @@
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from src.api.anthropic.messages.blocks import TextBlock, ToolResultBlock, ToolUseBlock
-from src.api.anthropic.messages.protocol import (
+from src.api.anthropic.blocks import TextBlock, ToolResultBlock, ToolUseBlock
+from src.api.anthropic.request import (
     CountTokensRequest,
     MessageRequest,
     MessageTurn,
@@ -13,8 +13,9 @@ from src.api.anthropic.messages.protocol import (
     ToolChoiceConfig,
     ToolDefinition,
 )
+from src.api.field_types import StructuredOutputs
 from src.api.fields import NoEffect, Refused
-from src.api.openai.chat.protocol import (
+from src.api.openai.chat.request import (
     ChatCompletionRequest,
     ChatTurn,
     JsonSchemaFormat,
@@ -29,16 +30,16 @@ from src.api.openai.chat.tools import (
     MessageCall,
     NamedToolChoice,
 )
-from src.api.openai.completions.protocol import CompletionRequest
-from src.api.openai.embeddings.protocol import EmbeddingRequest
+from src.api.openai.completions.schemas import CompletionRequest
+from src.api.openai.embeddings.schemas import EmbeddingRequest
 from src.api.openai.fields import StreamOptions
-from src.api.openai.response.items import (
+from src.api.openai.responses.items import (
     FunctionCallItem,
     FunctionOutputItem,
     InputPart,
     ResponseInputMessage,
 )
-from src.api.openai.response.protocol import (
+from src.api.openai.responses.request import (
     NamedResponseTool,
     ResponseRequest,
     ResponseStreamOptions,
@@ -47,7 +48,6 @@ from src.api.openai.response.protocol import (
     TextFormat,
 )
 from src.api.openai.tokenize import DetokenizeRequest, TokenizeRequest
-from src.parameters import StructuredOutputs
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "`POST /v1/completions`": CompletionRequest,

@@ -1,4 +1,4 @@
-"""Every error this project raises on purpose; knows no HTTP (`src/api/exception_handlers.py` does).
+"""Every error this project raises on purpose; knows no HTTP (`src/api/errors.py` does).
 
     ServiceError
     ├── StartupError              the service cannot start as it was asked to

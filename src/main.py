@@ -20,15 +20,15 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.config import STARTUP_FAILURE
 
 from src import __version__
-from src.api import generate, health
-from src.api.anthropic.messages import routes as messages
-from src.api.exception_handlers import add_exception_handlers
+from src.api.anthropic import routes as messages
+from src.api.errors import add_exception_handlers
+from src.api.native import generate, health
 from src.api.openai import models, tokenize
 from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
-from src.api.openai.response import routes as responses
-from src.api.security import document_security
+from src.api.openai.responses import routes as responses
+from src.api.openapi import document_security
 from src.auth.authenticators import Watched, read_keys, watch_keys
 from src.auth.middleware import AuthMiddleware, Finder
 from src.config import Settings, find_typos, load_settings

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from src.parameters import (
+from src.api.field_types import (
     Count,
     LogitBias,
     MinP,

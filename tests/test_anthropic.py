@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, TypeAdapter
 
 from docs.openai_fields import anthropic_table
-from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
+from src.api.anthropic.request import CountTokensRequest, MessageRequest
 from src.api.fields import NoEffect, Refused
 from src.main import create_app
 from tests.conftest import create_settings, wait_until

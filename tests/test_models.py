@@ -5,13 +5,13 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from src.api.field_types import MAX_LOGPROBS
 from src.models import (
     MAX_PROMPTS,
     MAX_SEQUENCES,
     GenerateBatchRequest,
     GenerateRequest,
 )
-from src.parameters import MAX_LOGPROBS
 
 
 def test_a_prompt_alone_is_a_request_and_leaves_all_else_to_the_server():

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 from docs.openai_fields import openai_table
 from src.api.fields import NoEffect
-from src.api.openai.chat.protocol import ChatCompletionRequest
-from src.api.openai.completions.protocol import CompletionRequest
+from src.api.openai.chat.request import ChatCompletionRequest
+from src.api.openai.completions.schemas import CompletionRequest
 from tests.bundled import BUNDLED_FOLDER
 from tests.conftest import wait_until
 from tests.servers import ROOT, LocalServer, Server, parse_events

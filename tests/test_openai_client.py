@@ -9,8 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.chat.render import ChatRenderer
+from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Server

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from src.api.fields import Refused
-from src.api.openai.chat.protocol import ChatCompletionRequest
-from src.api.openai.completions.protocol import CompletionRequest
+from src.api.openai.chat.request import ChatCompletionRequest
+from src.api.openai.completions.schemas import CompletionRequest
 from src.main import create_app
 from tests.conftest import create_settings
 from tests.servers import LocalServer

@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
 from src.api.fields import NoEffect, Refused
-from src.api.openai.response.protocol import ResponseRequest
+from src.api.openai.responses.request import ResponseRequest
 from tests.conftest import wait_until
 from tests.servers import LocalServer, Server, parse_events
 from tests.test_openai import (

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from starlette.types import Message, Send
 
 from src.api.deps import while_connected
-from src.api.exception_handlers import code_of, status_of
-from src.api.json_answer import LARGE_ANSWER
+from src.api.errors import code_of, status_of
+from src.api.json_response import LARGE_ANSWER
 from src.core.outputs import TextDelta
 from src.errors import ServiceError
 from src.middleware.error_body import Dialect, dialect_of, error_body

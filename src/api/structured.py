@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 
+from src.api.field_types import StructuredOutputs
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import StructuredOutputs
 
 Field = tuple[str | int, ...]
 

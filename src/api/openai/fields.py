@@ -4,11 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.fields import ModelName, NoEffect, OnlyFalse, TemperatureField, TopPField, WireRequest
-from src.api.structured import structured_source
-from src.engine.structured_output.source import GrammarSource
-from src.errors import InvalidRequestError
-from src.parameters import (
+from src.api.field_types import (
     MAX_TOKENS,
     Choices,
     Count,
@@ -23,6 +19,10 @@ from src.parameters import (
     StopTokenIds,
     StructuredOutputs,
 )
+from src.api.fields import ModelName, NoEffect, OnlyFalse, TemperatureField, TopPField, WireRequest
+from src.api.structured import structured_source
+from src.engine.structured_output.source import GrammarSource
+from src.errors import InvalidRequestError
 
 MAX_SEQUENCES = 128
 """So many choices at most for each prompt."""

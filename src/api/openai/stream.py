@@ -6,7 +6,7 @@ from typing import Protocol
 from fastapi import Request
 from pydantic import BaseModel
 
-from src.api.openai.answers import Usage, UsageCount
+from src.api.openai.common import Usage, UsageCount
 from src.api.openai.fields import GenerationRequest
 from src.api.sse import EventStream, stream_events
 from src.config import Settings

@@ -16,13 +16,13 @@ from src.api.fields import (
     Refused,
     WireRequest,
 )
-from src.api.json_answer import json_answer
-from src.api.openai.answers import check_model
+from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.protocol import ChatTurn
+from src.api.openai.chat.request import ChatTurn
 from src.api.openai.chat.tools import FunctionTool
+from src.api.openai.common import check_model
+from src.api.openai.openapi import error_responses
 from src.api.openai.prompts import MAX_TOKEN_IDS
-from src.api.openai.responses import error_responses
 from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine

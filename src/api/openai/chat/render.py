@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.api.openai.answers import Usage, UsageCount, answer_head, token_logprob
-from src.api.openai.chat.answer import (
+from src.api.openai.chat.request import ChatCompletionRequest
+from src.api.openai.chat.response import (
     AnswerCall,
     AnswerMessage,
     CallDelta,
@@ -21,7 +21,7 @@ from src.api.openai.chat.answer import (
     Function,
     FunctionDelta,
 )
-from src.api.openai.chat.protocol import ChatCompletionRequest
+from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
 from src.core.outputs import Generation, TextDelta
 from src.engine import request as engine_request
 from src.engine.sampling import logprobs

@@ -5,13 +5,13 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
-from src.api.json_answer import json_answer
-from src.api.openai.answers import UsageCount, check_model
-from src.api.openai.chat.answer import ChatCompletion, ChatCompletionChunk
+from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.protocol import ChatCompletionRequest
 from src.api.openai.chat.render import ChatRenderer
-from src.api.openai.responses import error_responses, streamed
+from src.api.openai.chat.request import ChatCompletionRequest
+from src.api.openai.chat.response import ChatCompletion, ChatCompletionChunk
+from src.api.openai.common import UsageCount, check_model
+from src.api.openai.openapi import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
 from src.api.structured import only_one

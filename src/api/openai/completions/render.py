@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from src.api.openai.answers import Usage, UsageCount, answer_head
-from src.api.openai.completions.protocol import (
+from src.api.openai.common import Usage, UsageCount, answer_head
+from src.api.openai.completions.schemas import (
     Completion,
     CompletionChoice,
     CompletionRequest,

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import struct
 
-from src.api.openai.embeddings.protocol import (
+from src.api.openai.embeddings.schemas import (
     EmbeddingItem,
     EmbeddingList,
     EmbeddingRequest,

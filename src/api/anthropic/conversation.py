@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from src.api.anthropic.messages.blocks import TextBlock, ToolResultBlock, ToolUseBlock, text_of
-from src.api.anthropic.messages.protocol import CountTokensRequest, MessageTurn
+from src.api.anthropic.blocks import TextBlock, ToolResultBlock, ToolUseBlock, text_of
+from src.api.anthropic.request import CountTokensRequest, MessageTurn
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage, MessageToolCall
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from src.api.anthropic.messages.answer import (
+from src.api.anthropic.response import (
     AnswerTextBlock,
     AnswerToolUseBlock,
     BlockDelta,

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from src.api.openai.answers import token_logprob
-from src.api.openai.response.answer import (
+from src.api.openai.common import token_logprob
+from src.api.openai.responses.output import OutputWriter
+from src.api.openai.responses.request import ResponseRequest
+from src.api.openai.responses.response import (
     AnswerText,
     IncompleteDetails,
     InputTokensDetails,
@@ -22,8 +24,6 @@ from src.api.openai.response.answer import (
     ResponseUsage,
     TopLogprob,
 )
-from src.api.openai.response.output import OutputWriter
-from src.api.openai.response.protocol import ResponseRequest
 from src.api.sse import Failure
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.request import FinishReason

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from src.api.openai.answers import Usage
+from src.api.openai.common import Usage
 
 
 class ChatLogprob(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from src.api.openai.response.answer import (
+from src.api.openai.responses.response import (
     ArgumentsDeltaEvent,
     ArgumentsDoneEvent,
     EventLogprob,

@@ -5,14 +5,24 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
-from src.api.json_answer import json_answer
-from src.api.openai.answers import check_model
-from src.api.openai.response import answer
-from src.api.openai.response.answer import Response as Answer
-from src.api.openai.response.conversation import to_conversation
-from src.api.openai.response.protocol import ResponseRequest
-from src.api.openai.response.render import ResponseRenderer
-from src.api.openai.responses import error_responses
+from src.api.json_response import json_answer
+from src.api.openai.common import check_model
+from src.api.openai.openapi import error_responses
+from src.api.openai.responses.conversation import to_conversation
+from src.api.openai.responses.render import ResponseRenderer
+from src.api.openai.responses.request import ResponseRequest
+from src.api.openai.responses.response import (
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
+    ItemEvent,
+    PartEvent,
+    ResponseEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+)
+from src.api.openai.responses.response import (
+    Response as Answer,
+)
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
 from src.core.outputs import Operation
@@ -35,13 +45,13 @@ router = APIRouter(
 )
 STREAMED = stream_response(
     "The answer; with `stream` events that make it up, each named by its `type`.",
-    answer.ResponseEvent,
-    answer.ItemEvent,
-    answer.PartEvent,
-    answer.TextDeltaEvent,
-    answer.TextDoneEvent,
-    answer.ArgumentsDeltaEvent,
-    answer.ArgumentsDoneEvent,
+    ResponseEvent,
+    ItemEvent,
+    PartEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     named=True,
 )
 

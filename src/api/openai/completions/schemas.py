@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from src.api.field_types import Count, NumLogprobs
 from src.api.fields import Refused
-from src.api.openai.answers import Usage
+from src.api.openai.common import Usage
 from src.api.openai.fields import MAX_SEQUENCES, GenerationRequest
 from src.api.openai.prompts import prompts_up_to
 from src.errors import InvalidRequestError
-from src.parameters import Count, NumLogprobs
 
 MAX_PROMPTS = 128
 DEFAULT_MAX_TOKENS = 16

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from src.api.openai.response.items import (
+from src.api.openai.responses.items import (
     FunctionCallItem,
     FunctionOutputItem,
     Item,

@@ -12,6 +12,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from src.api.field_types import NumLogprobs, NumTokens
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_PARTS,
@@ -38,7 +39,6 @@ from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import NumLogprobs, NumTokens
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 

@@ -4,15 +4,23 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.anthropic.messages import answer
-from src.api.anthropic.messages.answer import Message, TokenCount
-from src.api.anthropic.messages.conversation import to_conversation
-from src.api.anthropic.messages.protocol import CountTokensRequest, MessageRequest
-from src.api.anthropic.messages.render import MessageRenderer
-from src.api.anthropic.responses import AnthropicErrorResponse, error_responses
+from src.api.anthropic.conversation import to_conversation
+from src.api.anthropic.openapi import AnthropicErrorResponse, error_responses
+from src.api.anthropic.render import MessageRenderer
+from src.api.anthropic.request import CountTokensRequest, MessageRequest
+from src.api.anthropic.response import (
+    BlockDelta,
+    BlockStart,
+    BlockStop,
+    Message,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    TokenCount,
+)
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
-from src.api.json_answer import json_answer
-from src.api.openai.answers import check_model
+from src.api.json_response import json_answer
+from src.api.openai.common import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
 from src.core.outputs import Operation
@@ -34,12 +42,12 @@ router = APIRouter(
 )
 STREAMED = stream_response(
     "The message; with `stream` events that make it up, each named by its `type`.",
-    answer.MessageStart,
-    answer.BlockStart,
-    answer.BlockDelta,
-    answer.BlockStop,
-    answer.MessageDelta,
-    answer.MessageStop,
+    MessageStart,
+    BlockStart,
+    BlockDelta,
+    BlockStop,
+    MessageDelta,
+    MessageStop,
     AnthropicErrorResponse,
     named=True,
 )

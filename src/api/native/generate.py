@@ -5,9 +5,9 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
-from src.api.json_answer import json_answer
-from src.api.render import Renderer
-from src.api.responses import error_responses
+from src.api.json_response import json_answer
+from src.api.native.openapi import error_responses
+from src.api.native.render import Renderer
 from src.api.sampling import sampling_params
 from src.api.sse import EventStream, stream_events, stream_response
 from src.api.structured import structured_source

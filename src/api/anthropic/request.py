@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.anthropic.messages.blocks import CACHED, CacheControl, Content, TextContent
+from src.api.anthropic.blocks import CACHED, CacheControl, Content, TextContent
+from src.api.field_types import Count, NumTokens, StopTextList
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_TOOLS,
@@ -21,7 +22,6 @@ from src.api.fields import (
 )
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import Count, NumTokens, StopTextList
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import Tool, ToolChoice
 

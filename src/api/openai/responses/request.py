@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from src.api.field_types import Metadata, NumLogprobs, NumTokens
 from src.api.fields import (
     MAX_TOOLS,
     ModelName,
@@ -26,7 +27,7 @@ from src.api.openai.fields import (
     StrictFormat,
     User,
 )
-from src.api.openai.response.items import Items
+from src.api.openai.responses.items import Items
 from src.api.openai.tools import (
     TOOL_CHOICE,
     TOOLS,
@@ -38,7 +39,6 @@ from src.api.openai.tools import (
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.parameters import Metadata, NumLogprobs, NumTokens
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
