@@ -76,7 +76,7 @@ clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## install the 
 
 .PHONY: lm-eval
 lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## install lm-evaluation-harness and compare what it finds with the model's logits
-	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/test_lm_eval.py
+	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/clients/test_lm_eval.py
 
 $(CLIENTS)/%/.installed: tests/clients/%.txt tests/clients/%.lock | $(STAMP) $(UV)
 	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
@@ -151,7 +151,7 @@ SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: $(STAMP) $(FUZZ)/.installed ## look for SECONDS (60) for bodies that break the intake of requests
-	@PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.fuzz_requests --seconds $(SECONDS)
+	@PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.support.fuzz_requests --seconds $(SECONDS)
 
 $(FUZZ)/.installed: | $(STAMP) $(UV)
 	@$(UV) pip install --quiet --python $(BIN)/python --target $(@D) atheris==3.0.0
@@ -214,7 +214,7 @@ image-test: image ## build the image and try it: read-only, without root, with l
 
 .PHONY: image-try
 image-try: $(STAMP) ## try an image that is built, as image-test does
-	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/test_image.py
+	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/test_image.py
 
 .PHONY: rolling-update
 rolling-update: $(STAMP) ## replace two servers behind nginx under load, and lose no request (Debian's package nginx-light)

@@ -26,10 +26,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from src.config import Settings
 from src.main import create_app
 from src.observability.event_loop_watchdog import LoopWatch
-from tests.redis_server import Redis, Way
-from tests.servers import LocalServer, Server, free_port, serve, serve_app
-from tests.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
-from tests.tools import TEMPLATES
+from tests.support.redis_server import Redis, Way
+from tests.support.servers import LocalServer, Server, free_port, serve, serve_app
+from tests.support.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
+from tests.support.tools import TEMPLATES
 
 SERVING_NAMES = {"serve", "serve_app", "create_app", "TestClient", "subprocess"}
 SERVING_FIXTURES = {

@@ -25,7 +25,7 @@ from src.errors import (
 )
 from src.inference import InferenceEngine
 from tests.conftest import wait_until
-from tests.tiny_models import CONTEXT, END
+from tests.support.tiny_models import CONTEXT, END
 
 LONG = SamplingParams(max_tokens=CONTEXT - 20, seed=1, temperature=1.0, top_p=1.0)
 

@@ -26,8 +26,8 @@ import httpx2
 from deploy.grafana import load
 from deploy.grafana.dashboard import ROWS
 from docs.generate import QUERIES
-from tests.keys import create_key
-from tests.servers import ROOT, free_port, serve
+from tests.support.keys import create_key
+from tests.support.servers import ROOT, free_port, serve
 
 SCRAPE_SECONDS = 1
 RATE_INTERVAL = "12s"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import httpx2
 
-from tests.servers import Asked, LocalServer
+from tests.support.servers import Asked, LocalServer
 
 DEADLINE = 20
 """Seconds in which there must be an answer, whatever was sent; on a busy machine, so it is long."""

@@ -8,7 +8,7 @@ import pytest
 from src.main import create_app
 from tests.conftest import assert_nothing_is_left, create_settings, wait_until
 from tests.faults.asking import TEMPLATE, post
-from tests.servers import LocalServer, serve_app
+from tests.support.servers import LocalServer, serve_app
 
 
 def assert_serves(server: LocalServer) -> None:

@@ -10,14 +10,7 @@ import httpx2
 import pytest
 
 from src.auth.api_keys import APIKey, APIKeys, KeyLimits, Scope, create_secret, sha256_of
-from tests.conftest import wait_until
-from tests.faults.asking import CLIENT, TEXTS, post, send, talk, told
-from tests.faults.conftest import assert_serves
-from tests.faults.table import measured
-from tests.keys import bearer
-from tests.servers import LocalServer
-from tests.test_limit_storage import UP
-from tests.test_tokens import (  # noqa: F401 - fixtures
+from tests.auth.test_jwt import (  # noqa: F401 - fixtures
     AUDIENCE,
     ISSUER,
     claims,
@@ -29,6 +22,13 @@ from tests.test_tokens import (  # noqa: F401 - fixtures
     private_key,
     sign,
 )
+from tests.conftest import wait_until
+from tests.faults.asking import CLIENT, TEXTS, post, send, talk, told
+from tests.faults.conftest import assert_serves
+from tests.faults.table import measured
+from tests.limits.test_storage import UP
+from tests.support.keys import bearer
+from tests.support.servers import LocalServer
 
 POLICY_SECONDS = 0.25
 TRIES = 5

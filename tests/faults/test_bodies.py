@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.faults.asking import HEAD, name_of, post, send, talk, told
 from tests.faults.table import measured
-from tests.servers import LocalServer
+from tests.support.servers import LocalServer
 
 
 def raw(server: LocalServer, fields: str) -> str:

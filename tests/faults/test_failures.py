@@ -14,9 +14,9 @@ import pytest
 from tests.conftest import assert_started_are_accounted_for, wait_until
 from tests.faults.asking import name_of, post, send, told
 from tests.faults.table import measured
-from tests.faulty_server import NO_NUMBER, POISON
-from tests.servers import Server, Streamed, serve
-from tests.tiny_models import create_tokenizer
+from tests.support.faulty_server import NO_NUMBER, POISON
+from tests.support.servers import Server, Streamed, serve
+from tests.support.tiny_models import create_tokenizer
 
 BANS = {str(create_tokenizer().convert_tokens_to_ids(text)): -100 for text in (POISON, NO_NUMBER)}
 GOOD = {"max_length": 15, "temperature": 1.0, "top_p": 1, "logit_bias": BANS}
@@ -30,8 +30,8 @@ GOOD_BODIES = [
 
 @pytest.fixture
 def start_faulty_server(tiny_model, tmp_path) -> Callable[..., AbstractContextManager[Server]]:
-    """Returns a function that starts `tests.faulty_server`; its faults are files in `tmp_path`."""
-    command = ("-m", "tests.faulty_server", str(tmp_path))
+    """Returns a function that starts the faulty server; files in `tmp_path` are its faults."""
+    command = ("-m", "tests.support.faulty_server", str(tmp_path))
     return lambda **settings: serve(tmp_path, command, model_name=tiny_model(), **settings)
 
 
@@ -114,7 +114,7 @@ def faulty(tiny_model, tmp_path_factory) -> Iterator[Faulty]:
     (folder / "loading").touch()
     with serve(
         folder,
-        ("-m", "tests.faulty_server", str(folder)),
+        ("-m", "tests.support.faulty_server", str(folder)),
         model_name=tiny_model(),
         faulty_step_seconds=0.01,
     ) as server:

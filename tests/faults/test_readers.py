@@ -14,8 +14,8 @@ from src.text.detokenizer import REPLACEMENT
 from tests.conftest import wait_until
 from tests.faults.asking import HEAD, TEXTS, connect, name_of, post, told, told_error
 from tests.faults.table import measured
-from tests.servers import LocalServer, parse_events
-from tests.tiny_models import create_tokenizer
+from tests.support.servers import LocalServer, parse_events
+from tests.support.tiny_models import create_tokenizer
 
 FREE_SECONDS = 1
 EMOJI = "the cat 👩‍🚀 sat 🇩🇪 on ❤️ it. "

@@ -12,8 +12,8 @@ from benchmarks.attacks import chain_of_references, chain_of_rules
 from tests.faults.asking import CHATS, DEADLINE, name_of, post, said, send, told
 from tests.faults.conftest import assert_serves
 from tests.faults.table import measured
-from tests.servers import LocalServer
-from tests.tiny_models import CONTEXT, END, VOCAB_SIZE
+from tests.support.servers import LocalServer
+from tests.support.tiny_models import CONTEXT, END, VOCAB_SIZE
 
 LAG_SECONDS = 0.05
 TRIES = 5

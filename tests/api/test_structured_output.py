@@ -1,0 +1,405 @@
+"""Answers of a wanted shape, over HTTP: whatever the model thinks, they are what was asked for."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import httpx2
+import openai
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, Field
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from src.api.structured import schema_source
+from src.engine.structured_output.process import ForkServer
+from src.engine.structured_output.vocabulary import UnreadableTokenizerError
+from src.errors import InvalidSchemaError
+from tests.api.openai.test_chat_and_completions import (
+    PLAIN_TEMPLATE,
+    QUESTION,
+    chunks_of,
+    create_client,
+    post,
+)
+from tests.conftest import create_settings, wait_until
+from tests.support.servers import LocalServer, serve_app
+
+ENGINES = ("continuous", "reference")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 5},
+        "kind": {"enum": ["cat", "hat"]},
+        "more": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}},
+    },
+    "required": ["name", "kind"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA, "strict": True}}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def shaped(request, tiny_model) -> Iterator[LocalServer]:
+    """A server on a random model that ends texts, with each engine."""
+    from src.main import create_app
+
+    settings = create_settings(
+        model_name=str(tiny_model()), engine=request.param, chat_template=PLAIN_TEMPLATE
+    )
+    with serve_app(create_app(settings)) as server:
+        yield server
+        wait_until(lambda: server.engine.num_live == 0)
+
+
+def chat(server: LocalServer, **fields: object) -> dict[str, object]:
+    return {
+        "model": server.engine.model_name,
+        "messages": QUESTION,
+        "max_completion_tokens": 80,
+        "temperature": 0.7,
+        "seed": 1,
+    } | fields
+
+
+def text(server: LocalServer, **fields: object) -> dict[str, object]:
+    return {
+        "model": server.engine.model_name,
+        "prompt": "the cat",
+        "max_tokens": 80,
+        "seed": 1,
+    } | fields
+
+
+def answers(server: LocalServer, path: str, body: dict[str, object]) -> list[tuple[str, str]]:
+    """(text, finish reason) of each choice."""
+    response = post(server, path, **body)
+    assert response.status_code == 200, response.text
+    choices = response.json()["choices"]
+    return [
+        (one["text"] if "text" in one else one["message"]["content"], one["finish_reason"])
+        for one in choices
+    ]
+
+
+def assert_fits(found: list[tuple[str, str]], schema: dict = SCHEMA) -> None:
+    for content, reason in found:
+        if reason == "stop":
+            Draft202012Validator(schema).validate(json.loads(content))
+        else:
+            assert reason == "length"
+
+
+def test_a_chat_in_a_json_schema_fits_it_whole_and_streamed(shaped):
+    body = chat(shaped, response_format=FORMAT, n=4)
+    found = answers(shaped, "/v1/chat/completions", body)
+    assert_fits(found)
+    assert "stop" in [reason for _, reason in found]
+    texts = dict.fromkeys(range(4), "")
+    for chunk in chunks_of(shaped, "/v1/chat/completions", **body):
+        (choice,) = chunk["choices"]
+        texts[choice["index"]] += choice["delta"].get("content") or ""
+    assert list(texts.values()) == [content for content, _ in found]
+
+
+def test_any_json_object_is_an_object(shaped):
+    for fields in (
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"json_object": True}},
+    ):
+        found = answers(shaped, "/v1/chat/completions", chat(shaped, **fields, n=4))
+        assert_fits(found, {"type": "object"})
+
+
+def test_text_is_any_text(shaped):
+    free = answers(shaped, "/v1/chat/completions", chat(shaped))
+    fields = {"response_format": {"type": "text"}}
+    assert answers(shaped, "/v1/chat/completions", chat(shaped, **fields)) == free
+
+
+SHAPES = {
+    "json": (SCHEMA, lambda found: assert_fits([(found, "stop")])),
+    "regex": ("(cat|hat){2}!", lambda found: found in {"catcat!", "cathat!", "hatcat!", "hathat!"}),
+    "choice": (["the cat", "the mat"], lambda found: found in {"the cat", "the mat"}),
+    "grammar": ('start: "a" b\nb: "b" | "(" b ")"', lambda found: found.startswith("a")),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_every_kind_of_shape_is_kept_by_every_route_and_under_its_older_name(shaped, kind):
+    value, check = SHAPES[kind]
+    values = [value, json.dumps(value)] if kind == "json" else [value]
+    for one in values:
+        new, old = {"structured_outputs": {kind: one}}, {f"guided_{kind}": one}
+        seen = set()
+        for fields in (new, old):
+            for path, body in (
+                ("/v1/completions", text(shaped, temperature=0, **fields)),
+                ("/v1/chat/completions", chat(shaped, temperature=0, **fields)),
+            ):
+                ((content, reason),) = answers(shaped, path, body)
+                assert reason == "stop"
+                assert check(content) is not False
+                seen.add((path, content))
+        assert len(seen) == 2, "both names mean the same"
+        native = post(
+            shaped,
+            "/generate",
+            prompt="the cat",
+            max_length=80,
+            temperature=0,
+            return_full_text=False,
+            **new,
+        )
+        (generated,) = native.json()["generated"]
+        assert generated["finish_reason"] == "stop"
+        assert ("/v1/completions", generated["text"]) in seen
+
+
+def test_many_prompts_are_answered_in_the_shape(shaped):
+    fields = {"prompt": ["the cat", "the hat"], "n": 2, "guided_regex": "[a-z]{3}", "echo": True}
+    found = answers(shaped, "/v1/completions", text(shaped, **fields))
+    assert [content[:7] for content, _ in found] == ["the cat"] * 2 + ["the hat"] * 2
+    assert all(len(content) == 10 and reason == "stop" for content, reason in found)
+    batch = post(
+        shaped,
+        "/generate/batch",
+        prompts=["the cat", "the hat"],
+        structured_outputs={"choice": ["yes", "no"]},
+        return_full_text=False,
+    ).json()
+    assert {one["generated"][0]["text"] for one in batch} <= {"yes", "no"}
+
+
+def test_an_answer_that_is_cut_says_so(shaped):
+    body = chat(shaped, response_format=FORMAT, max_completion_tokens=3)
+    ((content, reason),) = answers(shaped, "/v1/chat/completions", body)
+    assert reason == "length"
+    assert content.startswith("{")
+
+
+class Kind(BaseModel):
+    """Nothing beside it says what it is."""
+
+    w: str = Field(max_length=2)
+    n: int | None = Field(ge=-9, le=9)
+
+
+class Thing(BaseModel):
+    """What the client makes a schema of, with references and unions."""
+
+    k: list[Kind] = Field(max_length=1)
+    o: bool
+
+
+def test_the_clients_parse_gives_an_object_of_the_wanted_class(shaped):
+    with create_client(shaped) as client:
+        fields = chat(shaped, temperature=0)
+        answer = client.chat.completions.parse(**fields, response_format=Thing)
+        assert isinstance(answer.choices[0].message.parsed, Thing)
+        with client.chat.completions.stream(**fields, response_format=Thing) as stream:
+            for _ in stream:
+                pass
+            assert stream.get_final_completion().choices[0].message.parsed == (
+                answer.choices[0].message.parsed
+            )
+        with pytest.raises(openai.LengthFinishReasonError):
+            client.chat.completions.parse(
+                **fields | {"max_completion_tokens": 2}, response_format=Thing
+            )
+
+
+REFUSED = [
+    (
+        {"response_format": {"type": "json_schema"}},
+        "response_format",
+        "invalid_value",
+    ),
+    (
+        {"response_format": {"type": "text", "json_schema": FORMAT["json_schema"]}},
+        "response_format",
+        "invalid_value",
+    ),
+    ({"response_format": {"type": "yaml"}}, "response_format.type", "invalid_value"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+        "response_format.json_schema.schema",
+        "missing_required_parameter",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}},
+        "response_format.json_schema.name",
+        "invalid_value",
+    ),
+    (
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"properties": {"b": {"not": {}}}}},
+            }
+        },
+        "response_format.json_schema.schema.properties.b",
+        "invalid_json_schema",
+    ),
+    ({"structured_outputs": {}}, "structured_outputs", "invalid_value"),
+    ({"structured_outputs": {"json_object": False}}, "structured_outputs", "invalid_value"),
+    (
+        {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        "structured_outputs",
+        "invalid_value",
+    ),
+    ({"structured_outputs": {"shape": 1}}, "structured_outputs.shape", "unknown_parameter"),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", "invalid_value"),
+    ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex", "invalid_grammar"),
+    (
+        {"structured_outputs": {"json": {"anyOf": [{}, {"type": "x"}]}}},
+        "structured_outputs.json.anyOf.[1]",
+        "invalid_json_schema",
+    ),
+    ({"structured_outputs": {"json": "{"}}, "structured_outputs.json", "invalid_json_schema"),
+    ({"guided_json": {"$ref": "#"}}, "guided_json.$ref", "invalid_json_schema"),
+    ({"guided_json": '"a"'}, "guided_json", "invalid_json_schema"),
+    ({"guided_json": '{"minimum": NaN}'}, "guided_json", "invalid_json_schema"),
+    ({"guided_grammar": "start: <|endoftext|>"}, "guided_grammar", "invalid_grammar"),
+    ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", "invalid_value"),
+    ({"guided_regex": "a", "response_format": FORMAT}, "response_format", "invalid_value"),
+    ({"guided_regex": "a", "stop": "b"}, "stop", "invalid_value"),
+    ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "invalid_value"),
+    ({"guided_regex": "a", "stop_token_ids": [70]}, "stop_token_ids", "invalid_value"),
+    ({"guided_regex": "a{100000}"}, "guided_regex", "invalid_grammar"),
+    ({"guided_choice": ["a" * 20_001]}, "guided_choice", "invalid_grammar"),
+    ({"guided_json": {"enum": ["a"] * 70_000}}, "guided_json", "invalid_grammar"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "code"), REFUSED)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_kept_is_refused_by_name(shaped, fields, param, code, stream):
+    response = post(shaped, "/v1/chat/completions", **chat(shaped, stream=stream, **fields))
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == (param, code), error
+    assert error["type"] == "invalid_request_error"
+
+
+def test_a_special_token_may_end_an_answer(shaped):
+    fields = {"guided_regex": "[a-z]{3,}", "stop_token_ids": [1], "logit_bias": {"1": 100}}
+    ((content, reason),) = answers(shaped, "/v1/completions", text(shaped, **fields))
+    assert reason == "stop"
+    assert 3 <= len(content) <= 6
+
+
+def test_an_object_has_the_properties_that_are_listed_and_no_others(shaped):
+    schema = {"type": "object", "properties": {"a": {"enum": [1]}}}
+    shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    answer = post(shaped, "/v1/chat/completions", **chat(shaped, response_format=shape, n=8)).json()
+    for choice in answer["choices"]:
+        assert choice["finish_reason"] == "stop"
+        assert json.loads(choice["message"]["content"]) in ({}, {"a": 1})
+
+
+def test_the_native_api_refuses_with_the_place(shaped):
+    schema = {"properties": {"a": {"uniqueItems": True}}}
+    response = post(shaped, "/generate", prompt="a", structured_outputs={"json": schema})
+    assert response.status_code == 422
+    (problem,) = response.json()["detail"]
+    assert problem["loc"] == ["body", "structured_outputs", "json", "properties", "a"]
+    assert "uniqueItems" in problem["msg"]
+
+
+def test_a_name_of_half_a_character_is_refused_and_told(shaped):
+    schema = '{"properties": {"\\ud800": {"not": {}}}}'
+    for value in (schema, json.loads(schema)):
+        body = text(shaped, structured_outputs={"json": value})
+        response = httpx2.post(
+            shaped.url + "/v1/completions",
+            content=json.dumps(body),
+            headers={"Content-Type": "application/json"},
+        )
+        assert response.status_code == 400
+
+
+def test_a_schema_that_is_no_json_is_refused():
+    with pytest.raises(InvalidSchemaError):
+        schema_source({"minimum": float("nan")}, ())
+    deep: dict = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    with pytest.raises(InvalidSchemaError):
+        schema_source(deep, ())
+
+
+def test_a_model_whose_tokenizer_is_of_another_kind_starts_and_refuses(
+    start_server, monkeypatch, caplog
+):
+    words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
+    real = ForkServer.__init__
+    monkeypatch.setattr(
+        ForkServer, "__init__", lambda self, _, *rest: real(self, words.to_str(), *rest)
+    )
+    server = start_server()
+    response = post(server, "/v1/completions", **text(server, guided_regex="a"))
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "guided_regex"
+    assert "tokenizer" in response.json()["error"]["message"]
+    assert post(server, "/v1/completions", **text(server)).status_code == 200
+    assert UnreadableTokenizerError.__name__ not in response.text
+
+
+def test_grammars_are_counted(start_server):
+    server = start_server()
+    for pattern in ("a", "a", "b", "("):
+        post(server, "/v1/completions", **text(server, guided_regex=pattern))
+    counts = {
+        outcome: server.sample("inference_grammars_total", outcome)
+        for outcome in ("compiled", "cached", "refused")
+    }
+    assert counts == {"compiled": 2, "cached": 1, "refused": 1}
+    assert server.sample("inference_grammar_seconds_count") == 3
+
+
+def test_limits_are_settings(start_server):
+    server = start_server(max_grammar_bytes=8)
+    for pattern, status in (("a{2,4}", 200), ("a{2,4}bcd", 400)):
+        body = text(server, guided_regex=pattern)
+        assert post(server, "/v1/completions", **body).status_code == status
+
+
+def test_leaving_a_stream_of_a_shape_ends_it(start_server):
+    server = start_server()
+    server.slow_down(0.02)
+    with create_client(server) as client:
+        stream = client.completions.create(
+            **text(server, prompt="the", max_tokens=100),
+            stream=True,
+            extra_body={"guided_regex": "q+"},
+        )
+        next(iter(stream))
+        stream.close()
+    wait_until(lambda: server.engine.num_live == 0, seconds=5)
+
+
+def test_many_answers_at_once_of_many_shapes_are_each_their_own(shaped):
+    shapes = [
+        {"guided_choice": [f"choice {index}", f"other {index}"]} if index % 2 else {}
+        for index in range(12)
+    ]
+
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(
+            base_url=shaped.url + "/v1", api_key="x", max_retries=0
+        ) as client:
+            asked = [
+                client.completions.create(**text(shaped, max_tokens=12), extra_body=fields)
+                for fields in shapes
+            ]
+            return [one.choices[0].text for one in await asyncio.gather(*asked)]
+
+    found = asyncio.run(ask())
+    ((free, _),) = answers(shaped, "/v1/completions", text(shaped, max_tokens=12))
+    for index, content in enumerate(found):
+        expected = shapes[index].get("guided_choice", [free])
+        assert content in expected

@@ -1,0 +1,137 @@
+"""Whether a model can run on our attention is found out by running it."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import pytest
+import torch
+
+from src.engine.config import EngineConfig
+from src.engine.factory import create_core, create_engine
+from src.engine.loop import EngineLoop
+from src.engine.model import compatibility
+from src.engine.model.compatibility import (
+    IncompatibleModelError,
+    check_logits,
+    check_model,
+    find_layers,
+    probe_logits,
+)
+from src.engine.model.kv_cache import LayerShape
+from src.engine.model.loader import LoadedModel, load_model
+from src.engine.model.runner import ModelRunner
+from src.engine.reference.engine import ReferenceEngine
+from src.engine.request import Request
+from src.engine.sampling_params import SamplingParams
+from tests.support.engines import TOLERANCE, Harness, create_request, oracle
+from tests.support.tiny_models import BATCHED, UNUSUAL
+
+CONFIG = EngineConfig("unused", max_num_seqs=2, kv_cache_gb=0.01)
+
+
+@pytest.fixture
+def load(tiny_model) -> Callable[[str], LoadedModel]:
+    return lambda architecture: load_model(EngineConfig(str(tiny_model(architecture))))
+
+
+@pytest.fixture
+def llama(load) -> LoadedModel:
+    return load("llama")
+
+
+def change_forward(loaded: LoadedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """The model's logits become `change(logits)`."""
+    real = loaded.model.forward
+
+    @wraps(real)
+    def forward(*args: object, **kwargs: object) -> object:
+        output = real(*args, **kwargs)
+        output.logits = change(output.logits)
+        return output
+
+    loaded.model.forward = forward
+
+
+@pytest.mark.parametrize("architecture", BATCHED)
+def test_a_model_whose_attention_is_transformers_runs_batched(load, architecture):
+    harness = Harness(lambda receive: create_engine(load(architecture), CONFIG, receive))
+    harness.close()
+    assert isinstance(harness.engine, EngineLoop)
+
+
+def test_a_model_whose_attention_cannot_be_replaced_runs_on_the_reference_engine(load, caplog):
+    loaded = load("gpt_neo")
+    expected = oracle(loaded, do_sample=False)
+    with pytest.raises(IncompatibleModelError, match="interface"):
+        find_layers(loaded)
+    harness = Harness(lambda receive: create_engine(loaded, CONFIG, receive))
+    assert isinstance(harness.engine, ReferenceEngine)
+    assert harness.run(create_request(temperature=0))[0] == expected
+    harness.close()
+    assert "one request at a time, on the reference engine: its attention does not" in caplog.text
+
+
+@pytest.mark.parametrize("architecture", UNUSUAL)
+def test_a_model_gives_its_own_logprobs_on_whichever_engine_it_gets(load, architecture):
+    prompt = [3 + number * 7 % 300 for number in range(110)]
+    with torch.inference_mode():
+        logits = load(architecture).model(torch.tensor([prompt]), use_cache=False).logits[0]
+    params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, logprobs=0)
+    harness = Harness(lambda receive: create_engine(load(architecture), CONFIG, receive))
+    answer = harness.add(Request("a", prompt, params)).answer()
+    harness.close()
+    found = [position.chosen for position in (*answer.prompt_logprobs, *answer.logprobs)]
+    token_ids = torch.tensor([*prompt[1:], int(logits[-1].argmax())])
+    expected = logits.log_softmax(dim=-1).gather(1, token_ids[:, None])[:, 0].tolist()
+    assert [one.token_id for one in found] == token_ids.tolist()
+    assert [one.logprob for one in found] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_layers_are_found_with_what_they_keep_of_a_token(load):
+    assert find_layers(load("gpt2")) == {0: LayerShape(4, 8, 8), 1: LayerShape(4, 8, 8)}
+    assert find_layers(load("llama")) == {0: LayerShape(2, 8, 8), 1: LayerShape(2, 8, 8)}
+
+
+def test_looking_for_layers_leaves_the_model_as_it_was(llama):
+    before = probe_logits(llama)
+    find_layers(llama)
+    assert torch.equal(probe_logits(llama), before)
+
+
+def test_a_model_that_asks_for_what_we_do_not_know_is_refused_by_name(llama):
+    real = llama.model.forward
+    llama.model.forward = lambda *args, **kwargs: real(*args, **kwargs, alibi=1.0, unused=None)
+    with pytest.raises(IncompatibleModelError, match=r"asks for alibi$"):
+        find_layers(llama)
+
+
+@pytest.mark.parametrize("difference", [1.5 * compatibility.TOLERANCE, torch.nan])
+def test_a_model_that_gives_other_logprobs_in_pieces_is_refused_with_the_difference(
+    llama, difference
+):
+    expected = probe_logits(llama).clone()
+    expected[7] += difference
+    runner = ModelRunner(llama, find_layers(llama), num_slots=1)
+    with pytest.raises(IncompatibleModelError, match=r"differ by (0\.03|nan)"):
+        check_logits(llama, runner, expected)
+
+
+def test_a_model_that_must_see_its_prompt_as_a_whole_runs_on_the_reference_engine(llama, caplog):
+    expected = oracle(llama, do_sample=False)
+    change_forward(llama, lambda logits: logits * (1 + logits.shape[1]))  # the order is the same
+    harness = Harness(lambda receive: create_engine(llama, CONFIG, receive))
+    assert isinstance(harness.engine, ReferenceEngine)
+    assert harness.run(create_request(temperature=0))[0] == expected
+    harness.close()
+    assert "its log-probabilities differ by" in caplog.text
+
+
+def test_the_check_leaves_the_model_as_it_was(llama):
+    before = probe_logits(llama)
+    check_model(llama)
+    assert torch.equal(probe_logits(llama), before)
+
+
+def test_a_context_shorter_than_the_probe_is_enough(tiny_model):
+    config = EngineConfig(str(tiny_model("llama")), max_model_len=10, kv_cache_gb=0.01)
+    assert create_core(load_model(config), config).max_num_seqs == config.max_num_seqs

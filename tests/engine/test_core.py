@@ -1,0 +1,412 @@
+"""EngineCore on real tiny models: whatever is in the batch, each request's tokens are its own."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from src.engine.config import EngineConfig
+from src.engine.core import EngineCore
+from src.engine.factory import create_core
+from src.engine.model.loader import load_model
+from src.engine.request import FinishReason, Request
+from src.engine.sampling.logprobs import PositionLogprobs
+from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.scheduler import Scheduler
+from src.errors import ModelLoadError
+from tests.support.engines import TOLERANCE, Answer, SteppedCore, assert_same_logprobs
+from tests.support.tiny_models import BATCHED, CONTEXT, VOCAB_SIZE
+
+TIE = 2 * TOLERANCE
+"""Which of two logits is the larger is not certain where they are as near as this."""
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def create_small_core(
+    folder: Path,
+    max_num_seqs: int = 4,
+    budget: int = 40,
+    eos_token_ids: list[int] | None = None,
+    **options: object,
+) -> EngineCore:
+    """A core that has to chunk prompts, queue requests and use slots again."""
+    config = EngineConfig(
+        str(folder),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        kv_cache_gb=0.01,
+        **options,
+    )
+    loaded = load_model(config)
+    if eos_token_ids is not None:
+        loaded.eos_token_ids[:] = eos_token_ids
+    return create_core(loaded, config)
+
+
+def create_token_ids(seed: int, num_tokens: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(2, VOCAB_SIZE, (num_tokens,), generator=generator).tolist()
+
+
+def run(core: EngineCore, requests: list[Request]) -> dict[str, list[int]]:
+    """Steps until all have ended; returns their tokens."""
+    stepped = SteppedCore(core)
+    stepped.add(*requests)
+    answers = stepped.finish()
+    assert {answer.reason for answer in answers.values()} <= {"stop", "length"}
+    return {request_id: answer.token_ids for request_id, answer in answers.items()}
+
+
+# What HuggingFace's model gives, each request gets in a load that mixes all that can be mixed.
+
+FIRST = create_token_ids(0, 50)
+BRANCH = FIRST[:30] + create_token_ids(1, 80)
+LONG = create_token_ids(2, 110)
+PROMPTS = {
+    "first": FIRST,
+    "short": create_token_ids(3, 3),
+    "one token": [5],
+    "twin": FIRST,  # waits for the first
+    "branch": BRANCH,  # likewise, for its beginning; it is aborted while it leads
+    "leaf": [*BRANCH[:105], 9],  # waits for the branch
+    "prompt logprobs": FIRST[:45] + create_token_ids(4, 10),
+    "beginning": FIRST[:25],
+    "prompt logprobs again": FIRST[:45] + create_token_ids(4, 10),
+    "long": LONG,
+    "branch again": BRANCH,
+    "long again": LONG[:90],
+    "prompt logprobs in chunks": create_token_ids(5, 115),
+    "middle": create_token_ids(6, 33),
+    "next turn": FIRST + create_token_ids(7, 20),
+    "last": create_token_ids(8, 18),
+}
+MAX_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class MixedLoad:
+    """Requests that ran together, what each got, and the model as HuggingFace has it."""
+
+    requests: list[Request]
+    answers: dict[str, Answer]
+    model: PreTrainedModel
+
+    @torch.inference_mode()
+    def expected_logprobs(self, request: Request) -> torch.Tensor:
+        """Of each token of prompt and answer but the first, (num_tokens - 1, vocab_size)."""
+        token_ids = request.prompt_token_ids + self.answers[request.request_id].token_ids
+        logits = self.model(input_ids=torch.tensor([token_ids]), use_cache=False).logits
+        return logits[0, :-1].log_softmax(dim=-1)
+
+    def expected_token_ids(self, request: Request) -> list[int]:
+        """What `generate` gives, up to where its best two logits tie."""
+        prompt = torch.tensor([request.prompt_token_ids])
+        found = self.model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=MAX_TOKENS,
+            do_sample=False,
+            eos_token_id=0,
+            pad_token_id=0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        best = torch.cat(found.logits).topk(2).values
+        ties = (best[:, 0] - best[:, 1] < TIE).tolist()
+        num_certain = ties.index(True) if True in ties else len(ties)
+        return found.sequences[0, prompt.shape[1] :].tolist()[:num_certain]
+
+
+@pytest.fixture(scope="module", params=BATCHED)
+def mixed_load(request, tiny_model) -> MixedLoad:
+    """Some requests come at once and some later; one is aborted while another waits for it."""
+    folder = tiny_model(request.param)
+    stepped = SteppedCore(create_small_core(folder, max_num_seqs=6, budget=60))
+    requests = [create_greedy_request(name) for name in PROMPTS]
+    stepped.add(*requests[:6])
+    for one in requests[6:]:
+        stepped.step()
+        for name in stepped.leaders:
+            stepped.abort(name)
+        stepped.add(one)
+    answers = stepped.finish()
+    assert [name for name in answers if answers[name].reason is FinishReason.ABORT] == ["branch"]
+    assert {"twin", "branch", "leaf"} <= stepped.followers
+    assert stepped.num_mixed_steps > 5
+    return MixedLoad(requests, answers, load_model(EngineConfig(str(folder))).model)
+
+
+def create_greedy_request(name: str) -> Request:
+    num_top = 20 if name.startswith("prompt logprobs") else None
+    params = SamplingParams(
+        max_tokens=MAX_TOKENS, temperature=0, logprobs=20, prompt_logprobs=num_top
+    )
+    return Request(name, PROMPTS[name], params)
+
+
+def test_greedy_tokens_in_a_mixed_load_are_those_of_generate(mixed_load):
+    num_certain = 0
+    for request in mixed_load.requests:
+        answer = mixed_load.answers[request.request_id]
+        expected = mixed_load.expected_token_ids(request)
+        if answer.reason is FinishReason.ABORT:
+            expected = expected[: len(answer.token_ids)]
+        assert answer.token_ids[: len(expected)] == expected, request.request_id
+        num_certain += len(expected)
+    num_tokens = sum(len(answer.token_ids) for answer in mixed_load.answers.values())
+    assert num_certain > 0.9 * num_tokens
+
+
+def test_logprobs_of_tokens_in_a_mixed_load_are_those_of_the_model(mixed_load):
+    for request in mixed_load.requests:
+        answer = mixed_load.answers[request.request_id]
+        expected = mixed_load.expected_logprobs(request)[len(request.prompt_token_ids) - 1 :]
+        check_logprobs(answer.logprobs, answer.token_ids, expected)
+
+
+def test_logprobs_of_prompts_in_a_mixed_load_are_those_of_the_model(mixed_load):
+    for request in mixed_load.requests:
+        found = mixed_load.answers[request.request_id].prompt_logprobs
+        if request.sampling_params.prompt_logprobs is None:
+            assert found == []
+            continue
+        expected = mixed_load.expected_logprobs(request)[: len(request.prompt_token_ids) - 1]
+        check_logprobs(found, request.prompt_token_ids[1:], expected)
+
+
+def check_logprobs(
+    found: list[PositionLogprobs], token_ids: list[int], expected: torch.Tensor
+) -> None:
+    """Tokens, their log-probabilities, and the best 20 with theirs, at every position."""
+    assert [position.chosen.token_id for position in found] == token_ids
+    best = expected.topk(20).values.tolist()
+    for position, row, best_values in zip(found, expected.tolist(), best, strict=True):
+        for token in (position.chosen, *position.top):
+            assert token.logprob == pytest.approx(row[token.token_id], abs=TOLERANCE)
+        told = [token.logprob for token in position.top]
+        assert told == pytest.approx(best_values, abs=TOLERANCE)
+
+
+# What a request gets alone, it gets in any company.
+
+
+@pytest.mark.parametrize("params", [{"top_p": 0.9}, {"top_p": 1.0, "temperature": 1.5}])
+def test_a_seeded_request_gives_the_same_tokens_alone_and_in_a_full_batch(tiny_model, params):
+    requests = create_seeded_requests(9, params)
+    together = run(create_small_core(tiny_model("llama")), requests)
+    for request in requests:
+        alone = run(create_small_core(tiny_model("llama")), [request])
+        assert alone[request.request_id] == together[request.request_id]
+
+
+def test_a_prompt_that_is_cached_gives_the_same_tokens(tiny_model):
+    stepped = SteppedCore(create_small_core(tiny_model("qwen2")))
+    params = SamplingParams(max_tokens=12, temperature=0)
+    for request_id in ("first", "second"):
+        stepped.add(Request(request_id, FIRST, params))
+        stepped.finish()
+    first, second = stepped.answers["first"], stepped.answers["second"]
+    assert (first.admission.num_cached_tokens, second.admission.num_cached_tokens) == (0, 49)
+    assert first.token_ids == second.token_ids
+
+
+VARIETY = [
+    {},
+    {"prompt_logprobs": 3, "logprobs": 0},
+    {"min_tokens": 9, "stop_token_ids": tuple(range(1, VOCAB_SIZE, 3))},
+    {"stop_token_ids": tuple(range(1, VOCAB_SIZE, 9))},
+    {"repetition_penalty": 1.5, "frequency_penalty": 1.0, "presence_penalty": -1.0},
+    {"ignore_eos": True},
+    {"temperature": 0.0, "logprobs": 3},
+    {"top_p": 1.0, "top_k": 5, "min_p": 0.1, "logit_bias": {9: 4.0}},
+]
+
+
+def create_seeded_requests(num_requests: int, *variety: dict[str, object]) -> list[Request]:
+    """Prompts of many lengths, which begin alike, or are the same."""
+    requests = []
+    for number in range(num_requests):
+        shared = create_token_ids(100, 100)
+        own = create_token_ids(200 + number, number % 3 * 5)
+        prompt = shared[: number * 29 % 100] + own
+        params = {"max_tokens": 12, "seed": 3, "temperature": 1.2} | variety[number % len(variety)]
+        requests.append(Request(str(number), prompt or [5], SamplingParams(**params)))
+    return requests
+
+
+def test_any_order_of_adds_steps_and_aborts_leaves_each_request_its_own_tokens(tiny_model):
+    folder, eos_token_ids = tiny_model("gemma2"), list(range(0, VOCAB_SIZE, 20))
+    runner = create_small_core(folder, max_num_seqs=6)._runner
+    lonely = create_small_core(folder, max_num_seqs=1, eos_token_ids=eos_token_ids)
+    requests = create_seeded_requests(2 * len(VARIETY), *VARIETY)
+    followers: set[str] = set()
+    reasons: set[FinishReason | None] = set()
+
+    @cache
+    def answer_alone(number: int) -> Answer:
+        stepped = SteppedCore(lonely)
+        stepped.add(requests[number])
+        return stepped.finish()[str(number)]
+
+    @settings(max_examples=15, deadline=None, derandomize=True)
+    @given(data=st.data())
+    def run_in_any_order(data: st.DataObject) -> None:
+        scheduler = Scheduler(SlotPool(12, CONTEXT), 8, 100, eos_token_ids)
+        stepped = SteppedCore(EngineCore(runner, scheduler))
+        order = data.draw(st.permutations(requests))
+        while order:
+            burst = data.draw(st.integers(1, 8))
+            stepped.add(*order[:burst])
+            order = order[burst:]
+            for _ in range(data.draw(st.integers(1, 4))):
+                if stepped.core.has_work:
+                    stepped.step()
+                anyone = str(data.draw(st.integers(0, 4 * len(requests))))  # most are nobody
+                stepped.abort(data.draw(st.sampled_from([anyone, anyone, *stepped.leaders])))
+        answers = stepped.finish()
+        assert len(answers) == len(requests)
+        for name, answer in answers.items():
+            assert_is_answer(answer, answer_alone(int(name)))
+            reasons.add(answer.reason)
+        followers.update(stepped.followers)
+
+    run_in_any_order()
+    assert len(followers) > 5
+    assert reasons == {FinishReason.STOP, FinishReason.LENGTH, FinishReason.ABORT}
+
+
+def assert_is_answer(found: Answer, expected: Answer) -> None:
+    """The same; of one that was aborted, so much of it as there is."""
+    if found.reason is not FinishReason.ABORT:
+        assert (found.token_ids, found.reason) == (expected.token_ids, expected.reason)
+    assert found.token_ids == expected.token_ids[: len(found.token_ids)]
+    assert_same_logprobs(found.logprobs, expected.logprobs[: len(found.logprobs)])
+    if found.token_ids:
+        assert_same_logprobs(found.prompt_logprobs, expected.prompt_logprobs)
+
+
+# What a preempted request got before and gets after is what it gets alone.
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("has_spare_slots", [False, True])
+def test_preempted_requests_get_the_tokens_that_they_get_alone(
+    tiny_model, architecture, has_spare_slots
+):
+    flood = [
+        replace(one, tenant="flood") for one in create_seeded_requests(2 * len(VARIETY), *VARIETY)
+    ]
+    embeds = Request("embeds", LONG, SamplingParams(), embeds=True, tenant="flood")
+    core = create_small_core(tiny_model(architecture), max_num_seqs=6)
+    if not has_spare_slots:
+        pool = SlotPool(6, CONTEXT)
+        core._scheduler._slots = pool
+    stepped = SteppedCore(core)
+    stepped.add(*flood[:3], embeds, *flood[3:])
+    for number in range(8):
+        for _ in range(3):
+            stepped.step()
+        calm = create_token_ids(300 + number, 5)
+        for index in range(3):
+            params = SamplingParams(max_tokens=2, temperature=0)
+            stepped.add(Request(f"calm {number} {index}", calm, params, tenant="calm"))
+    answers = stepped.finish()
+    assert stepped.num_preempted > 5
+    alone = SteppedCore(create_small_core(tiny_model(architecture), max_num_seqs=1))
+    for request in (*flood, embeds):
+        alone.add(request)
+        expected = alone.finish()[request.request_id]
+        assert_is_answer(answers[request.request_id], expected)
+        assert answers[request.request_id].embedding == pytest.approx(expected.embedding, abs=1e-5)
+
+
+def test_a_preempted_request_whose_tokens_are_guessed_gets_the_same(tiny_model):
+    request = Request("a", [5, 6, 7, 8] * 8, SamplingParams(max_tokens=60, temperature=0))
+    request = replace(request, tenant="flood")
+    folder = tiny_model("llama")
+    stepped = SteppedCore(create_small_core(folder, max_num_seqs=2))
+    endless = SamplingParams(max_tokens=90, temperature=0, ignore_eos=True)
+    stepped.add(Request("stays", [9], endless, tenant="flood"), request)
+    for number in range(6):
+        for _ in range(4):
+            stepped.step()
+        stepped.add(Request(f"calm {number}", [number + 2], SamplingParams(max_tokens=1)))
+    answers = stepped.finish()
+    assert stepped.num_preempted > 3
+    assert answers["a"].token_ids == run(create_small_core(folder), [request])["a"]
+
+
+# A request that fails, and others that do not.
+
+
+def create_failing_core(folder: Path, poison: int, **options: object) -> EngineCore:
+    """Its model raises when it is to compute this token."""
+    core = create_small_core(folder, **options)
+    model = core._runner._model
+    real = model.forward
+
+    def fail_on_poison(input_ids: torch.Tensor, **kwargs: object) -> object:
+        if (input_ids == poison).any():
+            raise RuntimeError("made to fail")
+        return real(input_ids, **kwargs)
+
+    model.forward = fail_on_poison
+    return core
+
+
+def test_who_waits_for_a_request_that_fails_loses_nothing(tiny_model):
+    poison = 1  # in none of the prompts
+    core = create_failing_core(tiny_model("llama"), poison, max_num_seqs=6, budget=60)
+    stepped = SteppedCore(core, may_fail=True)
+    params = SamplingParams(max_tokens=12, temperature=0)
+    leader = Request("leader", [*BRANCH[:95], poison], params)
+    followers = [Request(str(end), [*BRANCH[:end], 9], params) for end in (40, 93, 94)]
+    first = Request("first", FIRST, params)
+    stepped.add(first, leader, *followers)
+    answers = stepped.finish()
+    assert stepped.followers == {"leader", "40", "93", "94"}
+    assert (answers["leader"].token_ids, answers["leader"].reason) == ([], FinishReason.ERROR)
+    for request in (first, *followers):
+        alone = run(create_small_core(tiny_model("llama")), [request])
+        assert answers[request.request_id].token_ids == alone[request.request_id]
+
+
+def test_a_slot_that_held_what_is_no_number_harms_no_one(tiny_model):
+    core = create_small_core(tiny_model("gpt2"), max_num_seqs=3)
+    weight = core._runner._model.transformer.wte.weight
+    whole = weight.detach().clone()
+    with torch.no_grad():
+        weight[7] = torch.nan
+    stepped = SteppedCore(core, may_fail=True)
+    bad = Request("bad", [7] * 60, SamplingParams(temperature=0, max_tokens=12))
+    stepped.add(*(replace(bad, request_id=str(number)) for number in range(6)))
+    answers = stepped.finish()
+    assert [answer.reason for answer in answers.values()] == [FinishReason.ERROR] * 6
+    with torch.no_grad():
+        weight.copy_(whole)
+    # Short ones beside long ones: attention over these reads beyond the end of those.
+    requests = [bad, *create_seeded_requests(8, {"temperature": 0})]
+    assert run(core, requests) == run(
+        create_small_core(tiny_model("gpt2"), max_num_seqs=3), requests
+    )
+
+
+def test_a_step_before_which_all_have_expired_computes_nothing(tiny_model):
+    core = create_small_core(tiny_model("gpt2"), max_queue_seconds=0)
+    stepped = SteppedCore(core)
+    stepped.add(*create_seeded_requests(3, {}))
+    answers = stepped.finish()
+    assert [answer.reason for answer in answers.values()] == [FinishReason.EXPIRED] * 3
+
+
+def test_memory_for_less_than_one_sequence_is_refused_with_the_figures(tiny_model):
+    config = EngineConfig(str(tiny_model("gpt2")), kv_cache_gb=1e-6)
+    with pytest.raises(ModelLoadError, match=r"one sequence of 128 tokens needs .* GiB"):
+        create_core(load_model(config), config)

@@ -1,0 +1,275 @@
+"""What raises for one request fails that request alone, wherever it is, and leaves nothing over."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from src.engine.admission import Intake
+from src.engine.core import EngineCore
+from src.engine.isolation import attempt
+from src.engine.loop import EngineLoop
+from src.engine.request import FinishReason, Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_slots import Lease
+from src.engine.scheduling.sequence import Sequence
+from tests.engine.test_core import create_small_core, create_token_ids, run
+from tests.support.engines import Answer, Harness, SteppedCore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHARED = create_token_ids(1, 40)
+PARAMS = SamplingParams(max_tokens=6, temperature=0)
+
+
+class PanicException(BaseException):
+    """Named as libraries written in Rust name a panic, which is no `Exception`."""
+
+
+FAULTS = [RuntimeError("made to fail"), MemoryError(), PanicException("made to panic")]
+
+
+class BadGrammar:
+    """A grammar that no matcher comes of."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def start(self, end_token_ids: frozenset[int]) -> object:
+        raise self._error
+
+
+def create_requests() -> list[Request]:
+    """Three that differ, which have nothing in common."""
+    return [Request(name, create_token_ids(number, 9), PARAMS) for number, name in enumerate("abc")]
+
+
+@pytest.fixture
+def core(tiny_model) -> EngineCore:
+    return create_small_core(tiny_model("llama"), max_num_seqs=4, budget=60)
+
+
+def break_for(core: EngineCore, owner: object, name: str, culprit: str, error: BaseException):
+    """Makes a method raise where it is called for the culprit's sequence or slot."""
+    real = getattr(owner, name)
+
+    def raise_for_culprit(*arguments: object) -> object:
+        if any(is_of(core, argument, culprit) for argument in arguments):
+            raise error
+        return real(*arguments)
+
+    setattr(owner, name, raise_for_culprit)
+
+
+def is_of(core: EngineCore, argument: object, culprit: str) -> bool:
+    if isinstance(argument, Lease):
+        argument = argument.slot
+    for sequence in core._scheduler._running:
+        if argument is sequence.slot and sequence.request.request_id == culprit:
+            return True
+    argument = getattr(argument, "sequence", argument)
+    return isinstance(argument, Sequence) and argument.request.request_id == culprit
+
+
+def finish_and_compare(
+    stepped: SteppedCore, fresh: EngineCore, requests: list[Request], failed: set[str]
+) -> dict[str, Answer]:
+    """Others than the failed get what they get alone; nothing is left, and the core goes on."""
+    answers = stepped.finish()
+    for request in requests:
+        answer = answers[request.request_id]
+        if request.request_id in failed:
+            assert answer.reason is FinishReason.ERROR
+        else:
+            assert answer.token_ids == run(fresh, [request])[request.request_id]
+    scheduler = stepped.core._scheduler
+    assert scheduler.num_running == scheduler.num_waiting == 0
+    assert scheduler._slots.num_free == len(scheduler._slots._slots)
+    assert not scheduler._waiting._lines
+    assert not scheduler._failed
+    return answers
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+@pytest.mark.parametrize(
+    "method", ["_add", "_admit", "_part", "_draft", "_record", "_output", "finish"]
+)
+def test_work_that_raises_for_a_request_fails_it_alone(core, tiny_model, method, error):
+    break_for(core, core._scheduler, method, "b", error)
+    stepped = SteppedCore(core, may_fail=True)
+    requests = create_requests()
+    stepped.add(*requests)
+    fresh = create_small_core(tiny_model("llama"))
+    finish_and_compare(stepped, fresh, requests, {"b"})
+    again = replace(requests[0], request_id="again")
+    stepped.add(again)
+    finish_and_compare(stepped, fresh, [again], set())
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+@pytest.mark.parametrize("num_steps", [0, 1, 3])
+def test_an_abort_that_raises_fails_its_request_alone(core, tiny_model, error, num_steps):
+    break_for(core, core._scheduler, "finish", "b", error)
+    stepped = SteppedCore(core, may_fail=True)
+    requests = create_requests()
+    stepped.add(*requests)
+    for _ in range(num_steps):
+        stepped.step()
+    stepped.abort("b")
+    assert stepped.answers["b"].reason is FinishReason.ERROR
+    finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+
+
+def test_an_end_in_the_queue_that_raises_fails_its_request_alone(core, tiny_model):
+    core._scheduler._max_queue_seconds = 60
+    break_for(core, core._scheduler, "finish", "b", RuntimeError("made to fail"))
+    stepped = SteppedCore(core, may_fail=True)
+    requests = create_requests()
+    requests[1] = replace(requests[1], arrived_at=requests[1].arrived_at - 61)
+    stepped.add(*requests)
+    finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+
+
+def test_a_slot_that_cannot_be_released_fails_its_request_alone(core, tiny_model):
+    scheduler = core._scheduler
+    real = scheduler._slots.release
+
+    def release(slot: object) -> None:
+        if slot is owned[0]:
+            raise RuntimeError("made to fail")
+        real(slot)
+
+    scheduler._slots.release = release
+    stepped = SteppedCore(core, may_fail=True)
+    requests = create_requests()
+    stepped.add(*requests)
+    stepped.step()
+    owned = [one.slot for one in scheduler._running if one.request.request_id == "b"]
+    finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+def test_a_matcher_that_cannot_be_made_fails_its_request_alone(core, tiny_model, error):
+    stepped = SteppedCore(core, may_fail=True)
+    requests = create_requests()
+    requests[1] = replace(requests[1], grammar=BadGrammar(error))
+    stepped.add(*requests)
+    assert stepped.answers["b"].reason is FinishReason.ERROR
+    finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+
+
+def follow(stepped: SteppedCore, *names: str) -> list[Request]:
+    """Requests that copy what `first` has computed of their prompts."""
+    first = Request("first", [*SHARED, 7], replace(PARAMS, max_tokens=30))
+    stepped.add(first)
+    stepped.step()
+    followers = [
+        Request(name, [*SHARED[: 30 + number], 9], PARAMS) for number, name in enumerate(names)
+    ]
+    stepped.add(*followers)
+    return [first, *followers]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+def test_a_prefix_that_cannot_be_copied_fails_its_request_alone(core, tiny_model, error):
+    break_for(core, core._runner, "prepare", "b", error)
+    stepped = SteppedCore(core, may_fail=True)
+    requests = follow(stepped, "a", "b", "c")
+    answers = finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+    assert answers["a"].admission.num_cached_tokens == 30
+    assert answers["b"].admission.num_cached_tokens == 31
+
+
+def test_what_was_to_be_copied_from_a_slot_that_could_not_be_filled_is_computed(core, tiny_model):
+    stepped = SteppedCore(core, may_fail=True)
+    requests = follow(stepped, "b", "c")
+    break_for(core, core._runner, "prepare", "b", RuntimeError("made to fail"))
+    work = core._scheduler.schedule
+    leases: list[Lease] = []
+
+    def copy_in_a_chain() -> object:
+        """Lets `c` copy from the slot of `b`, which is to be filled in the same step."""
+        output = work()
+        if len(output.leases) == 2:
+            (_, first), (sequence, second) = output.leases
+            chained = replace(second, copy_from=first.slot, num_cached=min(30, second.num_cached))
+            sequence.set_cached(chained.num_cached)
+            output.leases[1] = (sequence, chained)
+            leases.append(chained)
+        return output
+
+    core._scheduler.schedule = copy_in_a_chain
+    answers = finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+    assert leases
+    assert answers["c"].admission.num_cached_tokens == 0
+
+
+def test_a_slot_that_cannot_be_cleared_fails_the_request_that_gets_it(core, tiny_model):
+    cache = core._runner._cache
+    real, num_calls = cache.clear, 0
+
+    def fail_once(slot: object) -> None:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            raise RuntimeError("made to fail")
+        real(slot)
+
+    cache.clear = fail_once
+    break_for(core, core._scheduler, "_record", "b", RuntimeError("made to fail"))
+    stepped = SteppedCore(core, may_fail=True)
+    fresh = create_small_core(tiny_model("llama"))
+    requests = create_requests()
+    stepped.add(*requests)
+    finish_and_compare(stepped, fresh, requests, {"b"})
+    later = [Request(f"later {number}", [number + 2] * 5, PARAMS) for number in range(20)]
+    stepped.add(*later)
+    answers = stepped.finish()
+    failed = {one.request_id for one in later if answers[one.request_id].reason == "error"}
+    assert len(failed) == 1
+    assert num_calls == 2  # the slot was cleared for the next that got it
+    finish_and_compare(stepped, fresh, later, failed)
+    assert not any(slot.is_dirty for slot in core._scheduler._slots._slots)
+
+
+def test_a_preemption_that_raises_fails_the_one_that_was_to_give_way(core, tiny_model):
+    break_for(core, core._scheduler, "_preempt", "flood 3", RuntimeError("made to fail"))
+    stepped = SteppedCore(core, may_fail=True)
+    flood = [
+        Request(f"flood {number}", [number + 2] * 5, PARAMS, tenant="flood") for number in range(5)
+    ]
+    stepped.add(*flood)
+    stepped.step()
+    calm = Request("calm", [77] * 5, PARAMS, tenant="calm")
+    stepped.add(calm)
+    fresh = create_small_core(tiny_model("llama"))
+    finish_and_compare(stepped, fresh, [*flood, calm], {"flood 3"})
+
+
+def test_the_engine_goes_on_after_a_matcher_that_could_not_be_made(core):
+    harness = Harness(lambda on_update: EngineLoop(core, Intake(100, on_update)))
+    requests = create_requests()
+    requests[1] = replace(requests[1], grammar=BadGrammar(FAULTS[-1]))
+    outputs = harness.add_all(requests)
+    reasons = [one.answer().reason for one in outputs]
+    assert reasons == [FinishReason.LENGTH, FinishReason.ERROR, FinishReason.LENGTH]
+    assert harness.engine.intake.is_open
+    assert harness.run(replace(requests[0], request_id="again"))[1] is FinishReason.LENGTH
+    harness.close()
+
+
+def test_what_is_no_fault_of_a_request_is_not_contained():
+    def work(error: BaseException) -> Callable[[], None]:
+        def raise_error() -> None:
+            raise error
+
+        return raise_error
+
+    calls: list[str] = []
+    for error in FAULTS:
+        assert attempt(work(error), lambda: calls.append("failed")) is None
+    assert calls == ["failed"] * len(FAULTS)
+    for fatal in (SystemExit(), KeyboardInterrupt()):
+        with pytest.raises(type(fatal)):
+            attempt(work(fatal), lambda: calls.append("fatal"))
+    assert "fatal" not in calls

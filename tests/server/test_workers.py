@@ -1,0 +1,263 @@
+"""Several workers behind one port: keys, what each counts by itself, how they are replaced."""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import wait_until
+from tests.faults.asking import connect
+from tests.support.keys import bearer, create_key, id_of, run_keys
+from tests.support.servers import Server, Streamed, serve, workers_of
+
+BODY = {"prompt": "the", "max_length": 1}
+
+
+@dataclass
+class Workers:
+    """A service of two workers that wants keys."""
+
+    server: Server
+    file: Path
+
+    def __post_init__(self) -> None:
+        self.pids = workers_of(self.server)
+        assert len(self.pids) == 2
+
+    @contextmanager
+    def alone(self, pid: int) -> Iterator[None]:
+        """Only this worker takes connections: the other one is paused."""
+        (other,) = set(self.pids) - {pid}
+        os.kill(other, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(other, signal.SIGCONT)
+
+    def status(self, key: str) -> int:
+        return self.server.post(BODY, headers=bearer(key)).status_code
+
+
+@pytest.fixture
+def workers(tmp_path, tiny_model) -> Iterator[Workers]:
+    file = tmp_path / "keys.json"
+    admin = create_key(file, "admin", "--scopes", "admin")
+    settings = {"auth": "api_key", "api_keys_file": file, "model_name": tiny_model()}
+    with serve(tmp_path, workers=2, **settings) as server:
+        server.headers = bearer(admin)
+        server.wait_until("/health/ready")
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        yield Workers(server, file)
+        assert server.stop() == 0
+
+
+def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_time(workers):
+    key = create_key(workers.file, "new", "--concurrent", "1")
+    one, other = workers.pids
+    for pid in (one, other):
+        with workers.alone(pid):
+            wait_until(lambda: workers.status(key) == 200)
+    host, port = workers.server.url.removeprefix("http://").split(":")
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with ExitStack() as stack:
+        with workers.alone(one):  # which takes the connection, as the other one cannot
+            unfinished = stack.enter_context(
+                socket.create_connection((host, int(port)), timeout=60)
+            )
+            unfinished.sendall(head.encode())
+            wait_until(lambda: workers.status(key) == 429)
+        with workers.alone(other):
+            assert workers.status(key) == 200
+    assert "requests at the same time" in workers.server.log
+    assert "counted in each worker: 2 workers let through up to 2 times" in workers.server.log
+    assert run_keys(workers.file, "revoke", id_of(key)).returncode == 0
+    for pid in (one, other):
+        with workers.alone(pid):
+            wait_until(lambda: workers.status(key) == 401)
+
+
+def are_all_draining(server: Server) -> bool:
+    return server.log.count("no requests are taken any more") == 2
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        body |= {"num_return_sequences": 16}  # so that it lasts
+        with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            events = stream.iter_text()
+            received = next(events)
+            for pid in pids if to_all else ():
+                os.kill(pid, signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: are_all_draining(server), seconds=10)
+            refused = server.post(BODY)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert server.get("/health/ready").status_code == 503
+            received += "".join(events)
+        streamed = Streamed.read(received)
+        assert streamed.error is None
+        assert [streamed.lasts[index]["tokens"] for index in range(16)] == [400] * 16
+        assert server.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_to_the_supervisor_ends_the_workers_now(tmp_path, number):
+    with serve(tmp_path, workers=2, shutdown_grace_seconds=120, timeout_seconds=600) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        body |= {"num_return_sequences": 16}
+        with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            events = stream.iter_text()
+            next(events)
+            server.process.send_signal(number)
+            wait_until(lambda: are_all_draining(server), seconds=10)
+            began = time.monotonic()
+            server.process.send_signal(number)
+            assert server.process.wait(30) == 0, server.log
+            assert time.monotonic() - began < 5
+            with pytest.raises(httpx2.TransportError):
+                list(events)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert "Traceback" not in server.log
+
+
+def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
+    with serve(tmp_path, workers=2, receive_timeout_seconds=1, max_header_bytes=1024) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        pids = workers_of(server)
+        for pid in pids:
+            (other,) = set(pids) - {pid}
+            os.kill(other, signal.SIGSTOP)
+            try:
+                head = b"GET / HTTP/1.1\r\nHost: "
+                for sent, status in ((head, b" 408 "), (head + b"x" * 2048, b" 431 ")):
+                    with connect(server) as connection:
+                        connection.sendall(sent)
+                        assert status in connection.recv(65536)
+            finally:
+                os.kill(other, signal.SIGCONT)
+        assert server.stop() == 0
+
+
+def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(tmp_path):
+    """A paused one does not answer the supervisor, who then waits as long as for one that hangs."""
+    with serve(tmp_path, workers=2, hang_timeout_seconds=600) as server:
+        wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
+        first, _ = workers_of(server)
+        os.kill(first, signal.SIGSTOP)
+        time.sleep(2)  # the supervisor asks twice a second
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: server.log.count("ready to serve") == 3, seconds=60)
+        assert server.stop() == 0
+
+
+def num_ready(server: Server) -> int:
+    return server.log.count("ready to serve")
+
+
+def ask_until_ready(server: Server, number: int) -> list[int]:
+    """Asks, each time by a new connection, until so many workers have been ready at some time."""
+    statuses = []
+    deadline = time.monotonic() + 120
+    while num_ready(server) < number:
+        assert time.monotonic() < deadline, server.log
+        statuses.append(server.post(BODY).status_code)
+    return statuses
+
+
+def test_a_worker_that_comes_in_anothers_place_takes_no_connection_before_it_can_serve(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first, second = workers_of(server)
+        os.kill(first, signal.SIGKILL)
+        statuses = ask_until_ready(server, 3)
+        assert set(statuses) == {200}
+        assert len(statuses) > 10
+        wait_until(lambda: len(workers_of(server)) == 2)
+        os.kill(second, signal.SIGSTOP)  # the new one alone takes what comes
+        try:
+            wait_until(lambda: server.post(BODY).status_code == 200)
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert server.stop() == 0
+
+
+def test_where_no_worker_serves_the_new_ones_say_that_they_load(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        for pid in workers_of(server):
+            os.kill(pid, signal.SIGKILL)
+        answers = set()
+        while num_ready(server) < 3:
+            answers.add(tuple(server.get(f"/health/{of}").status_code for of in ("live", "ready")))
+        assert (200, 503) in answers
+        assert server.stop() == 0
+
+
+def test_a_hangup_replaces_all_workers_and_cuts_nothing(tmp_path):
+    settings = {"max_batch_size": 4, "shutdown_grace_seconds": 100, "timeout_seconds": 100}
+    with serve(tmp_path, workers=2, **settings) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first = set(workers_of(server))
+        body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(
+                    httpx2.stream("POST", server.url + "/generate", json=body, timeout=100)
+                ).iter_text()
+                for _ in range(6)
+            ]
+            received = [next(events) for events in streams]
+            for pid in (server.process.pid, *first):  # as a terminal does that is closed
+                os.kill(pid, signal.SIGHUP)
+            assert set(ask_until_ready(server, 3)) <= {200}
+            for begun, events in zip(received, streams, strict=True):
+                streamed = Streamed.read(begun + "".join(events))
+                assert streamed.error is None
+                assert streamed.lasts[0]["tokens"] == 400
+        assert set(ask_until_ready(server, 4)) <= {200}
+        wait_until(lambda: not first & set(workers_of(server)), seconds=60)
+        assert server.log.count("no connections are taken any more") == 2
+        assert len(workers_of(server)) == 2
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+def test_the_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model(), model)
+    with serve(tmp_path, workers=2, model_name=model) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first = workers_of(server)
+        (model / "config.json").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the old ones stay" in server.log, seconds=120)
+        assert workers_of(server) == first
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+
+
+def test_a_service_whose_workers_are_replaced_can_be_ended(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers_of(server)) == 3, seconds=60)
+        pids = workers_of(server)
+        assert server.stop() == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert "Traceback" not in server.log
