@@ -19,7 +19,7 @@ from benchmarks.report import create_parser, measure_all, medians, milliseconds,
 from benchmarks.systems import ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import Job, Request, Start, quantile, summarize
-from src.engine.kernels.bindings import Library, find_library
+from src.engine.kernels.bindings import CpuKernels, find_library
 from src.engine.sampling import top_k_top_p as draws
 from src.engine.sampling.sampler import SamplingRow, sample
 from src.engine.sampling_params import SamplingParams
@@ -103,7 +103,7 @@ def candidates(arguments: Namespace) -> str:
 
 
 def sampler_time(
-    logits: torch.Tensor, params: SamplingParams, repeats: int, library: Library | None = None
+    logits: torch.Tensor, params: SamplingParams, repeats: int, library: CpuKernels | None = None
 ) -> float:
     """The median time of a call."""
     times = []

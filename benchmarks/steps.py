@@ -28,7 +28,7 @@ from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
 from src.engine.cpu_layers.replace import create_linear
 from src.engine.factory import create_core
-from src.engine.kernels.bindings import Library, find_library
+from src.engine.kernels.bindings import CpuKernels, find_library
 from src.engine.kernels.prefetch import tune
 from src.engine.model.attention import PackedAttention, Segment, Step
 from src.engine.model.kv_cache import KVCache, LayerShape
@@ -85,7 +85,7 @@ KINDS: list[tuple[Quantization | None, bool]] = [
 
 
 def create_layer(
-    num_in: int, num_out: int, quantization: Quantization | None, library: Library | None
+    num_in: int, num_out: int, quantization: Quantization | None, library: CpuKernels | None
 ) -> torch.nn.Module:
     """One with weights at random."""
     plain = torch.nn.Linear(num_in, num_out)

@@ -13,7 +13,7 @@ from deploy.grafana import dashboard
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
 from src.observability.engine_metrics import EngineMetrics
-from src.observability.http_metrics import Metrics
+from src.observability.http_metrics import HttpMetrics
 from tests.faults.table import faults_table
 
 DOCS = Path(__file__).parent
@@ -117,7 +117,7 @@ def metrics_table() -> str:
 
 def metrics_registry() -> CollectorRegistry:
     """All metrics of the service."""
-    metrics = Metrics()
+    metrics = HttpMetrics()
     EngineMetrics(metrics.registry, "model")
     return metrics.registry
 

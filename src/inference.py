@@ -1,7 +1,7 @@
 """`InferenceEngine`: text in, text out. The web layer talks to this and to nothing below it.
 
 `generate` and `generate_batch` collect what `stream` yields, so there is one way through the house.
-`ModelHost` holds the model and its engine, `Runs` takes requests through it.
+`EngineLifecycle` holds the model and its engine, `RequestRunner` takes requests through it.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src import __version__
-from src.core.engine_lifecycle import EngineState, ModelHost
+from src.core.engine_lifecycle import EngineLifecycle, EngineState
 from src.core.identity import current_caller
-from src.core.output_dispatcher import Delivery, Meter, Observer, Tracer
+from src.core.output_dispatcher import Meter, Observer, OutputDispatcher, Tracer
 from src.core.outputs import (
     Completion,
     Embedding,
@@ -24,7 +24,7 @@ from src.core.outputs import (
     TextDelta,
     TextStream,
 )
-from src.core.request_runner import Runs, until
+from src.core.request_runner import RequestRunner, until
 from src.core.request_validation import Field, RequestLimits, check_length, check_params
 from src.engine.config import EngineConfig
 from src.engine.kernels.build import usable_variants
@@ -82,10 +82,10 @@ class InferenceEngine:
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._limits = request_limits or RequestLimits()
-        self._delivery = Delivery(observer, tracer, meter)
+        self._delivery = OutputDispatcher(observer, tracer, meter)
         limits = grammar_limits or GrammarLimits()
-        self._host = ModelHost(config, self._delivery.receive, observer, limits)
-        self._runs = Runs(self._host, self._delivery)
+        self._host = EngineLifecycle(config, self._delivery.receive, observer, limits)
+        self._runs = RequestRunner(self._host, self._delivery)
         self._tool_call_format: ToolCallFormat | None = None  # once somebody asked for it
         self.created_at = int(time.time())
 
@@ -114,7 +114,7 @@ class InferenceEngine:
     @property
     def max_live(self) -> int:
         """Sequences that run and wait at most; more are refused."""
-        return self._host.require_ready()[1].intake.max_live
+        return self._host.require_ready()[1].admission.max_live
 
     @property
     def embedding_size(self) -> int | None:
@@ -149,10 +149,10 @@ class InferenceEngine:
     def num_live(self) -> int:
         """Sequences that wait or run."""
         engine = self._host.engine
-        return engine.intake.num_live if engine else 0
+        return engine.admission.num_live if engine else 0
 
     def load_model(self, check: Callable[[int], None] | None = None) -> None:
-        """Loads the model and starts the engine; arguments and errors as of `ModelHost.load`."""
+        """Loads the model and starts the engine, as `EngineLifecycle.load` documents."""
         self._host.load(check)
 
     def end(self) -> None:
@@ -169,7 +169,7 @@ class InferenceEngine:
         self._host.shutdown()
 
     async def wait_until_dead(self, hang_seconds: float) -> None:
-        """Returns when the engine can generate no more; arguments as of `ModelHost`'s."""
+        """Returns when the engine can generate no more; arguments as of `EngineLifecycle`'s."""
         await self._host.wait_until_dead(hang_seconds)
 
     def token_text(self, token_id: int) -> str:
@@ -446,7 +446,7 @@ class InferenceEngine:
                 tokenized.append(await self._encode(loaded, prompt, own))
             check_length(len(tokenized[-1]), 0, loaded.max_model_len, own)
         found: list[Embedding] = []
-        at_once = min(MAX_EMBEDDED_AT_ONCE, engine.intake.max_live)
+        at_once = min(MAX_EMBEDDED_AT_ONCE, engine.admission.max_live)
         for start in range(0, len(tokenized), at_once):
             found += await self._embed(engine, tokenized[start : start + at_once], deadline)
         return found
@@ -489,7 +489,7 @@ class InferenceEngine:
     def _check_num_sequences(
         self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
     ) -> None:
-        allowed, held = self._limits.max_sequences, engine.intake.max_live
+        allowed, held = self._limits.max_sequences, engine.admission.max_live
         if allowed is not None and count > allowed:
             raise InvalidRequestError(
                 f"{count} sequences are more than a request may have, {allowed}: ask for fewer.",

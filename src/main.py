@@ -30,7 +30,7 @@ from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.responses import routes as responses
 from src.api.openapi import document_security
 from src.auth.authenticators import Watched, read_keys, watch_keys
-from src.auth.middleware import AuthMiddleware, Finder
+from src.auth.middleware import Authenticator, AuthMiddleware
 from src.config import Settings, find_typos, load_settings
 from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
@@ -39,11 +39,11 @@ from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage, UsageMiddleware
 from src.middleware.request_body import RequestBodyMiddleware
-from src.middleware.request_log import NOT_INFERENCE, RequestMiddleware
-from src.middleware.security_headers import ResponseHeadersMiddleware, cors_options
+from src.middleware.request_log import NOT_INFERENCE, RequestLogMiddleware
+from src.middleware.security_headers import SecurityHeadersMiddleware, cors_options
 from src.observability.engine_metrics import EngineMetrics
-from src.observability.event_loop_watchdog import LoopWatch
-from src.observability.http_metrics import Metrics
+from src.observability.event_loop_watchdog import EventLoopWatchdog
+from src.observability.http_metrics import HttpMetrics
 from src.observability.logs import configure_logging
 from src.observability.tracing import create_tracing, telemetry_config
 from src.server.draining import Draining, DrainMiddleware
@@ -89,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for message in find_typos() if is_read_here else ():
         logger.warning(message)
     tracing = create_tracing(settings.model_name)
-    metrics = Metrics()
+    metrics = HttpMetrics()
     metrics.max_step_seconds.set(settings.hang_timeout_seconds)
     app: FastAPI = FastAPIOffline(
         title="LLM inference",
@@ -129,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing
     app.state.url = None  # known when we start the server ourselves
     app.state.is_loaded = False
-    app.state.loads_first = settings.listen_when_loaded  # a worker may be asked to do so too
+    app.state.wait_for_model = settings.listen_when_loaded  # a worker may be asked to do so too
     for router in ROUTERS:
         app.include_router(router)
     paths = {route.path for router in ROUTERS for route in router.routes}
@@ -139,23 +139,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(UsageMiddleware, usage=usage)
     app.add_middleware(DrainMiddleware, draining=app.state.draining)
     _add_auth(app, settings)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **cors_options(settings))
-    app.add_middleware(ResponseHeadersMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     return app
 
 
 def _add_auth(app: FastAPI, settings: Settings) -> None:
     app.state.watched_keys = watched = watch_keys(settings)
-    finder = _find_finder(read_keys(settings), watched)
+    finder = _find_authenticator(read_keys(settings), watched)
     app.add_middleware(AuthMiddleware, finder=finder, limits=app.state.rate_limit)
     if finder is not None:
         document_security(app)
 
 
-def _find_finder(keys: Finder | None, watched: Watched | None) -> Callable[[], Finder] | None:
-    """What gives the keys of the moment; None if nobody needs one."""
+def _find_authenticator(
+    keys: Authenticator | None, watched: Watched | None
+) -> Callable[[], Authenticator] | None:
+    """Returns a getter of the current keys; None without authentication."""
     if keys is not None:
         return lambda: keys
     if watched is not None:
@@ -172,7 +174,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     limit_storage = app.state.rate_limit.storage
     if limit_storage is not None:
         tasks.append(asyncio.create_task(limit_storage.watch()))
-    if app.state.loads_first:
+    if app.state.wait_for_model:
         await _wait_for_model(app)
     yield
     gc.unfreeze()
@@ -189,12 +191,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _load_and_watch(app: FastAPI) -> None:
     """Loads the model, then measures the event loop: imports of large libraries hold it before."""
     await _load_model(app)
-    await LoopWatch(app.state.metrics.loop_lag).watch()
+    await EventLoopWatchdog(app.state.metrics.loop_lag).watch()
 
 
 async def _load_model(app: FastAPI) -> None:
     engine: InferenceEngine = app.state.engine
-    metrics: Metrics = app.state.metrics
+    metrics: HttpMetrics = app.state.metrics
     logger.info("loading the model", extra={"model": engine.model_name})
     try:
         check = partial(_check_default_length, app.state.settings)
@@ -221,7 +223,7 @@ async def _load_model(app: FastAPI) -> None:
 
 async def _wait_for_model(app: FastAPI) -> None:
     """Returns when the model is loaded, or the process is to end before it is."""
-    while not app.state.is_loaded and not app.state.draining.is_on:  # noqa: ASYNC110 - a signal
+    while not app.state.is_loaded and not app.state.draining.is_draining:  # noqa: ASYNC110 - a signal
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from src.config import Settings
 from src.main import create_app
-from src.observability.event_loop_watchdog import LoopWatch
+from src.observability.event_loop_watchdog import EventLoopWatchdog
 from tests.support.redis_server import Redis, Way
 from tests.support.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.support.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
@@ -83,13 +83,13 @@ LONGEST_HOLD = 5
 def event_loops_are_not_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fails a test in which an app's event loop was held for seconds."""
     lags = [0.0]
-    record = LoopWatch.record
+    record = EventLoopWatchdog.record
 
-    def record_too(watch: LoopWatch, seconds: float) -> None:
+    def record_too(watch: EventLoopWatchdog, seconds: float) -> None:
         lags.append(seconds)
         record(watch, seconds)
 
-    monkeypatch.setattr(LoopWatch, "record", record_too)
+    monkeypatch.setattr(EventLoopWatchdog, "record", record_too)
     yield
     assert max(lags) < LONGEST_HOLD, f"an event loop was held for {max(lags):.1f} s"
 

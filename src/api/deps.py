@@ -10,7 +10,7 @@ from src.config import Settings
 from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
 from src.middleware.request_body import JSONRequest
-from src.observability.http_metrics import Metrics
+from src.observability.http_metrics import HttpMetrics
 from src.server.draining import Draining
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def get_settings(request: Request) -> Settings:
     return request.app.state.settings  # type: ignore[no-any-return]
 
 
-def get_metrics(request: Request) -> Metrics:
+def get_metrics(request: Request) -> HttpMetrics:
     return request.app.state.metrics  # type: ignore[no-any-return]
 
 
@@ -34,7 +34,7 @@ def get_draining(request: Request) -> Draining:
 
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+MetricsDep = Annotated[HttpMetrics, Depends(get_metrics)]
 DrainingDep = Annotated[Draining, Depends(get_draining)]
 
 

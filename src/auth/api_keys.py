@@ -106,7 +106,7 @@ class APIKeys(_Strict):
         return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
 
 
-class KeyFinder:
+class KeyVerifier:
     """Finds whose key it is that a client sent."""
 
     def __init__(self, keys: APIKeys) -> None:

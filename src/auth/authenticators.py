@@ -1,15 +1,15 @@
 """Builds what the settings ask for: who knows whose a key or a token is."""
 
-from src.auth.api_keys import APIKeys, KeyFinder
-from src.auth.jwt import TokenReader, VerificationKeys
+from src.auth.api_keys import APIKeys, KeyVerifier
+from src.auth.jwt import TokenVerifier, VerificationKeys
 from src.auth.watched_file import WatchedFile
 from src.config import Settings
 from src.errors import KeysError, SettingsError
 
-Watched = WatchedFile[KeyFinder] | WatchedFile[TokenReader]
+Watched = WatchedFile[KeyVerifier] | WatchedFile[TokenVerifier]
 
 
-def read_keys(settings: Settings) -> KeyFinder | None:
+def read_keys(settings: Settings) -> KeyVerifier | None:
     """Reads API_KEYS; None if the keys are elsewhere.
 
     Raises:
@@ -36,11 +36,11 @@ def watch_keys(settings: Settings) -> Watched | None:
         return None
     algorithm = settings.jwt_algorithm
 
-    def find_by_token(text: str) -> TokenReader:
-        return TokenReader(VerificationKeys(text, algorithm), algorithm, issuer, audience)
+    def find_by_token(text: str) -> TokenVerifier:
+        return TokenVerifier(VerificationKeys(text, algorithm), algorithm, issuer, audience)
 
     return WatchedFile(path, "JWT_KEY_FILE", find_by_token)
 
 
-def _find_by_key(text: str) -> KeyFinder:
-    return KeyFinder(APIKeys.parse(text))
+def _find_by_key(text: str) -> KeyVerifier:
+    return KeyVerifier(APIKeys.parse(text))

@@ -64,7 +64,7 @@ class VerificationKeys:
         return self._by_id[key_id]
 
 
-class TokenReader:
+class TokenVerifier:
     """Finds whom a token speaks of.
 
     Args:

@@ -53,7 +53,7 @@ METERED = frozenset(path for path, scope in SCOPES.items() if scope is not Scope
 """Where tokens are used, or could be."""
 
 
-class Finder(Protocol):
+class Authenticator(Protocol):
     """Knows whose a key or a token is."""
 
     def find(self, credential: bytes) -> Caller:
@@ -70,7 +70,7 @@ class AuthMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, finder: Callable[[], Finder] | None, limits: RateLimit
+        self, app: ASGIApp, finder: Callable[[], Authenticator] | None, limits: RateLimit
     ) -> None:
         self._app = app
         self._finder = finder

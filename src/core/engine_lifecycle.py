@@ -1,4 +1,4 @@
-"""`ModelHost`: one model and its engine, from loading to the end.
+"""`EngineLifecycle`: one model and its engine, from loading to the end.
 
 What is below runs in the engine's thread; everything here is called in the event loop's, but
 `load`, which takes seconds.
@@ -47,7 +47,7 @@ class EngineState(StrEnum):
     DEAD = "dead"
 
 
-class ModelHost:
+class EngineLifecycle:
     """Holds a model and the engine that runs it.
 
     Args:
@@ -78,7 +78,7 @@ class ModelHost:
     def state(self) -> EngineState:
         if self.engine is None:
             return EngineState.LOADING
-        return EngineState.READY if self.engine.intake.is_open else EngineState.DEAD
+        return EngineState.READY if self.engine.admission.is_open else EngineState.DEAD
 
     def load(self, check: Callable[[int], None] | None = None) -> None:
         """Loads the model and starts the engine; takes seconds, so call it in a thread.
@@ -115,7 +115,7 @@ class ModelHost:
         """Ends what runs, as the server shuts down; who waits is told so at once."""
         self._end_message = "The server is shutting down."
         if self.engine is not None:
-            self.engine.intake.end_all(FinishReason.ABORT)
+            self.engine.admission.end_all(FinishReason.ABORT)
 
     def shutdown(self) -> None:
         """Ends what runs and stops the engine. May be called at any time, twice too."""
@@ -143,7 +143,7 @@ class ModelHost:
                 self._observer.step_goes_on(seconds - paused)
             if engine is not None and seconds - paused > hang_seconds:
                 logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
-                engine.intake.end_all(FinishReason.ERROR)
+                engine.admission.end_all(FinishReason.ERROR)
 
     def require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
         """The model and its engine.
@@ -154,7 +154,7 @@ class ModelHost:
         """
         if self.loaded is None or self.engine is None:
             raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
-        if not self.engine.intake.is_open:
+        if not self.engine.admission.is_open:
             raise EngineDeadError(self._end_message)
         return self.loaded, self.engine
 
@@ -167,11 +167,11 @@ class ModelHost:
         if reason is FinishReason.EXPIRED:
             return OverloadedError(
                 "The server is busy: the request waited too long for its turn.",
-                engine.intake.seconds_to_drain(),
+                engine.admission.seconds_to_drain(),
             )
         if reason is FinishReason.DISPLACED:
             return OverloadedError(
                 "The queue is full, and the request's place went to a key that has fewer there.",
-                engine.intake.seconds_to_drain(),
+                engine.admission.seconds_to_drain(),
             )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")

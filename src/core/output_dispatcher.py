@@ -161,7 +161,7 @@ class _Live:
     last_token_at: float = 0
 
 
-class Delivery:
+class OutputDispatcher:
     """Carries requests to an engine, and its outputs back to whoever awaits them.
 
     It serves one event loop at a time: the one in which `submit` was called last.

@@ -1,4 +1,4 @@
-"""`Runs`: requests on their way through the engine and back, within their time."""
+"""`RequestRunner`: requests on their way through the engine and back, within their time."""
 
 import asyncio
 import time
@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from src.core.engine_lifecycle import ModelHost
-from src.core.output_dispatcher import Delivery, Outcome, Trim
+from src.core.engine_lifecycle import EngineLifecycle
+from src.core.output_dispatcher import Outcome, OutputDispatcher, Trim
 from src.core.outputs import Operation
 from src.engine.request import FAILURES, Request, RequestOutput
 from src.errors import GenerationTimeoutError
@@ -47,7 +47,7 @@ class _Outputs:
         return self._queue.get_nowait()
 
 
-class Runs:
+class RequestRunner:
     """Hands requests to the engine, and what comes back to their callers.
 
     Args:
@@ -55,7 +55,7 @@ class Runs:
         delivery: the way there and back.
     """
 
-    def __init__(self, host: ModelHost, delivery: Delivery) -> None:
+    def __init__(self, host: EngineLifecycle, delivery: OutputDispatcher) -> None:
         self._host = host
         self._delivery = delivery
 
@@ -79,7 +79,7 @@ class Runs:
             live: their ids; those that have ended are taken out.
             deadline: on the event loop's clock.
             operation: what they are there for.
-            trims: as of `Delivery.submit`.
+            trims: as of `OutputDispatcher.submit`.
 
         Raises:
             ServiceError: as `stream_batch`.

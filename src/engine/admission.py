@@ -30,7 +30,7 @@ RETRY_SECONDS = (1, 60)
 """Bounds of what a refused caller is told, when to come again."""
 
 
-class Intake:
+class AdmissionController:
     """Keeps the live requests of one engine.
 
     Args:

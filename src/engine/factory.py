@@ -4,13 +4,13 @@ import logging
 
 import torch
 
-from src.engine.admission import Intake
+from src.engine.admission import AdmissionController
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.quantization import quantize
 from src.engine.cpu_layers.replace import can_be_replaced
-from src.engine.kernels.bindings import Library, choose_library
+from src.engine.kernels.bindings import CpuKernels, choose_library
 from src.engine.kernels.prefetch import tune
 from src.engine.loop import EngineLoop
 from src.engine.model.compatibility import IncompatibleModelError, check_model
@@ -56,7 +56,7 @@ def create_engine(
             )
         else:
             max_live = core.max_num_seqs + config.max_queue_size
-            return EngineLoop(core, Intake(max_live, on_update, config.max_queue_size))
+            return EngineLoop(core, AdmissionController(max_live, on_update, config.max_queue_size))
     if config.quantization != "none":
         quantize(loaded, config.quantization, _library(loaded, config))
     elif config.kernels == "native":
@@ -64,8 +64,8 @@ def create_engine(
             "KERNELS=native: the reference engine runs an exact model as it is. Use KERNELS=auto,"
             " or a QUANTIZATION."
         )
-    intake = Intake(1 + config.max_queue_size, on_update)
-    return ReferenceEngine(loaded, intake, config.max_queue_seconds)
+    admission = AdmissionController(1 + config.max_queue_size, on_update)
+    return ReferenceEngine(loaded, admission, config.max_queue_seconds)
 
 
 def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
@@ -98,7 +98,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     return EngineCore(runner, scheduler)
 
 
-def _library(loaded: LoadedModel, config: EngineConfig) -> Library | None:
+def _library(loaded: LoadedModel, config: EngineConfig) -> CpuKernels | None:
     library = choose_library(config.kernels, can_be_replaced(next(loaded.model.parameters())))
     if library is not None:
         tune(library)

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from src.engine.admission import Intake
+from src.engine.admission import AdmissionController
 from src.engine.core import EngineCore
 from src.engine.request import FinishReason, Request
 
@@ -40,11 +40,11 @@ class EngineLoop:
 
     Args:
         core: touched by no other thread from now on.
-        intake: the engine's door.
+        admission: admits requests and publishes their outputs.
     """
 
-    def __init__(self, core: EngineCore, intake: Intake) -> None:
-        self.intake = intake
+    def __init__(self, core: EngineCore, admission: AdmissionController) -> None:
+        self.admission = admission
         self._core = core
         self._inbox: queue.SimpleQueue[_Add | _Abort | _Stop] = queue.SimpleQueue()
         self._step_started: float | None = None
@@ -64,7 +64,7 @@ class EngineLoop:
             EngineDeadError: the engine takes no requests any more.
             OverloadedError: too many wait already.
         """
-        self.intake.admit(requests)
+        self.admission.admit(requests)
         self._inbox.put(_Add(requests))
 
     def abort_request(self, request_id: str) -> None:
@@ -73,7 +73,7 @@ class EngineLoop:
 
     def shutdown(self) -> None:
         """Aborts all requests and waits for the thread to end. May be called twice."""
-        self.intake.close()
+        self.admission.close()
         self._inbox.put(_Stop())
         self._thread.join(JOIN_SECONDS)
         if self._thread.is_alive():
@@ -88,18 +88,18 @@ class EngineLoop:
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
         finally:
-            self.intake.end_all(reason)
+            self.admission.end_all(reason)
 
     def _step(self) -> None:
         self._step_started = time.monotonic()
         update = self._core.step()
         self._step_started = None
-        self.intake.publish(update)
+        self.admission.publish(update)
 
     def _add(self, request: Request) -> None:
         update = self._core.add(request)
         if update.outputs:
-            self.intake.publish(update)
+            self.admission.publish(update)
 
     def _read_inbox(self) -> bool:
         """Handles what has come, and waits for work if there is none. False: it is time to stop."""
@@ -109,7 +109,7 @@ class EngineLoop:
                     for request in requests:
                         self._add(request)
                 case _Abort(request_id):
-                    self.intake.publish(self._core.abort(request_id))
+                    self.admission.publish(self._core.abort(request_id))
                 case _Stop():
                     return False
         return True

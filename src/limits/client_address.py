@@ -11,7 +11,7 @@ PREFIX_BITS = 64
 UNKNOWN = "unknown"
 
 
-def counted_address(scope: MutableMapping[str, Any]) -> str:
+def rate_limit_key(scope: MutableMapping[str, Any]) -> str:
     """An IPv4 address, or the /64 of an IPv6 address; an IPv4 address in IPv6's form is IPv4."""
     client = scope.get("client")
     return _counted(client[0]) if client else UNKNOWN

@@ -26,7 +26,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
-from src.limits.client_address import counted_address
+from src.limits.client_address import rate_limit_key
 from src.limits.concurrency import Concurrency, Lease
 from src.limits.storage import MEMORY, SharedStorage, redis_options
 from src.limits.token_quota import Reservation, TokenCount
@@ -226,7 +226,7 @@ def _who(request: Request) -> str:
 
 
 def _address(request: Request) -> str:
-    return counted_address(request.scope)
+    return rate_limit_key(request.scope)
 
 
 def _create_limiter(storage: str) -> Limiter:

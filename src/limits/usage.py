@@ -25,7 +25,7 @@ from src.auth.middleware import METERED
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
-from src.limits.client_address import counted_address
+from src.limits.client_address import rate_limit_key
 from src.limits.concurrency import Lease
 from src.limits.rate_limit import (
     ALLOWANCES,
@@ -36,7 +36,7 @@ from src.limits.rate_limit import (
 )
 from src.limits.token_quota import Reservation
 from src.middleware.error_body import CALLER, REQUEST_ID
-from src.observability.http_metrics import Metrics
+from src.observability.http_metrics import HttpMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Usage:
         metrics: counts what was used.
     """
 
-    def __init__(self, settings: Settings, limits: RateLimit, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, limits: RateLimit, metrics: HttpMetrics) -> None:
         self._settings = settings
         self._limits = limits
         self._metrics = metrics
@@ -152,7 +152,7 @@ class Usage:
             LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
         caller: Caller = scope.get(CALLER, ANYBODY)
-        who = caller.id or counted_address(scope)
+        who = caller.id or rate_limit_key(scope)
         most = caller.limits.concurrent or self._settings.rate_limit_concurrent
         lease = None if most is None else await self._limits.begin(who, most)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import Scope
 
 REQUEST_ID = "request_id"
-"""Where `RequestMiddleware` leaves a request's id in its scope."""
+"""Where `RequestLogMiddleware` leaves a request's id in its scope."""
 
 
 CALLER = "caller"

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.middleware.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
-from src.observability.http_metrics import UNMATCHED, Metrics
+from src.observability.http_metrics import UNMATCHED, HttpMetrics
 
 logger = logging.getLogger("src.access")
 
@@ -48,7 +48,7 @@ def set_final_status(scope: Scope, status_code: int) -> None:
         span.set_attribute("error.type", str(status_code))
 
 
-class RequestMiddleware:
+class RequestLogMiddleware:
     """Wraps each HTTP request.
 
     Args:
@@ -56,7 +56,7 @@ class RequestMiddleware:
         metrics: where requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

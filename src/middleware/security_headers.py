@@ -59,7 +59,7 @@ def cors_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-class ResponseHeadersMiddleware:
+class SecurityHeadersMiddleware:
     """Adds these headers to all that is answered inside, errors and streams too.
 
     Args:

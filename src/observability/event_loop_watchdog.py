@@ -15,7 +15,7 @@ TICK_SECONDS = 0.1
 WARN_SECONDS = 1.0
 
 
-class LoopWatch:
+class EventLoopWatchdog:
     """Measures the lag of the event loop that it runs in.
 
     Args:

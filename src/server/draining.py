@@ -21,8 +21,8 @@ RETRY_AFTER = "1"
 class Draining:
     """Whether the service ends, and how many requests it is still answering."""
 
-    is_on: bool = False
-    num_open: int = 0
+    is_draining: bool = False
+    num_in_flight: int = 0
 
 
 class DrainMiddleware:
@@ -41,13 +41,13 @@ class DrainMiddleware:
         if scope["type"] != "http" or scope["path"] not in METERED:
             await self._app(scope, receive, send)
             return
-        if self._draining.is_on:
+        if self._draining.is_draining:
             headers = {"Retry-After": RETRY_AFTER, "Connection": "close"}
             answer = JSONResponse(error_body(scope, 503, MESSAGE), 503, headers)
             await answer(scope, receive, send)
             return
-        self._draining.num_open += 1
+        self._draining.num_in_flight += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._draining.num_open -= 1
+            self._draining.num_in_flight -= 1

@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         is_forced = self.force_exit or (self._was_told and sig != signal.SIGHUP)
         self._was_told |= sig != signal.SIGHUP
-        self._state.draining.is_on = True
+        self._state.draining.is_draining = True
         super().handle_exit(sig, frame)
         if self.config.workers == 1:  # uvicorn takes a SIGINT after a SIGHUP for a second one
             self.force_exit = is_forced
@@ -84,8 +84,8 @@ class Server(uvicorn.Server):
     async def _drain(self, deadline: float) -> None:
         """Refuses what comes, and waits for whoever is answered."""
         draining: Draining = self._state.draining
-        logger.info("no requests are taken any more", extra={"running": draining.num_open})
-        await self._wait(deadline, lambda: draining.num_open)
+        logger.info("no requests are taken any more", extra={"running": draining.num_in_flight})
+        await self._wait(deadline, lambda: draining.num_in_flight)
 
     async def _close_port(self, deadline: float, seconds: float) -> None:
         """Takes no more connections, and waits so long for clients to leave those that there are.

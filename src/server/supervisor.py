@@ -38,14 +38,14 @@ class Worker(multiprocess.Process):
     Args:
         config: of its server.
         sockets: that it listens on.
-        loads_first: whether it does so only once its model is loaded.
+        wait_for_model: whether it does so only once its model is loaded.
     """
 
     def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], *, loads_first: bool
+        self, config: uvicorn.Config, sockets: list[socket.socket], *, wait_for_model: bool
     ) -> None:
         super().__init__(config, sockets)
-        self._loads_first = loads_first
+        self._loads_first = wait_for_model
         self.serves = False
         """What it said of that when it was asked last."""
         self._has_answered = False
@@ -64,7 +64,7 @@ class Worker(multiprocess.Process):
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to workers too
         app = import_from_string(APP)
-        app.state.loads_first |= self._loads_first
+        app.state.wait_for_model |= self._loads_first
         self._server = Server(self.config, app)
         run_to_end(lambda: super(Worker, self).target(sockets), app)
 
@@ -111,7 +111,7 @@ class Supervisor(Multiprocess):
 
     def _create(self, config: uvicorn.Config, sockets: list[socket.socket]) -> Worker:
         others_serve = any(one.serves_now() for one in self._workers)
-        return Worker(config, sockets, loads_first=others_serve)
+        return Worker(config, sockets, wait_for_model=others_serve)
 
     @property
     def _workers(self) -> list[Worker]:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from src.auth.api_keys import APIKeys, KeyFinder
+from src.auth.api_keys import APIKeys, KeyVerifier
 from src.errors import AuthenticationError
 from tests.conftest import create_settings, wait_until
 from tests.limits.test_storage import UP
@@ -197,7 +197,7 @@ def test_the_header_of_anthropics_clients_opens_anthropics_routes_alone(locked):
 def test_every_key_is_compared_once_by_its_whole_hash_in_constant_time(tmp_path, monkeypatch):
     file = tmp_path / "keys.json"
     key = create_key(file, "one")
-    finder = KeyFinder(APIKeys.parse(file.read_text()))
+    finder = KeyVerifier(APIKeys.parse(file.read_text()))
     compared: list[tuple[str, str]] = []
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *two: compared.append(two) or compare(*two))

@@ -1,4 +1,4 @@
-"""Delivery: outputs reach the stream they belong to, and each sequence counts as what it was."""
+"""OutputDispatcher: routing of outputs to streams, and the outcome of each sequence."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.core.output_dispatcher import Delivery, Outcome, Trim
+from src.core.output_dispatcher import Outcome, OutputDispatcher, Trim
 from src.engine.request import (
     Admission,
     EngineStats,
@@ -57,7 +57,7 @@ class House:
     def __init__(self) -> None:
         self.recorder = Recorder()
         self.door = Door()
-        self.delivery = Delivery(self.recorder)
+        self.delivery = OutputDispatcher(self.recorder)
 
     async def submit(self, *names: str, trim: Trim | None = None) -> asyncio.Queue[RequestOutput]:
         requests = [Request(name, [1, 2, 3], SamplingParams()) for name in names]
@@ -292,7 +292,7 @@ async def submit_and_leave(house: House) -> None:
 
 def test_without_an_observer_nothing_is_counted_and_all_is_delivered():
     house = House()
-    house.delivery = Delivery(None)
+    house.delivery = OutputDispatcher(None)
 
     async def scenario() -> None:
         outputs = await house.submit("a")

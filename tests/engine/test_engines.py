@@ -139,7 +139,7 @@ def test_a_failing_request_fails_alone(gpt2, start_engine):
     answers = [outputs.all() for outputs in good]
     assert answers == [answers[0]] * 4
     assert answers[0][1] is FinishReason.LENGTH
-    assert engine.engine.intake.is_open
+    assert engine.engine.admission.is_open
 
 
 def test_when_the_thread_dies_everybody_is_told(gpt2, start_engine):
@@ -156,7 +156,7 @@ def test_when_the_thread_dies_everybody_is_told(gpt2, start_engine):
     both_there.set()
     assert running.all() == ([], FinishReason.ERROR)
     assert waiting.all() == ([], FinishReason.ERROR)
-    wait_until(lambda: not engine.engine.intake.is_open)
+    wait_until(lambda: not engine.engine.admission.is_open)
     with pytest.raises(EngineDeadError):
         engine.add(create_request("late"))
 
@@ -223,7 +223,7 @@ def test_a_full_queue_takes_all_of_a_list_or_none(gpt2, start_engine):
     with pytest.raises(OverloadedError, match="queue is full") as refusal:
         engine.add_all([create_request(name, max_tokens=1) for name in "abc"])
     assert refusal.value.retry_after >= 1
-    assert engine.engine.intake.num_live == 1
+    assert engine.engine.admission.num_live == 1
     waiting = engine.add_all([create_request(name, max_tokens=1) for name in "ab"])
     with pytest.raises(OverloadedError):
         engine.add(create_request("c"))
@@ -244,7 +244,7 @@ def test_a_step_that_hangs_shows_and_ends_with_everybody_told_and_nobody_let_in(
     before = engine.engine.seconds_in_step
     time.sleep(0.05)
     assert engine.engine.seconds_in_step >= before + 0.05
-    engine.engine.intake.end_all(FinishReason.ERROR)
+    engine.engine.admission.end_all(FinishReason.ERROR)
     assert running.all() == waiting.all() == ([], FinishReason.ERROR)
     with pytest.raises(EngineDeadError):
         engine.add(create_request("late"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.engine.admission import Intake
+from src.engine.admission import AdmissionController
 from src.engine.core import EngineCore
 from src.engine.isolation import attempt
 from src.engine.loop import EngineLoop
@@ -247,13 +247,13 @@ def test_a_preemption_that_raises_fails_the_one_that_was_to_give_way(core, tiny_
 
 
 def test_the_engine_goes_on_after_a_matcher_that_could_not_be_made(core):
-    harness = Harness(lambda on_update: EngineLoop(core, Intake(100, on_update)))
+    harness = Harness(lambda on_update: EngineLoop(core, AdmissionController(100, on_update)))
     requests = create_requests()
     requests[1] = replace(requests[1], grammar=BadGrammar(FAULTS[-1]))
     outputs = harness.add_all(requests)
     reasons = [one.answer().reason for one in outputs]
     assert reasons == [FinishReason.LENGTH, FinishReason.ERROR, FinishReason.LENGTH]
-    assert harness.engine.intake.is_open
+    assert harness.engine.admission.is_open
     assert harness.run(replace(requests[0], request_id="again"))[1] is FinishReason.LENGTH
     harness.close()
 

@@ -9,7 +9,7 @@ import redis
 from src.limits.rate_limit import RateLimit
 from src.limits.storage import ANSWER_SECONDS
 from src.limits.token_quota import Reservation
-from src.observability.http_metrics import Metrics
+from src.observability.http_metrics import HttpMetrics
 from tests.conftest import create_settings, wait_until
 from tests.limits.test_storage import is_up
 from tests.support.redis_server import Redis, Way
@@ -27,7 +27,7 @@ def taken(storage: Redis, kind: str = "tokens") -> list[int]:
 @pytest.fixture
 def limits(storage, way) -> RateLimit:
     settings = create_settings(rate_limit_storage=way.url, rate_limit_period=3600)
-    return RateLimit(settings, Metrics().limit_storage_up)
+    return RateLimit(settings, HttpMetrics().limit_storage_up)
 
 
 @pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from src.config import Settings
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage, UsageMiddleware
-from src.observability.http_metrics import Metrics
+from src.observability.http_metrics import HttpMetrics
 from tests.conftest import wait_until
 from tests.support.keys import bearer, create_key, id_of
 from tests.support.servers import LocalServer, Streamed, serve
@@ -244,9 +244,9 @@ def test_a_line_that_a_full_disk_cut_is_reported_and_the_next_is_whole(tmp_path)
 
 
 def test_metrics_have_few_names_however_many_keys_there_are():
-    from src.observability.http_metrics import MAX_CALLERS, Metrics
+    from src.observability.http_metrics import MAX_CALLERS, HttpMetrics
 
-    metrics = Metrics()
+    metrics = HttpMetrics()
     labels = {metrics.caller_label(f"{number:012x}") for number in range(1000)}
     assert len(labels) == MAX_CALLERS + 1
     assert {metrics.caller_label(f"jwt:{number}") for number in range(1000)} == {"jwt"}
@@ -281,7 +281,7 @@ class Ended:
 
 
 def test_prompts_that_were_not_taken_in_cost_nothing(tmp_path):
-    log, metrics = tmp_path / "usage.jsonl", Metrics()
+    log, metrics = tmp_path / "usage.jsonl", HttpMetrics()
     settings = Settings(_env_file=None, usage_log=log, rate_limit_tokens=100)
     usage = Usage(settings, RateLimit(settings, metrics.limit_storage_up), metrics)
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from src.core.request_runner import HOLD_SECONDS, _Outputs
 from src.engine.request import RequestOutput
-from src.observability.event_loop_watchdog import TICK_SECONDS, LoopWatch
+from src.observability.event_loop_watchdog import TICK_SECONDS, EventLoopWatchdog
 from tests.support.hostile_bodies import Hostile, all_bodies
 from tests.support.servers import Server
 
@@ -96,7 +96,7 @@ def test_the_watchdog_counts_how_late_the_loop_wakes_up():
     lag = Histogram("lag", "Lag.", buckets=(1, 2), registry=registry)
 
     async def hold() -> None:
-        watching = asyncio.create_task(LoopWatch(lag).watch())
+        watching = asyncio.create_task(EventLoopWatchdog(lag).watch())
         await asyncio.sleep(3 * TICK_SECONDS)
         asyncio.get_running_loop().call_soon(time.sleep, 1.2)
         await asyncio.sleep(3 * TICK_SECONDS)

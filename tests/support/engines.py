@@ -117,7 +117,7 @@ class Harness:
     def close(self) -> None:
         """After everything there is no request left over."""
         self.engine.shutdown()
-        assert self.engine.intake.num_live == 0
+        assert self.engine.admission.num_live == 0
 
 
 class SteppedCore:

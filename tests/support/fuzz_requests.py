@@ -27,7 +27,7 @@ EXPECTED = {200, 400, 404, 413, 415, 422, 503}
 OPERATION = "post"
 
 
-class Intake:
+class AdmissionController:
     """Hands bodies to the app as a server does, and looks at the answers."""
 
     def __init__(self) -> None:
@@ -88,16 +88,16 @@ class Intake:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Looks for bodies that break the intake.")
+    parser = argparse.ArgumentParser(description="Looks for bodies that break the admission.")
     parser.add_argument("--seconds", type=int, default=60, help="how long")
     parser.add_argument("files", nargs="*", help="bodies to try, and no others")
     arguments = parser.parse_args()
-    intake = Intake()
+    admission = AdmissionController()
     with tempfile.TemporaryDirectory() as folder:
-        for index, seed in enumerate(intake.seeds()):
+        for index, seed in enumerate(admission.seeds()):
             Path(folder, str(index)).write_bytes(seed)
         options = arguments.files or [f"-max_total_time={arguments.seconds}", folder]
-        atheris.Setup([sys.argv[0], "-max_len=4096", "-len_control=0", *options], intake.try_one)
+        atheris.Setup([sys.argv[0], "-max_len=4096", "-len_control=0", *options], admission.try_one)
         atheris.Fuzz()  # which ends the process
 
 

@@ -25,7 +25,7 @@ UNAVAILABLE = {"model": HealthResponse, "description": "The service cannot do th
 
 def _health(engine: InferenceEngine, draining: Draining) -> HealthResponse:
     state = engine.state
-    is_stopping = draining.is_on and state is EngineState.READY
+    is_stopping = draining.is_draining and state is EngineState.READY
     return HealthResponse(
         status="stopping" if is_stopping else STATUS[state],
         model_loaded=state is not EngineState.LOADING,
@@ -56,7 +56,7 @@ async def ready(engine: EngineDep, draining: DrainingDep, response: Response) ->
 
 
 def _is_ready(engine: InferenceEngine, draining: Draining) -> bool:
-    return engine.state is EngineState.READY and not draining.is_on
+    return engine.state is EngineState.READY and not draining.is_draining
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.cpu_layers.native_layer import LayerParts, NativeKind, NativeLayer
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
-from src.engine.kernels.bindings import MAX_GROUP, PANEL, Library
+from src.engine.kernels.bindings import MAX_GROUP, PANEL, CpuKernels
 from src.engine.model.compatibility import probe_pieces
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
@@ -91,7 +91,7 @@ class Call:
 
 
 @torch.inference_mode()
-def fuse_layers(loaded: LoadedModel, runner: ModelRunner, library: Library) -> int:
+def fuse_layers(loaded: LoadedModel, runner: ModelRunner, library: CpuKernels) -> int:
     """Replaces in place the layers that agree; returns how many.
 
     Args:
@@ -162,7 +162,7 @@ def create_layers(
     calls: dict[str, Call],
     options: dict[int, dict[str, Any]],
     runner: ModelRunner,
-    library: Library,
+    library: CpuKernels,
 ) -> dict[str, NativeLayer]:
     """Our own layers for those that are made as the blueprint says."""
     created = {}
@@ -176,7 +176,7 @@ def create_layers(
 
 
 def find_parts(
-    layer: nn.Module, blueprint: Blueprint, call: Call, options: dict[str, Any], library: Library
+    layer: nn.Module, blueprint: Blueprint, call: Call, options: dict[str, Any], library: CpuKernels
 ) -> LayerParts | None:
     """What a layer is made of; None if our kernels are not for it."""
     attention, mlp = getattr(layer, blueprint.attention), getattr(layer, blueprint.mlp)
@@ -226,7 +226,7 @@ def find_activation(module: nn.Module) -> str | None:
     return None
 
 
-def merge(linears: list[NativeKind], library: Library) -> NativeKind:
+def merge(linears: list[NativeKind], library: CpuKernels) -> NativeKind:
     """One layer that gives what these give, side by side."""
     first, *others = linears
     if not others:

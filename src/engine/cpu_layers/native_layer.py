@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.structs import ACTIVATIONS, LayerData, NormData, address
 from src.engine.model.attention import PackedAttention
 
@@ -65,7 +65,7 @@ class NativeLayer(nn.Module):
     """
 
     def __init__(
-        self, parts: LayerParts, layer_idx: int, attention: PackedAttention, library: Library
+        self, parts: LayerParts, layer_idx: int, attention: PackedAttention, library: CpuKernels
     ) -> None:
         super().__init__()
         self.layer_idx = layer_idx

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import pad
 
 from src.engine.cpu_layers.linear import FastLinear
-from src.engine.kernels.bindings import BLOCK, PANEL, Library
+from src.engine.kernels.bindings import BLOCK, PANEL, CpuKernels
 from src.engine.kernels.structs import LinearData, address
 
 SHIFT = 128
@@ -14,7 +14,9 @@ SHIFT = 128
 class NativeLinear(FastLinear):
     """Panels of outputs: (num_panels, num_inputs, PANEL), exact."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, library: Library) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, library: CpuKernels
+    ) -> None:
         super().__init__(weight, bias)
         self._library = library
         filled = _fill_up(weight).view(-1, PANEL, self.in_features)
@@ -39,7 +41,9 @@ class NativeInt8Linear(FastLinear):
     off its sums: SHIFT times the sum of an output's weights.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, library: Library) -> None:
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, library: CpuKernels
+    ) -> None:
         super().__init__(weight, bias)
         self._library = library
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from src.engine.config import Quantization
 from src.engine.cpu_layers.replace import can_be_replaced, replace_layers
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.compatibility import probe_token_ids
 from src.engine.model.loader import LoadedModel
 from src.errors import ModelLoadError
@@ -25,7 +25,7 @@ Exact layers differ by the order of additions alone, which shows in 16-bit forma
 
 
 def quantize(
-    loaded: LoadedModel, quantization: Quantization, library: Library | None = None
+    loaded: LoadedModel, quantization: Quantization, library: CpuKernels | None = None
 ) -> None:
     """Replaces layers in place; with `none` by exact ones, where that is possible.
 

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from src.engine.config import Quantization
 from src.engine.cpu_layers.linear import FastLinear, Float16Linear, Int8Linear, PackedLinear
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
-from src.engine.kernels.bindings import PANEL, Library
+from src.engine.kernels.bindings import PANEL, CpuKernels
 
 LINEARS: dict[Quantization, type[FastLinear]] = {
     "none": PackedLinear,
@@ -24,7 +24,7 @@ LINEARS: dict[Quantization, type[FastLinear]] = {
 
 @torch.inference_mode()
 def replace_layers(
-    model: nn.Module, quantization: Quantization = "none", library: Library | None = None
+    model: nn.Module, quantization: Quantization = "none", library: CpuKernels | None = None
 ) -> int:
     """Replaces layers in place, one after the other; returns how many linear ones.
 
@@ -42,7 +42,7 @@ def replace_layers(
 
 
 def _faster(
-    layer: nn.Module, quantization: Quantization, library: Library | None
+    layer: nn.Module, quantization: Quantization, library: CpuKernels | None
 ) -> nn.Module | None:
     """A layer to put in this one's place, if there is one."""
     if type(layer) is NewGELUActivation:
@@ -58,7 +58,7 @@ def create_linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     quantization: Quantization,
-    library: Library | None = None,
+    library: CpuKernels | None = None,
 ) -> FastLinear:
     """The fastest layer of a kind for this weight, (out_features, in_features)."""
     if library is None:

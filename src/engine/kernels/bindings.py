@@ -41,7 +41,7 @@ _ARGUMENTS = {
 }  # fmt: skip
 
 
-class Library:
+class CpuKernels:
     """One variant of the kernels. All tensors are on the CPU, and float32 if not said otherwise.
 
     Raises:
@@ -239,7 +239,7 @@ class Library:
         return probs, token_ids
 
 
-def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> Library | None:
+def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> CpuKernels | None:
     """The kernels that a model is to use; None: PyTorch's.
 
     Raises:
@@ -262,11 +262,11 @@ def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> Library |
 
 
 @functools.cache
-def find_library() -> Library | None:
+def find_library() -> CpuKernels | None:
     """The best one that was built and that this processor can run."""
     for variant in usable_variants():
         try:
-            return Library(variant)
+            return CpuKernels(variant)
         except OSError as error:
             logger.warning("our own kernels for %s cannot be loaded: %s", variant, error)
     return None

@@ -12,7 +12,7 @@ import time
 import torch
 
 from src.engine.cpu_layers.native_linear import NativeLinear
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ GAIN = 1.03
 
 @functools.cache
 @torch.inference_mode()
-def tune(library: Library) -> None:
+def tune(library: CpuKernels) -> None:
     """Sets how far ahead layers that are made from now on fetch their weights.
 
     Takes a tenth of a second, once in a process.

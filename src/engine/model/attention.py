@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.kv_cache import KVCache
 
 PADDING = 64
@@ -97,7 +97,7 @@ def _continues(run: list[Segment], following: Segment) -> bool:
 class PackedAttention:
     """Attention over packed sequences. `step` says what the current forward's pack is made of."""
 
-    def __init__(self, cache: KVCache, library: Library | None = None) -> None:
+    def __init__(self, cache: KVCache, library: CpuKernels | None = None) -> None:
         self.cache = cache
         self._library = library
         self.step: Step | None = None

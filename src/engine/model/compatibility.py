@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
@@ -31,7 +31,7 @@ class IncompatibleModelError(Exception):
     """The model cannot run on our attention; the message says why."""
 
 
-def check_model(loaded: LoadedModel, library: Library | None = None) -> dict[int, LayerShape]:
+def check_model(loaded: LoadedModel, library: CpuKernels | None = None) -> dict[int, LayerShape]:
     """Returns what each attention layer keeps of a token; the model is left as it was.
 
     Args:

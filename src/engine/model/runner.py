@@ -5,7 +5,7 @@ from itertools import count, islice, takewhile
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.attention import PackedAttention, Segment, Step
 from src.engine.model.hidden_states import catch_hidden_states
 from src.engine.model.kv_cache import KVCache, LayerShape
@@ -34,7 +34,7 @@ class ModelRunner:
         loaded: LoadedModel,
         layers: dict[int, LayerShape],
         num_slots: int,
-        library: Library | None = None,
+        library: CpuKernels | None = None,
     ) -> None:
         self._model = loaded.model
         self._library = library
@@ -137,7 +137,7 @@ def _sample(
     scheduled: list[ScheduledSequence],
     rows: list[range],
     logits: torch.Tensor,
-    library: Library | None,
+    library: CpuKernels | None,
 ) -> list[list[SampledToken]]:
     """Samples from the last rows of each sequence that has all of its tokens.
 

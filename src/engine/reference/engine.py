@@ -16,7 +16,7 @@ import torch
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from src.engine.admission import Intake
+from src.engine.admission import AdmissionController
 from src.engine.isolation import is_containable
 from src.engine.model.hidden_states import find_decoder
 from src.engine.model.loader import LoadedModel
@@ -56,15 +56,18 @@ class ReferenceEngine:
 
     Args:
         loaded: what to run.
-        intake: the engine's door.
+        admission: admits requests and publishes their outputs.
         max_queue_seconds: how long a request waits for its turn at most; of those that came
             together the first.
     """
 
     def __init__(
-        self, loaded: LoadedModel, intake: Intake, max_queue_seconds: float = float("inf")
+        self,
+        loaded: LoadedModel,
+        admission: AdmissionController,
+        max_queue_seconds: float = float("inf"),
     ) -> None:
-        self.intake = intake
+        self.admission = admission
         self._loaded = loaded
         self._max_queue_seconds = max_queue_seconds
         self._changed = threading.Condition()  # guards the next three
@@ -89,7 +92,7 @@ class ReferenceEngine:
             EngineDeadError: the engine takes no requests any more.
             OverloadedError: too many wait already.
         """
-        self.intake.admit(requests)
+        self.admission.admit(requests)
         with self._changed:
             self._waiting.extend(_Job(request) for request in requests)
             self._changed.notify()
@@ -103,7 +106,7 @@ class ReferenceEngine:
 
     def shutdown(self) -> None:
         """Aborts all requests and waits for the thread to end. May be called twice."""
-        self.intake.close()
+        self.admission.close()
         with self._changed:
             self._stops = True
             if self._running is not None:
@@ -124,7 +127,7 @@ class ReferenceEngine:
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
         finally:
-            self.intake.end_all(reason)
+            self.admission.end_all(reason)
 
     def _next(self) -> _Job | None:
         """Waits for the next job; None: it is time to stop."""
@@ -239,9 +242,9 @@ class ReferenceEngine:
 
     def _publish(self, output: RequestOutput) -> None:
         num_running = int(self._running is not None)
-        num_live = self.intake.num_live - (output.finish_reason is not None)
+        num_live = self.admission.num_live - (output.finish_reason is not None)
         stats = EngineStats(num_running, num_live - num_running)
-        self.intake.publish(EngineUpdate([output], stats))
+        self.admission.publish(EngineUpdate([output], stats))
 
 
 class _TokenStreamer(BaseStreamer):

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.sampling.logits_processors import ban, change_logits, changes_logits, keep_allowed
 from src.engine.sampling.logprobs import PositionLogprobs, find_logprobs
 from src.engine.sampling.top_k_top_p import (
     NUM_UNIFORMS,
-    draw_filtered,
     draw_from_all,
     find_best,
     find_largest,
     find_probs,
+    sample_filtered,
 )
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Matcher, find_allowed
@@ -64,7 +64,7 @@ class SampledToken:
 
 
 def sample(
-    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None = None
+    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None = None
 ) -> list[SampledToken | None]:
     """Chooses a token for each row; None where the row's token mask was not ready in time.
 
@@ -114,11 +114,11 @@ def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
     return late
 
 
-_Choice = Callable[[torch.Tensor, list[SamplingRow], Library | None], torch.Tensor]
+_Choice = Callable[[torch.Tensor, list[SamplingRow], CpuKernels | None], torch.Tensor]
 """From logits and rows to token ids."""
 
 
-def _choose(logits: torch.Tensor, rows: list[SamplingRow], library: Library | None) -> list[int]:
+def _choose(logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None) -> list[int]:
     """Returns a token id for each row; logits: (num_rows, vocab_size)."""
     token_ids = [0] * len(rows)
     for choose, group in _group(logits, rows, library):
@@ -130,7 +130,7 @@ def _choose(logits: torch.Tensor, rows: list[SamplingRow], library: Library | No
 
 
 def _group(
-    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
 ) -> list[tuple[_Choice, list[int]]]:
     """The ways to choose, each with its rows; a batch usually has one."""
     if all(row.params.is_greedy for row in rows):
@@ -154,27 +154,27 @@ def _has_filters(params: SamplingParams, vocab_size: int) -> bool:
 
 
 def _take_best(
-    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
 ) -> torch.Tensor:
     return find_best(logits, library)
 
 
 def _draw_unfiltered(
-    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
 ) -> torch.Tensor:
     probs = find_probs(logits, _temperatures(logits, rows))
     return draw_from_all(probs, _uniforms(rows, logits.device)[:, :1])
 
 
 def _draw_filtered(
-    logits: torch.Tensor, rows: list[SamplingRow], library: Library | None
+    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
 ) -> torch.Tensor:
     vocab_size = logits.shape[-1]
     filters = [
         [min(row.params.top_k or vocab_size, vocab_size), row.params.top_p, row.params.min_p]
         for row in rows
     ]
-    return draw_filtered(
+    return sample_filtered(
         logits,
         _temperatures(logits, rows),
         torch.tensor(filters, dtype=torch.double, device=logits.device),

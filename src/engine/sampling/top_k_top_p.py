@@ -12,7 +12,7 @@ of the tokens by falling probability, so one draws
 
 import torch
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 
 NUM_CANDIDATES = 256
 """So many of the most likely tokens are looked at first."""
@@ -33,12 +33,12 @@ LARGEST_UNIFORM = 1 - 2**-53
 """The largest number below 1."""
 
 
-def draw_filtered(
+def sample_filtered(
     logits: torch.Tensor,
     temperatures: torch.Tensor,
     filters: torch.Tensor,
     uniforms: torch.Tensor,
-    library: Library | None = None,
+    library: CpuKernels | None = None,
 ) -> torch.Tensor:
     """Draws from what top-k, top-p and min-p leave.
 
@@ -66,12 +66,12 @@ def draw_filtered(
     return token_ids
 
 
-def find_largest(logits: torch.Tensor, library: Library | None = None) -> torch.Tensor:
+def find_largest(logits: torch.Tensor, library: CpuKernels | None = None) -> torch.Tensor:
     """Each row's largest logit, NaN where one is: (num_rows,)."""
     return logits.amax(dim=-1) if library is None else library.largest(logits)[0]
 
 
-def find_best(logits: torch.Tensor, library: Library | None = None) -> torch.Tensor:
+def find_best(logits: torch.Tensor, library: CpuKernels | None = None) -> torch.Tensor:
     """The first of each row's most likely tokens: ids, (num_rows,)."""
     return logits.argmax(dim=-1) if library is None else library.largest(logits)[1]
 

@@ -13,7 +13,7 @@ from src.engine.scheduling.sequence import Sequence
 
 
 @dataclass(slots=True)
-class _Line:
+class _TenantQueue:
     """One tenant's requests, and how far it has come."""
 
     position: float
@@ -32,11 +32,11 @@ class _Line:
         return None if last.num_preemptions else last
 
 
-class WaitingQueue:
+class FairQueue:
     """Sequences that wait for their turn, or for another one after they were preempted."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _Line] = {}  # of those who wait alone
+        self._lines: dict[str, _TenantQueue] = {}  # of those who wait alone
         self._position = 0.0
 
     def __len__(self) -> int:
@@ -63,9 +63,9 @@ class WaitingQueue:
         line.position -= 1 / weight
         line.sequences.appendleft(sequence)
 
-    def _line(self, sequence: Sequence, position: float) -> _Line:
+    def _line(self, sequence: Sequence, position: float) -> _TenantQueue:
         request = sequence.request
-        return self._lines.setdefault(request.tenant, _Line(position, request.weight))
+        return self._lines.setdefault(request.tenant, _TenantQueue(position, request.weight))
 
     def pop(self, tenant: str) -> Sequence:
         """Takes out the tenant's first; tenants before it, which were passed over, move up to it.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from src.engine.isolation import attempt
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
-from src.engine.scheduling.fair_queue import WaitingQueue
+from src.engine.scheduling.fair_queue import FairQueue
 from src.engine.scheduling.fair_share import choose_turn
 from src.engine.scheduling.kv_slots import Lease, SlotPool
 from src.engine.scheduling.prefix_leaders import follow_leader, is_waiting
@@ -93,7 +93,7 @@ class Scheduler:
         self._max_queue_seconds = max_queue_seconds
         self._max_live = max_num_seqs + max_queue_size
         self._drafts = drafts or DraftLimits()
-        self._waiting = WaitingQueue()
+        self._waiting = FairQueue()
         self._running: list[Sequence] = []
         self._failed: list[RequestOutput] = []
 
@@ -161,9 +161,9 @@ class Scheduler:
     def expire(self) -> list[RequestOutput]:
         """Drops requests that have waited too long, and those for which there is no place.
 
-        The queue's deadline counts until the first sequence of a request has its turn. The intake
-        lets a tenant that holds little into a queue that is full: the newest sequence of the tenant
-        that waits with most makes room.
+        The queue's deadline counts until the first sequence of a request runs. Admission lets a
+        tenant that holds little into a full queue: the newest sequence of the tenant with the most
+        waiting sequences makes room.
         """
         latest = time.monotonic() - self._max_queue_seconds
         late = [one for one in self._waiting if one.expires and one.request.arrived_at < latest]

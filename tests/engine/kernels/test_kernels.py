@@ -17,7 +17,7 @@ from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
 from src.engine.cpu_layers.replace import create_linear
 from src.engine.factory import create_core, create_engine
 from src.engine.kernels import build
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.prefetch import CHOICES, tune
 from src.engine.model.loader import load_model
 from src.engine.request import Request
@@ -139,7 +139,7 @@ def test_threads_that_compute_at_the_same_time_do_not_meet(library, monkeypatch)
 @needs_kernels
 def test_how_far_ahead_weights_are_fetched_is_measured_and_changes_no_result(caplog):
     caplog.set_level("DEBUG")
-    library = Library(LIBRARIES[0].variant)
+    library = CpuKernels(LIBRARIES[0].variant)
     tune(library)
     assert library.ahead in CHOICES
     assert f"weights are fetched {library.ahead} floats ahead" in caplog.text

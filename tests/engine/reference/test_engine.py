@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from src.engine.admission import Intake
+from src.engine.admission import AdmissionController
 from src.engine.config import EngineConfig
 from src.engine.model.loader import LoadedModel, load_model
 from src.engine.reference.engine import ReferenceEngine
@@ -24,7 +24,11 @@ def start_engine() -> Iterator[Callable[..., Harness]]:
 
     def start(loaded: LoadedModel) -> Harness:
         engines.append(
-            Harness(lambda receive: ReferenceEngine(loaded, Intake(max_live=8, on_update=receive)))
+            Harness(
+                lambda receive: ReferenceEngine(
+                    loaded, AdmissionController(max_live=8, on_update=receive)
+                )
+            )
         )
         return engines[-1]
 

@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.engine.kernels.bindings import Library
+from src.engine.kernels.bindings import CpuKernels
 from src.engine.sampling.sampler import SampledToken, SamplingRow
 from src.engine.sampling.sampler import sample as sample_by
 from src.engine.sampling.top_k_top_p import NUM_CANDIDATES, NUM_STRIPES
@@ -41,7 +41,7 @@ def library(request):
     CHOOSING.pop()
 
 
-CHOOSING: list[Library | None] = []
+CHOOSING: list[CpuKernels | None] = []
 
 
 def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:

@@ -8,12 +8,12 @@ from src.engine.sampling.top_k_top_p import (
     NUM_CANDIDATES,
     NUM_STRIPES,
     NUM_UNIFORMS,
-    draw_filtered,
     draw_from_all,
     find_best,
     find_largest,
     find_most_likely,
     find_probs,
+    sample_filtered,
 )
 from tests.support.native import LIBRARIES
 
@@ -102,7 +102,7 @@ def test_never_draws_what_has_no_probability(vocab_size):
     assert set(draw_from_all(probs, uniforms[:, :1]).tolist()) == {2, 4}
     all_kept = torch.tensor([[vocab_size, 1.0, 0.0]], dtype=torch.double).expand(200, -1)
     for library in VARIANTS:
-        drawn = draw_filtered(probs.log(), torch.ones(200), all_kept, uniforms, library)
+        drawn = sample_filtered(probs.log(), torch.ones(200), all_kept, uniforms, library)
         assert set(drawn.tolist()) == {2, 4}
 
 
@@ -130,7 +130,7 @@ def test_what_is_drawn_is_what_the_filters_keep(filters, spread, library):
     is_kept &= (ordered >= min_p * ordered[0] * (1 - 1e-6)) & (ordered > 0)
     kept = set(token_ids[is_kept].tolist())
     num_rows = 300
-    drawn = draw_filtered(
+    drawn = sample_filtered(
         2 * probs.log().expand(num_rows, -1),
         torch.full((num_rows,), 2.0),
         torch.tensor([filters], dtype=torch.double).expand(num_rows, -1),
@@ -150,6 +150,6 @@ def test_of_equally_likely_tokens_the_first_are_the_nucleus(library):
     vocab_size = 4 * NUM_CANDIDATES
     probs = torch.full((2000, vocab_size), 1 / vocab_size)
     filters = torch.tensor([[vocab_size, 0.5, 0.0]], dtype=torch.double).expand(2000, -1)
-    drawn = draw_filtered(probs.log(), torch.ones(2000), filters, create_uniforms(2000), library)
+    drawn = sample_filtered(probs.log(), torch.ones(2000), filters, create_uniforms(2000), library)
     assert drawn.max() < vocab_size // 2
     assert len(drawn.unique()) > vocab_size // 2 - 50

@@ -2,7 +2,7 @@
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.fair_queue import WaitingQueue
+from src.engine.scheduling.fair_queue import FairQueue
 from src.engine.scheduling.sequence import Sequence
 
 
@@ -10,15 +10,15 @@ def create_sequence(name: str, tenant: str, weight: int = 1) -> Sequence:
     return Sequence(Request(name, [1], SamplingParams(), tenant=tenant, weight=weight))
 
 
-def create_queue(num_each: int, *tenants: str) -> WaitingQueue:
-    queue = WaitingQueue()
+def create_queue(num_each: int, *tenants: str) -> FairQueue:
+    queue = FairQueue()
     for number in range(num_each):
         for tenant in tenants:
             queue.append(create_sequence(f"{tenant}{number}", tenant))
     return queue
 
 
-def take(queue: WaitingQueue, count: int) -> list[str]:
+def take(queue: FairQueue, count: int) -> list[str]:
     """Names of sequences as turns bring them."""
     return [queue.pop(queue.tenants[0].name).request.request_id for _ in range(count)]
 
