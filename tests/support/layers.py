@@ -1,0 +1,131 @@
+"""The rooms of src, what each may import of the others, and libraries that it never imports.
+
+A room is a package or a module; its own rules hold for it and, where they have none of their own,
+for the packages inside of it. `docs/generate.py` writes the table of docs/architecture.md from
+this, and tests/test_layering.py reads the imports. Imports for type checkers alone count too.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SRC = Path(__file__).parents[2] / "src"
+
+WEB = frozenset({"fastapi", "starlette", "uvicorn", "slowapi", "prometheus_client"})
+WIRE = frozenset({"pydantic", "pydantic_settings"})
+MODEL = frozenset({"torch", "transformers", "tokenizers"})
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Rules of a room.
+
+    Args:
+        imports: rooms and modules of src that it may import, beside itself.
+        never: libraries that it must not import.
+    """
+
+    imports: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+
+
+def room(imports: str = "", *never: frozenset[str]) -> Room:
+    """Creates a room's rules; names of imports are separated by spaces."""
+    return Room(frozenset(imports.split()), frozenset().union(*never))
+
+
+ENGINE_TYPES = "engine.request engine.sampling_params engine.sampling.logprobs"
+API = (
+    "api core engine.structured_output.source errors inference limits.rate_limit models"
+    f" text tool_calling config {ENGINE_TYPES}"
+)
+
+ROOMS = {
+    "errors": room("", WEB, WIRE, MODEL),
+    "config": room("engine.config errors", WEB, MODEL),
+    "models": room("api.field_types", MODEL),
+    "engine": room(
+        "errors engine.cpu_layers engine.kernels engine.model engine.reference engine.sampling"
+        " engine.scheduling engine.structured_output",
+        WEB,
+        WIRE,
+    ),
+    "engine.scheduling": room(
+        "errors engine.isolation engine.request engine.sampling_params engine.sampling"
+        " engine.structured_output.matcher",
+        WEB,
+        WIRE,
+        MODEL,
+    ),
+    "engine.model": room(
+        "errors engine.config engine.request engine.sampling_params engine.scheduling"
+        " engine.sampling engine.kernels text.chat_template",
+        WEB,
+        WIRE,
+    ),
+    "engine.sampling": room(
+        "engine.sampling_params engine.kernels engine.structured_output.matcher", WEB, WIRE
+    ),
+    "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
+    "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
+    "engine.kernels": room(
+        "errors engine.config engine.cpu_layers.native_linear", WEB, WIRE, MODEL - {"torch"}
+    ),
+    "engine.reference": room(
+        "errors engine.admission engine.isolation engine.request engine.sampling_params"
+        " engine.model engine.sampling engine.structured_output.matcher",
+        WEB,
+        WIRE,
+    ),
+    "text": room("errors core.request_validation engine.model.loader", WEB, WIRE, {"torch"}),
+    "tool_calling": room(
+        "errors text inference engine.config engine.structured_output.source", WEB, WIRE, MODEL
+    ),
+    "core": room("errors engine text", WEB, WIRE, MODEL),
+    "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
+    "api": room(
+        f"{API} auth.middleware limits.rate_limit middleware observability server.draining"
+        " server.connection",
+        MODEL,
+    ),
+    "api.native": room(f"{API} server.draining", MODEL),
+    "api.openai": room(API, MODEL),
+    "api.anthropic": room(API, MODEL),
+    "auth": room("errors config core.identity limits middleware.error_body", MODEL),
+    "limits": room(
+        "errors config core.identity auth.middleware middleware observability.http_metrics", MODEL
+    ),
+    "observability": room("errors config middleware.request_log", MODEL),
+    "middleware": room("errors config observability.http_metrics", MODEL),
+    "server": room("errors config inference auth limits middleware observability", MODEL),
+    "keys": room("auth.keys_cli", WEB, MODEL),
+    "main": room(
+        "errors config core engine inference api auth limits middleware observability server",
+        MODEL,
+    ),
+}
+
+
+def room_of(path: Path) -> str:
+    """Returns the room of a file: the deepest of ROOMS that holds it."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return next((name for name in names if name in ROOMS), parts[0])
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Yields the dotted names of all modules that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            yield from (_imported_from(node.module, alias.name) for alias in node.names)
+
+
+def _imported_from(module: str, name: str) -> str:
+    """Returns the module that holds what `from module import name` names."""
+    below = SRC.parent.joinpath(*module.split("."), name)
+    return f"{module}.{name}" if below.with_suffix(".py").exists() or below.is_dir() else module
