@@ -51,6 +51,10 @@ check: $(STAMP) ## lint, types, security scan: what CI runs before the tests
 	@$(BIN)/mypy
 	@$(BIN)/bandit -q -c pyproject.toml -r src training
 
+.PHONY: house
+house: $(STAMP) ## print the numbers of the house: modules a room, sizes of functions, language
+	@$(BIN)/python -m tests.support.house
+
 .PHONY: hooks
 hooks: $(STAMP) ## run what `pre-commit install` runs on every commit, on all files
 	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
