@@ -23,16 +23,17 @@ from docs.openai_fields import anthropic_table
 from src.api.anthropic.request import CountTokensRequest, MessageRequest
 from src.api.fields import NoEffect, Refused
 from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
+from tests.conftest import create_settings, wait_until
+from tests.support.servers import ROOT, LocalServer, Server, parse_events
+from tests.support.wire import (
     PLAIN_TEMPLATE,
+    anthropic_client,
     assert_no_extras,
     assert_shape,
+    fail_after,
     marked,
     post,
 )
-from tests.api.openai.test_errors import fail_after
-from tests.conftest import create_settings, wait_until
-from tests.support.servers import ROOT, LocalServer, Server, parse_events
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 MODEL = "storyteller"
@@ -41,13 +42,9 @@ BODY = {"model": MODEL, "messages": QUESTION, "max_tokens": 30, "temperature": 0
 ASKED = {"model": MODEL, "messages": QUESTION, "max_tokens": 30, "extra_body": {"temperature": 0}}
 
 
-def create_client(server: Server | LocalServer) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=server.url, api_key="none is needed", max_retries=0)
-
-
 @pytest.fixture(scope="module")
 def ai(server) -> Iterator[anthropic.Anthropic]:
-    with create_client(server) as client:
+    with anthropic_client(server) as client:
         yield client
 
 
@@ -346,7 +343,7 @@ def test_another_model_is_not_found(ai):
 def test_over_the_limit(start_server):
     server = start_server(rate_limit_requests=1, chat_template=PLAIN_TEMPLATE)
     body = {"model": server.engine.model_name, "messages": QUESTION}
-    with create_client(server) as client:
+    with anthropic_client(server) as client:
         client.messages.count_tokens(**body)
         with pytest.raises(anthropic.RateLimitError) as caught:
             client.messages.create(**body, max_tokens=1, stream=True)
@@ -390,7 +387,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
     fail_after(server, 5)
     body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 50}
     events = []
-    with create_client(server) as client, client.messages.create(**body, stream=True) as stream:
+    with anthropic_client(server) as client, client.messages.create(**body, stream=True) as stream:
         with pytest.raises(anthropic.APIStatusError) as caught:
             events += stream
         assert caught.value.type == "api_error"
@@ -404,7 +401,7 @@ def test_a_client_that_leaves_ends_its_generation(start_server):
     server = start_server(chat_template=PLAIN_TEMPLATE)
     server.slow_down(0.02)
     body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 5000}
-    with create_client(server) as client:
+    with anthropic_client(server) as client:
         with client.messages.create(**body, stream=True) as stream:
             next(iter(stream))
         wait_until(lambda: server.sample("inference_sequences_aborted_total", "cancelled") == 1)

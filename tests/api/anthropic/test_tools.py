@@ -7,16 +7,17 @@ from anthropic.types import Message, RawMessageStreamEvent, ToolUseBlock
 from pydantic import TypeAdapter
 
 from src.main import create_app
-from tests.api.anthropic.test_messages import COUNT, MESSAGES, create_client, error_of, events_of
-from tests.api.openai.test_chat_and_completions import (
+from tests.api.anthropic.test_messages import COUNT, MESSAGES, error_of, events_of
+from tests.conftest import create_settings
+from tests.support.servers import LocalServer, serve_app
+from tests.support.tools import QUESTION, RECITING_TEMPLATE, SCHEMAS, WEATHER, WROTE, assert_fits
+from tests.support.wire import (
     PLAIN_TEMPLATE,
+    anthropic_client,
     assert_no_extras,
     assert_shape,
     post,
 )
-from tests.conftest import create_settings
-from tests.support.servers import LocalServer, serve_app
-from tests.support.tools import QUESTION, RECITING_TEMPLATE, SCHEMAS, WEATHER, WROTE, assert_fits
 
 TOOLS = [
     {"name": "weather", "description": "Tells it.", "input_schema": WEATHER},
@@ -124,7 +125,7 @@ def test_the_clients_own_stream_puts_calls_together(server):
     fields = body(server)
     extra = {"temperature": fields.pop("temperature")}
     with (
-        create_client(server) as client,
+        anthropic_client(server) as client,
         client.messages.stream(**fields, extra_body=extra) as stream,
     ):
         message = stream.get_final_message()

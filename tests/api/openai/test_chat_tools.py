@@ -9,13 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
 
 from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
-    PLAIN_TEMPLATE,
-    assert_shape,
-    chunks_of,
-    create_client,
-    post,
-)
+from tests.api.openai.test_chat_and_completions import chunks_of
 from tests.conftest import create_settings
 from tests.support.servers import LocalServer, serve_app
 from tests.support.tools import (
@@ -26,6 +20,7 @@ from tests.support.tools import (
     WROTE,
     assert_fits,
 )
+from tests.support.wire import PLAIN_TEMPLATE, assert_shape, openai_client, post
 
 TOOLS = [
     {
@@ -199,7 +194,7 @@ def test_chunks_have_the_shape_that_the_client_knows(server):
 
 
 def test_the_clients_own_helpers_put_calls_together(server):
-    with create_client(server) as client:
+    with openai_client(server) as client:
         with client.chat.completions.stream(**chat(server)) as stream:
             done = [event for event in stream if event.type.endswith("function.arguments.done")]
             final = stream.get_final_completion()
@@ -264,7 +259,7 @@ class Weather(BaseModel):
 
 
 def test_the_client_parses_arguments_into_a_class(server):
-    with create_client(server) as client:
+    with openai_client(server) as client:
         answer = client.chat.completions.parse(
             **chat(server, tools=[openai.pydantic_function_tool(Weather)])
         )
@@ -273,7 +268,7 @@ def test_the_client_parses_arguments_into_a_class(server):
 
 
 def test_a_conversation_goes_on_after_a_call(server):
-    with create_client(server) as client:
+    with openai_client(server) as client:
         first = client.chat.completions.create(**chat(server)).choices[0].message
         results = [
             {"role": "tool", "tool_call_id": call.id, "content": [{"type": "text", "text": "4"}]}
@@ -321,7 +316,7 @@ def test_what_a_model_writes_by_itself_is_text_or_calls(
         assert calls_of(choice["message"]) == calls
         assert choice["finish_reason"] == reason
         with (
-            create_client(server) as client,
+            openai_client(server) as client,
             client.chat.completions.stream(**chat(server, **fields)) as stream,
         ):
             final = stream.get_final_completion().choices[0]

@@ -14,20 +14,19 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from src.api.fields import NoEffect, Refused
 from src.api.openai.responses.request import ResponseRequest
-from tests.api.openai.test_chat_and_completions import (
-    CHAT,
-    MODEL,
-    PLAIN_TEMPLATE,
-    QUESTION,
-    assert_no_extras,
-    assert_shape,
-    create_client,
-    marked,
-    post,
-)
-from tests.api.openai.test_errors import error_of, fail_after, refused
+from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION
+from tests.api.openai.test_errors import error_of, refused
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, Server, parse_events
+from tests.support.wire import (
+    PLAIN_TEMPLATE,
+    assert_no_extras,
+    assert_shape,
+    fail_after,
+    marked,
+    openai_client,
+    post,
+)
 
 RESPONSES = "/v1/responses"
 TEXT = QUESTION[0]["content"]
@@ -38,7 +37,7 @@ LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
 
 @pytest.fixture(scope="module")
 def ai(server) -> Iterator[openai.OpenAI]:
-    with create_client(server) as client:
+    with openai_client(server) as client:
         yield client
 
 

@@ -8,18 +8,12 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
-    PLAIN_TEMPLATE,
-    assert_no_extras,
-    assert_shape,
-    create_client,
-    post,
-)
 from tests.api.openai.test_errors import error_of
 from tests.api.openai.test_responses import LOGPROBS, RESPONSES, SHAPE, events_of
 from tests.conftest import create_settings
 from tests.support.servers import LocalServer, serve_app
 from tests.support.tools import QUESTION, RECITING_TEMPLATE, WEATHER, WROTE, assert_fits
+from tests.support.wire import PLAIN_TEMPLATE, assert_no_extras, assert_shape, openai_client, post
 
 TOOLS = [
     {"type": "function", "name": "weather", "description": "Tells it.", "parameters": WEATHER},
@@ -144,7 +138,7 @@ def test_an_answer_is_a_call_or_has_the_shape_that_is_asked_for(server):
 
 
 def test_the_clients_own_stream_puts_calls_together(server):
-    with create_client(server) as client, client.responses.stream(**body(server)) as stream:
+    with openai_client(server) as client, client.responses.stream(**body(server)) as stream:
         response = stream.get_final_response()
     expected = [(call["name"], call["arguments"]) for call in calls_of(ask(server))]
     assert [(item.name, item.arguments) for item in response.output] == expected
@@ -152,7 +146,7 @@ def test_the_clients_own_stream_puts_calls_together(server):
 
 def test_a_conversation_goes_on_after_a_call(server):
     fields = {"tool_choice": "auto", "max_output_tokens": 5}
-    with create_client(server) as client:
+    with openai_client(server) as client:
         first = client.responses.create(**body(server, parallel_tool_calls=False))
         results = [RESULT | {"call_id": call.call_id} for call in first.output]
         turns = [QUESTION, *first.output, *results]
@@ -164,7 +158,7 @@ def test_a_conversation_goes_on_after_a_call(server):
 
 def test_a_call_may_come_back_with_all_fields_that_the_client_knows(server):
     (call,) = (
-        create_client(server)
+        openai_client(server)
         .responses.create(**body(server, tool_choice={"type": "function", "name": "clock"}))
         .output
     )
