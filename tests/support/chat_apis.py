@@ -99,7 +99,7 @@ class ChatApi(ABC):
 
     def body(
         self,
-        server: Server | LocalServer,
+        server: Server | LocalServer | str,
         turns: Sequence[Turn] = (Turn("user", "How is it?"),),
         max_tokens: int = 400,
         tools: Sequence[Tool] = (),
@@ -169,7 +169,10 @@ class ChatApi(ABC):
         return self.error(post(server, self.path, **self.body(server, **asked)))
 
 
-def model_name(server: Server | LocalServer) -> str:
+def model_name(server: Server | LocalServer | str) -> str:
+    """Returns the name of the served model; a name stands for itself."""
+    if isinstance(server, str):
+        return server
     return server.engine.model_name if isinstance(server, LocalServer) else "storyteller"
 
 

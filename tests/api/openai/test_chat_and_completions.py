@@ -374,13 +374,6 @@ def test_32_streams_at_once_each_give_their_own_text(server):
         assert answer.startswith("The capital of"), answer
 
 
-def test_the_stream_helper_of_the_client_puts_the_answer_together(ai):
-    with ai.chat.completions.stream(**CHAT | {"temperature": 0}) as stream:
-        texts = [event.delta for event in stream if event.type == "content.delta"]
-        final = stream.get_final_completion()
-    assert final.choices[0].message.content == "".join(texts) == "The capital of France is Paris."
-
-
 def test_raw_responses_have_the_requests_id(ai):
     raw = ai.chat.completions.with_raw_response.create(
         **CHAT, extra_headers={"X-Request-ID": "find-me"}
@@ -410,12 +403,6 @@ def test_parts_of_a_text_are_lines_and_a_developer_is_the_system(server):
     assert ids({"role": "developer", "content": parts}, *QUESTION) == ids(
         {"role": "system", "content": "Be kind.\nBe brief."}, *QUESTION
     )
-
-
-def test_an_answer_can_be_sent_back_as_it_came(ai):
-    answer = ai.chat.completions.create(**CHAT).choices[0].message
-    more = [*QUESTION, answer, {"role": "user", "content": "And of Italy?"}]
-    assert ai.chat.completions.create(**CHAT | {"messages": more}).choices[0].message.content
 
 
 VALUES = {

@@ -303,20 +303,6 @@ def test_an_unforeseen_error_has_the_shape_too(start_client, tiny_model, capfd):
     assert error["message"] == "Internal server error."
 
 
-def test_a_model_without_a_chat_template_says_how_to_set_one(shared_server):
-    body = {"model": shared_server.engine.model_name, "messages": QUESTION}
-    error = error_of(httpx2.post(shared_server.url + CHATS, json=body), 400)
-    assert error["param"] == "messages"
-    assert "CHAT_TEMPLATE" in error["message"]
-
-
-def test_what_a_template_refuses_is_said(start_server):
-    server = start_server(chat_template="{{ raise_exception('Only one turn, please') }}")
-    body = {"model": server.engine.model_name, "messages": QUESTION}
-    error = error_of(httpx2.post(server.url + CHATS, json=body), 400)
-    assert (error["param"], "Only one turn, please" in error["message"]) == ("messages", True)
-
-
 @pytest.mark.parametrize("body", [{}, {"prompt": "a", "messages": QUESTION}])
 def test_tokenize_takes_one_of_two(client, body):
     assert refused(client, "/tokenize", body) == ("prompt", "invalid_value")
