@@ -184,7 +184,7 @@ class Kind(BaseModel):
 
 
 class Thing(BaseModel):
-    """What the client makes a schema of, with references and unions."""
+    """A model that becomes a schema with references and unions."""
 
     k: list[Kind] = Field(max_length=1)
     o: bool

@@ -112,7 +112,7 @@ DEFINITIONS = {
     "/v1/responses": ("tools.{}.", "parameters"),
     "/v1/messages": ("tools.{}.", "input_schema"),
 }
-"""Where each API keeps a tool's definition, and the name of its schema."""
+"""Path of a tool's definition in each API, and the name of its schema."""
 
 
 @pytest.mark.parametrize(

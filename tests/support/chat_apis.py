@@ -191,7 +191,7 @@ def dotted(place: str | None) -> str:
 
 
 class OpenAIChatApi(ChatApi, ABC):
-    """What both of OpenAI's chat APIs share: the error body and the client."""
+    """The error body and the client of both of OpenAI's chat APIs."""
 
     def error(self, response: httpx2.Response) -> Refusal:
         assert response.json().keys() == {"error"}

@@ -163,7 +163,7 @@ def test_an_answer_ends_where_the_context_does(start_server):
 
 
 class Place(BaseModel):
-    """What an answer can be made to be."""
+    """The shape that a schema gives to an answer."""
 
     city: Literal["Paris", "Rome"]
     size: Literal["small", "large"]
@@ -196,7 +196,7 @@ def test_a_shaped_answer_is_the_same_as_events(server):
 
 
 def error_of(response: httpx2.Response, status_code: int, kind: str) -> str:
-    """What an error says; its shape is checked."""
+    """Checks the shape of an error and returns its message."""
     assert response.status_code == status_code, response.text
     body = response.json()
     if (details := body["error"].pop("details", None)) is not None:

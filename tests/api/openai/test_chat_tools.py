@@ -176,7 +176,7 @@ def test_chunks_have_the_shape_that_the_client_knows(server):
 
 
 def bias_against(server: LocalServer, characters: str) -> dict[str, int]:
-    """What makes an answer begin in the other way, if there is one."""
+    """Returns a bias that bans these characters, so that an answer begins in another way."""
     token_ids = [post(server, "/tokenize", prompt=one).json()["tokens"] for one in characters]
     return {str(token_id): -100 for (token_id,) in token_ids}
 

@@ -1,4 +1,4 @@
-"""What OpenAI's client for Python does by itself: waits, tries again, gives up, names errors."""
+"""Retries, timeouts and error classes of OpenAI's client for Python against the service."""
 
 import asyncio
 import threading

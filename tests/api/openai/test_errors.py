@@ -19,7 +19,7 @@ CHATS, TEXTS = "/v1/chat/completions", "/v1/completions"
 
 
 def error_of(response: httpx2.Response, status_code: int) -> dict:
-    """The error in an answer, whose shape is checked."""
+    """Checks the shape of an error answer and returns its error."""
     assert response.status_code == status_code, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

@@ -178,7 +178,7 @@ def test_cached_tokens_are_told(ai):
 
 
 class Place(BaseModel):
-    """What an answer can be made to be."""
+    """The shape that a schema gives to an answer."""
 
     city: str = Field(max_length=20)
     size: Literal["small", "large"]
