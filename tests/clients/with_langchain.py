@@ -1,7 +1,7 @@
 """LangChain against the service.
 
-Asynchronous calls, batches, log-probabilities, parsed answers, embeddings, tools, OpenAI's Responses
-API, answers sent back, error classes.
+Asynchronous calls, batches, log-probabilities, parsed answers, embeddings, tools, OpenAI's
+Responses API, answers sent back, error classes.
 """
 
 import asyncio
