@@ -362,7 +362,7 @@ def test_a_large_answer_holds_all_log_probabilities(client):
 
 
 def test_a_body_of_too_many_arrays_is_refused(client):
-    most = client.app.state.settings.max_body_bytes // 16
+    most = client.app.state.service.settings.max_body_bytes // 16
 
     def send(num_arrays: int):
         return post(client, prompt="[" * most, logit_bias=[[]] * (num_arrays - 2))
@@ -402,7 +402,7 @@ def test_a_request_that_outlasts_the_limit_gets_504(start_client, tiny_model):
     response = post(client, prompt="the cat", max_length=100)
     assert response.status_code == 504
     assert "TIMEOUT_SECONDS" in response.json()["detail"]
-    wait_until(lambda: client.app.state.engine.num_live == 0)
+    wait_until(lambda: client.app.state.service.engine.num_live == 0)
 
 
 def test_a_failing_model_gives_500_without_its_reason(start_client, tiny_model, capfd):
@@ -411,7 +411,7 @@ def test_a_failing_model_gives_500_without_its_reason(start_client, tiny_model, 
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail")
 
-    client.app.state.engine._host.loaded.model.forward = fail
+    client.app.state.service.engine._host.loaded.model.forward = fail
     response = post(client, prompt="secret words")
     assert response.status_code == 500
     assert "made to fail" not in response.text

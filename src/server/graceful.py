@@ -10,9 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
-from src.server.draining import Draining
+from src.server.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +35,24 @@ class Server(uvicorn.Server):
 
     Args:
         config: of the server.
-        app: what it serves.
+        service: the parts of the app that it serves.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.app = app
-        self._state = app.state
+        self.service = service
         self._is_leaving = False
         self._was_told = False
 
     @property
     def serves(self) -> bool:
         """Whether requests that come now are answered."""
-        return self.started and self._state.is_loaded and not self.should_exit
+        return self.started and self.service.is_loaded and not self.should_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         is_forced = self.force_exit or (self._was_told and sig != signal.SIGHUP)
         self._was_told |= sig != signal.SIGHUP
-        self._state.draining.is_draining = True
+        self.service.draining.is_draining = True
         super().handle_exit(sig, frame)
         if self.config.workers == 1:  # uvicorn takes a SIGINT after a SIGHUP for a second one
             self.force_exit = is_forced
@@ -68,7 +66,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        grace = self._state.settings.shutdown_grace_seconds
+        grace = self.service.settings.shutdown_grace_seconds
         deadline = time.monotonic() + grace
         ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
         if self._is_leaving:
@@ -83,7 +81,7 @@ class Server(uvicorn.Server):
 
     async def _drain(self, deadline: float) -> None:
         """Refuses what comes, and waits for whoever is answered."""
-        draining: Draining = self._state.draining
+        draining = self.service.draining
         logger.info("no requests are taken any more", extra={"running": draining.num_in_flight})
         await self._wait(deadline, lambda: draining.num_in_flight)
 
@@ -107,5 +105,6 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK_SECONDS)
 
     def _end_engine(self) -> None:
-        self._state.watch.cancel()  # that it ends is no failure now
-        self._state.engine.end()
+        if self.service.engine_watch is not None:
+            self.service.engine_watch.cancel()  # its end is no failure now
+        self.service.engine.end()

@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from fastapi import FastAPI
+from src.server.service import Service
 
 
-def run_to_end(run: Callable[[], None], app: FastAPI) -> NoReturn:
+def run_to_end(run: Callable[[], None], service: Service) -> NoReturn:
     """Serves and ends the process with 0, or with the status that uvicorn exits with.
 
     Args:
         run: serves until the process is to end.
-        app: that it serves.
+        service: is shut down again, as a forced end skips the lifespan's shutdown.
     """
     status = 0
     try:
@@ -27,16 +27,8 @@ def run_to_end(run: Callable[[], None], app: FastAPI) -> NoReturn:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:
-        _stop(app)
+        service.shutdown()
     end_process(status)
-
-
-def _stop(app: FastAPI) -> None:
-    """Stops what the lifespan stops, which a forced end skips. Each step may be repeated."""
-    app.state.engine.shutdown()
-    app.state.usage.shutdown()
-    if app.state.tracing is not None:
-        app.state.tracing.shutdown()
 
 
 def end_process(status: int) -> NoReturn:

@@ -26,6 +26,8 @@ from src.observability.http_metrics import MULTIPROC_DIR
 from src.server.connection import connection_class
 from src.server.graceful import LAST_WORDS_SECONDS, Server
 from src.server.process_end import end_process, run_to_end
+from src.server.service import service_of
+from src.server.startup_hints import local_url
 from src.server.supervisor import APP, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ def serve(app: FastAPI) -> None:
 
     Ends it with 1 if it cannot listen, before a model is loaded, and with 3 if it cannot start.
     """
-    settings: Settings = app.state.settings
+    service = service_of(app)
+    settings = service.settings
     try:
         check_address(settings.host, settings.port)
     except StartupError as error:
@@ -50,7 +53,8 @@ def serve(app: FastAPI) -> None:
     elif settings.workers > 1:
         end_process(_serve_with_workers(config, settings))
     else:
-        _serve_alone(Server(config, app))
+        service.url = local_url(settings)
+        _serve_alone(Server(config, service))
 
 
 def check_address(host: str, port: int) -> None:
@@ -88,7 +92,7 @@ def _serve_alone(server: Server) -> None:
         signal.signal(number, lambda *_: None)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup wants
         signal.signal(signal.SIGHUP, server.handle_exit)
-    run_to_end(server.run, server.app)
+    run_to_end(server.run, server.service)
 
 
 def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -13,13 +13,24 @@ PROMPT = {"prompt": "Once upon a time", "max_length": 50}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
 KEY_HEADER = ' -H "Authorization: Bearer $API_KEY"'
 
+# Names to print for addresses; nothing is bound to them here.
+LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
+
+
+def local_url(settings: Settings) -> str | None:
+    """Returns the URL for users on this machine; None if the system chooses the port."""
+    if settings.port == 0:
+        return None
+    host = LOCAL.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
 
 def log_hints(url: str, engine: InferenceEngine, settings: Settings) -> None:
     """Logs commands for a user on this machine.
 
     Args:
         url: of the service, without a path.
-        engine: whose model is loaded.
+        engine: with its model loaded.
         settings: say whether requests need a key.
     """
     headers = "" if settings.auth == "none" else KEY_HEADER

@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 
 from src.server.graceful import LAST_WORDS_SECONDS, Server
 from src.server.process_end import run_to_end
+from src.server.service import service_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,10 @@ class Worker(multiprocess.Process):
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to workers too
-        app = import_from_string(APP)
-        app.state.wait_for_model |= self._loads_first
-        self._server = Server(self.config, app)
-        run_to_end(lambda: super(Worker, self).target(sockets), app)
+        service = service_of(import_from_string(APP))
+        service.wait_for_model |= self._loads_first
+        self._server = Server(self.config, service)
+        run_to_end(lambda: super(Worker, self).target(sockets), service)
 
     def pong(self) -> None:
         assert isinstance(self._server, Server)

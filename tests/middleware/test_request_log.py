@@ -24,7 +24,7 @@ def test_a_request_id_that_could_do_harm_is_replaced(client, bad):
 
 def test_an_unforeseen_error_gives_500_with_an_id_and_no_more(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model("gpt2")))
-    client.app.state.metrics = None  # what no route expects
+    client.app.state.service.metrics = None  # what no route expects
     response = client.get("/metrics")
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal server error."}

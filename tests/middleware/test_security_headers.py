@@ -79,9 +79,10 @@ def _while_slow(server: LocalServer) -> httpx2.Response:
 
 def test_an_unforeseen_error_has_them_too(start_server):
     server = start_server()
-    metrics, server.app.state.metrics = server.app.state.metrics, None  # what no route expects
+    metrics = server.service.metrics
+    server.service.metrics = None  # makes the route raise AttributeError
     response = server.get("/metrics")
-    server.app.state.metrics = metrics
+    server.service.metrics = metrics
     assert response.status_code == 500
     assert_headers(response, "/metrics")
 
@@ -157,7 +158,7 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
     origin = {"Origin": ORIGIN}
     answers = [client.post("/generate", json=BODY, headers=origin | bearer(key)) for _ in range(3)]
     answers.append(client.post("/generate", json=BODY, headers=origin))
-    client.app.state.metrics = None
+    client.app.state.service.metrics = None
     answers.append(client.get("/metrics", headers=origin | bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 401, 403]
     for answer in answers:
@@ -168,7 +169,7 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
 
 def test_a_page_can_read_that_something_broke(start_client, tiny_model):
     client = start_client(model_name=str(tiny_model()), cors_origins=ORIGIN)
-    client.app.state.metrics = None
+    client.app.state.service.metrics = None
     answer = client.get("/metrics", headers={"Origin": ORIGIN})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == ORIGIN

@@ -55,7 +55,7 @@ def test_a_failure_counts_as_error(tiny_client):
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail")
 
-    tiny_client.app.state.engine._host.loaded.model.forward = fail
+    tiny_client.app.state.service.engine._host.loaded.model.forward = fail
     assert tiny_client.post("/generate", json={"prompt": "the"}).status_code == 500
     assert samples(tiny_client)["inference_requests_total", "/generate", "error"] == 1
 
@@ -247,7 +247,7 @@ def test_the_first_error_of_each_kind_can_be_seen(tiny_client):
 def test_tells_when_it_is_ready_how_many_may_come_and_when_it_began(tiny_model):
     settings = create_settings(model_name=str(tiny_model()), max_batch_size=3, max_queue_size=5)
     app = create_app(settings)
-    before = parse_samples(app.state.metrics.render("")[0].decode())
+    before = parse_samples(app.state.service.metrics.render("")[0].decode())
     assert before["inference_ready",] == before["inference_sequences_limit",] == 0
     with serve_app(app) as server:
         wait_until(lambda: server.sample("inference_ready") == 1)

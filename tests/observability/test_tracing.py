@@ -227,7 +227,7 @@ def test_a_stream_that_fails_is_a_failed_span(start_server, receiver, monkeypatc
     body = {"prompt": "the", "max_length": 20, "stream": True}
     response = server.post(body, headers={"traceparent": f"00-{'7' * 32}-{CALLER_ID}-01"})
     assert "event: error" in response.text
-    server.app.state.tracing.provider.force_flush()
+    server.service.tracing.provider.force_flush()
     http, sequence, *_ = Traced(server, path).wait_for("7" * 32, 5)
     assert (http["status"], http["attributes"]["error.type"]) == ("ERROR", "500")
     assert (sequence["status"], sequence["attributes"]["error.type"]) == ("ERROR", "error")
@@ -258,7 +258,7 @@ def test_a_receiver_that_is_not_there_harms_no_request(tmp_path):
 def test_tracing_is_off_unless_an_endpoint_is_set(client, monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     assert create_tracing("storyteller") is None
-    assert client.app.state.tracing is None
+    assert client.app.state.service.tracing is None
 
 
 def test_the_name_of_the_service_can_be_set(monkeypatch):

@@ -86,7 +86,7 @@ ROOMS = {
     "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
     "api": room(
         f"{API} auth.middleware limits.rate_limit middleware observability server.draining"
-        " server.connection",
+        " server.connection server.service",
         MODEL,
     ),
     "api.native": room(f"{API} server.draining", MODEL),
@@ -98,10 +98,14 @@ ROOMS = {
     ),
     "observability": room("errors config middleware.request_log", MODEL),
     "middleware": room("errors config observability.http_metrics", MODEL),
-    "server": room("errors config inference auth limits middleware observability", MODEL),
+    "server": room(
+        "errors config core.request_validation engine.structured_output.compile_pool inference auth"
+        " limits middleware observability",
+        MODEL,
+    ),
     "keys": room("auth.keys_cli", WEB, MODEL),
     "main": room(
-        "errors config core engine inference api auth limits middleware observability server",
+        "errors config api auth limits middleware observability server",
         MODEL,
     ),
 }
