@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import Histogram
 
 from deploy.grafana import check, dashboard
 from docs.generate import (
     DASHBOARD,
     DOCS,
-    PROCESS,
+    METRICS,
     QUERIES,
-    metrics_registry,
     metrics_table,
 )
 from tests.support.servers import ROOT
@@ -33,12 +33,11 @@ PROMISED_QUERIES = {
 PANELS = {panel.title: panel for panels in dashboard.ROWS.values() for panel in panels}
 SAMPLES = {
     name
-    for family in metrics_registry().collect()
-    if not family.name.startswith(PROCESS)
+    for spec in METRICS
     for name in (
-        [f"{family.name}_{end}" for end in ("bucket", "sum", "count")]
-        if family.type == "histogram"
-        else [family.name + ("_total" if family.type == "counter" else "")]
+        [f"{spec.name}_{end}" for end in ("bucket", "sum", "count")]
+        if spec.kind is Histogram
+        else [spec.name]
     )
 }
 
