@@ -20,15 +20,9 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.config import STARTUP_FAILURE
 
 from src import __version__
-from src.api.anthropic import routes as messages
 from src.api.errors import add_exception_handlers
-from src.api.native import generate, health
-from src.api.openai import models, tokenize
-from src.api.openai.chat import routes as chat
-from src.api.openai.completions import routes as completions
-from src.api.openai.embeddings import routes as embeddings
-from src.api.openai.responses import routes as responses
 from src.api.openapi import document_security
+from src.api.routes import add_routes, route_policies
 from src.auth.authenticators import Watched, read_keys, watch_keys
 from src.auth.middleware import Authenticator, AuthMiddleware
 from src.config import Settings, find_typos, load_settings
@@ -39,7 +33,8 @@ from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage, UsageMiddleware
 from src.middleware.request_body import RequestBodyMiddleware
-from src.middleware.request_log import NOT_INFERENCE, RequestLogMiddleware
+from src.middleware.request_log import RequestLogMiddleware
+from src.middleware.route_policy import RoutePolicyMiddleware
 from src.middleware.security_headers import SecurityHeadersMiddleware, cors_options
 from src.observability.engine_metrics import EngineMetrics
 from src.observability.event_loop_watchdog import EventLoopWatchdog
@@ -55,20 +50,6 @@ from src.server.startup_hints import log_hints
 logger = logging.getLogger(__name__)
 
 ENGINE_FAILURE = 1
-ROUTERS = [
-    routes.router
-    for routes in (
-        generate,
-        completions,
-        chat,
-        responses,
-        embeddings,
-        messages,
-        models,
-        tokenize,
-        health,
-    )
-]
 DESCRIPTION = "Continues texts with a language model."
 # Names of addresses, to print; nothing is bound to them here.
 LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
@@ -88,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings)
     for message in find_typos() if is_read_here else ():
         logger.warning(message)
+    policies = route_policies()
+    probe_paths = {policy.path for policy in policies.policies if policy.is_probe}
     tracing = create_tracing(settings.model_name)
     metrics = HttpMetrics()
     metrics.max_step_seconds.set(settings.hang_timeout_seconds)
@@ -97,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         lifespan=_lifespan,
         redirect_slashes=False,
-        telemetry=telemetry_config(tracing),
+        telemetry=telemetry_config(tracing, probe_paths),
     )
     app.openapi_version = "3.2.0"  # the first that has `itemSchema`, which describes streams
     app.state.rate_limit = RateLimit(settings, metrics.limit_storage_up)
@@ -130,16 +113,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.url = None  # known when we start the server ourselves
     app.state.is_loaded = False
     app.state.wait_for_model = settings.listen_when_loaded  # a worker may be asked to do so too
-    for router in ROUTERS:
-        app.include_router(router)
-    paths = {route.path for router in ROUTERS for route in router.routes}
-    metrics.expect_requests(sorted(paths - set(NOT_INFERENCE)))
+    add_routes(app)
+    app.state.route_policies = policies
+    metrics.expect_requests(
+        sorted(policy.path for policy in policies.policies if policy.is_measured)
+    )
     add_exception_handlers(app)
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(UsageMiddleware, usage=usage)
     app.add_middleware(DrainMiddleware, draining=app.state.draining)
     _add_auth(app, settings)
     app.add_middleware(RequestLogMiddleware, metrics=metrics)
+    app.add_middleware(RoutePolicyMiddleware, policies=policies)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **cors_options(settings))
     app.add_middleware(SecurityHeadersMiddleware)
@@ -151,7 +136,7 @@ def _add_auth(app: FastAPI, settings: Settings) -> None:
     finder = _find_authenticator(read_keys(settings), watched)
     app.add_middleware(AuthMiddleware, finder=finder, limits=app.state.rate_limit)
     if finder is not None:
-        document_security(app)
+        document_security(app, app.state.route_policies)
 
 
 def _find_authenticator(

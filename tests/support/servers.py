@@ -341,7 +341,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app,
-            http=connection_class(app.state.settings),
+            http=connection_class(app.state.settings, app.state.route_policies),
             log_config=None,
             access_log=False,
             server_header=False,
