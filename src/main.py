@@ -13,22 +13,17 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from src import __version__
-from src.api.anthropic import routes as messages
 from src.api.errors import add_exception_handlers
-from src.api.native import generate, health
-from src.api.openai import models, tokenize
-from src.api.openai.chat import routes as chat
-from src.api.openai.completions import routes as completions
-from src.api.openai.embeddings import routes as embeddings
-from src.api.openai.responses import routes as responses
 from src.api.openapi import document_security
+from src.api.routes import add_routes, route_policies
 from src.auth.authenticators import Watched, read_keys
 from src.auth.middleware import Authenticator, AuthMiddleware
 from src.config import Settings, find_typos, load_settings
 from src.errors import SettingsError
 from src.limits.usage import UsageMiddleware
 from src.middleware.request_body import RequestBodyMiddleware
-from src.middleware.request_log import NOT_INFERENCE, RequestLogMiddleware
+from src.middleware.request_log import RequestLogMiddleware
+from src.middleware.route_policy import RoutePolicyMiddleware
 from src.middleware.security_headers import SecurityHeadersMiddleware, cors_options
 from src.observability.logs import configure_logging
 from src.observability.tracing import telemetry_config
@@ -39,20 +34,6 @@ from src.server.service import Service, create_service
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = [
-    routes.router
-    for routes in (
-        generate,
-        completions,
-        chat,
-        responses,
-        embeddings,
-        messages,
-        models,
-        tokenize,
-        health,
-    )
-]
 DESCRIPTION = "Continues texts with a language model."
 
 
@@ -65,33 +46,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         SettingsError: a setting has a bad value.
     """
-    has_own_settings = settings is None
+    typos = find_typos() if settings is None else ()
     settings = settings or load_settings()
     configure_logging(settings)
-    for message in find_typos() if has_own_settings else ():
-        logger.warning(message)
-    service = create_service(settings)
+    for typo in typos:
+        logger.warning(typo)
+    service = create_service(settings, route_policies())
+    probe_paths = {policy.path for policy in service.policies.policies if policy.is_probe}
     app: FastAPI = FastAPIOffline(
         title="LLM inference",
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry=telemetry_config(service.tracing),
+        telemetry=telemetry_config(service.tracing, probe_paths),
     )
     app.openapi_version = "3.2.0"  # the first that has `itemSchema`, which describes streams
     app.state.service = service
-    _add_routes(app, service)
+    add_routes(app)
+    add_exception_handlers(app)
     _add_middleware(app, service)
     return app
-
-
-def _add_routes(app: FastAPI, service: Service) -> None:
-    for router in ROUTERS:
-        app.include_router(router)
-    paths = {route.path for router in ROUTERS for route in router.routes}
-    service.metrics.expect_requests(sorted(paths - set(NOT_INFERENCE)))
-    add_exception_handlers(app)
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
@@ -102,6 +77,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(DrainMiddleware, draining=service.draining)
     _add_auth(app, service)
     app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
+    app.add_middleware(RoutePolicyMiddleware, policies=service.policies)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **cors_options(settings))
     app.add_middleware(SecurityHeadersMiddleware)
@@ -111,7 +87,7 @@ def _add_auth(app: FastAPI, service: Service) -> None:
     finder = _find_authenticator(read_keys(service.settings), service.watched_keys)
     app.add_middleware(AuthMiddleware, finder=finder, limits=service.rate_limit)
     if finder is not None:
-        document_security(app)
+        document_security(app, service.policies)
 
 
 def _find_authenticator(

@@ -15,25 +15,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.middleware.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
+from src.middleware.error_body import CALLER, REQUEST_ID, error_body
+from src.middleware.route_policy import policy_of
 from src.observability.http_metrics import UNMATCHED, HttpMetrics
 
 logger = logging.getLogger("src.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-ANTHROPIC_REQUEST_ID_HEADER = "Request-Id"
-"""Where its clients look for the same."""
-
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
-"""Routes for probes and scrapers, which call all the time: logged at debug level."""
-
 PROBE_ANSWERS = (200, 503)
-"""What they are told all the time, and every few seconds while a model loads."""
-
-DOCUMENTATION = ("/docs", "/redoc", "__static__")
-NOT_INFERENCE = (*OPERATIONS, *DOCUMENTATION, "/v1/models", "/v1/models/{model_id:path}")
-
+"""Usual statuses of probes; they are logged at debug level."""
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
 FINAL_STATUS = "final_status"
@@ -67,8 +58,9 @@ class RequestLogMiddleware:
         started = time.perf_counter()
         scope[REQUEST_ID] = request_id = request_id_of(scope)
         names = [REQUEST_ID_HEADER]
-        if dialect_of(scope) is Dialect.ANTHROPIC:
-            names.append(ANTHROPIC_REQUEST_ID_HEADER)
+        family_header = policy_of(scope).family.request_id_header
+        if family_header is not None:
+            names.append(family_header)
         status_code = 0
         is_whole = False
 
@@ -102,8 +94,9 @@ class RequestLogMiddleware:
                 self._record(scope, final, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status_code: int, seconds: float) -> None:
-        endpoint = _endpoint(scope)
-        is_probe = endpoint in OPERATIONS and status_code in PROBE_ANSWERS
+        endpoint, policy = _endpoint(scope), policy_of(scope)
+        is_refused = endpoint == UNMATCHED  # by a middleware, before any route was reached
+        is_probe = policy.is_probe and not is_refused and status_code in PROBE_ANSWERS
         level = logging.DEBUG if is_probe else logging.INFO
         logger.log(
             level,
@@ -118,7 +111,7 @@ class RequestLogMiddleware:
             }
             | _hint(scope, status_code),
         )
-        if endpoint not in NOT_INFERENCE:
+        if policy.is_measured or is_refused:
             self._metrics.observe_request(endpoint, status_code, seconds)
 
 

@@ -12,6 +12,7 @@ Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables its
 
 import os
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi.telemetry import TelemetryConfig
@@ -21,7 +22,6 @@ from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
 from src.errors import SettingsError
-from src.middleware.request_log import OPERATIONS
 from src.observability.engine_metrics import EMBEDDINGS, FINISHED
 
 if TYPE_CHECKING:
@@ -167,10 +167,14 @@ def create_tracing(model_name: str) -> Tracing | None:
     return Tracing(provider, model_name)
 
 
-def telemetry_config(tracing: Tracing | None) -> TelemetryConfig:
-    """What FastAPI is to do: spans of HTTP requests if there is tracing, and nothing else.
+def telemetry_config(tracing: Tracing | None, untraced_paths: Collection[str]) -> TelemetryConfig:
+    """Returns FastAPI's settings: spans of HTTP requests if there is tracing, and nothing else.
 
     Its logs would hold the messages of exceptions, and /metrics has the figures.
+
+    Args:
+        tracing: None traces nothing.
+        untraced_paths: paths of probes, which get no spans.
     """
     return {
         "tracing": tracing is not None,
@@ -179,7 +183,7 @@ def telemetry_config(tracing: Tracing | None) -> TelemetryConfig:
         "logs": False,
         "operation_spans": False,
         "auto_configure": False,
-        "exclude": lambda scope: scope.get("path") in OPERATIONS,
+        "exclude": lambda scope: scope.get("path") in untraced_paths,
     }
 
 

@@ -26,6 +26,7 @@ from src.config import Settings
 from src.limits.client_address import plain_address
 from src.middleware.error_body import REQUEST_ID, error_body
 from src.middleware.request_log import REQUEST_ID_HEADER, request_id_of
+from src.middleware.route_policy import ROUTE_POLICY, RoutePolicies
 from src.middleware.security_headers import HEADERS
 from src.server.http_parser import RequestParser
 
@@ -53,12 +54,12 @@ class ConnectionLimits:
     send_timeout: float
 
 
-def connection_class(settings: Settings) -> Any:
+def connection_class(settings: Settings, policies: RoutePolicies) -> Any:
     """What uvicorn is to make connections with."""
     limits = ConnectionLimits(
         settings.max_header_bytes, settings.receive_timeout_seconds, settings.send_timeout_seconds
     )
-    return partial(Connection, limits=limits)
+    return partial(Connection, limits=limits, policies=policies)
 
 
 class _HeadTooLargeError(Exception):
@@ -70,14 +71,18 @@ class Connection(HttpToolsProtocol):
 
     Args:
         limits: what the client may do.
+        policies: the API family of each path, for error answers.
         arguments: uvicorn's own.
     """
 
-    def __init__(self, *, limits: ConnectionLimits, **arguments: Any) -> None:
+    def __init__(
+        self, *, limits: ConnectionLimits, policies: RoutePolicies, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self.parser: RequestParser = RequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self._limits = limits
+        self._policies = policies
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._num_unsent = 0  # when it was last looked at
@@ -199,7 +204,8 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, status_code: int, message: str) -> bytes:
         headers, path = ([], "") if not self._has_begun else (self.headers, self._path)
-        scope = {"type": "http", "headers": headers, "path": path}
+        scope: dict[str, Any] = {"type": "http", "headers": headers, "path": path}
+        scope[ROUTE_POLICY] = self._policies.find(path)
         scope[REQUEST_ID] = request_id = request_id_of(scope)
         body = json.dumps(error_body(scope, status_code, message)).encode()
         lines = [

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from src.auth.middleware import METERED
 from src.middleware.error_body import error_body
+from src.middleware.route_policy import policy_of
 
 MESSAGE = "The server is shutting down."
 RETRY_AFTER = "1"
@@ -38,7 +38,7 @@ class DrainMiddleware:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in METERED:
+        if scope["type"] != "http" or not policy_of(scope).is_drained:
             await self._app(scope, receive, send)
             return
         if self._draining.is_draining:

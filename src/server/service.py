@@ -12,6 +12,7 @@ from src.engine.structured_output.compile_pool import GrammarLimits
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage
+from src.middleware.route_policy import RoutePolicies
 from src.observability.engine_metrics import EngineMetrics
 from src.observability.http_metrics import HttpMetrics
 from src.observability.tracing import Tracing, create_tracing
@@ -24,6 +25,7 @@ class Service:
 
     Args:
         settings: of the service.
+        policies: of all routes.
         engine: generates text; has no model before the lifespan has loaded one.
         metrics: of the process and of HTTP requests; owns the registry.
         engine_metrics: of the engine, in the same registry.
@@ -39,6 +41,7 @@ class Service:
     """
 
     settings: Settings
+    policies: RoutePolicies
     engine: InferenceEngine
     metrics: HttpMetrics
     engine_metrics: EngineMetrics
@@ -67,8 +70,12 @@ def service_of(app: FastAPI) -> Service:
     return service
 
 
-def create_service(settings: Settings) -> Service:
+def create_service(settings: Settings, policies: RoutePolicies) -> Service:
     """Creates all parts; the model is loaded later.
+
+    Args:
+        settings: of the service.
+        policies: of all routes.
 
     Raises:
         SettingsError: a setting has a bad value.
@@ -76,11 +83,14 @@ def create_service(settings: Settings) -> Service:
     tracing = create_tracing(settings.model_name)
     metrics = HttpMetrics()
     metrics.max_step_seconds.set(settings.hang_timeout_seconds)
+    measured = (policy.path for policy in policies.policies if policy.is_measured)
+    metrics.expect_requests(sorted(measured))
     engine_metrics = EngineMetrics(metrics.registry, settings.model_name)
     rate_limit = RateLimit(settings, metrics.limit_storage_up)
     usage = Usage(settings, rate_limit, metrics)
     return Service(
         settings=settings,
+        policies=policies,
         engine=_create_engine(settings, engine_metrics, tracing, usage),
         metrics=metrics,
         engine_metrics=engine_metrics,

@@ -346,7 +346,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app,
-            http=connection_class(server.service.settings),
+            http=connection_class(server.service.settings, server.service.policies),
             log_config=None,
             access_log=False,
             server_header=False,
