@@ -18,7 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from src.config import Settings
 from src.errors import SettingsError, StartupError
 from src.observability.event_loop_watchdog import EventLoopWatchdog
-from src.server.graceful import LAST_WORDS_SECONDS, LOOK_SECONDS
+from src.server.graceful import FLUSH_SECONDS, POLL_SECONDS
 from src.server.process_end import end_process
 from src.server.service import Service, service_of
 from src.server.startup_hints import log_hints
@@ -91,7 +91,7 @@ def _mark_loaded(service: Service) -> None:
 async def _wait_for_model(service: Service) -> None:
     """Returns when the model is loaded, or a signal ends the process before."""
     while not service.is_loaded and not service.draining.is_draining:  # noqa: ASYNC110 - a signal
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _watch_engine(service: Service) -> None:
@@ -99,7 +99,7 @@ async def _watch_engine(service: Service) -> None:
     await service.engine.wait_until_dead(service.settings.hang_timeout_seconds)
     service.metrics.ready.set(0)
     logger.critical("the engine has ended, and so will the process")
-    await asyncio.sleep(LAST_WORDS_SECONDS)
+    await asyncio.sleep(FLUSH_SECONDS)
     end_process(ENGINE_FAILURE)
 
 

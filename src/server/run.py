@@ -24,11 +24,12 @@ from src.errors import StartupError
 from src.limits.storage import MEMORY
 from src.observability.http_metrics import MULTIPROC_DIR
 from src.server.connection import connection_class
-from src.server.graceful import LAST_WORDS_SECONDS, Server
+from src.server.graceful import FLUSH_SECONDS, Server
 from src.server.process_end import end_process, run_to_end
 from src.server.service import service_of
 from src.server.startup_hints import local_url
-from src.server.supervisor import APP, Supervisor
+from src.server.supervisor import Supervisor
+from src.server.worker import APP
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds + LAST_WORDS_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds + FLUSH_SECONDS,
         # uvicorn's 5 seconds would kill a worker that is slow to start, or on a busy machine.
         timeout_worker_healthcheck=math.ceil(settings.hang_timeout_seconds),
     )

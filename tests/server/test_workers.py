@@ -86,7 +86,7 @@ def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_t
 
 
 def are_all_draining(server: Server) -> bool:
-    return server.log.count("no requests are taken any more") == 2
+    return server.log.count("draining: new requests are refused") == 2
 
 
 @pytest.mark.parametrize("to_all", [False, True])
@@ -231,7 +231,7 @@ def test_a_hangup_replaces_all_workers_and_cuts_nothing(tmp_path):
                 assert streamed.lasts[0]["tokens"] == 400
         assert set(ask_until_ready(server, 4)) <= {200}
         wait_until(lambda: not first & set(workers_of(server)), seconds=60)
-        assert server.log.count("no connections are taken any more") == 2
+        assert server.log.count("new connections are refused") == 2
         assert len(workers_of(server)) == 2
         assert server.post(BODY).status_code == 200
         assert server.stop() == 0
