@@ -98,7 +98,7 @@ async def _watch_engine(service: Service) -> None:
     """Ends the process when the engine is dead."""
     await service.engine.wait_until_dead(service.settings.hang_timeout_seconds)
     service.metrics.ready.set(0)
-    logger.critical("the engine has ended, and so will the process")
+    logger.critical("the engine is dead: the process ends")
     await asyncio.sleep(FLUSH_SECONDS)
     end_process(ENGINE_FAILURE)
 

@@ -1,8 +1,8 @@
-"""End of the process: everything is flushed, then the interpreter is left without its teardown.
+"""End of the process: flushes everything, then skips the interpreter's teardown.
 
-The teardown collects all objects and unloads modules, which takes seconds after torch was loaded.
-Meanwhile daemon threads may still run native code on objects that are already freed, for example
-while a model loads; a crash there would replace the exit status.
+The teardown frees all objects and unloads modules, which takes seconds after torch was loaded.
+Daemon threads may still run native code on freed objects meanwhile, for example while a model
+loads. A crash there would replace the exit status.
 """
 
 import logging
@@ -15,11 +15,11 @@ from src.server.service import Service
 
 
 def run_to_end(run: Callable[[], None], service: Service) -> NoReturn:
-    """Serves and ends the process with 0, or with the status that uvicorn exits with.
+    """Serves, then ends the process with 0, or with uvicorn's exit status.
 
     Args:
-        run: serves until the process is to end.
-        service: is shut down again, as a forced end skips the lifespan's shutdown.
+        run: serves until a signal.
+        service: shut down afterwards; a forced end skips the lifespan's shutdown.
     """
     status = 0
     try:
@@ -32,13 +32,13 @@ def run_to_end(run: Callable[[], None], service: Service) -> NoReturn:
 
 
 def end_process(status: int) -> NoReturn:
-    """Ends the process at once, after its logs are flushed.
+    """Ends the process at once, after flushing its logs.
 
-    A SystemExit in a task would tear the server down around the others, and their tracebacks would
-    bury the reason. Nothing is lost: no generation has been accepted yet, or all have been told.
+    SystemExit in a task would cancel all others, and their tracebacks would bury the reason. No
+    answer is lost: no request has been accepted yet, or all have been answered.
 
     Args:
-        status: STARTUP_FAILURE is what uvicorn, and its supervisor, take for a failed start.
+        status: exit status; STARTUP_FAILURE tells the supervisor that a restart would fail too.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Log lines at the end of the start: requests to try, documentation, how to stop the service."""
+"""Log lines once the service is ready: requests to try, the documentation, how to stop it."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ def log_hints(url: str, engine: InferenceEngine, settings: Settings) -> None:
     Args:
         url: of the service, without a path.
         engine: with its model loaded.
-        settings: say whether requests need a key.
+        settings: decide about the API key in the requests.
     """
     headers = "" if settings.auth == "none" else KEY_HEADER
     logger.info("try it: %s", _curl(f"{url}/generate", headers, PROMPT))
