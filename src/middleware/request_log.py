@@ -1,6 +1,6 @@
-"""Around every request: an id, one access log line, its metrics, and an answer if all else fails.
+"""Outermost handling of a request: its id, one access log line, its metrics, unhandled errors.
 
-A plain ASGI class, so that streams pass through untouched.
+A plain ASGI class, so that streams pass through unchanged.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 PROBE_ANSWERS = (200, 503)
 """Usual statuses of probes; they are logged at debug level."""
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
+CLIENT_CLOSED_REQUEST = 499  # nginx's status; only log and metrics show it
 FINAL_STATUS = "final_status"
 
 
 def set_final_status(scope: Scope, status_code: int) -> None:
-    """Corrects, for log, metrics and traces, the status of an answer that failed after it began."""
+    """Sets the status for log, metrics and traces of an answer that failed after it began."""
     scope[FINAL_STATUS] = status_code
     if status_code >= 500:
         span = trace.get_current_span()
@@ -43,8 +43,8 @@ class RequestLogMiddleware:
     """Wraps each HTTP request.
 
     Args:
-        app: what answers.
-        metrics: where requests are counted.
+        app: the app inside.
+        metrics: counts requests.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
@@ -75,8 +75,8 @@ class RequestLogMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except asyncio.CancelledError:  # the server ends, and the time for that is up
-                if status_code:  # the answer has begun: breaking it off is all that is left
+            except asyncio.CancelledError:  # the grace of a shutdown is over
+                if status_code:  # an answer that has begun can only be aborted
                     raise
                 answer = _answer(scope, 503, "The server is shutting down.")
                 await answer(scope, receive, send_with_id)
@@ -116,10 +116,10 @@ class RequestLogMiddleware:
 
 
 def _hint(scope: Scope, status_code: int) -> dict[str, str]:
-    """A field of the log that names the setting which a refused preflight of a browser needs."""
+    """Returns a log field that names the setting for a refused preflight of a browser."""
     if scope["method"] != "OPTIONS" or status_code not in (401, 405):
         return {}
-    return {"hint": "browsers ask so before a page of another origin may: see CORS_ORIGINS"}
+    return {"hint": "a preflight of a browser: add the page's origin to CORS_ORIGINS"}
 
 
 def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
@@ -128,13 +128,13 @@ def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id that the client gives its request if it can do no harm, else a new one."""
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return given if VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    """Returns the client's request id if it is valid, else a new one."""
+    request_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return request_id if VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's template: raw paths would make a new time series each."""
+    """Returns the route's template; each raw path would create a time series."""
     if "route" in scope:
         return str(scope["route"].path)
     return "__static__" if "endpoint" in scope else UNMATCHED
