@@ -182,7 +182,7 @@ def test_half_of_a_character_is_refused_wherever_it_stands(client, path, body):
     response = client.post(path, content=json.dumps(body), headers=headers)
     error = error_of(response, 400)
     assert (error["code"], error["param"]) == ("invalid_json", None)
-    assert "Half of a Unicode character" in error["message"]
+    assert "Unpaired surrogate" in error["message"]
 
 
 def test_half_of_a_character_is_refused_in_what_a_call_was_given(client):
