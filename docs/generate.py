@@ -6,14 +6,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Literal, get_args, get_origin
 
-from prometheus_client import CollectorRegistry
 from pydantic.fields import FieldInfo
 
 from deploy.grafana import dashboard
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
-from src.observability.engine_metrics import EngineMetrics
-from src.observability.http_metrics import HttpMetrics
+from src.observability import engine_metrics, http_metrics
 from tests.faults.table import faults_table
 
 DOCS = Path(__file__).parent
@@ -81,8 +79,7 @@ QUERIES = {
 }
 
 
-PROCESS = "process_"
-"""Figures of the process: prometheus_client's, and there are none where there is no /proc."""
+METRICS = (*http_metrics.TABLE.specs, *engine_metrics.TABLE.specs)
 
 
 def settings_table() -> str:
@@ -97,29 +94,13 @@ def settings_table() -> str:
 
 def metrics_table() -> str:
     """The table of all metrics in docs/metrics.md."""
-    registry = metrics_registry()
-    labels = {
-        family.name: collector._labelnames  # nothing public tells those of unused metrics
-        for collector in registry._collector_to_names
-        if hasattr(collector, "describe")
-        for family in collector.describe()
-    }
     rows = ["| Metric | Type | Labels | Meaning | A query |", "|---|---|---|---|---|"]
-    for family in registry.collect():
-        if family.name.startswith(PROCESS):
-            continue
-        name = family.name + ("_total" if family.type == "counter" else "")
-        shown = ", ".join(_code(label) for label in labels[family.name])
-        query = _code(QUERIES[name])
-        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} | {query} |")
+    for spec in METRICS:
+        kind = spec.kind.__name__.lower()
+        labels = ", ".join(_code(label) for label in spec.labels)
+        query = _code(QUERIES[spec.name])
+        rows.append(f"| `{spec.name}` | {kind} | {labels} | {spec.meaning} | {query} |")
     return "\n".join(rows) + "\n"
-
-
-def metrics_registry() -> CollectorRegistry:
-    """All metrics of the service."""
-    metrics = HttpMetrics()
-    EngineMetrics(metrics.registry, "model")
-    return metrics.registry
 
 
 def _values(field: FieldInfo) -> str:

@@ -273,7 +273,7 @@ def client() -> Iterator[TestClient]:
     with TestClient(create_app(create_settings())) as client:
         wait_until(lambda: client.get("/health/ready").status_code == 200)
         yield client
-        wait_until(lambda: client.app.state.engine.num_live == 0)
+        wait_until(lambda: client.app.state.service.engine.num_live == 0)
 
 
 @pytest.fixture(scope="session")

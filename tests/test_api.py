@@ -294,8 +294,8 @@ def test_every_problem_is_named_at_once(client):
         (b"[]", 422, "must be a JSON object"),
         (b'"a"', 422, "must be a JSON object"),
         (b'{"prompt": "a"', 422, "not valid JSON: Expecting"),
-        (b'{"prompt": "\\ud800"}', 422, "Half of a Unicode character"),
-        (b'{"\\ud800": 1, "prompt": "a"}', 422, "Half of a Unicode character"),
+        (b'{"prompt": "\\ud800"}', 422, "Unpaired surrogate"),
+        (b'{"\\ud800": 1, "prompt": "a"}', 422, "Unpaired surrogate"),
         (b'{"prompt": "a", "temperature": NaN}', 422, "finite number"),
         (b'{"prompt": "a", "temperature": 1e999}', 422, "finite number"),
         (b'{"prompt": "\xff"}', 400, "cannot be parsed"),
@@ -362,7 +362,7 @@ def test_a_large_answer_holds_all_log_probabilities(client):
 
 
 def test_a_body_of_too_many_arrays_is_refused(client):
-    most = client.app.state.settings.max_body_bytes // 16
+    most = client.app.state.service.settings.max_body_bytes // 16
 
     def send(num_arrays: int):
         return post(client, prompt="[" * most, logit_bias=[[]] * (num_arrays - 2))
@@ -402,7 +402,7 @@ def test_a_request_that_outlasts_the_limit_gets_504(start_client, tiny_model):
     response = post(client, prompt="the cat", max_length=100)
     assert response.status_code == 504
     assert "TIMEOUT_SECONDS" in response.json()["detail"]
-    wait_until(lambda: client.app.state.engine.num_live == 0)
+    wait_until(lambda: client.app.state.service.engine.num_live == 0)
 
 
 def test_a_failing_model_gives_500_without_its_reason(start_client, tiny_model, capfd):
@@ -411,7 +411,7 @@ def test_a_failing_model_gives_500_without_its_reason(start_client, tiny_model, 
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail")
 
-    client.app.state.engine._host.loaded.model.forward = fail
+    client.app.state.service.engine._host.loaded.model.forward = fail
     response = post(client, prompt="secret words")
     assert response.status_code == 500
     assert "made to fail" not in response.text

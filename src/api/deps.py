@@ -12,24 +12,25 @@ from src.inference import InferenceEngine
 from src.middleware.request_body import JSONRequest
 from src.observability.http_metrics import HttpMetrics
 from src.server.draining import Draining
+from src.server.service import service_of
 
 T = TypeVar("T")
 
 
 def get_engine(request: Request) -> InferenceEngine:
-    return request.app.state.engine  # type: ignore[no-any-return]
+    return service_of(request.app).engine
 
 
 def get_settings(request: Request) -> Settings:
-    return request.app.state.settings  # type: ignore[no-any-return]
+    return service_of(request.app).settings
 
 
 def get_metrics(request: Request) -> HttpMetrics:
-    return request.app.state.metrics  # type: ignore[no-any-return]
+    return service_of(request.app).metrics
 
 
 def get_draining(request: Request) -> Draining:
-    return request.app.state.draining  # type: ignore[no-any-return]
+    return service_of(request.app).draining
 
 
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]

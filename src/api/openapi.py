@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from src.auth.middleware import is_public, needed_scope
-from src.middleware.error_body import Dialect, dialect_of
+from src.api.family import ApiFamily
+from src.middleware.route_policy import RoutePolicies, RoutePolicy
 
 SCHEMES = {
     "bearer": {
@@ -20,15 +20,10 @@ SCHEMES = {
         "description": "Or as Anthropic's clients send it, to its routes.",
     },
 }
-SCHEMAS = {
-    Dialect.NATIVE: "ErrorResponse",
-    Dialect.OPENAI: "OpenAIErrorResponse",
-    Dialect.ANTHROPIC: "AnthropicErrorResponse",
-}
 
 
-def document_security(app: FastAPI) -> None:
-    """Makes the app's document tell who may do what."""
+def document_security(app: FastAPI, policies: RoutePolicies) -> None:
+    """Adds authentication and scopes to the app's OpenAPI document."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -37,23 +32,24 @@ def document_security(app: FastAPI) -> None:
         if is_new:
             document["components"]["securitySchemes"] = SCHEMES
             for path, operations in document["paths"].items():
-                if not is_public(path):
+                policy = policies.find(path)
+                if not policy.is_public:
                     for operation in operations.values():
-                        _document(path, operation)
+                        _document(policy, operation)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _document(path: str, operation: dict[str, Any]) -> None:
-    dialect = dialect_of({"path": path})
-    names = ["bearer", "x-api-key"] if dialect is Dialect.ANTHROPIC else ["bearer"]
+def _document(policy: RoutePolicy, operation: dict[str, Any]) -> None:
+    family = policy.family
+    assert isinstance(family, ApiFamily)
+    names = ["bearer", *([family.api_key_header.decode()] if family.api_key_header else [])]
     operation["security"] = [{name: []} for name in names]
-    schema = {"$ref": f"#/components/schemas/{SCHEMAS[dialect]}"}
+    schema = {"$ref": f"#/components/schemas/{family.error_model.__name__}"}
     content = {"application/json": {"schema": schema}}
     refusals = {"401": "No key, or one that is not valid."}
-    scope = needed_scope(path)
-    if scope is not None:
-        refusals["403"] = f"The key has not the scope `{scope}`."
+    if policy.scope is not None:
+        refusals["403"] = f"The key has not the scope `{policy.scope}`."
     for status, description in refusals.items():
         operation["responses"][status] = {"description": description, "content": content}

@@ -1,7 +1,6 @@
 """Answers that are sent as they are made: Server-Sent Events (WHATWG HTML, section 9.2)."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
@@ -14,13 +13,13 @@ from pydantic import BaseModel
 from starlette.types import Message, Send
 
 from src.api.deps import while_connected
-from src.api.errors import code_of, status_of
+from src.api.errors import code_of, family_of, status_of
+from src.api.family import Failure
 from src.api.json_response import LARGE_ANSWER
 from src.core.outputs import TextDelta
 from src.errors import ServiceError
-from src.middleware.error_body import Dialect, dialect_of, error_body
+from src.middleware.error_body import REQUEST_ID
 from src.middleware.request_log import set_final_status
-from src.models import StreamError, StreamErrorEvent
 from src.server.connection import abort_connection
 
 Schema = dict[str, Any]
@@ -30,15 +29,6 @@ logger = logging.getLogger(__name__)
 DONE = format_sse_event(data_str="[DONE]")
 LINE_ENDS = {one: f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
 HEADERS = {"X-Accel-Buffering": "no"}  # no proxy may hold it back
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a stream ends before its time: what would have been the answer had it not begun."""
-
-    message: str
-    status_code: int
-    code: str | None = None
 
 
 class EventStream(EventSourceResponse):
@@ -130,15 +120,8 @@ class _Writer:
         set_final_status(scope, failure.status_code)
         if self.render_failure is not None:
             return self.event(self.render_failure(failure))
-        dialect = dialect_of(scope)
-        if dialect is Dialect.NATIVE:
-            error = StreamError(message=failure.message, code=failure.status_code)
-            data = StreamErrorEvent(error=error).model_dump_json()
-        else:
-            body = error_body(scope, failure.status_code, failure.message, code=failure.code)
-            data = json.dumps(body)
-        name = None if dialect is Dialect.OPENAI else "error"
-        return _format(name, data)
+        family = family_of(scope)
+        return _format(family.failure_event, family.failure_data(failure, scope.get(REQUEST_ID)))
 
 
 def _format(name: str | None, data: str) -> bytes:

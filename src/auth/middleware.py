@@ -16,41 +16,10 @@ from src.core.identity import ANYBODY, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.limits.rate_limit import RateLimit, limit_response
 from src.limits.storage import begin_waiting
-from src.middleware.error_body import CALLER, Dialect, dialect_of, error_body
+from src.middleware.error_body import CALLER, error_body
+from src.middleware.route_policy import policy_of
 
 REALM = 'Bearer realm="llm-inference"'
-API_KEY_HEADER = b"x-api-key"
-"""Where Anthropic's clients send it."""
-
-PUBLIC = frozenset(
-    {
-        "/health",
-        "/health/live",
-        "/health/ready",
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/redoc",
-        "/openapi.json",
-    }
-)
-PUBLIC_FOLDER = "/static-offline-docs/"
-ANY_KEY = ("/v1/models", "/v1/models/")
-SCOPES = {
-    "/generate": Scope.GENERATE,
-    "/generate/batch": Scope.GENERATE,
-    "/tokenize": Scope.GENERATE,
-    "/detokenize": Scope.GENERATE,
-    "/tokenizer_info": Scope.GENERATE,
-    "/v1/completions": Scope.GENERATE,
-    "/v1/chat/completions": Scope.GENERATE,
-    "/v1/responses": Scope.GENERATE,
-    "/v1/messages": Scope.GENERATE,
-    "/v1/messages/count_tokens": Scope.GENERATE,
-    "/v1/embeddings": Scope.EMBEDDINGS,
-    "/metrics": Scope.METRICS,
-}
-METERED = frozenset(path for path, scope in SCOPES.items() if scope is not Scope.METRICS)
-"""Where tokens are used, or could be."""
 
 
 class Authenticator(Protocol):
@@ -77,7 +46,7 @@ class AuthMiddleware:
         self._limits = limits
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_public(scope["path"]):
+        if scope["type"] != "http" or policy_of(scope).is_public:
             await self._app(scope, receive, send)
             return
         begin_waiting()
@@ -91,7 +60,7 @@ class AuthMiddleware:
             await _refuse(scope, 401, str(error), REALM + kind)(scope, receive, send)
             return
         scope[CALLER] = caller
-        needed = needed_scope(scope["path"])
+        needed = policy_of(scope).scope
         if self._finder and needed and not {needed, Scope.ADMIN} & caller.scopes:
             message = f"This needs the scope {needed}, which the key does not have."
             challenge = f'{REALM}, error="insufficient_scope", scope="{needed}"'
@@ -109,21 +78,9 @@ class AuthMiddleware:
         try:
             await self._limits.count_address(scope)
         except LimitStorageDownError:
-            if scope["path"] in METERED:
+            if policy_of(scope).is_metered:
                 raise  # the rest costs little, and /metrics tells that the storage is down
         return self._finder().find(_credential(scope))
-
-
-def is_public(path: str) -> bool:
-    """Whether nobody has to say who they are."""
-    return path in PUBLIC or path.startswith(PUBLIC_FOLDER)
-
-
-def needed_scope(path: str) -> Scope | None:
-    """What one must be allowed to do there; None: any key will do."""
-    if path == ANY_KEY[0] or path.startswith(ANY_KEY[1]):
-        return None
-    return SCOPES.get(path, Scope.ADMIN)
 
 
 def _credential(scope: Connection) -> bytes:
@@ -137,8 +94,9 @@ def _credential(scope: Connection) -> bytes:
         kind, _, credential = given[0].partition(b" ")
         if kind.lower() == b"bearer" and credential.strip():
             return bytes(credential.strip())
-    if not given and dialect_of(scope) is Dialect.ANTHROPIC:
-        given = [value for name, value in scope["headers"] if name == API_KEY_HEADER]
+    key_header = policy_of(scope).family.api_key_header
+    if not given and key_header is not None:
+        given = [value for name, value in scope["headers"] if name == key_header]
         if len(given) == 1 and given[0]:
             return bytes(given[0])
     message = "Say who you are with the header `Authorization: Bearer KEY`, once."

@@ -245,7 +245,7 @@ def _create_limiter(storage: str) -> Limiter:
 
 
 class RateLimitedRoute(APIRoute):
-    """A route that counts a request with the app's `state.rate_limit` before anything else.
+    """A route that counts a request with the service's `rate_limit` before anything else.
 
     Its body is then read as a `JSONRequest`'s; a large one is parsed and validated in a thread.
     """
@@ -254,8 +254,8 @@ class RateLimitedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_limited(request: Request) -> Response:
-            await request.app.state.rate_limit.count(request)
-            settings: Settings = request.app.state.settings
+            await request.app.state.service.rate_limit.count(request)
+            settings: Settings = request.app.state.service.settings
             limits = JSONLimits(
                 settings.max_json_depth, settings.max_body_bytes // BYTES_PER_CONTAINER
             )

@@ -21,7 +21,6 @@ from typing import Protocol
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.auth.middleware import METERED
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
@@ -36,6 +35,7 @@ from src.limits.rate_limit import (
 )
 from src.limits.token_quota import Reservation
 from src.middleware.error_body import CALLER, REQUEST_ID
+from src.middleware.route_policy import policy_of
 from src.observability.http_metrics import HttpMetrics
 
 logger = logging.getLogger(__name__)
@@ -265,7 +265,7 @@ class UsageMiddleware:
         self._usage = usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in METERED:
+        if scope["type"] != "http" or not policy_of(scope).is_metered:
             await self._app(scope, receive, send)
             return
         try:

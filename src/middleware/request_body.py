@@ -1,11 +1,11 @@
-"""Reads a request's body as JSON, and refuses it before it is read: too large, or no JSON.
+"""Parses request bodies as JSON; refuses those that are too large or of another media type.
 
-The refusal is raised from `receive` as an HTTPException, where the app reads the body, so that the
-app's own handlers give it the shape of the route's errors.
+A refusal is raised as HTTPException from `receive`, where the app reads the body. So the app's own
+handlers render it in the error format of the route.
 
-Bodies of more than LARGE_BODY bytes are parsed and validated in a thread: the event loop answers
-other requests meanwhile. A call of C code holds the GIL until it returns, in a thread too, so what
-such calls cost is bounded: by the body's size, by MAX_JSON_DEPTH and by the number of containers.
+Bodies of more than LARGE_BODY bytes are parsed and validated in a thread, so that the event loop
+answers other requests meanwhile. C code holds the GIL until it returns, also in a thread. So its
+work is bounded: by the body's size, by MAX_JSON_DEPTH and by the number of containers.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from src.errors import InvalidRequestError
 
 LARGE_BODY = 2**16
-"""Bytes; what has more is parsed in a thread, which takes 0.1 ms longer."""
+"""Bytes; larger bodies are parsed in a thread, which takes 0.1 ms longer."""
 
 BYTES_PER_CONTAINER = 16
-"""A body may have an object or array for so many of MAX_BODY_BYTES: 131,072 in 2 MiB.
+"""Bytes of MAX_BODY_BYTES for each object or array that a body may have: 131,072 in 2 MiB.
 
-`[[],[],[]` has one for three bytes, and the garbage collector visits each of them.
+`[[],[],[]` has one in three bytes, and the garbage collector visits each of them.
 """
 
-CLOSE = {"Connection": "close"}  # what is left of the body is not read
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
-# What a backslash begins; the group is half of a character, as an escape without its other half.
+# An escape sequence; the group matches a surrogate without its pair.
 ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 
 
 class RequestBodyMiddleware:
-    """Lets through JSON bodies up to a size.
+    """Accepts JSON bodies up to a size.
 
     Args:
-        app: what reads the body.
-        max_body_bytes: larger ones get 413, chunked ones as soon as they pass it.
+        app: the app inside, which reads the body.
+        max_body_bytes: larger bodies get 413, chunked ones as soon as they exceed it.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
@@ -71,7 +71,7 @@ class RequestBodyMiddleware:
     def _check_headers(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if length == "0" and "transfer-encoding" not in headers:
-            return  # no body; whether one is needed is the route's to say
+            return  # no body; the route refuses it if it needs one
         if length.isdecimal() and int(length) > self._max_body_bytes:
             raise self._too_large()
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -79,8 +79,8 @@ class RequestBodyMiddleware:
             raise HTTPException(
                 415, "The body must be JSON; send the header Content-Type: application/json.", CLOSE
             )
-        codings = {one.lower() for one in headers.getlist("content-encoding")} - {"identity"}
-        codings |= {one.lower() for one in headers.getlist("transfer-encoding")} - {"chunked"}
+        codings = {name.lower() for name in headers.getlist("content-encoding")} - {"identity"}
+        codings |= {name.lower() for name in headers.getlist("transfer-encoding")} - {"chunked"}
         if codings:
             raise HTTPException(415, "The body must not be compressed.", CLOSE)
 
@@ -104,16 +104,16 @@ class JSONLimits:
 
 
 class JSONRequest(Request):
-    """A request whose whole numbers are whole however they are written: JSON knows no integers.
+    """Request with a JSON body, with two rules beside JSON's own.
 
-    What a client writes for 5 depends on its language, and 5.0 is an integer to JSON Schema. Texts
-    hold whole characters: half of one cannot be written in UTF-8, so no model could read it.
+    - 5.0 is read as 5: JSON has no integers, and some languages write 5 so. JSON Schema agrees.
+    - Surrogates come in pairs: one alone has no UTF-8 encoding, so no tokenizer could read it.
 
     Args:
         scope: of the request.
-        receive: its body.
+        receive: returns its body.
         limits: of the body.
-        validate: makes the route's model of a large body, in a thread; FastAPI validates others.
+        validate: validates a large body for the route, in a thread; FastAPI validates others.
     """
 
     def __init__(
@@ -129,16 +129,16 @@ class JSONRequest(Request):
 
     @property
     def is_large(self) -> bool:
-        """Whether the body, once it is read, is worth a thread."""
+        """The body was read and is larger than LARGE_BODY."""
         return len(getattr(self, "_body", b"")) > LARGE_BODY
 
     async def json(self) -> Any:
-        """Reads the body; a large one is validated too.
+        """Parses the body; validates a large one too.
 
         Raises:
-            InvalidRequestError: it has too many levels, objects or arrays.
-            ValueError: it is no JSON.
-            RequestValidationError: the route's model refuses it.
+            InvalidRequestError: the body has too many levels, objects or arrays.
+            ValueError: the body is not valid JSON.
+            RequestValidationError: the body is not valid for the route.
         """
         if not hasattr(self, "_json"):
             body = await self.body()
@@ -154,7 +154,7 @@ class JSONRequest(Request):
 
 
 def parse_json(body: bytes, limits: JSONLimits) -> Any:
-    """Returns what a body says; raises as `JSONRequest.json`."""
+    """Parses a body; raises as `JSONRequest.json` does."""
     text = body.decode("utf-8-sig")
     _check_num_containers(text, limits.max_containers)
     try:
@@ -174,7 +174,7 @@ def _too_deep(limits: JSONLimits) -> InvalidRequestError:
 
 
 def _check_num_containers(text: str, max_containers: int) -> None:
-    """Counts before anything is made of them; brackets in texts do not count."""
+    """Counts containers before any is created; brackets in strings do not count."""
     if text.count("{") + text.count("[") <= max_containers:
         return
     without_escapes = text.replace("\\\\", "").replace('\\"', "")
@@ -186,23 +186,23 @@ def _check_num_containers(text: str, max_containers: int) -> None:
 
 
 def _is_within(value: Any, max_depth: int) -> bool:
-    """Whether a value has so many levels at most."""
+    """Returns whether a value has at most `max_depth` levels."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(max_depth):
         if not level:
             return True
-        inner = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for ones in inner for one in ones if isinstance(one, dict | list)]
+        values = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [item for items in values for item in items if isinstance(item, dict | list)]
     return not level
 
 
 def _check_characters(text: str) -> None:
-    """Raises JSONDecodeError if some escape in this JSON is but half of a character."""
+    """Raises JSONDecodeError if an escape is a surrogate without its pair."""
     if "\\u" not in text:
         return
-    for found in ESCAPE.finditer(text):
-        if found[1]:
-            raise json.JSONDecodeError("Half of a Unicode character", text, found.start())
+    for escape in ESCAPE.finditer(text):
+        if escape[1]:
+            raise json.JSONDecodeError("Unpaired surrogate", text, escape.start())
 
 
 def _number(text: str) -> float:

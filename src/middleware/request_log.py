@@ -1,6 +1,6 @@
-"""Around every request: an id, one access log line, its metrics, and an answer if all else fails.
+"""Outermost handling of a request: its id, one access log line, its metrics, unhandled errors.
 
-A plain ASGI class, so that streams pass through untouched.
+A plain ASGI class, so that streams pass through unchanged.
 """
 
 import asyncio
@@ -15,32 +15,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.middleware.error_body import CALLER, REQUEST_ID, Dialect, dialect_of, error_body
+from src.middleware.error_body import CALLER, REQUEST_ID, error_body
+from src.middleware.route_policy import policy_of
 from src.observability.http_metrics import UNMATCHED, HttpMetrics
 
 logger = logging.getLogger("src.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
-ANTHROPIC_REQUEST_ID_HEADER = "Request-Id"
-"""Where its clients look for the same."""
-
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-OPERATIONS = ("/health", "/health/live", "/health/ready", "/metrics")
-"""Routes for probes and scrapers, which call all the time: logged at debug level."""
-
 PROBE_ANSWERS = (200, 503)
-"""What they are told all the time, and every few seconds while a model loads."""
+"""Usual statuses of probes; they are logged at debug level."""
 
-DOCUMENTATION = ("/docs", "/redoc", "__static__")
-NOT_INFERENCE = (*OPERATIONS, *DOCUMENTATION, "/v1/models", "/v1/models/{model_id:path}")
-
-
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it but log and metrics
+CLIENT_CLOSED_REQUEST = 499  # nginx's status; only log and metrics show it
 FINAL_STATUS = "final_status"
 
 
 def set_final_status(scope: Scope, status_code: int) -> None:
-    """Corrects, for log, metrics and traces, the status of an answer that failed after it began."""
+    """Sets the status for log, metrics and traces of an answer that failed after it began."""
     scope[FINAL_STATUS] = status_code
     if status_code >= 500:
         span = trace.get_current_span()
@@ -52,8 +43,8 @@ class RequestLogMiddleware:
     """Wraps each HTTP request.
 
     Args:
-        app: what answers.
-        metrics: where requests are counted.
+        app: the app inside.
+        metrics: counts requests.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
@@ -67,8 +58,9 @@ class RequestLogMiddleware:
         started = time.perf_counter()
         scope[REQUEST_ID] = request_id = request_id_of(scope)
         names = [REQUEST_ID_HEADER]
-        if dialect_of(scope) is Dialect.ANTHROPIC:
-            names.append(ANTHROPIC_REQUEST_ID_HEADER)
+        family_header = policy_of(scope).family.request_id_header
+        if family_header is not None:
+            names.append(family_header)
         status_code = 0
         is_whole = False
 
@@ -83,8 +75,8 @@ class RequestLogMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except asyncio.CancelledError:  # the server ends, and the time for that is up
-                if status_code:  # the answer has begun: breaking it off is all that is left
+            except asyncio.CancelledError:  # the grace of a shutdown is over
+                if status_code:  # an answer that has begun can only be aborted
                     raise
                 answer = _answer(scope, 503, "The server is shutting down.")
                 await answer(scope, receive, send_with_id)
@@ -102,8 +94,9 @@ class RequestLogMiddleware:
                 self._record(scope, final, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status_code: int, seconds: float) -> None:
-        endpoint = _endpoint(scope)
-        is_probe = endpoint in OPERATIONS and status_code in PROBE_ANSWERS
+        endpoint, policy = _endpoint(scope), policy_of(scope)
+        is_refused = endpoint == UNMATCHED  # by a middleware, before any route was reached
+        is_probe = policy.is_probe and not is_refused and status_code in PROBE_ANSWERS
         level = logging.DEBUG if is_probe else logging.INFO
         logger.log(
             level,
@@ -118,15 +111,15 @@ class RequestLogMiddleware:
             }
             | _hint(scope, status_code),
         )
-        if endpoint not in NOT_INFERENCE:
+        if policy.is_measured or is_refused:
             self._metrics.observe_request(endpoint, status_code, seconds)
 
 
 def _hint(scope: Scope, status_code: int) -> dict[str, str]:
-    """A field of the log that names the setting which a refused preflight of a browser needs."""
+    """Returns a log field that names the setting for a refused preflight of a browser."""
     if scope["method"] != "OPTIONS" or status_code not in (401, 405):
         return {}
-    return {"hint": "browsers ask so before a page of another origin may: see CORS_ORIGINS"}
+    return {"hint": "a preflight of a browser: add the page's origin to CORS_ORIGINS"}
 
 
 def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
@@ -135,13 +128,13 @@ def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id that the client gives its request if it can do no harm, else a new one."""
-    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return given if VALID_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    """Returns the client's request id if it is valid, else a new one."""
+    request_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return request_id if VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's template: raw paths would make a new time series each."""
+    """Returns the route's template; each raw path would create a time series."""
     if "route" in scope:
         return str(scope["route"].path)
     return "__static__" if "endpoint" in scope else UNMATCHED

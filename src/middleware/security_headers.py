@@ -1,7 +1,7 @@
-"""What every answer tells a browser: to guess no type, keep no copy, frame nothing, run nothing.
+"""Security headers of every answer: no MIME sniffing, caching, framing or scripts.
 
-The pages of the documentation have to run scripts: those of this server, and those that stand in
-the page as it is sent, by their hashes. Nothing of what a client sends is in these pages.
+Pages of the documentation may run scripts of this server, and their inline scripts by hash. These
+pages contain no input of a client.
 """
 
 import base64
@@ -16,14 +16,14 @@ from src.config import Settings
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # what frame-ancestors says, for older browsers
+    "X-Frame-Options": "DENY",  # as frame-ancestors, for older browsers
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
 PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 PAGE_FILES = "/static-offline-docs/"
-"""What they load: it may be kept, as it has an ETag and holds nothing of anybody's."""
+"""Files of these pages; browsers may cache them, as they are the same for all users."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline';"
@@ -41,14 +41,14 @@ EXPOSED = (
     "RateLimit-Policy",
     "WWW-Authenticate",
 )
-"""What else a page's script may read of an answer."""
+"""Headers of an answer that a page's script may read (CORS)."""
 
 
 def cors_options(settings: Settings) -> dict[str, Any]:
-    """How Starlette's CORSMiddleware is to answer browsers that ask for pages of CORS_ORIGINS.
+    """Returns the arguments of Starlette's CORSMiddleware for pages of CORS_ORIGINS.
 
-    A page's script may send any header, its key among them. What a browser would send by itself
-    (cookies, passwords) is never allowed, and nothing here reads it.
+    A page's script may send any header, such as one with an API key. Credentials that a browser
+    adds itself (cookies, passwords) are not allowed; no route reads them.
     """
     return {
         "allow_origins": settings.cors_origin_list,
@@ -60,10 +60,10 @@ def cors_options(settings: Settings) -> dict[str, Any]:
 
 
 class SecurityHeadersMiddleware:
-    """Adds these headers to all that is answered inside, errors and streams too.
+    """Adds the headers to every answer, errors and streams included.
 
     Args:
-        app: what answers.
+        app: the app inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,10 +88,10 @@ class SecurityHeadersMiddleware:
 
 
 class _Page:
-    """Holds an answer's head back until the body has shown which scripts are in it.
+    """Delays an answer's head until its body is known, for the hashes of its inline scripts.
 
     Args:
-        send: sends the answer.
+        send: of the answer.
     """
 
     def __init__(self, send: Send) -> None:

@@ -1,1 +1,1 @@
-"""Logs, Prometheus metrics, OpenTelemetry traces, the event loop's watchdog."""
+"""Logs, Prometheus metrics, OpenTelemetry traces, the watchdog of the event loop."""

@@ -1,14 +1,12 @@
-"""What the engine does, in Prometheus' metrics: sequences, tokens, times, steps.
+"""Prometheus metrics of the engine: sequences, tokens, times, steps.
 
-Where OpenTelemetry's conventions for generative AI have a metric it has their name, labels and
-buckets: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics. Counters
-are there from the start with all their labels, so that Prometheus sees the first of each.
+Metrics that OpenTelemetry's conventions for generative AI define have their names, labels and
+buckets: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's metrics.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from prometheus_client import CollectorRegistry, Counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from src.observability.metric_specs import MetricSpec, MetricTable
 
 FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
@@ -17,8 +15,10 @@ GRAMMAR_OUTCOMES = ("compiled", "cached", "refused")
 EMBEDDINGS = "embeddings"
 """The conventions' name of an operation without a first token."""
 
-QUEUE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
+PROVIDER = "llm-inference"
 OPERATION = "gen_ai_operation_name"
+MODEL_LABELS = (OPERATION, "gen_ai_provider_name", "gen_ai_request_model")
+QUEUE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120)
 
 # The conventions' buckets.
 FIRST_TOKEN_SECONDS = (
@@ -30,215 +30,193 @@ DURATION_SECONDS = (
 )  # fmt: skip
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
+TABLE = MetricTable()
+
+STARTED = TABLE.counter("inference_sequences_started_total", "Sequences accepted by the engine.")
+SEQUENCES_FINISHED = TABLE.counter(
+    "inference_sequences_finished_total",
+    "Sequences that were computed to their end.",
+    "reason",
+    values=FINISHED,
+)
+SEQUENCES_ABORTED = TABLE.counter(
+    "inference_sequences_aborted_total",
+    "Sequences stopped before their end, as their answer is no longer needed.",
+    "reason",
+    values=ABORTED,
+)
+SEQUENCES_FAILED = TABLE.counter(
+    "inference_sequences_failed_total",
+    "Sequences that failed. reason: expired (too long in the queue), displaced (removed from a full"
+    " queue in favour of another key), error.",
+    "reason",
+    values=FAILED,
+)
+PREEMPTED = TABLE.counter(
+    "inference_sequences_preempted_total",
+    "Preemptions: a running sequence of a key above its share made room for another key's, and"
+    " resumes later.",
+)
+LIVE = TABLE.gauge("inference_sequences_live", "Sequences started and not ended yet.")
+RUNNING = TABLE.gauge("inference_sequences_running", "Sequences in the batch.")
+WAITING = TABLE.gauge("inference_sequences_waiting", "Sequences in the queue.")
+CACHED = TABLE.gauge(
+    "inference_sequences_cached", "Ended sequences kept in the KV cache for their prefixes."
+)
+KV_USAGE = TABLE.gauge(
+    "inference_kv_cache_usage_ratio",
+    "Used share of the KV cache, 0 to 1; the maximum of all workers.",
+    across_workers="livemax",
+)
+PROMPT_TOKENS = TABLE.counter("prompt_tokens_total", "Tokens in prompts.")
+CACHED_TOKENS = TABLE.counter(
+    "cached_prompt_tokens_total", "Prompt tokens found in the KV cache, so not computed."
+)
+GENERATED_TOKENS = TABLE.counter("generated_tokens_total", "Tokens generated.")
+DRAFTED_TOKENS = TABLE.counter(
+    "inference_drafted_tokens_total", "Draft tokens of speculation (NUM_SPECULATIVE_TOKENS)."
+)
+ACCEPTED_TOKENS = TABLE.counter(
+    "inference_accepted_tokens_total", "Draft tokens that the model accepted."
+)
+QUEUE_TIME = TABLE.histogram(
+    "inference_queue_seconds",
+    "Seconds of a sequence in the queue. outcome: admitted to the batch, or expired, displaced,"
+    " cancelled, timeout before that.",
+    QUEUE_SECONDS,
+    OPERATION,
+    "outcome",
+)
+PREFILL_TIME = TABLE.histogram(
+    "inference_prefill_seconds",
+    "Seconds from a sequence's admission to its first token, or to its embedding.",
+    FIRST_TOKEN_SECONDS,
+    OPERATION,
+)
+INTER_TOKEN_TIME = TABLE.histogram(
+    "inference_inter_token_seconds", "Seconds between two tokens of a sequence.", TOKEN_SECONDS
+)
+GRAMMARS = TABLE.counter(
+    "inference_grammars_total",
+    "Grammars requested. outcome: compiled, cached, refused, saturated (503).",
+    "outcome",
+    values=GRAMMAR_OUTCOMES,
+)
+GRAMMAR_TIME = TABLE.histogram(
+    "inference_grammar_seconds", "Seconds to compile or to refuse a grammar.", TOKEN_SECONDS
+)
+STEP_SEQUENCES = TABLE.histogram("inference_step_sequences", "Sequences in a step.", BATCH_SIZES)
+STEP_TOKENS = TABLE.histogram("inference_step_tokens", "Tokens computed in a step.", BATCH_SIZES)
+STEP_TIME = TABLE.histogram("inference_step_seconds", "Seconds of a step.", TOKEN_SECONDS)
+STEP_AGE = TABLE.gauge(
+    "inference_step_age_seconds",
+    "Seconds since the current step began, updated once a second; 0 between steps; the maximum of"
+    " all workers. With ENGINE=reference a step is a token, or a whole embedding.",
+    across_workers="livemax",
+)
+TIME_TO_FIRST_TOKEN = TABLE.histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "Seconds from a sequence's arrival to its first token.",
+    FIRST_TOKEN_SECONDS,
+    *MODEL_LABELS,
+)
+TIME_PER_OUTPUT_TOKEN = TABLE.histogram(
+    "gen_ai_server_time_per_output_token_seconds",
+    "Seconds per token after the first, averaged over a finished sequence.",
+    TOKEN_SECONDS,
+    *MODEL_LABELS,
+)
+DURATION = TABLE.histogram(
+    "gen_ai_server_request_duration_seconds",
+    "Seconds from a sequence's arrival to its end; error_type is empty if it finished.",
+    DURATION_SECONDS,
+    *MODEL_LABELS,
+    "error_type",
+)
+
 
 class EngineMetrics:
-    """Counts and times what the engine does; `src/core/output_dispatcher.py` says what and when.
+    """Observer of the engine; `src/core/output_dispatcher.py` calls it.
 
-    Sequences started are at all times those finished, aborted, failed and live together; with
-    several workers once they rest, as one may count while another reads.
+    The sequences started are at all times the sum of those finished, aborted, failed and live. With
+    several workers this holds once they are idle, as a scrape may read one while another counts.
 
     Args:
-        registry: where to register.
-        model_name: the server's.
+        registry: holds the metrics.
+        model_name: label of the conventions' metrics.
     """
 
     def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
-        def counter(
-            name: str, meaning: str, label: str = "", values: Sequence[str] = ()
-        ) -> Counter:
-            created = Counter(name, meaning, [label] if label else [], registry=registry)
-            for value in values:
-                created.labels(value)
-            return created
-
-        def gauge(
-            name: str, meaning: str, of_workers: Literal["livesum", "livemax"] = "livesum"
-        ) -> Gauge:
-            return Gauge(name, meaning, registry=registry, multiprocess_mode=of_workers)
-
-        def histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(name, meaning, labels, buckets=buckets, registry=registry)
-
-        self._started = counter("inference_sequences_started_total", "Sequences taken in.")
-        self._finished = counter(
-            "inference_sequences_finished_total",
-            "Sequences that came to their end.",
-            "reason",
-            FINISHED,
-        )
-        self._aborted = counter(
-            "inference_sequences_aborted_total",
-            "Sequences nobody waits for any more.",
-            "reason",
-            ABORTED,
-        )
-        self._failed = counter(
-            "inference_sequences_failed_total",
-            "Sequences that failed. reason: expired (it waited too long for its turn),"
-            " displaced (its place in a full queue went to another key), error.",
-            "reason",
-            FAILED,
-        )
-        self._preempted = counter(
-            "inference_sequences_preempted_total",
-            "Times that a running sequence gave its place to another key's, which had less than its"
-            " share; it goes on later.",
-        )
-        self._live = gauge("inference_sequences_live", "Sequences started and not ended yet.")
-        self._running = gauge("inference_sequences_running", "Sequences that are being computed.")
-        self._waiting = gauge("inference_sequences_waiting", "Sequences that wait for their turn.")
-        self._cached = gauge(
-            "inference_sequences_cached", "Ended sequences whose keys and values are still held."
-        )
-        self._kv_usage = gauge(
-            "inference_kv_cache_usage_ratio",
-            "Share of the KV cache that holds something, 0 to 1; of several workers the fullest.",
-            of_workers="livemax",
-        )
-        self._prompt_tokens = counter("prompt_tokens_total", "Tokens in prompts.")
-        self._cached_tokens = counter(
-            "cached_prompt_tokens_total", "Tokens of prompts that did not have to be computed."
-        )
-        self._generated_tokens = counter("generated_tokens_total", "Tokens generated.")
-        self._drafted_tokens = counter(
-            "inference_drafted_tokens_total", "Tokens guessed ahead (NUM_SPECULATIVE_TOKENS)."
-        )
-        self._accepted_tokens = counter(
-            "inference_accepted_tokens_total", "Guessed tokens that the model chose too."
-        )
-        self._queue_seconds = histogram(
-            "inference_queue_seconds",
-            "Seconds that a sequence was in the queue. outcome: admitted (it got its turn), or"
-            " expired, displaced, cancelled, timeout (it left without).",
-            QUEUE_SECONDS,
-            OPERATION,
-            "outcome",
-        )
-        self._prefill_seconds = histogram(
-            "inference_prefill_seconds",
-            "Seconds from a sequence's turn to its first token, or to its embedding.",
-            FIRST_TOKEN_SECONDS,
-            OPERATION,
-        )
-        self._inter_token_seconds = histogram(
-            "inference_inter_token_seconds",
-            "Seconds between two tokens of a sequence.",
-            TOKEN_SECONDS,
-        )
-        self._grammars = counter(
-            "inference_grammars_total",
-            "Grammars asked for. outcome: compiled, cached, refused, saturated (503).",
-            "outcome",
-            GRAMMAR_OUTCOMES,
-        )
-        self._grammar_seconds = histogram(
-            "inference_grammar_seconds",
-            "Seconds to compile a grammar, or to refuse it.",
-            TOKEN_SECONDS,
-        )
-        self._batch_size = histogram(
-            "inference_step_sequences", "Sequences that a step computed.", BATCH_SIZES
-        )
-        self._batch_tokens = histogram(
-            "inference_step_tokens", "Tokens that a step computed.", BATCH_SIZES
-        )
-        self._step_seconds = histogram(
-            "inference_step_seconds", "Seconds that a step took.", TOKEN_SECONDS
-        )
-        self._step_age = gauge(
-            "inference_step_age_seconds",
-            "Seconds that the step in progress has been taking, looked at once a second; 0 between"
-            " steps; of several workers the longest. With ENGINE=reference a step is a token, or a"
-            " whole embedding.",
-            of_workers="livemax",
-        )
-        labels = (OPERATION, "gen_ai_provider_name", "gen_ai_request_model")
-        self._time_to_first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Seconds from a sequence's arrival to its first token.",
-            FIRST_TOKEN_SECONDS,
-            *labels,
-        )
-        self._time_per_output_token = histogram(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Seconds for each token after the first, on average over a finished sequence.",
-            TOKEN_SECONDS,
-            *labels,
-        )
-        self._duration = histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Seconds from a sequence's arrival to its end; error_type is empty if it finished.",
-            DURATION_SECONDS,
-            *labels,
-            "error_type",
-        )
+        self._metrics = TABLE.create(registry)
         self.model_name = model_name
 
     def _model(self) -> tuple[str, str]:
-        """The labels `gen_ai_provider_name` and `gen_ai_request_model`."""
-        return "llm-inference", self.model_name
+        """Values of the last two MODEL_LABELS."""
+        return PROVIDER, self.model_name
 
     def sequence_started(self) -> None:
-        self._started.inc()
-        self._live.inc()
+        self._metrics[STARTED].inc()
+        self._metrics[LIVE].inc()
 
     def queue_left(self, operation: str, outcome: str, seconds: float) -> None:
-        self._queue_seconds.labels(operation, outcome).observe(seconds)
+        self._metrics[QUEUE_TIME].labels(operation, outcome).observe(seconds)
 
     def prompt_computed(
         self, operation: str, seconds: float, num_prompt_tokens: int, num_cached_tokens: int
     ) -> None:
-        self._prefill_seconds.labels(operation).observe(seconds)
-        self._prompt_tokens.inc(num_prompt_tokens)
-        self._cached_tokens.inc(num_cached_tokens)
+        self._metrics[PREFILL_TIME].labels(operation).observe(seconds)
+        self._metrics[PROMPT_TOKENS].inc(num_prompt_tokens)
+        self._metrics[CACHED_TOKENS].inc(num_cached_tokens)
 
     def first_token(self, operation: str, seconds: float) -> None:
-        self._time_to_first_token.labels(operation, *self._model()).observe(seconds)
-        self._generated_tokens.inc()
+        self._metrics[TIME_TO_FIRST_TOKEN].labels(operation, *self._model()).observe(seconds)
+        self._metrics[GENERATED_TOKENS].inc()
 
     def next_token(self, seconds: float) -> None:
-        self._inter_token_seconds.observe(seconds)
-        self._generated_tokens.inc()
+        self._metrics[INTER_TOKEN_TIME].observe(seconds)
+        self._metrics[GENERATED_TOKENS].inc()
 
     def sequence_ended(
         self, operation: str, outcome: str, seconds: float, seconds_per_token: float | None
     ) -> None:
-        self._live.dec()
-        self._ended(outcome).labels(outcome).inc()
+        self._metrics[LIVE].dec()
+        self._metrics[_end_counter(outcome)].labels(outcome).inc()
         error_type = "" if outcome in FINISHED else outcome
-        self._duration.labels(operation, *self._model(), error_type).observe(seconds)
+        labels = operation, *self._model()
+        self._metrics[DURATION].labels(*labels, error_type).observe(seconds)
         if outcome in FINISHED and seconds_per_token is not None:
-            self._time_per_output_token.labels(operation, *self._model()).observe(seconds_per_token)
-
-    def _ended(self, outcome: str) -> Counter:
-        if outcome in FINISHED:
-            return self._finished
-        return self._aborted if outcome in ABORTED else self._failed
+            self._metrics[TIME_PER_OUTPUT_TOKEN].labels(*labels).observe(seconds_per_token)
 
     def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
-        self._batch_size.observe(num_sequences)
-        self._batch_tokens.observe(num_tokens)
-        self._step_seconds.observe(seconds)
+        self._metrics[STEP_SEQUENCES].observe(num_sequences)
+        self._metrics[STEP_TOKENS].observe(num_tokens)
+        self._metrics[STEP_TIME].observe(seconds)
 
     def step_goes_on(self, seconds: float) -> None:
-        self._step_age.set(seconds)
+        self._metrics[STEP_AGE].set(seconds)
 
     def tokens_drafted(self, count: int, num_accepted: int) -> None:
-        self._drafted_tokens.inc(count)
-        self._accepted_tokens.inc(num_accepted)
+        self._metrics[DRAFTED_TOKENS].inc(count)
+        self._metrics[ACCEPTED_TOKENS].inc(num_accepted)
 
     def sequences_preempted(self, count: int) -> None:
-        self._preempted.inc(count)
+        self._metrics[PREEMPTED].inc(count)
 
     def engine_changed(
         self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
     ) -> None:
-        self._running.set(num_running)
-        self._waiting.set(num_waiting)
-        self._cached.set(num_cached)
-        self._kv_usage.set(kv_usage)
+        self._metrics[RUNNING].set(num_running)
+        self._metrics[WAITING].set(num_waiting)
+        self._metrics[CACHED].set(num_cached)
+        self._metrics[KV_USAGE].set(kv_usage)
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None:
-        self._grammars.labels(outcome).inc()
+        self._metrics[GRAMMARS].labels(outcome).inc()
         if outcome != "cached":
-            self._grammar_seconds.observe(seconds)
+            self._metrics[GRAMMAR_TIME].observe(seconds)
+
+
+def _end_counter(outcome: str) -> MetricSpec[Counter]:
+    if outcome in FINISHED:
+        return SEQUENCES_FINISHED
+    return SEQUENCES_ABORTED if outcome in ABORTED else SEQUENCES_FAILED

@@ -1,7 +1,7 @@
-"""Watchdog of the event loop: how long callbacks keep it from running others.
+"""Watchdog of the event loop: measures how long callbacks block it.
 
-A task sleeps for a tick and measures how late it wakes up: as late as the event loop was held.
-Ten wake-ups a second cost next to nothing.
+A task sleeps for a tick and measures how late it wakes up: the time that the event loop was
+blocked. Ten wake-ups a second cost next to nothing.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ class EventLoopWatchdog:
     """Measures the lag of the event loop that it runs in.
 
     Args:
-        lag: where each tick's lag is counted, in seconds.
+        lag: observes the lag of each tick, in seconds.
     """
 
     def __init__(self, lag: Histogram) -> None:
         self._lag = lag
 
     async def watch(self) -> None:
-        """Measures until it is cancelled."""
+        """Measures until the task is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + TICK_SECONDS
@@ -34,7 +34,7 @@ class EventLoopWatchdog:
             self.record(loop.time() - due)
 
     def record(self, seconds: float) -> None:
-        """Counts a tick that came so late, and logs a long wait."""
+        """Observes a tick's lag, and logs a long one."""
         self._lag.observe(max(0.0, seconds))
         if seconds >= WARN_SECONDS:
-            logger.warning("the event loop was held", extra={"seconds": round(seconds, 3)})
+            logger.warning("the event loop was blocked", extra={"seconds": round(seconds, 3)})

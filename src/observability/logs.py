@@ -1,7 +1,7 @@
-"""Logging: one event a line, JSON in production, made for reading in development.
+"""Logging: one event per line, JSON in production, readable text in development.
 
-Everything goes through the standard library's `logging`, so that libraries' messages look like
-ours; structlog renders it. No message holds a prompt or a generated text.
+All messages go through the standard library's `logging`, so that those of libraries look the same;
+structlog renders them. No message holds a prompt or a generated text.
 """
 
 import logging
@@ -15,13 +15,13 @@ from src.observability.tracing import add_trace_ids
 
 
 def _drop_color_message(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """uvicorn sends its messages twice, once with colours."""
+    """Drops uvicorn's second copy of a message, which has colours."""
     event.pop("color_message", None)
     return event
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sends all log messages of the process to standard error, in the environment's format."""
+    """Sends all log messages to standard error; ENVIRONMENT decides about the format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         add_trace_ids,
@@ -37,7 +37,7 @@ def configure_logging(settings: Settings) -> None:
             structlog.processors.JSONRenderer(),
         ]
     else:
-        # The plain formatter: a fancy one prints local variables, and prompts with them.
+        # plain_traceback: richer formatters print local variables, and so prompts.
         rendering = [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -55,7 +55,7 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = name != "uvicorn.access"  # our middleware writes that
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # the middleware logs requests
     logging.captureWarnings(capture=True)
     for name in ("httpx2", "httpcore2", "asyncio", "slowapi", "torch", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

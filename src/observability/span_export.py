@@ -1,4 +1,4 @@
-"""Sends spans in batches. Imported where there is tracing alone: it needs OpenTelemetry's SDK."""
+"""Span processor that exports in batches; needs OpenTelemetry's SDK, so imported lazily."""
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span
@@ -6,11 +6,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 QUERY = "url.query"
 REDACTED = "REDACTED"
-"""The conventions' word in the place of what is kept back."""
+"""The conventions' word for redacted values."""
 
 
 class SpanSender(BatchSpanProcessor):
-    """Keeps back what a caller wrote behind the `?`: no route reads it, and keys end up there."""
+    """Redacts the query of URLs: no route reads it, and it may hold keys by mistake."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if span.attributes and QUERY in span.attributes:

@@ -1,17 +1,21 @@
 """Tracing with OpenTelemetry: off unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
-FastAPI makes a span of each HTTP request, below the caller's span if its `traceparent` names one.
-Below that, each sequence gets a span by the conventions for generative AI
-(opentelemetry.io/docs/specs/semconv/gen-ai), and below that one each for its time in the queue, for
-its prompt (prefill) and for its tokens (decode). They are made when the sequence has ended, from
-times that `core/output_dispatcher.py` took. No span holds a prompt, a stop text, a generated text,
-or the query of a URL.
+Spans are nested in this way:
 
-Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables itself.
+- FastAPI creates one for each HTTP request, below the client's span if `traceparent` names one.
+- Each sequence has one by OpenTelemetry's conventions for generative AI
+  (opentelemetry.io/docs/specs/semconv/gen-ai).
+- Its phases have one each: queue, prefill and decode.
+
+Spans of sequences are created at their end, from the times that `core/output_dispatcher.py` took.
+No span holds a prompt, a stop text, a generated text, or the query of a URL.
+
+The SDK reads all other OTEL_* variables itself.
 """
 
 import os
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi.telemetry import TelemetryConfig
@@ -21,7 +25,6 @@ from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
 from src.errors import SettingsError
-from src.middleware.request_log import OPERATIONS
 from src.observability.engine_metrics import EMBEDDINGS, FINISHED
 
 if TYPE_CHECKING:
@@ -33,14 +36,14 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 PROTOCOL = "http/protobuf"
 SERVICE_NAME = "llm-inference"
 
-# The conventions have the same names for them. Stop texts are missing: they are a caller's words.
+# Named as in the conventions. Stop texts are missing, as they are part of a prompt.
 PARAMETERS = (
     "max_tokens", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed",
 )  # fmt: skip
 
 
 class EndedSequence(Protocol):
-    """What a span tells of a sequence; times are in seconds on the monotonic clock."""
+    """Record of a sequence for its spans; times are in seconds on the monotonic clock."""
 
     @property
     def request_id(self) -> str: ...
@@ -67,11 +70,11 @@ class EndedSequence(Protocol):
 
 
 class Tracing:
-    """Sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    """Exports spans to OTEL_EXPORTER_OTLP_ENDPOINT.
 
     Args:
-        provider: not the global one, so that no library sends spans of its own.
-        model_name: the server's.
+        provider: not the global one, so that libraries export no spans.
+        model_name: name of the served model.
     """
 
     def __init__(self, provider: "TracerProvider", model_name: str) -> None:
@@ -81,7 +84,7 @@ class Tracing:
         self._tracer = provider.get_tracer("src", __version__)
 
     def sequence_ended(self, sequence: EndedSequence) -> None:
-        """Makes the spans of a sequence, below the current one."""
+        """Creates the spans of a sequence below the current span."""
         clock = time.time_ns() - time.monotonic_ns()
 
         def at(seconds: float) -> int:
@@ -101,9 +104,9 @@ class Tracing:
         span.end(at(sequence.ended_at))
 
     def shutdown(self) -> None:
-        """Sends what is left; takes as long as the receiver does, so call it in a thread.
+        """Exports the pending spans; blocks until the receiver answers, so call it in a thread.
 
-        May be called again, without effect.
+        A second call has no effect.
         """
         if not self._is_shut_down:
             self._is_shut_down = True
@@ -140,16 +143,18 @@ def create_tracing(model_name: str) -> Tracing | None:
     """Returns None if OTEL_EXPORTER_OTLP_ENDPOINT is not set.
 
     Raises:
-        SettingsError: it is set, and OpenTelemetry's SDK is not installed or is to speak a protocol
-            that it cannot.
+        SettingsError: OpenTelemetry's SDK is not installed, or another protocol than HTTP with
+            protobuf is set.
     """
     if not os.environ.get(ENDPOINT):
         return None
     for name in PROTOCOLS:
         if os.environ.get(name, PROTOCOL) != PROTOCOL:
-            raise SettingsError(f"{name}={os.environ[name]}: traces are sent by {PROTOCOL} alone.")
+            raise SettingsError(
+                f"{name}={os.environ[name]}: only {PROTOCOL} is supported. Unset it."
+            )
     try:
-        # An extra of the package, and half a second that nobody else should wait.
+        # An optional dependency, and half a second of imports.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
@@ -159,18 +164,24 @@ def create_tracing(model_name: str) -> Tracing | None:
         from src.observability.span_export import SpanSender  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(
-            f"{ENDPOINT} is set, but what sends traces is not installed. Install it with"
+            f"{ENDPOINT} is set, but OpenTelemetry's SDK is not installed. Install it with"
             " `pip install -e '.[tracing]'`, or unset the variable."
         ) from error
-    provider = TracerProvider(resource=_named(Resource.create({"service.version": __version__})))
+    provider = TracerProvider(
+        resource=_with_service_name(Resource.create({"service.version": __version__}))
+    )
     provider.add_span_processor(SpanSender(OTLPSpanExporter()))
     return Tracing(provider, model_name)
 
 
-def telemetry_config(tracing: Tracing | None) -> TelemetryConfig:
-    """What FastAPI is to do: spans of HTTP requests if there is tracing, and nothing else.
+def telemetry_config(tracing: Tracing | None, untraced_paths: Collection[str]) -> TelemetryConfig:
+    """Returns FastAPI's settings: spans of HTTP requests if there is tracing, and nothing else.
 
     Its logs would hold the messages of exceptions, and /metrics has the figures.
+
+    Args:
+        tracing: None traces nothing.
+        untraced_paths: paths of probes, which get no spans.
     """
     return {
         "tracing": tracing is not None,
@@ -179,12 +190,12 @@ def telemetry_config(tracing: Tracing | None) -> TelemetryConfig:
         "logs": False,
         "operation_spans": False,
         "auto_configure": False,
-        "exclude": lambda scope: scope.get("path") in OPERATIONS,
+        "exclude": lambda scope: scope.get("path") in untraced_paths,
     }
 
 
 def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Adds to a log message the ids of the span in which it was written, if there is one."""
+    """Adds the ids of the current span to a log message."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)
@@ -193,7 +204,7 @@ def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
 
 
 def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
-    """Name, start and end of each; of a sequence that had no turn there is none."""
+    """Returns name, start and end of each phase; none if the sequence was never admitted."""
     if sequence.admitted_at is None:
         return []
     prefilled_at = sequence.first_token_at or sequence.ended_at
@@ -206,8 +217,8 @@ def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
     return phases
 
 
-def _named(resource: "Resource") -> "Resource":
-    """OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over our name."""
+def _with_service_name(resource: "Resource") -> "Resource":
+    """Adds SERVICE_NAME unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES set another."""
     if not str(resource.attributes["service.name"]).startswith("unknown_service"):
         return resource
     return resource.merge(type(resource)({"service.name": SERVICE_NAME}))

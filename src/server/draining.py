@@ -1,7 +1,6 @@
-"""A service that ends: who comes now is told so, and whoever is being answered is waited for.
+"""Draining: new requests are refused during a graceful shutdown, running ones are waited for.
 
-The server goes on listening meanwhile. Were its port closed, probes and clients could not tell a
-service that ends from one that is not there.
+The port stays open meanwhile: a closed one would look to probes and clients like a crashed service.
 """
 
 from dataclasses import dataclass
@@ -9,28 +8,33 @@ from dataclasses import dataclass
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from src.auth.middleware import METERED
 from src.middleware.error_body import error_body
+from src.middleware.route_policy import policy_of
 
 MESSAGE = "The server is shutting down."
 RETRY_AFTER = "1"
-"""Seconds; another replica, or the one that comes in this one's place, may be there by then."""
+"""Seconds; another replica, or a successor of this one, may accept requests by then."""
 
 
 @dataclass(slots=True)
 class Draining:
-    """Whether the service ends, and how many requests it is still answering."""
+    """State of a graceful shutdown.
+
+    Args:
+        is_draining: new requests are refused.
+        num_in_flight: requests that are being answered.
+    """
 
     is_draining: bool = False
     num_in_flight: int = 0
 
 
 class DrainMiddleware:
-    """Refuses requests that need the model once the service ends, and counts those before.
+    """Refuses requests to drained routes during a graceful shutdown, and counts the running ones.
 
     Args:
-        app: what answers them.
-        draining: whether it ends.
+        app: the app inside.
+        draining: state of the shutdown.
     """
 
     def __init__(self, app: ASGIApp, draining: Draining) -> None:
@@ -38,7 +42,7 @@ class DrainMiddleware:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in METERED:
+        if scope["type"] != "http" or not policy_of(scope).is_drained:
             await self._app(scope, receive, send)
             return
         if self._draining.is_draining:

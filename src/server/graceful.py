@@ -1,4 +1,4 @@
-"""uvicorn's server, which ends as we want it to: nobody who is being answered is cut off."""
+"""Graceful shutdown: uvicorn's server, which answers all accepted requests before it ends."""
 
 import asyncio
 import logging
@@ -10,93 +10,96 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
-from src.server.draining import Draining
+from src.server.service import Service
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_SECONDS = 2
-"""Between the engine's end and the process's: answers leave, and probes see why."""
+FLUSH_SECONDS = 2
+"""From the engine's end to the process's: answers are sent, and probes see the reason."""
 
-GOODBYE_SECONDS = 0.5
-"""After the last answer: what a client has sent by then is refused, and not cut off."""
+REFUSE_SECONDS = 0.5
+"""After the last answer: requests sent by then are refused rather than lost."""
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 class Server(uvicorn.Server):
-    """Listens on until all that runs is answered, and tells who still is when the grace is over.
+    """Listens until all running requests are answered, and ends the rest when the grace is over.
 
-    A second signal ends it at once. One of several workers may get the first one twice, from
-    whoever sent it to all processes and from the supervisor: there a second SIGINT alone does,
-    which the supervisor sends when a second signal has come to it. A SIGHUP is neither the first
-    nor the second: a terminal that closes may send it twice, and whoever stops the service
-    afterwards asks for the first time.
+    Its port stays open meanwhile: a closed one would look to probes like a crashed service.
+
+    A second signal ends it at once. Two cases are not second signals:
+
+    - A worker may get the first signal twice: from a sender that signals all processes, and from
+      the supervisor. In a worker only a second SIGINT counts; the supervisor sends one when it
+      gets a second signal itself.
+    - A closing terminal may send SIGHUP twice, and SIGTERM after that is the first request to stop.
 
     Args:
         config: of the server.
-        app: what it serves.
+        service: parts of the app that it serves.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.app = app
-        self._state = app.state
-        self._is_leaving = False
-        self._was_told = False
+        self.service = service
+        self._is_retired = False
+        self._was_signalled = False  # by anything but SIGHUP
 
     @property
-    def serves(self) -> bool:
-        """Whether requests that come now are answered."""
-        return self.started and self._state.is_loaded and not self.should_exit
+    def is_ready(self) -> bool:
+        """New requests are answered."""
+        return self.started and self.service.is_loaded and not self.should_exit
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        is_forced = self.force_exit or (self._was_told and sig != signal.SIGHUP)
-        self._was_told |= sig != signal.SIGHUP
-        self._state.draining.is_draining = True
+        """Handles SIGTERM, SIGINT and SIGHUP: the first drains, the second ends at once."""
+        is_forced = self.force_exit or (self._was_signalled and sig != signal.SIGHUP)
+        self._was_signalled |= sig != signal.SIGHUP
+        self.service.draining.is_draining = True
         super().handle_exit(sig, frame)
         if self.config.workers == 1:  # uvicorn takes a SIGINT after a SIGHUP for a second one
             self.force_exit = is_forced
 
-    def leave(self) -> None:
+    def retire(self) -> None:
         """Ends it in favour of others that listen on the same port; may be called in any thread.
 
-        They take the connections that come, and it refuses none of the requests on its own.
+        New connections go to the others, and requests on open ones are answered, not refused.
         """
-        self._is_leaving = True
+        self._is_retired = True
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        grace = self._state.settings.shutdown_grace_seconds
+        """Drains, closes the port, then shuts down as uvicorn does in the time that is left."""
+        grace = self.service.settings.shutdown_grace_seconds
         deadline = time.monotonic() + grace
-        ending = asyncio.get_running_loop().call_later(grace, self._end_engine)
-        if self._is_leaving:
+        engine_end = asyncio.get_running_loop().call_later(grace, self._end_engine)
+        if self._is_retired:
             await self._close_port(deadline, self.config.timeout_keep_alive + 1)
         else:
             await self._drain(deadline)
-            await self._close_port(deadline, GOODBYE_SECONDS)
-        left = max(0, math.ceil(deadline - time.monotonic()))
-        self.config.timeout_graceful_shutdown = left + LAST_WORDS_SECONDS
+            await self._close_port(deadline, REFUSE_SECONDS)
+        seconds_left = max(0, math.ceil(deadline - time.monotonic()))
+        self.config.timeout_graceful_shutdown = seconds_left + FLUSH_SECONDS
         await super().shutdown(sockets)
-        ending.cancel()
+        engine_end.cancel()
 
     async def _drain(self, deadline: float) -> None:
-        """Refuses what comes, and waits for whoever is answered."""
-        draining: Draining = self._state.draining
-        logger.info("no requests are taken any more", extra={"running": draining.num_in_flight})
+        """Refuses new requests, and waits for the running ones."""
+        draining = self.service.draining
+        logger.info("draining: new requests are refused", extra={"running": draining.num_in_flight})
         await self._wait(deadline, lambda: draining.num_in_flight)
 
     async def _close_port(self, deadline: float, seconds: float) -> None:
-        """Takes no more connections, and waits so long for clients to leave those that there are.
+        """Accepts no more connections, and waits `seconds` for clients to leave the open ones.
 
-        Were they closed at once, requests that are on their way on them would be lost.
+        Closing them at once would lose requests that are on their way.
         """
         connections = self.server_state.connections
-        logger.info("no connections are taken any more", extra={"open": len(connections)})
+        logger.info("new connections are refused", extra={"open": len(connections)})
         for server in self.servers:
             server.close()
-        # With this uvicorn closes a connection when its request is answered.
+        # With this header uvicorn closes a connection when its request is answered.
         self.server_state.default_headers.append((b"connection", b"close"))
         await self._wait(min(deadline, time.monotonic() + seconds), lambda: len(connections))
 
@@ -104,8 +107,9 @@ class Server(uvicorn.Server):
         while (  # noqa: ASYNC110 - a signal may end it too
             num_left() and not self.force_exit and time.monotonic() < deadline
         ):
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     def _end_engine(self) -> None:
-        self._state.watch.cancel()  # that it ends is no failure now
-        self._state.engine.end()
+        if self.service.engine_watch is not None:
+            self.service.engine_watch.cancel()  # its end is no failure now
+        self.service.engine.end()

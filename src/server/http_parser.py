@@ -1,8 +1,8 @@
-"""httptools' parser of requests, for a server that speaks HTTP/1.1 and nothing else.
+"""httptools' request parser, for a server that speaks HTTP/1.1 only.
 
-A client may offer another protocol beside its request (`Upgrade: h2c`, as Java's and curl's do),
-and who does not speak that answers as if nothing had been offered (RFC 9110, 7.8). httptools takes
-the offer for the end of the request: its body would be lost, or be read as the next request.
+A client may offer another protocol with its request, as Java's and curl's do (`Upgrade: h2c`). A
+server without that protocol ignores the offer (RFC 9110, 7.8). httptools ends the request at the
+offer: its body would be lost, or be read as the next request.
 """
 
 from array import array
@@ -14,17 +14,17 @@ TUNNEL = b"CONNECT"
 
 
 class RequestTarget(Protocol):
-    """Whom the parser tells, which has the URL and the headers that it was told of."""
+    """Receiver of the parser's callbacks, which keeps the URL and the headers."""
 
     url: bytes
     headers: list[tuple[bytes, bytes]]
 
 
 class RequestParser(HttpRequestParser):
-    """Reads the head of a request that offers another protocol again, without the offer.
+    """Parses a head that offers another protocol a second time, without the offer.
 
     Args:
-        target: is told twice of such a head; the first time `is_offer` is true when it is whole.
+        target: receives such a head twice; `is_offer` is true at the end of the first.
     """
 
     def __init__(self, target: RequestTarget) -> None:
@@ -33,14 +33,14 @@ class RequestParser(HttpRequestParser):
 
     @property
     def is_offer(self) -> bool:
-        """Whether the head that is whole now will be read again."""
+        """The head that is complete now will be parsed again."""
         return self.should_upgrade() and self.get_method() != TUNNEL
 
     def feed_data(self, data: "bytes | bytearray | memoryview[int] | array[int]") -> None:
-        """Reads what has come.
+        """Parses received bytes.
 
         Raises:
-            HttpParserError: it is no HTTP.
+            HttpParserError: the bytes are not valid HTTP.
         """
         rest = memoryview(data)
         while True:

@@ -1,8 +1,8 @@
-"""End of the process: everything is flushed, then the interpreter is left without its teardown.
+"""End of the process: flushes everything, then skips the interpreter's teardown.
 
-The teardown collects all objects and unloads modules, which takes seconds after torch was loaded.
-Meanwhile daemon threads may still run native code on objects that are already freed, for example
-while a model loads; a crash there would replace the exit status.
+The teardown frees all objects and unloads modules, which takes seconds after torch was loaded.
+Daemon threads may still run native code on freed objects meanwhile, for example while a model
+loads. A crash there would replace the exit status.
 """
 
 import logging
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from fastapi import FastAPI
+from src.server.service import Service
 
 
-def run_to_end(run: Callable[[], None], app: FastAPI) -> NoReturn:
-    """Serves and ends the process with 0, or with the status that uvicorn exits with.
+def run_to_end(run: Callable[[], None], service: Service) -> NoReturn:
+    """Serves, then ends the process with 0, or with uvicorn's exit status.
 
     Args:
-        run: serves until the process is to end.
-        app: that it serves.
+        run: serves until a signal.
+        service: shut down afterwards; a forced end skips the lifespan's shutdown.
     """
     status = 0
     try:
@@ -27,26 +27,18 @@ def run_to_end(run: Callable[[], None], app: FastAPI) -> NoReturn:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:
-        _stop(app)
+        service.shutdown()
     end_process(status)
 
 
-def _stop(app: FastAPI) -> None:
-    """Stops what the lifespan stops, which a forced end skips. Each step may be repeated."""
-    app.state.engine.shutdown()
-    app.state.usage.shutdown()
-    if app.state.tracing is not None:
-        app.state.tracing.shutdown()
-
-
 def end_process(status: int) -> NoReturn:
-    """Ends the process at once, after its logs are flushed.
+    """Ends the process at once, after flushing its logs.
 
-    A SystemExit in a task would tear the server down around the others, and their tracebacks would
-    bury the reason. Nothing is lost: no generation has been accepted yet, or all have been told.
+    SystemExit in a task would cancel all others, and their tracebacks would bury the reason. No
+    answer is lost: no request has been accepted yet, or all have been answered.
 
     Args:
-        status: STARTUP_FAILURE is what uvicorn, and its supervisor, take for a failed start.
+        status: exit status; STARTUP_FAILURE tells the supervisor that a restart would fail too.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -1,8 +1,7 @@
-"""Runs the app in this process, or in several, from the first connection to the end.
+"""Runs the server in this process, or in several workers, until a signal.
 
-A process that is to end is told by SIGTERM or SIGINT: it refuses what comes and answers what runs,
-so long as the grace lasts. SIGHUP is the same to a process that is alone; of several it replaces
-one after another (`workers`).
+SIGTERM and SIGINT begin a graceful shutdown (`graceful`). SIGHUP does the same to a single process;
+a supervisor replaces its workers in turn (`supervisor`).
 """
 
 import errno
@@ -24,19 +23,24 @@ from src.errors import StartupError
 from src.limits.storage import MEMORY
 from src.observability.http_metrics import MULTIPROC_DIR
 from src.server.connection import connection_class
-from src.server.graceful import LAST_WORDS_SECONDS, Server
+from src.server.graceful import FLUSH_SECONDS, Server
 from src.server.process_end import end_process, run_to_end
-from src.server.supervisor import APP, Supervisor
+from src.server.service import service_of
+from src.server.startup_hints import local_url
+from src.server.supervisor import Supervisor
+from src.server.worker import APP
 
 logger = logging.getLogger(__name__)
 
 
 def serve(app: FastAPI) -> None:
-    """Serves until SIGTERM or SIGINT, then ends the process with 0.
+    """Serves until SIGTERM or SIGINT, then ends the process.
 
-    Ends it with 1 if it cannot listen, before a model is loaded, and with 3 if it cannot start.
+    Exit statuses: 0 after a signal, 1 if the address cannot be bound, 3 if the model cannot be
+    loaded.
     """
-    settings: Settings = app.state.settings
+    service = service_of(app)
+    settings = service.settings
     try:
         check_address(settings.host, settings.port)
     except StartupError as error:
@@ -50,45 +54,50 @@ def serve(app: FastAPI) -> None:
     elif settings.workers > 1:
         end_process(_serve_with_workers(config, settings))
     else:
-        _serve_alone(Server(config, app))
+        service.url = local_url(settings)
+        _serve_alone(Server(config, service))
 
 
 def check_address(host: str, port: int) -> None:
-    """Tries to bind each socket that the server will listen on, and closes it again.
+    """Binds each socket that the server will listen on, and closes it again.
 
     Raises:
-        StartupError: another process has the port, or the address is none of this machine.
+        StartupError: the port is in use, or the address is not this machine's.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in addresses:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server's
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
     except OSError as error:
-        raise StartupError(_why_not_bound(host, port, error)) from error
+        raise StartupError(_bind_failure(host, port, error)) from error
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _bind_failure(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"port {port} of {host} is in use by another process. End that, or set PORT to"
-            " another one (0 is any that is free)."
+            f"port {port} of {host} is in use by another process. Stop that process, or set PORT to"
+            " another port (0 chooses a free one)."
         )
     if error.errno == errno.EACCES:
-        return f"PORT={port} needs more rights than this process has. Set PORT to 1024 or more."
-    return f"HOST={host} with PORT={port} cannot be listened on ({error.strerror or error})."
+        return f"PORT={port} needs privileges that this process lacks. Set PORT to 1024 or more."
+    reason = error.strerror or error
+    return (
+        f"HOST={host} with PORT={port} cannot be bound ({reason}). Set HOST to an address of this"
+        " machine; 0.0.0.0 is all of them."
+    )
 
 
 def _serve_alone(server: Server) -> None:
-    # uvicorn raises the signal that ended it once more when it is done; to us that is no news.
+    # uvicorn raises the signal again after its shutdown, which would kill this process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup wants
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # set by nohup
         signal.signal(signal.SIGHUP, server.handle_exit)
-    run_to_end(server.run, server.app)
+    run_to_end(server.run, server.service)
 
 
 def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -101,12 +110,12 @@ def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        http=connection_class(settings),
+        http=connection_class(settings, service_of(app).policies),
         ws="none",
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds + LAST_WORDS_SECONDS,
-        # uvicorn's 5 seconds would kill a worker that is slow to start, or on a busy machine.
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds + FLUSH_SECONDS,
+        # uvicorn's default of 5 seconds would kill workers that start slowly on a busy machine.
         timeout_worker_healthcheck=math.ceil(settings.hang_timeout_seconds),
     )
 
@@ -114,7 +123,7 @@ def _server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> int:
     """Returns the exit status."""
     if settings.rate_limit_storage == MEMORY:
-        _warn_of_separate_counts(settings)
+        _warn_of_separate_counters(settings)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[MULTIPROC_DIR] = folder
         supervisor = Supervisor(config)
@@ -122,17 +131,17 @@ def _serve_with_workers(config: uvicorn.Config, settings: Settings) -> int:
     return STARTUP_FAILURE if supervisor.has_failed_to_start else 0
 
 
-def _warn_of_separate_counts(settings: Settings) -> None:
+def _warn_of_separate_counters(settings: Settings) -> None:
     if settings.rate_limit_concurrent is not None or settings.auth == "api_key":
         logger.warning(
-            "requests at the same time (RATE_LIMIT_CONCURRENT, and what keys have in its place) are"
-            " counted in each worker: %d workers let through up to %d times as many",
+            "concurrent requests (RATE_LIMIT_CONCURRENT and the keys' limits) are counted in each"
+            " worker: %d workers accept up to %d times as many",
             settings.workers,
             settings.workers,
         )
     logger.warning(
-        "rate limits are counted in each worker: %d workers let through up to %d times the"
-        " limit; RATE_LIMIT_STORAGE=redis://... counts them together",
+        "rate limits are counted in each worker: %d workers accept up to %d times the limit; set"
+        " RATE_LIMIT_STORAGE=redis://... to count them together",
         settings.workers,
         settings.workers,
     )

@@ -1,4 +1,4 @@
-"""Log lines at the end of the start: requests to try, documentation, how to stop the service."""
+"""Log lines once the service is ready: requests to try, the documentation, how to stop it."""
 
 import json
 import logging
@@ -13,14 +13,25 @@ PROMPT = {"prompt": "Once upon a time", "max_length": 50}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
 KEY_HEADER = ' -H "Authorization: Bearer $API_KEY"'
 
+# Names to print for addresses; nothing is bound to them here.
+LOCAL = dict.fromkeys(("0.0.0.0", "127.0.0.1", "::", "::1"), "localhost")  # noqa: S104 # nosec
+
+
+def local_url(settings: Settings) -> str | None:
+    """Returns the URL for users on this machine; None if the system chooses the port."""
+    if settings.port == 0:
+        return None
+    host = LOCAL.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
 
 def log_hints(url: str, engine: InferenceEngine, settings: Settings) -> None:
     """Logs commands for a user on this machine.
 
     Args:
         url: of the service, without a path.
-        engine: whose model is loaded.
-        settings: say whether requests need a key.
+        engine: with its model loaded.
+        settings: decide about the API key in the requests.
     """
     headers = "" if settings.auth == "none" else KEY_HEADER
     logger.info("try it: %s", _curl(f"{url}/generate", headers, PROMPT))

@@ -63,7 +63,7 @@ def pod(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def metric_names() -> set[str]:
-    metrics = create_app(create_settings()).state.metrics
+    metrics = create_app(create_settings()).state.service.metrics
     return {sample.name for family in metrics.registry.collect() for sample in family.samples}
 
 

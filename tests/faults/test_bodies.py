@@ -47,7 +47,7 @@ def test_chunks_without_end(server):
             num_sent += 2**16
 
     answer = talk(server, pieces())
-    assert num_sent < 4 * server.app.state.settings.max_body_bytes + 2**23  # buffers of the system
+    assert num_sent < 4 * server.service.settings.max_body_bytes + 2**23  # buffers of the system
     assert answer.headers["connection"] == "close"
     measured(4, {"sent": told(answer)})
 

@@ -198,7 +198,7 @@ def test_a_signal_in_the_middle_of_streams(stopping):
         running = pool.submit(stopping.streams, [LONG | {"seed": seed} for seed in range(8)])
         wait_until(lambda: stopping.sample("generated_tokens_total") > 0)
         stopping.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "no requests are taken" in stopping.log)
+        wait_until(lambda: "new requests are refused" in stopping.log)
         probes = {one: httpx2.get(f"{stopping.url}/health/{one}") for one in ("live", "ready")}
         refused = post(stopping, model=name)
         assert stopping.sample("inference_ready") == 0

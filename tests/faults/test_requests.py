@@ -217,7 +217,7 @@ def lag_while(server: LocalServer, body: str) -> tuple[float, httpx2.Response]:
             await asyncio.sleep(0.001)
             lags.append(time.perf_counter() - began - 0.001)
 
-    watching = asyncio.run_coroutine_threadsafe(watch(), server.app.state.watch.get_loop())
+    watching = asyncio.run_coroutine_threadsafe(watch(), server.service.engine_watch.get_loop())
     response = send(server, body)
     watching.cancel()
     assert len(lags) > 1

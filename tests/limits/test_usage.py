@@ -13,9 +13,11 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from src.api.routes import route_policies
 from src.config import Settings
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage, UsageMiddleware
+from src.middleware.route_policy import ROUTE_POLICY
 from src.observability.http_metrics import HttpMetrics
 from tests.conftest import wait_until
 from tests.support.keys import bearer, create_key, id_of
@@ -193,7 +195,7 @@ def test_an_address_has_so_many_requests_whatever_its_keys(start_metered):
         response = httpx2.get(metered.server.url + path, headers=headers)
         assert_limited(response, "address", 50)
     assert httpx2.get(metered.server.url + "/health").status_code == 200
-    metered.server.app.state.rate_limit._limiter.reset()
+    metered.server.service.rate_limit._limiter.reset()
 
 
 def test_each_request_that_used_tokens_has_one_line_and_no_prompt_is_anywhere(
@@ -291,7 +293,9 @@ def test_prompts_that_were_not_taken_in_cost_nothing(tmp_path):
         await usage.reserve(40, 0, 2)
         usage.give_up(40, 2)
 
-    scope = {"type": "http", "path": "/v1/embeddings", "client": ("127.0.0.1", 1)}
+    path = "/v1/embeddings"
+    scope = {"type": "http", "path": path, "client": ("127.0.0.1", 1)}
+    scope[ROUTE_POLICY] = route_policies().find(path)
     for _ in range(4):  # 55 tokens each, of 100: what was not needed is there again
         asyncio.run(UsageMiddleware(answer, usage)(scope, None, None))
     usage.shutdown()

@@ -1,4 +1,4 @@
-"""What every answer tells a browser, whatever it answers to; and which pages may ask (CORS)."""
+"""Security headers of every answer, and cross-origin requests (CORS)."""
 
 import re
 import socket
@@ -17,7 +17,7 @@ ALWAYS = {
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
 }
-NOTHING = "default-src 'none'; frame-ancestors 'none'"
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 PAGES = ("/docs", "/redoc", "/docs/oauth2-redirect")
 BODY = {"prompt": "the", "max_length": 1}
 ORIGIN = "https://app.example.com"
@@ -32,12 +32,12 @@ def assert_headers(response: httpx2.Response, path: str) -> None:
         assert "script-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in re.search("script-src.*?;", headers["content-security-policy"])[0]
     else:
-        assert headers["content-security-policy"] == NOTHING, path
+        assert headers["content-security-policy"] == API_POLICY, path
     if not path.startswith("/static-offline-docs/"):
         assert headers.get_list("cache-control") == ["no-store"], path
 
 
-def test_every_route_answers_with_them_with_a_key_and_without(start_server, tmp_path):
+def test_every_route_sends_them_with_a_key_and_without(start_server, tmp_path):
     file = tmp_path / "keys.json"
     admin = create_key(file, "admin", "--scopes", "admin")
     server = start_server(auth="api_key", api_keys_file=file)
@@ -51,9 +51,9 @@ def test_every_route_answers_with_them_with_a_key_and_without(start_server, tmp_
                 assert_headers(response, path)
 
 
-def test_every_kind_of_answer_has_them(start_server):
+def test_every_status_has_them(start_server):
     server = start_server(rate_limit_requests=6)
-    ask = {
+    requests = {
         200: lambda: server.post(BODY),
         404: lambda: server.get("/no/such/path"),
         405: lambda: server.get("/generate"),
@@ -66,7 +66,7 @@ def test_every_kind_of_answer_has_them(start_server):
     with httpx2.stream("POST", server.url + "/generate", json=BODY | {"stream": True}) as stream:
         assert_headers(stream, "/generate")
         assert stream.read().endswith(b"[DONE]\n\n")
-    for status, answer in ask.items():
+    for status, answer in requests.items():
         response = answer()
         assert response.status_code == status
         assert_headers(response, "/generate")
@@ -77,11 +77,12 @@ def _while_slow(server: LocalServer) -> httpx2.Response:
     return server.post(BODY | {"max_length": 50})
 
 
-def test_an_unforeseen_error_has_them_too(start_server):
+def test_an_unhandled_error_has_them(start_server):
     server = start_server()
-    metrics, server.app.state.metrics = server.app.state.metrics, None  # what no route expects
+    metrics = server.service.metrics
+    server.service.metrics = None  # makes the route raise AttributeError
     response = server.get("/metrics")
-    server.app.state.metrics = metrics
+    server.service.metrics = metrics
     assert response.status_code == 500
     assert_headers(response, "/metrics")
 
@@ -94,13 +95,13 @@ def test_an_unforeseen_error_has_them_too(start_server):
         ("GET /health HTTP/1.1\r\nHost: " + "x" * 40_000, 431),
     ],
 )
-def test_what_the_connection_itself_refuses_has_them_too(start_server, sent, status):
+def test_refusals_by_the_connection_have_them(start_server, sent, status):
     response = talk(start_server(receive_timeout_seconds=1), [sent])
     assert response.status_code == status
     assert_headers(response, "/health")
 
 
-def test_the_service_as_it_is_started_does_not_name_its_server(server: Server):
+def test_no_answer_names_the_server_software(server: Server):
     assert_headers(server.get("/health"), "/health")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
@@ -109,17 +110,17 @@ def test_the_service_as_it_is_started_does_not_name_its_server(server: Server):
 
 
 def preflight(client: httpx2.Client, origin: str = ORIGIN, method: str = "POST") -> httpx2.Response:
-    asked = {
+    headers = {
         "Origin": origin,
         "Access-Control-Request-Method": method,
         "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
     }
-    return client.options("/v1/chat/completions", headers=asked)
+    return client.options("/v1/chat/completions", headers=headers)
 
 
 @pytest.fixture
 def cross_origin(start_client, tiny_model, tmp_path: Path):
-    """A client of an app that pages of ORIGIN may ask, and the one key that it knows."""
+    """A client of an app that allows ORIGIN, and the app's only key."""
     file = tmp_path / "keys.json"
     key = create_key(file, "page")
     settings = {"model_name": str(tiny_model()), "auth": "api_key", "api_keys_file": file}
@@ -127,7 +128,7 @@ def cross_origin(start_client, tiny_model, tmp_path: Path):
     return start_client(cors_origins=origins, rate_limit_requests=2, **settings), key
 
 
-def test_a_preflight_is_answered_before_anybody_looks_for_a_key(cross_origin):
+def test_a_preflight_needs_no_key(cross_origin):
     client, _ = cross_origin
     for origin in (ORIGIN, "http://localhost:3000"):
         answer = preflight(client, origin)
@@ -143,11 +144,11 @@ def test_a_preflight_is_answered_before_anybody_looks_for_a_key(cross_origin):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://app.example.com", ORIGIN + ".evil.example", "null"]
 )
-def test_pages_of_other_origins_get_no_leave(cross_origin, origin):
+def test_pages_of_other_origins_are_not_allowed(cross_origin, origin):
     client, key = cross_origin
     assert preflight(client, origin).status_code == 400
-    asked = client.post("/generate", json=BODY, headers=bearer(key) | {"Origin": origin})
-    for answer in (preflight(client, origin), asked):
+    answer_to_post = client.post("/generate", json=BODY, headers=bearer(key) | {"Origin": origin})
+    for answer in (preflight(client, origin), answer_to_post):
         assert "access-control-allow-origin" not in answer.headers
     assert preflight(client, method="DELETE").status_code == 400
 
@@ -157,7 +158,7 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
     origin = {"Origin": ORIGIN}
     answers = [client.post("/generate", json=BODY, headers=origin | bearer(key)) for _ in range(3)]
     answers.append(client.post("/generate", json=BODY, headers=origin))
-    client.app.state.metrics = None
+    client.app.state.service.metrics = None
     answers.append(client.get("/metrics", headers=origin | bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 401, 403]
     for answer in answers:
@@ -166,9 +167,9 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
         assert {"x-request-id", "retry-after", "ratelimit", "ratelimit-policy"} <= set(exposed)
 
 
-def test_a_page_can_read_that_something_broke(start_client, tiny_model):
+def test_a_page_can_read_an_unhandled_error(start_client, tiny_model):
     client = start_client(model_name=str(tiny_model()), cors_origins=ORIGIN)
-    client.app.state.metrics = None
+    client.app.state.service.metrics = None  # makes the route raise AttributeError
     answer = client.get("/metrics", headers={"Origin": ORIGIN})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == ORIGIN
@@ -183,18 +184,18 @@ def test_a_page_can_read_a_stream(start_server):
     with httpx2.stream("POST", server.url + "/generate", json=body, headers=headers) as stream:
         assert stream.headers["access-control-allow-origin"] == ORIGIN
         events = stream.iter_raw()
-        assert next(events).startswith(b"data: ")  # while the model is held back
+        assert next(events).startswith(b"data: ")  # before the model continues
         gate.open()
         assert b"".join(events).endswith(b"[DONE]\n\n")
 
 
-def test_without_the_setting_no_page_may_ask(client):
+def test_without_the_setting_no_origin_is_allowed(client):
     assert preflight(client).status_code in (405, 401)
     answer = client.get("/health", headers={"Origin": ORIGIN})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_any_page_may_ask_where_a_key_is_needed(start_client, tiny_model, tmp_path):
+def test_any_origin_can_be_allowed_with_keys(start_client, tiny_model, tmp_path):
     file = tmp_path / "keys.json"
     key = create_key(file, "page")
     settings = {"model_name": str(tiny_model()), "auth": "api_key", "api_keys_file": file}
@@ -222,7 +223,7 @@ def test_any_page_may_ask_where_a_key_is_needed(start_client, tiny_model, tmp_pa
         "https://one.example;https://two.example",
     ],
 )
-def test_what_is_no_origin_ends_the_start(origins):
+def test_an_invalid_origin_is_refused(origins):
     with pytest.raises(ValueError, match="CORS_ORIGINS"):
         create_settings(cors_origins=origins)
 
@@ -230,5 +231,5 @@ def test_what_is_no_origin_ends_the_start(origins):
 @pytest.mark.parametrize(
     "origin", ["http://localhost:3000", "https://[::1]:8443", "https://a-b.example", ORIGIN]
 )
-def test_origins_as_browsers_send_them_are_taken(origin):
+def test_an_origin_as_browsers_send_it_is_accepted(origin):
     assert create_settings(cors_origins=origin).cors_origin_list == [origin]

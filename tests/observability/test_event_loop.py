@@ -1,6 +1,6 @@
-"""No request holds the event loop: others are answered while a hostile one is read and refused.
+"""No request blocks the event loop: others are answered while a hostile one is refused.
 
-Figures on a quiet machine are in docs/reliability.md.
+Figures of a quiet machine are in docs/reliability.md.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from tests.support.servers import Server
 logger = logging.getLogger(__name__)
 
 BOUND = 0.5
-"""Seconds that others may wait; 0.1 on a quiet machine, but machines that test are busy."""
+"""Seconds that another request may wait; 0.1 suffice on a quiet machine."""
 
 ATTEMPTS = 3
-"""A request that holds the loop does so each time; what else runs here does not."""
+"""A request that blocks the loop does so each time; other load of the machine does not."""
 
 
 class Probe:
-    """Asks for /health/live again and again, and keeps the longest wait."""
+    """Requests /health/live in a loop, and keeps the longest wait."""
 
     def __init__(self, server: Server) -> None:
         self._connection = connect(server)
@@ -62,7 +62,7 @@ def connect(server: Server) -> http.client.HTTPConnection:
 
 
 def post(server: Server, path: str, body: bytes) -> tuple[int, int]:
-    """Status and size of an answer."""
+    """Returns status and size of an answer."""
     connection = connect(server)
     connection.request("POST", path, body, {"content-type": "application/json"})
     response = connection.getresponse()
@@ -72,7 +72,7 @@ def post(server: Server, path: str, body: bytes) -> tuple[int, int]:
 
 
 def longest_wait(server: Server, path: str, body: bytes) -> float:
-    """Seconds that others wait at most while a request is answered."""
+    """Returns the longest wait of other requests, in seconds, while a request is answered."""
     probe = Probe(server)
     with probe.running():
         status, size = post(server, path, body)
@@ -82,32 +82,32 @@ def longest_wait(server: Server, path: str, body: bytes) -> float:
 
 
 @pytest.mark.parametrize("hostile", all_bodies(), ids=str)
-def test_others_are_answered_while_a_hostile_request_is(server: Server, hostile: Hostile):
+def test_others_are_answered_during_a_hostile_request(server: Server, hostile: Hostile):
     body = hostile.body()
     waits: list[float] = []
     while min(waits, default=BOUND) >= BOUND:
-        assert len(waits) < ATTEMPTS, f"others waited {min(waits):.2f} s"
+        assert len(waits) < ATTEMPTS, f"another request waited {min(waits):.2f} s"
         waits.append(longest_wait(server, hostile.path, body))
     logger.info("%d ms for %s", min(waits) * 1000, hostile)  # --log-cli-level=INFO shows it
 
 
-def test_the_watchdog_counts_how_late_the_loop_wakes_up():
+def test_the_watchdog_measures_the_lag_of_the_event_loop():
     registry = CollectorRegistry()
     lag = Histogram("lag", "Lag.", buckets=(1, 2), registry=registry)
 
-    async def hold() -> None:
+    async def block() -> None:
         watching = asyncio.create_task(EventLoopWatchdog(lag).watch())
         await asyncio.sleep(3 * TICK_SECONDS)
         asyncio.get_running_loop().call_soon(time.sleep, 1.2)
         await asyncio.sleep(3 * TICK_SECONDS)
         watching.cancel()
 
-    asyncio.run(hold())
+    asyncio.run(block())
     assert registry.get_sample_value("lag_bucket", {"le": "1.0"}) >= 2
     assert registry.get_sample_value("lag_sum") > 1
 
 
-def test_a_call_with_outputs_that_are_there_gives_the_loop_back():
+def test_reading_queued_outputs_yields_to_the_event_loop():
     num_outputs, num_turns = 200, 0
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""Documentation, rules and dashboard speak of metrics that are there, in queries that work."""
+"""Documentation, alert rules and dashboard name existing metrics, in valid queries."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import Histogram
 
 from deploy.grafana import check, dashboard
 from docs.generate import (
     DASHBOARD,
     DOCS,
-    PROCESS,
+    METRICS,
     QUERIES,
-    metrics_registry,
     metrics_table,
 )
 from tests.support.servers import ROOT
@@ -33,19 +33,18 @@ PROMISED_QUERIES = {
 PANELS = {panel.title: panel for panels in dashboard.ROWS.values() for panel in panels}
 SAMPLES = {
     name
-    for family in metrics_registry().collect()
-    if not family.name.startswith(PROCESS)
+    for spec in METRICS
     for name in (
-        [f"{family.name}_{end}" for end in ("bucket", "sum", "count")]
-        if family.type == "histogram"
-        else [family.name + ("_total" if family.type == "counter" else "")]
+        [f"{spec.name}_{end}" for end in ("bucket", "sum", "count")]
+        if spec.kind is Histogram
+        else [spec.name]
     )
 }
 
 
 @pytest.fixture
 def _promtool():
-    """CI installs Prometheus; elsewhere a test without it is skipped."""
+    """Skips a test without Prometheus, except in CI, which installs it."""
     if shutil.which("promtool") is None or shutil.which("prometheus") is None:
         message = "needs promtool and prometheus: Debian's package prometheus"
         assert "CI" not in os.environ, message
@@ -53,11 +52,11 @@ def _promtool():
 
 
 def metrics_in(query: str) -> set[str]:
-    """The service's metrics that a query names."""
+    """Returns the service's metrics in a query."""
     return set(re.findall(r"\b(?:inference|gen_ai_server|generated|prompt|cached)_\w+", query))
 
 
-def test_the_table_of_metrics_is_current_and_whole():
+def test_the_table_of_metrics_is_current_and_complete():
     assert metrics_table() in (DOCS / "metrics.md").read_text()
     names = {re.sub("_(bucket|sum|count)$", "", name) for name in SAMPLES}
     assert set(QUERIES) == names
@@ -74,7 +73,7 @@ def test_a_documented_query_uses_its_metric(query):
     assert metrics_in(query) <= SAMPLES
 
 
-def test_every_metric_of_a_panel_is_there_and_most_metrics_have_a_panel():
+def test_panels_name_existing_metrics_and_most_of_them():
     used = set().union(
         *(metrics_in(query) for panel in PANELS.values() for query in panel.queries.values())
     )
@@ -83,14 +82,14 @@ def test_every_metric_of_a_panel_is_there_and_most_metrics_have_a_panel():
     assert len(families) >= len(QUERIES) * 0.7
 
 
-def test_every_metric_of_a_rule_is_there():
-    text = re.sub(r"job\w*:\w+(:\w+)?", "", RULES.read_text())  # recorded names, not ours
+def test_rules_name_existing_metrics():
+    text = re.sub(r"job\w*:\w+(:\w+)?", "", RULES.read_text())  # names of recorded series
     used = metrics_in(re.sub(r"(?m)^ *(summary|description|#).*$", "", text))
     assert used
     assert used <= SAMPLES
 
 
-def test_panels_have_places_of_their_own():
+def test_panels_do_not_overlap():
     panels = dashboard.create()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken = set()
@@ -112,20 +111,20 @@ def test_every_alert_is_documented_and_tested():
     assert {name for name in alerts if f"`{name}`" in documented} == alerts
 
 
-def test_the_promised_queries_are_documented_unchanged():
+def test_the_promised_queries_are_documented():
     assert set(check.documented_queries()) >= PROMISED_QUERIES
 
 
 @pytest.mark.usefixtures("_promtool")
-def test_promtool_finds_the_rules_right():
+def test_promtool_accepts_the_rules():
     command = ["promtool", "test", "rules", "rules_test.yml"]
     done = subprocess.run(command, cwd=RULES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("_promtool")
-def test_prometheus_can_read_every_query(tmp_path: Path):
-    """As rules, which promtool parses without a server."""
+def test_promtool_accepts_every_query(tmp_path: Path):
+    """Passes queries as rules, which promtool parses without a server."""
     queries = [query for panel in PANELS.values() for query in panel.queries.values()]
     queries += [*QUERIES.values(), *check.documented_queries()]
     rules = [
@@ -140,5 +139,5 @@ def test_prometheus_can_read_every_query(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("_promtool")
-def test_every_query_has_data_when_prometheus_scrapes_the_service_under_load():
+def test_every_query_has_data_under_load():
     assert [answer.query for answer in check.measure(15) if not answer.has_data] == []

@@ -1,4 +1,4 @@
-"""Traces, as a receiver in a process of its own gets them."""
+"""Traces that arrive at a receiver in a separate process."""
 
 import json
 import subprocess
@@ -25,13 +25,13 @@ STOP = "a very secret stop text"
 
 @dataclass
 class Traced:
-    """A service, and what its receiver has."""
+    """A service and the file of its receiver."""
 
     server: Server
     path: Path
 
     def spans(self, trace_id: str) -> list[dict[str, Any]]:
-        """What has come of a trace, in the order of time."""
+        """Returns the received spans of a trace in the order of time."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         spans = [span for span in map(json.loads, lines) if span["trace_id"] == trace_id]
         return sorted(spans, key=lambda span: (span["start"], -span["end"]))
@@ -47,7 +47,7 @@ class Traced:
 
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address and file of a receiver."""
+    """Starts a receiver; yields its URL and its file."""
     path = tmp_path_factory.mktemp("receiver") / "spans.jsonl"
     command = [sys.executable, "-m", "tests.support.otlp_receiver", str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -125,7 +125,7 @@ def test_each_sequence_of_a_request_has_a_span(traced):
     assert len({span["attributes"]["gen_ai.response.id"] for span in sequences}) == 3
 
 
-def test_an_embedding_is_a_span_of_its_own_kind(traced):
+def test_an_embedding_has_its_own_operation(traced):
     trace_id = "9" * 32
     httpx2.post(
         traced.server.url + "/v1/embeddings",
@@ -158,7 +158,7 @@ def test_an_embedding_is_a_span_of_its_own_kind(traced):
         ("/v1/responses", {"input": PROMPT, "max_output_tokens": 16}),
     ],
 )
-def test_a_chat_is_a_span_of_its_own_kind_and_no_key_in_a_url_is_told(traced, path, body):
+def test_a_chat_has_its_own_operation_and_its_url_query_is_redacted(traced, path, body):
     trace_id = uuid.uuid4().hex
     httpx2.post(
         f"{traced.server.url}{path}?api_key=hidden",
@@ -181,7 +181,7 @@ def test_a_refused_request_is_a_trace_without_sequences(traced):
     assert http["attributes"]["http.response.status_code"] == 422
 
 
-def test_no_text_of_a_caller_or_of_the_model_is_in_a_trace_or_in_the_log(traced):
+def test_no_prompt_or_generated_text_is_in_a_trace_or_in_the_log(traced):
     trace_id = "3" * 32
     generated = traced.post(trace_id, max_length=12, return_full_text=False).json()["generated"]
     spans = traced.wait_for(trace_id, 5)
@@ -200,17 +200,17 @@ def test_the_log_has_the_ids_of_the_trace(traced):
     assert access["endpoint"] == "/generate"
 
 
-def test_probes_and_scrapes_are_no_traces(traced):
+def test_probes_and_scrapes_are_not_traced(traced):
     trace_id = "5" * 32
     headers = {"traceparent": f"00-{trace_id}-{CALLER_ID}-01"}
     for path in ("/health", "/health/live", "/health/ready", "/metrics"):
         httpx2.get(traced.server.url + path, headers=headers).raise_for_status()
-    traced.post("6" * 32, max_length=1)  # what comes later is there, so what came before would be
+    traced.post("6" * 32, max_length=1)  # spans arrive in order
     traced.wait_for("6" * 32, 5)
     assert traced.spans(trace_id) == []
 
 
-def test_a_stream_that_fails_is_a_failed_span(start_server, receiver, monkeypatch):
+def test_a_failing_stream_has_the_status_error(start_server, receiver, monkeypatch):
     endpoint, path = receiver
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     server = start_server()
@@ -227,14 +227,14 @@ def test_a_stream_that_fails_is_a_failed_span(start_server, receiver, monkeypatc
     body = {"prompt": "the", "max_length": 20, "stream": True}
     response = server.post(body, headers={"traceparent": f"00-{'7' * 32}-{CALLER_ID}-01"})
     assert "event: error" in response.text
-    server.app.state.tracing.provider.force_flush()
+    server.service.tracing.provider.force_flush()
     http, sequence, *_ = Traced(server, path).wait_for("7" * 32, 5)
     assert (http["status"], http["attributes"]["error.type"]) == ("ERROR", "500")
     assert (sequence["status"], sequence["attributes"]["error.type"]) == ("ERROR", "error")
     assert "made to fail" not in path.read_text()
 
 
-def test_what_is_left_is_sent_when_the_service_ends(receiver, tmp_path):
+def test_pending_spans_are_sent_at_the_end_of_the_service(receiver, tmp_path):
     endpoint, path = receiver
     settings = {"otel_exporter_otlp_endpoint": endpoint, "otel_bsp_schedule_delay": 10**6}
     with serve(tmp_path, **settings) as server:
@@ -246,7 +246,7 @@ def test_what_is_left_is_sent_when_the_service_ends(receiver, tmp_path):
     assert len(traced.spans("8" * 32)) == 5
 
 
-def test_a_receiver_that_is_not_there_harms_no_request(tmp_path):
+def test_requests_succeed_without_a_receiver(tmp_path):
     settings = {"otel_exporter_otlp_endpoint": "http://127.0.0.1:9", "otel_bsp_schedule_delay": 50}
     with serve(tmp_path, **settings) as server:
         server.wait_until("/health/ready")
@@ -255,10 +255,10 @@ def test_a_receiver_that_is_not_there_harms_no_request(tmp_path):
         assert server.stop() == 0
 
 
-def test_tracing_is_off_unless_an_endpoint_is_set(client, monkeypatch):
+def test_tracing_is_off_without_an_endpoint(client, monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     assert create_tracing("storyteller") is None
-    assert client.app.state.tracing is None
+    assert client.app.state.service.tracing is None
 
 
 def test_the_name_of_the_service_can_be_set(monkeypatch):
@@ -277,13 +277,13 @@ def test_another_protocol_is_refused(monkeypatch):
         create_tracing("storyteller")
 
 
-def test_the_start_says_that_the_packages_are_missing(tmp_path):
-    """The service itself, in a Python that cannot find them."""
-    hide = (
+def test_a_start_without_the_sdk_names_the_remedy(tmp_path):
+    """Runs the service in a Python without OpenTelemetry's SDK."""
+    code = (
         "import sys, runpy; sys.modules['opentelemetry.sdk'] = None; runpy.run_module('src.main')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", hide],
+        [sys.executable, "-c", code],
         check=False,
         cwd=tmp_path,
         env=environment(otel_exporter_otlp_endpoint="http://127.0.0.1:9"),

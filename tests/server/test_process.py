@@ -1,4 +1,4 @@
-"""The service as a process: sockets, signals, cancellation, many clients at once."""
+"""The service as a process: sockets, signals, cancellation, concurrent clients."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def cancelled(server: Server) -> float:
     return metric(server, 'inference_requests_total{endpoint="/generate",status="cancelled"}')
 
 
-def leave_while_generating(server: Server, body: dict, seconds: float) -> None:
+def disconnect_while_generating(server: Server, body: dict, seconds: float) -> None:
     """Sends a request and closes the connection while it is served."""
     raw = json.dumps(body).encode()
     port = int(server.url.rpartition(":")[2])
@@ -54,10 +54,10 @@ def leave_while_generating(server: Server, body: dict, seconds: float) -> None:
         time.sleep(seconds)
 
 
-def test_a_client_that_leaves_stops_its_generation(server):
+def test_a_disconnect_stops_the_generation(server):
     before = cancelled(server)
-    # Sixteen thousand tokens would take minutes; whoever comes next does not wait for them.
-    leave_while_generating(server, LONG | {"num_return_sequences": 16}, seconds=0.5)
+    # Sixteen thousand tokens would take minutes; the next request does not wait for them.
+    disconnect_while_generating(server, LONG | {"num_return_sequences": 16}, seconds=0.5)
     assert post(server, SHORT).status_code == 200
     wait_until(lambda: cancelled(server) == before + 1)
     wait_until(lambda: metric(server, "inference_sequences_live") == 0)
@@ -66,8 +66,8 @@ def test_a_client_that_leaves_stops_its_generation(server):
     assert metric(server, "generated_tokens_total") == first
 
 
-def test_health_answers_while_others_generate_and_send_megabytes(server):
-    async def ask() -> list[float]:
+def test_health_answers_during_generation_and_large_requests(server):
+    async def measure_health() -> list[float]:
         async with httpx2.AsyncClient(base_url=server.url, timeout=120) as client:
             work = [
                 asyncio.ensure_future(client.post("/generate", json=body))
@@ -88,25 +88,25 @@ def test_health_answers_while_others_generate_and_send_megabytes(server):
         assert statuses == [200, 422, 422]
         return times
 
-    times = asyncio.run(ask())
-    assert len(times) >= 10  # had the loop been blocked, the work would have ended before many
+    times = asyncio.run(measure_health())
+    assert len(times) >= 10  # a blocked event loop would have answered fewer
 
 
 @pytest.mark.parametrize("max_batch_size", [1, 8])
-def test_ten_clients_are_served_by_a_batch_of_one_and_of_eight(start_server, max_batch_size):
+def test_ten_clients_get_the_same_texts_with_every_batch_size(start_server, max_batch_size):
     server = start_server(max_batch_size=max_batch_size)
     bodies = [
         {"prompt": prompt, "max_length": 20, "temperature": 1.5, "top_p": 1, "seed": seed}
         for seed, prompt in enumerate(["the cat", "on the mat", "hat", "was there", "a"] * 2)
     ]
     alone = [server.post(body).json()["generated"] for body in bodies]
-    assert [one.generated() for one in server.streams(bodies)] == alone
+    assert [streamed.generated() for streamed in server.streams(bodies)] == alone
     with ThreadPoolExecutor(10) as pool:
         answers = [response.json()["generated"] for response in pool.map(server.post, bodies)]
     assert answers == alone
 
 
-def test_a_request_that_finds_the_queue_full_is_told_when_to_come_again(start_server):
+def test_a_full_queue_refuses_with_retry_after(start_server):
     server = start_server(max_batch_size=1, max_queue_size=1)
     gate = server.hold()
     tiny = {"prompt": "the", "max_length": 3}
@@ -129,7 +129,7 @@ def test_a_request_that_finds_the_queue_full_is_told_when_to_come_again(start_se
     assert server.sample("inference_sequences_started_total") == 3
 
 
-def test_a_request_that_waits_too_long_is_told_when_to_come_again(start_server):
+def test_a_request_that_exceeds_the_queue_timeout_is_refused_with_retry_after(start_server):
     server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
     server.slow_down(0.02)
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +142,7 @@ def test_a_request_that_waits_too_long_is_told_when_to_come_again(start_server):
         assert running.result(60).json()["generated"][0]["tokens"] == 100
 
 
-def test_a_batch_that_waits_too_long_for_another_request_is_refused_whole(start_server):
+def test_a_batch_that_exceeds_the_queue_timeout_is_refused_as_a_whole(start_server):
     server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
     server.slow_down(0.02)
     body = {"prompts": ["the", "cat"], "max_length": 100}
@@ -155,15 +155,15 @@ def test_a_batch_that_waits_too_long_for_another_request_is_refused_whole(start_
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_a_batch_of_which_one_prompt_waits_for_the_other_is_answered(start_server):
+def test_a_batch_does_not_time_out_behind_its_own_prompts(start_server):
     server = start_server(max_batch_size=1, queue_timeout_seconds=0.3)
     server.slow_down(0.02)
     body = {"prompts": ["the", "cat"], "max_length": 100}
     response = httpx2.post(server.url + "/generate/batch", json=body, timeout=60)
-    assert [one["generated"][0]["tokens"] for one in response.json()] == [100, 100]
+    assert [answer["generated"][0]["tokens"] for answer in response.json()] == [100, 100]
 
 
-def test_more_sequences_than_the_server_ever_holds_are_refused_for_good(start_server):
+def test_more_sequences_than_batch_and_queue_hold_are_refused_with_422(start_server):
     server = start_server(max_batch_size=2, max_queue_size=1)
     body = {"prompt": "the", "max_length": 2, "num_return_sequences": 4}
     for stream in (False, True):
@@ -178,21 +178,21 @@ def test_more_sequences_than_the_server_ever_holds_are_refused_for_good(start_se
     assert response.json()["detail"][0]["loc"] == ["body", "prompts"]
 
 
-def test_32_streams_complete_with_their_own_text_while_8_others_leave(server):
+def test_32_streams_complete_with_their_own_text_while_8_clients_disconnect(server):
     body = {"max_length": 15, "temperature": 1, "return_full_text": False, "stream": True}
     prompts = ("Once upon a time", "The capital of France is", "Hello")
     bodies = [body | {"prompt": prompts[seed % 3], "seed": seed} for seed in range(32)]
-    with ThreadPoolExecutor(4) as pool:  # in small company
+    with ThreadPoolExecutor(4) as pool:  # four at a time
         expected = [streamed.generated() for streamed in pool.map(server.stream, bodies)]
     before = cancelled(server)
-    staying = [start_curl(server, body) for body in bodies]
-    leaving = [start_curl(server, LONG | {"stream": True, "seed": seed}) for seed in range(8)]
-    for curl in leaving:
+    complete = [start_curl(server, body) for body in bodies]
+    disconnected = [start_curl(server, LONG | {"stream": True, "seed": seed}) for seed in range(8)]
+    for curl in disconnected:
         assert curl.stdout.readline().startswith("data: ")
         curl.kill()
         curl.communicate()
-    outputs = [curl.communicate(timeout=120)[0] for curl in staying]
-    assert [curl.returncode for curl in staying] == [0] * 32
+    outputs = [curl.communicate(timeout=120)[0] for curl in complete]
+    assert [curl.returncode for curl in complete] == [0] * 32
     assert [Streamed.read(output).generated() for output in outputs] == expected
     wait_until(lambda: cancelled(server) == before + 8)
     wait_until(lambda: metric(server, "inference_sequences_live") == 0)
@@ -238,22 +238,22 @@ def test_a_signal_lets_running_requests_finish_and_exits_with_0(tmp_path, number
         assert "Traceback" not in server.log
 
 
-def test_requests_that_outlast_the_grace_are_ended(tmp_path):
+def test_requests_that_outlast_the_grace_get_503(tmp_path):
     with serve(tmp_path, shutdown_grace_seconds=1) as server:
         server.wait_until("/health/ready")
         outcomes: list[object] = []
 
-        def ask_for_minutes_of_work() -> None:
+        def request_minutes_of_work() -> None:
             try:
                 outcomes.append(post(server, LONG | {"num_return_sequences": 16}))
             except httpx2.TransportError as error:
                 outcomes.append(error)
 
-        asking = threading.Thread(target=ask_for_minutes_of_work)
-        asking.start()
+        requesting = threading.Thread(target=request_minutes_of_work)
+        requesting.start()
         wait_until(lambda: metric(server, "generated_tokens_total") > 0)
         assert server.stop() == 0, server.log
-        asking.join()
+        requesting.join()
         (answer,) = outcomes
         assert answer.status_code == 503
         assert answer.json() == {"detail": "The server is shutting down."}
@@ -277,13 +277,13 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         running = pool.submit(post, server, LONG | {"num_return_sequences": 16}, 300)
         wait_until(lambda: metric(server, "generated_tokens_total") > 0)
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "no requests are taken" in server.log)
+        wait_until(lambda: "new requests are refused" in server.log)
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
         assert running.exception(60) or running.result().status_code == 503
 
 
-def test_a_request_that_is_on_its_way_as_the_last_answer_ends_is_refused_and_not_cut_off(tmp_path):
+def test_a_late_request_on_an_open_connection_is_refused_not_lost(tmp_path):
     with serve(tmp_path) as server:
         server.wait_until("/health/ready")
         host, port = server.url.removeprefix("http://").split(":")
@@ -294,7 +294,7 @@ def test_a_request_that_is_on_its_way_as_the_last_answer_ends_is_refused_and_not
                 received += connection.recv(65536)
             assert received.startswith(b"HTTP/1.1 200 ")
             server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "no connections are taken" in server.log)
+            wait_until(lambda: "new connections are refused" in server.log)
             head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             connection.sendall(head + b"Content-Length: 2\r\n\r\n{}")
             answer = connection.recv(65536)
@@ -304,8 +304,8 @@ def test_a_request_that_is_on_its_way_as_the_last_answer_ends_is_refused_and_not
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_hangups_cut_no_stream(tmp_path, number):
-    """A terminal that closes may send it twice, and who ends the service then does it once."""
+def test_repeated_sighup_cuts_no_stream(tmp_path, number):
+    """A closing terminal may send it twice; one more signal is then the first to stop."""
     with serve(tmp_path) as server:
         server.wait_until("/health/ready")
         body = LONG | {"max_length": 300, "stream": True}
@@ -313,7 +313,7 @@ def test_hangups_cut_no_stream(tmp_path, number):
             events = stream.iter_text()
             received = next(events)
             server.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: "no requests are taken" in server.log)
+            wait_until(lambda: "new requests are refused" in server.log)
             server.process.send_signal(signal.SIGHUP)
             server.process.send_signal(number)
             assert post(server, SHORT).status_code == 503
@@ -325,8 +325,8 @@ def test_hangups_cut_no_stream(tmp_path, number):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_hangup_is_ignored_where_nohup_wants_that(tmp_path, num_workers):
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a process inherits
+def test_sighup_is_ignored_under_nohup(tmp_path, num_workers):
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited by the process
     try:
         with serve(tmp_path, workers=num_workers) as server:
             server.wait_until("/health/ready")
@@ -334,13 +334,13 @@ def test_a_hangup_is_ignored_where_nohup_wants_that(tmp_path, num_workers):
             time.sleep(1)
             assert post(server, SHORT).status_code in (200, 503)  # a worker may still load
             assert server.stop() == 0
-            assert "no requests are taken" in server.log
+            assert "new requests are refused" in server.log
             assert "SIGHUP" not in server.log
     finally:
         signal.signal(signal.SIGHUP, hangup)
 
 
-def test_a_process_that_was_stopped_for_a_while_goes_on(tmp_path):
+def test_a_process_paused_by_sigstop_continues(tmp_path):
     with serve(tmp_path, hang_timeout_seconds=2) as server, ThreadPoolExecutor(1) as pool:
         server.wait_until("/health/ready")
         running = pool.submit(post, server, LONG | {"max_length": 500})
@@ -386,7 +386,7 @@ def test_log_level_warning_is_quiet(tmp_path):
         assert server.log == ""
 
 
-def test_development_prints_a_line_to_try(server):
+def test_the_log_proposes_a_request(server):
     assert f"try it: curl -s {server.url.replace('127.0.0.1', 'localhost')}/generate" in server.log
 
 
@@ -396,18 +396,18 @@ def hint(server: Server, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["try it", "chat"])
-def test_the_commands_that_the_start_prints_work(server, name):
+def test_the_proposed_commands_work(server, name):
     command = hint(server, name)
     done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["model"] == "storyteller"
 
 
-def test_the_start_ends_with_the_documentation_and_how_to_stop(server):
+def test_the_log_names_the_documentation_and_how_to_stop(server):
     assert httpx2.get(hint(server, "documentation")).status_code == 200
     assert hint(server, "to stop the service") == "Ctrl+C"
 
 
-def test_no_chat_is_proposed_where_the_model_has_no_template(tmp_path, tiny_model):
+def test_no_chat_is_proposed_without_a_chat_template(tmp_path, tiny_model):
     with serve(tmp_path, model_name=tiny_model(), auth="api_key", api_keys="{}") as server:
         server.wait_until("/health/ready")
         wait_until(lambda: "to stop the service" in server.log)
@@ -425,7 +425,7 @@ def test_uvicorn_on_the_command_line_serves_the_same_app(tmp_path):
         assert post(server, SHORT).status_code == 200
 
 
-def test_several_workers_share_the_port_and_add_up_their_metrics(tmp_path):
+def test_workers_share_the_port_and_aggregate_their_metrics(tmp_path):
     with serve(tmp_path, workers=2) as server:
         server.wait_until("/health/ready")
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
@@ -437,7 +437,7 @@ def test_several_workers_share_the_port_and_add_up_their_metrics(tmp_path):
         assert server.stop() == 0
 
 
-def test_reload_restarts_when_asked(tmp_path):
+def test_reload_serves(tmp_path):
     with serve(tmp_path, reload="true") as server:
         server.wait_until("/health/ready")
         assert post(server, SHORT).status_code == 200

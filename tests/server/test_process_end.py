@@ -1,4 +1,4 @@
-"""Exit statuses of the process, at whatever moment it is told to end."""
+"""Exit statuses of the process, with signals at random moments."""
 
 import json
 import random
@@ -23,7 +23,7 @@ def until_it_listens(server: Server) -> None:
 
 
 def while_it_loads(server: Server) -> None:
-    """Waits for a random part of the time that loading takes."""
+    """Waits for a random part of the loading time."""
     until_it_listens(server)
     time.sleep(random.uniform(0, 2))
 
@@ -46,7 +46,7 @@ def test_many_starts_and_stops_end_with_0(tmp_path, moment: Callable[[Server], N
         assert set(pool.map(start_and_stop, range(3))) == {0}
 
 
-def test_the_interpreter_is_left_without_its_teardown(tmp_path):
+def test_the_interpreter_teardown_is_skipped(tmp_path):
     with serve(tmp_path, ("-c", WITH_EXIT_HANDLER)) as server:
         until_it_has_answered(server)
         assert server.stop() == 0
@@ -55,7 +55,7 @@ def test_the_interpreter_is_left_without_its_teardown(tmp_path):
 
 
 @pytest.mark.parametrize("num_signals", [1, 2])
-def test_usage_is_on_disk_when_the_process_has_ended(tmp_path, num_signals):
+def test_usage_is_on_disk_after_the_process_has_ended(tmp_path, num_signals):
     usage = tmp_path / "usage.jsonl"
     with serve(tmp_path, usage_log=usage) as server:
         server.wait_until("/health/ready")

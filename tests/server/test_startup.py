@@ -1,4 +1,4 @@
-"""What a user sees who starts the service with something wrong, and with a model from a hub."""
+"""Messages of a failed start, and starts with a model from a hub."""
 
 import json
 import os
@@ -24,7 +24,7 @@ BUNDLED = "MODEL_NAME=storyteller runs the bundled model"
 def start(
     folder: Path, command: tuple[str, ...] = MODULE, **settings: object
 ) -> subprocess.CompletedProcess[str]:
-    """Starts the service from `folder` and returns when it has ended by itself."""
+    """Runs the service from `folder` until it ends by itself."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -43,7 +43,7 @@ def corrupt_model(tiny_model, tmp_path):
     return folder
 
 
-def test_bad_settings_end_the_start_with_one_message_that_names_them_all(tmp_path):
+def test_one_message_names_all_bad_settings(tmp_path):
     ended = start(tmp_path, port="abc", temperature=3, environment="staging", workers=0)
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -63,9 +63,9 @@ def test_bad_settings_end_the_start_with_one_message_that_names_them_all(tmp_pat
         (MODULE, {"reload": "true", "workers": 2}, "RELOAD=true works with WORKERS=1 alone"),
         (UVICORN, {"top_p": 0}, "TOP_P=0: Input should be greater than 0"),
     ],
-    ids=["settings that exclude each other", "under uvicorn"],
+    ids=["settings that contradict each other", "under uvicorn"],
 )
-def test_a_bad_setting_is_two_lines(tmp_path, command, settings, message):
+def test_a_bad_setting_prints_two_lines(tmp_path, command, settings, message):
     ended = start(tmp_path, command, **settings)
     assert ended.returncode == 1
     heading, problem = ended.stderr.splitlines()
@@ -73,7 +73,7 @@ def test_a_bad_setting_is_two_lines(tmp_path, command, settings, message):
     assert problem.strip().startswith(message)
 
 
-def test_a_model_that_is_not_there_ends_the_start(tmp_path):
+def test_a_missing_model_ends_the_start(tmp_path):
     ended = start(tmp_path, model_name="./nope")
     assert ended.returncode == 3
     (reason,) = [line for line in ended.stderr.splitlines() if "critical" in line]
@@ -81,10 +81,10 @@ def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     assert str(tmp_path / "nope") in reason
     assert BUNDLED in reason
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-1] == reason  # nothing buries it
+    assert ended.stderr.splitlines()[-1] == reason  # the last line
 
 
-def test_a_default_model_that_cannot_be_had_is_replaced_by_the_bundled_one(tmp_path):
+def test_an_unavailable_default_model_is_replaced_by_the_bundled_one(tmp_path):
     with serve(tmp_path, model_name="", hf_hub_offline=1) as server:
         server.wait_until("/health/ready")
         (model,) = server.get("/v1/models").json()["data"]
@@ -99,13 +99,13 @@ def test_a_default_model_that_cannot_be_had_is_replaced_by_the_bundled_one(tmp_p
     assert "Traceback" not in server.log
 
 
-def test_a_default_model_that_is_asked_for_ends_the_start(tmp_path):
+def test_an_unavailable_model_that_is_set_ends_the_start(tmp_path):
     ended = start(tmp_path, model_name="gpt2", hf_hub_offline=1)
     assert ended.returncode == 3
     assert "cannot start: MODEL_NAME=gpt2" in ended.stderr
 
 
-def test_a_name_in_the_env_file_that_is_nearly_a_setting_is_reported(tmp_path):
+def test_a_typo_in_the_env_file_is_reported(tmp_path):
     (tmp_path / ".env").write_text("TEMPERATUR=0.5\nmodelname=x\nPOSTGRES_PASSWORD=y\nTOP_P=1\n")
     ended = start(tmp_path, model_name="./nope")
     warnings = [line for line in ended.stderr.splitlines() if "warning" in line]
@@ -125,7 +125,7 @@ def test_a_name_in_the_env_file_that_is_nearly_a_setting_is_reported(tmp_path):
     ],
 )
 def test_make_serve_serves_the_bundled_model_unless_the_env_file_names_one(tmp_path, text, served):
-    """The Makefile's own recipe, in an environment whose python prints MODEL_NAME."""
+    """Runs the Makefile's own recipe with a fake python that prints MODEL_NAME."""
     if text is not None:
         (tmp_path / ".env").write_text(text)
     for name in ("pyproject.toml", "requirements.lock"):
@@ -167,14 +167,14 @@ def test_an_address_of_another_machine_ends_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_a_free_port_is_left_as_it_was(host):
+def test_checking_a_free_port_leaves_it_free(host):
     port = free_port()
     check_address(host, port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(StartupError, match="PORT"):
         check_address(host, port)
 
 
-def test_a_default_length_that_fits_no_prompt_ends_the_start(tmp_path, tiny_model):
+def test_a_default_length_of_the_whole_context_ends_the_start(tmp_path, tiny_model):
     ended = start(tmp_path, model_name=tiny_model("gpt2"), max_length=128)
     assert ended.returncode == 3
     assert "MAX_LENGTH=128 new tokens leave no room" in ended.stderr.splitlines()[-1]
@@ -190,9 +190,9 @@ def test_a_corrupt_model_ends_uvicorn_and_its_json_log(tmp_path, corrupt_model):
     assert "Traceback" not in ended.stderr
 
 
-def test_workers_without_their_model_are_not_started_for_ever(tmp_path):
+def test_workers_without_a_model_are_not_restarted_forever(tmp_path):
     with run_hub() as hub:
-        url = hub.url  # nobody listens there any more
+        url = hub.url  # nothing listens there any more
     ended = start(tmp_path, model_name="org/model", workers=2, hf_hub_offline=0, hf_endpoint=url)
     assert ended.returncode == 3
     assert "cannot start: MODEL_NAME=org/model" in ended.stderr
@@ -203,9 +203,7 @@ def test_workers_without_their_model_are_not_started_for_ever(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_a_model_from_the_hub_is_served_and_again_from_the_cache_when_the_hub_is_gone(
-    tmp_path, tiny_model
-):
+def test_a_model_from_the_hub_is_served_from_the_cache_when_the_hub_is_gone(tmp_path, tiny_model):
     with run_hub() as hub:
         hub.add("org/model", tiny_model("llama"))
         settings = {"model_name": "org/model", "hf_hub_offline": 0, "hf_endpoint": hub.url}

@@ -1,4 +1,4 @@
-"""Several workers behind one port: keys, what each counts by itself, how they are replaced."""
+"""Several workers behind one port: keys, limits of each worker, replacement."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ BODY = {"prompt": "the", "max_length": 1}
 
 @dataclass
 class Workers:
-    """A service of two workers that wants keys."""
+    """A service of two workers with API keys."""
 
     server: Server
     file: Path
@@ -34,7 +34,7 @@ class Workers:
 
     @contextmanager
     def alone(self, pid: int) -> Iterator[None]:
-        """Only this worker takes connections: the other one is paused."""
+        """Pauses the other worker, so that this one gets all connections."""
         (other,) = set(self.pids) - {pid}
         os.kill(other, signal.SIGSTOP)
         try:
@@ -59,43 +59,43 @@ def workers(tmp_path, tiny_model) -> Iterator[Workers]:
         assert server.stop() == 0
 
 
-def test_keys_come_and_go_in_each_worker_and_each_counts_what_runs_at_the_same_time(workers):
+def test_keys_change_in_each_worker_and_each_limits_its_own_concurrent_requests(workers):
     key = create_key(workers.file, "new", "--concurrent", "1")
-    one, other = workers.pids
-    for pid in (one, other):
+    first, second = workers.pids
+    for pid in workers.pids:
         with workers.alone(pid):
             wait_until(lambda: workers.status(key) == 200)
     host, port = workers.server.url.removeprefix("http://").split(":")
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     with ExitStack() as stack:
-        with workers.alone(one):  # which takes the connection, as the other one cannot
+        with workers.alone(first):  # it gets the connection
             unfinished = stack.enter_context(
                 socket.create_connection((host, int(port)), timeout=60)
             )
             unfinished.sendall(head.encode())
             wait_until(lambda: workers.status(key) == 429)
-        with workers.alone(other):
+        with workers.alone(second):
             assert workers.status(key) == 200
-    assert "requests at the same time" in workers.server.log
-    assert "counted in each worker: 2 workers let through up to 2 times" in workers.server.log
+    assert "concurrent requests (RATE_LIMIT_CONCURRENT" in workers.server.log
+    assert "counted in each worker: 2 workers accept up to 2 times" in workers.server.log
     assert run_keys(workers.file, "revoke", id_of(key)).returncode == 0
-    for pid in (one, other):
+    for pid in workers.pids:
         with workers.alone(pid):
             wait_until(lambda: workers.status(key) == 401)
 
 
 def are_all_draining(server: Server) -> bool:
-    return server.log.count("no requests are taken any more") == 2
+    return server.log.count("new requests are refused") == 2
 
 
 @pytest.mark.parametrize("to_all", [False, True])
-def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all):
+def test_workers_finish_running_requests_and_refuse_new_ones(tmp_path, to_all):
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
         pids = workers_of(server)
         body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
-        body |= {"num_return_sequences": 16}  # so that it lasts
+        body |= {"num_return_sequences": 16}  # makes it last
         with httpx2.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
             events = stream.iter_text()
             received = next(events)
@@ -114,7 +114,7 @@ def test_workers_answer_what_runs_and_tell_others_that_they_end(tmp_path, to_all
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_to_the_supervisor_ends_the_workers_now(tmp_path, number):
+def test_a_second_signal_to_the_supervisor_ends_the_workers_at_once(tmp_path, number):
     with serve(tmp_path, workers=2, shutdown_grace_seconds=120, timeout_seconds=600) as server:
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
         pids = workers_of(server)
@@ -135,7 +135,7 @@ def test_a_second_signal_to_the_supervisor_ends_the_workers_now(tmp_path, number
         assert "Traceback" not in server.log
 
 
-def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
+def test_connection_limits_hold_in_each_worker(tmp_path):
     with serve(tmp_path, workers=2, receive_timeout_seconds=1, max_header_bytes=1024) as server:
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
         pids = workers_of(server)
@@ -153,13 +153,13 @@ def test_the_deadlines_of_a_connection_hold_in_each_worker(tmp_path):
         assert server.stop() == 0
 
 
-def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(tmp_path):
-    """A paused one does not answer the supervisor, who then waits as long as for one that hangs."""
+def test_a_worker_that_dies_during_a_health_check_is_replaced_at_once(tmp_path):
+    """The supervisor waits HANG_TIMEOUT_SECONDS for the answer of a paused worker."""
     with serve(tmp_path, workers=2, hang_timeout_seconds=600) as server:
         wait_until(lambda: server.log.count("ready to serve") == 2, seconds=120)
         first, _ = workers_of(server)
         os.kill(first, signal.SIGSTOP)
-        time.sleep(2)  # the supervisor asks twice a second
+        time.sleep(2)  # two health checks a second
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: server.log.count("ready to serve") == 3, seconds=60)
         assert server.stop() == 0
@@ -169,8 +169,8 @@ def num_ready(server: Server) -> int:
     return server.log.count("ready to serve")
 
 
-def ask_until_ready(server: Server, number: int) -> list[int]:
-    """Asks, each time by a new connection, until so many workers have been ready at some time."""
+def post_until_ready(server: Server, number: int) -> list[int]:
+    """Posts on new connections until `number` workers have become ready since the start."""
     statuses = []
     deadline = time.monotonic() + 120
     while num_ready(server) < number:
@@ -179,16 +179,16 @@ def ask_until_ready(server: Server, number: int) -> list[int]:
     return statuses
 
 
-def test_a_worker_that_comes_in_anothers_place_takes_no_connection_before_it_can_serve(tmp_path):
+def test_a_replacement_accepts_no_connection_before_its_model_is_loaded(tmp_path):
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: num_ready(server) == 2, seconds=120)
         first, second = workers_of(server)
         os.kill(first, signal.SIGKILL)
-        statuses = ask_until_ready(server, 3)
+        statuses = post_until_ready(server, 3)
         assert set(statuses) == {200}
         assert len(statuses) > 10
         wait_until(lambda: len(workers_of(server)) == 2)
-        os.kill(second, signal.SIGSTOP)  # the new one alone takes what comes
+        os.kill(second, signal.SIGSTOP)  # the new one gets all connections
         try:
             wait_until(lambda: server.post(BODY).status_code == 200)
         finally:
@@ -196,7 +196,7 @@ def test_a_worker_that_comes_in_anothers_place_takes_no_connection_before_it_can
         assert server.stop() == 0
 
 
-def test_where_no_worker_serves_the_new_ones_say_that_they_load(tmp_path):
+def test_without_a_ready_worker_new_ones_answer_while_they_load(tmp_path):
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: num_ready(server) == 2, seconds=120)
         for pid in workers_of(server):
@@ -208,7 +208,7 @@ def test_where_no_worker_serves_the_new_ones_say_that_they_load(tmp_path):
         assert server.stop() == 0
 
 
-def test_a_hangup_replaces_all_workers_and_cuts_nothing(tmp_path):
+def test_sighup_replaces_all_workers_and_cuts_no_stream(tmp_path):
     settings = {"max_batch_size": 4, "shutdown_grace_seconds": 100, "timeout_seconds": 100}
     with serve(tmp_path, workers=2, **settings) as server:
         wait_until(lambda: num_ready(server) == 2, seconds=120)
@@ -222,23 +222,23 @@ def test_a_hangup_replaces_all_workers_and_cuts_nothing(tmp_path):
                 for _ in range(6)
             ]
             received = [next(events) for events in streams]
-            for pid in (server.process.pid, *first):  # as a terminal does that is closed
+            for pid in (server.process.pid, *first):  # as a closing terminal does
                 os.kill(pid, signal.SIGHUP)
-            assert set(ask_until_ready(server, 3)) <= {200}
-            for begun, events in zip(received, streams, strict=True):
-                streamed = Streamed.read(begun + "".join(events))
+            assert set(post_until_ready(server, 3)) <= {200}
+            for beginning, events in zip(received, streams, strict=True):
+                streamed = Streamed.read(beginning + "".join(events))
                 assert streamed.error is None
                 assert streamed.lasts[0]["tokens"] == 400
-        assert set(ask_until_ready(server, 4)) <= {200}
+        assert set(post_until_ready(server, 4)) <= {200}
         wait_until(lambda: not first & set(workers_of(server)), seconds=60)
-        assert server.log.count("no connections are taken any more") == 2
+        assert server.log.count("new connections are refused") == 2
         assert len(workers_of(server)) == 2
         assert server.post(BODY).status_code == 200
         assert server.stop() == 0
         assert "Traceback" not in server.log
 
 
-def test_the_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
+def test_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
     model = tmp_path / "model"
     shutil.copytree(tiny_model(), model)
     with serve(tmp_path, workers=2, model_name=model) as server:
@@ -252,7 +252,7 @@ def test_the_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
         assert server.stop() == 0
 
 
-def test_a_service_whose_workers_are_replaced_can_be_ended(tmp_path):
+def test_sigterm_ends_a_replacement_of_workers(tmp_path):
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: num_ready(server) == 2, seconds=120)
         server.process.send_signal(signal.SIGHUP)

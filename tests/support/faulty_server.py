@@ -33,7 +33,7 @@ STEP_SECONDS = float(os.environ.get("FAULTY_STEP_SECONDS", "0"))
 
 
 def main(folder: Path) -> None:
-    engine = service.app.state.engine
+    engine = service.app.state.service.engine
     load_model = engine.load_model
 
     def load_and_break(check: Callable[[int], None] | None = None) -> None:

@@ -85,23 +85,27 @@ ROOMS = {
     "core": room("errors engine text", WEB, WIRE, MODEL),
     "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
     "api": room(
-        f"{API} auth.middleware limits.rate_limit middleware observability server.draining"
-        " server.connection",
+        f"{API} auth.api_keys limits.rate_limit middleware observability server.draining"
+        " server.connection server.service",
         MODEL,
     ),
     "api.native": room(f"{API} server.draining", MODEL),
     "api.openai": room(API, MODEL),
     "api.anthropic": room(API, MODEL),
-    "auth": room("errors config core.identity limits middleware.error_body", MODEL),
-    "limits": room(
-        "errors config core.identity auth.middleware middleware observability.http_metrics", MODEL
+    "auth": room(
+        "errors config core.identity limits middleware.error_body middleware.route_policy", MODEL
     ),
-    "observability": room("errors config middleware.request_log", MODEL),
+    "limits": room("errors config core.identity middleware observability.http_metrics", MODEL),
+    "observability": room("errors config", MODEL),
     "middleware": room("errors config observability.http_metrics", MODEL),
-    "server": room("errors config inference auth limits middleware observability", MODEL),
+    "server": room(
+        "errors config core.request_validation engine.structured_output.compile_pool inference"
+        " auth.authenticators limits middleware observability",
+        MODEL,
+    ),
     "keys": room("auth.keys_cli", WEB, MODEL),
     "main": room(
-        "errors config core engine inference api auth limits middleware observability server",
+        "errors config api auth limits middleware observability server",
         MODEL,
     ),
 }

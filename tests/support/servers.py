@@ -26,6 +26,7 @@ from starlette.routing import Mount
 
 from src.inference import InferenceEngine
 from src.server.connection import connection_class
+from src.server.service import Service, service_of
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 120  # seconds; a test that needs more has failed
@@ -291,8 +292,12 @@ class LocalServer(Asked):
     gates: list[Gate] = field(default_factory=list)
 
     @property
+    def service(self) -> Service:
+        return service_of(self.app)
+
+    @property
     def engine(self) -> InferenceEngine:
-        return self.app.state.engine
+        return self.service.engine
 
     def break_model(self, forward: Callable[..., object]) -> None:
         """Puts `forward(real, *args, **kwargs)` in the place of the model's own."""
@@ -341,7 +346,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         server = LocalServer(app, f"http://127.0.0.1:{listener.getsockname()[1]}")
         config = uvicorn.Config(
             app,
-            http=connection_class(app.state.settings),
+            http=connection_class(server.service.settings, server.service.policies),
             log_config=None,
             access_log=False,
             server_header=False,

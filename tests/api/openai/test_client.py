@@ -71,7 +71,7 @@ def test_the_asynchronous_stream_helper_tells_events(server):
 
 def test_all_choices_begin_in_order_whichever_speaks_first(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
-    renderer = ChatRenderer(client.app.state.engine, body)
+    renderer = ChatRenderer(client.app.state.service.engine, body)
     chunks = [*renderer.chunks(TextDelta(2, "Paris", 1)), *renderer.chunks(TextDelta(0, "In", 1))]
     choices = [chunk.choices[0] for chunk in chunks]
     assert [one.index for one in choices] == [0, 1, 2, 2, 0]

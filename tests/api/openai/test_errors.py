@@ -174,7 +174,7 @@ def test_half_of_a_character_is_refused_wherever_it_stands(client, path, body):
     response = client.post(path, content=json.dumps(body), headers=headers)
     error = error_of(response, 400)
     assert (error["code"], error["param"]) == ("invalid_json", None)
-    assert "Half of a Unicode character" in error["message"]
+    assert "Unpaired surrogate" in error["message"]
 
 
 def test_half_of_a_character_is_refused_in_what_a_call_was_given(client):
@@ -297,7 +297,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
 
 def test_an_unforeseen_error_has_the_shape_too(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model()))
-    client.app.state.engine._host.token_texts = None  # what no route expects
+    client.app.state.service.engine._host.token_texts = None  # what no route expects
     body = {"model": str(tiny_model()), "prompt": "the", "logprobs": 1}
     error = error_of(client.post(TEXTS, json=body), 500)
     assert error["message"] == "Internal server error."

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from src.api.family import Failure
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
 from src.api.openai.responses.request import ResponseRequest
@@ -24,7 +25,6 @@ from src.api.openai.responses.response import (
     ResponseUsage,
     TopLogprob,
 )
-from src.api.sse import Failure
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling.logprobs import PositionLogprobs

@@ -1,0 +1,53 @@
+"""The native API's errors, in FastAPI's format: `{"detail": ...}`, and 422 for invalid requests."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from src.api.family import ApiFamily, ErrorAnswer, Failure, FieldProblem
+from src.api.native.openapi import ErrorResponse
+from src.models import StreamError, StreamErrorEvent
+
+
+class NativeFamily(ApiFamily):
+    """Conventions of `/generate`, of the operations routes and of unknown paths."""
+
+    name = "native"
+    unknown_path = "Not Found"
+    field_names: ClassVar[Mapping[str | int, str]] = {
+        "max_tokens": "max_length",
+        "n": "num_return_sequences",
+    }
+    failure_event = "error"
+    error_model = ErrorResponse
+
+    def error_body(
+        self,
+        status_code: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+    ) -> dict[str, Any]:
+        return {"detail": message}
+
+    def validation_answer(
+        self, problems: Sequence[FieldProblem], request_id: str | None
+    ) -> ErrorAnswer:
+        return ErrorAnswer(422, {"detail": [_detail(problem) for problem in problems]})
+
+    def invalid_request_answer(
+        self, problem: FieldProblem, status_code: int, code: str, request_id: str | None
+    ) -> ErrorAnswer:
+        return self.validation_answer([problem], request_id)
+
+    def failure_data(self, failure: Failure, request_id: str | None) -> str:
+        error = StreamError(message=failure.message, code=failure.status_code)
+        return StreamErrorEvent(error=error).model_dump_json()
+
+
+def _detail(problem: FieldProblem) -> dict[str, Any]:
+    return {"type": problem.kind, "loc": [*problem.loc], "msg": problem.message}
+
+
+NATIVE = NativeFamily()

@@ -1,0 +1,128 @@
+"""Lifespan of the app: loads the model in the background, watches the engine, stops both.
+
+A model that cannot be loaded, or a dead engine, ends the process: only a restart helps.
+"""
+
+import asyncio
+import concurrent.futures
+import gc
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+
+from src.config import Settings
+from src.errors import SettingsError, StartupError
+from src.observability.event_loop_watchdog import EventLoopWatchdog
+from src.server.graceful import FLUSH_SECONDS, POLL_SECONDS
+from src.server.process_end import end_process
+from src.server.service import Service, service_of
+from src.server.startup_hints import log_hints
+
+logger = logging.getLogger(__name__)
+
+ENGINE_FAILURE = 1
+"""Exit status of a process with a dead engine."""
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Runs the background tasks of an app while it serves, then shuts its parts down."""
+    service = service_of(app)
+    service.engine_watch = asyncio.create_task(_watch_engine(service))
+    tasks = [asyncio.create_task(_load_and_watch(service)), service.engine_watch]
+    if service.watched_keys is not None:
+        tasks.append(asyncio.create_task(service.watched_keys.watch()))
+    limit_storage = service.rate_limit.storage
+    if limit_storage is not None:
+        tasks.append(asyncio.create_task(limit_storage.watch()))
+    if service.wait_for_model:
+        await _wait_for_model(service)
+    yield
+    gc.unfreeze()
+    for task in tasks:
+        task.cancel()
+    await asyncio.to_thread(service.shutdown)
+    if limit_storage is not None:
+        limit_storage.close()
+
+
+async def _load_and_watch(service: Service) -> None:
+    """Loads the model, then measures the event loop: imports of large libraries hold it before."""
+    await _load_model(service)
+    await EventLoopWatchdog(service.metrics.loop_lag).watch()
+
+
+async def _load_model(service: Service) -> None:
+    engine = service.engine
+    logger.info("loading the model", extra={"model": engine.model_name})
+    try:
+        check = partial(_check_default_length, service.settings)
+        await _in_daemon_thread(lambda: engine.load_model(check))
+        _mark_loaded(service)
+    except StartupError as error:
+        logger.critical("cannot start: %s", error)
+        end_process(STARTUP_FAILURE)
+    except Exception:
+        logger.critical("cannot start: loading the model failed", exc_info=True)
+        end_process(STARTUP_FAILURE)
+    logger.info("ready to serve", extra={"model": engine.model_name})
+    if service.url:
+        log_hints(service.url, engine, service.settings)
+
+
+def _mark_loaded(service: Service) -> None:
+    model_name = service.engine.model_name  # may be the fallback's
+    service.engine_metrics.model_name = model_name
+    if service.tracing is not None:
+        service.tracing.model_name = model_name
+    # A full collection visits every object, those of the libraries and the model too, and takes
+    # half a second. Frozen objects are left out; they live as long as the process anyway.
+    gc.freeze()
+    service.metrics.max_live.set(service.engine.max_live)
+    service.is_loaded = True
+    service.metrics.ready.set(1)  # a scrape sets it too, but only in the worker that answers it
+
+
+async def _wait_for_model(service: Service) -> None:
+    """Returns when the model is loaded, or a signal ends the process before."""
+    while not service.is_loaded and not service.draining.is_draining:  # noqa: ASYNC110 - a signal
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _watch_engine(service: Service) -> None:
+    """Ends the process when the engine is dead."""
+    await service.engine.wait_until_dead(service.settings.hang_timeout_seconds)
+    service.metrics.ready.set(0)
+    logger.critical("the engine is dead: the process ends")
+    await asyncio.sleep(FLUSH_SECONDS)
+    end_process(ENGINE_FAILURE)
+
+
+def _check_default_length(settings: Settings, max_model_len: int) -> None:
+    """Raises SettingsError if MAX_LENGTH would fail every request that leaves `max_length` out."""
+    if settings.max_length >= max_model_len:
+        raise SettingsError(
+            f"MAX_LENGTH={settings.max_length} new tokens leave no room for a prompt in the model's"
+            f" context of {max_model_len} tokens. Set it lower."
+        )
+
+
+async def _in_daemon_thread(function: Callable[[], None]) -> None:
+    """Like `asyncio.to_thread`, but the process may end before the function does."""
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        future.set_running_or_notify_cancel()
+        try:
+            function()
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load-model", daemon=True).start()
+    await asyncio.wrap_future(future)

@@ -1,0 +1,127 @@
+"""Parts of the service, which the server, the lifespan and the routes share."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+
+from src.auth.authenticators import Watched, watch_keys
+from src.config import Settings
+from src.core.request_validation import RequestLimits
+from src.engine.structured_output.compile_pool import GrammarLimits
+from src.inference import InferenceEngine
+from src.limits.rate_limit import RateLimit
+from src.limits.usage import Usage
+from src.middleware.route_policy import RoutePolicies
+from src.observability.engine_metrics import EngineMetrics
+from src.observability.http_metrics import HttpMetrics
+from src.observability.tracing import Tracing, create_tracing
+from src.server.draining import Draining
+
+
+@dataclass(slots=True)
+class Service:
+    """Parts and state of the service; `app.state.service` of each app.
+
+    Args:
+        settings: of the service.
+        policies: of all routes.
+        engine: generates text; has no model before the lifespan has loaded one.
+        metrics: of the process and of HTTP requests; owns the registry.
+        engine_metrics: of the engine, in the same registry.
+        rate_limit: counts requests, tokens and open requests against limits.
+        usage: accounts of requests.
+        tracing: None without OTEL_EXPORTER_OTLP_ENDPOINT.
+        watched_keys: API keys or JWKS that are read again when their file changes; None without.
+        wait_for_model: the server listens only once the model is loaded.
+        draining: state of a graceful shutdown.
+        is_loaded: the model is loaded.
+        url: address to print; None if it is not known before the server listens.
+        engine_watch: waits for the engine's death; None before the lifespan begins.
+    """
+
+    settings: Settings
+    policies: RoutePolicies
+    engine: InferenceEngine
+    metrics: HttpMetrics
+    engine_metrics: EngineMetrics
+    rate_limit: RateLimit
+    usage: Usage
+    tracing: Tracing | None
+    watched_keys: Watched | None
+    wait_for_model: bool
+    draining: Draining = field(default_factory=Draining)
+    is_loaded: bool = False
+    url: str | None = None
+    engine_watch: asyncio.Task[None] | None = None
+
+    def shutdown(self) -> None:
+        """Stops the engine, then flushes usage and spans; blocks. A second call has no effect."""
+        self.engine.shutdown()
+        self.usage.shutdown()
+        if self.tracing is not None:
+            self.tracing.shutdown()
+
+
+def service_of(app: FastAPI) -> Service:
+    """Returns the parts of an app that `create_app` made."""
+    service = app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def create_service(settings: Settings, policies: RoutePolicies) -> Service:
+    """Creates all parts; the model is loaded later.
+
+    Args:
+        settings: of the service.
+        policies: of all routes.
+
+    Raises:
+        SettingsError: a setting has a bad value.
+    """
+    tracing = create_tracing(settings.model_name)
+    metrics = HttpMetrics()
+    metrics.max_step_seconds.set(settings.hang_timeout_seconds)
+    measured = (policy.path for policy in policies.policies if policy.is_measured)
+    metrics.expect_requests(sorted(measured))
+    engine_metrics = EngineMetrics(metrics.registry, settings.model_name)
+    rate_limit = RateLimit(settings, metrics.limit_storage_up)
+    usage = Usage(settings, rate_limit, metrics)
+    return Service(
+        settings=settings,
+        policies=policies,
+        engine=_create_engine(settings, engine_metrics, tracing, usage),
+        metrics=metrics,
+        engine_metrics=engine_metrics,
+        rate_limit=rate_limit,
+        usage=usage,
+        tracing=tracing,
+        watched_keys=watch_keys(settings),
+        wait_for_model=settings.listen_when_loaded,
+    )
+
+
+def _create_engine(
+    settings: Settings, observer: EngineMetrics, tracer: Tracing | None, meter: Usage
+) -> InferenceEngine:
+    return InferenceEngine(
+        settings.engine_config(),
+        settings.timeout_seconds,
+        observer,
+        tracer,
+        GrammarLimits(
+            settings.max_grammar_bytes,
+            settings.grammar_timeout_seconds,
+            settings.grammar_cache_size,
+            int(settings.grammar_memory_gb * 2**30),
+        ),
+        meter,
+        RequestLimits(
+            settings.max_prompt_bytes,
+            settings.max_stop_texts,
+            settings.max_stop_length,
+            settings.max_request_sequences,
+            settings.max_request_logprobs,
+        ),
+    )
