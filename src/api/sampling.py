@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
@@ -24,7 +22,7 @@ SHARED = (
 
 
 def sampling_params(
-    body: BaseModel,
+    body: object,
     *,
     max_tokens: int,
     min_tokens: int | None,
@@ -74,7 +72,7 @@ def sampling_params(
     )
 
 
-def _check_goes_with_grammar(body: BaseModel) -> None:
+def _check_goes_with_grammar(body: object) -> None:
     """Refuses what would end an answer before it has its shape, or never."""
     for name in ("stop", "ignore_eos"):
         if getattr(body, name, None):

@@ -1,5 +1,6 @@
 """What messages are made of: blocks of text, calls of tools, and their results."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
@@ -94,6 +95,15 @@ _Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
 Content = Annotated[_Blocks, _only(_Blocks, "text", "tool_use", "tool_result")]
 
 
-def text_of(content: list[Any] | None) -> str:
+def text_of(content: Sequence[Any] | None) -> str:
     """The blocks of text as one, joined by line ends."""
     return "\n".join(block.text for block in content or () if isinstance(block, TextBlock))
+
+
+class MessageTurn(WireRequest):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
+    content: Content = Field(
+        description="What is said, a text or blocks of text; calls of tools; their results."
+    )

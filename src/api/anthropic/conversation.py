@@ -1,24 +1,31 @@
 """Messages as the engine reads them, if each result of a tool answers a call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from src.api.anthropic.blocks import TextBlock, ToolResultBlock, ToolUseBlock, text_of
-from src.api.anthropic.request import CountTokensRequest, MessageTurn
+from src.api.anthropic.blocks import (
+    MessageTurn,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    text_of,
+)
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage, MessageToolCall
 
 Field = tuple[str | int, ...]
 
 
-def to_conversation(body: CountTokensRequest) -> list[ChatMessage]:
+def to_conversation(
+    system: Sequence[TextBlock] | None, messages: Sequence[MessageTurn]
+) -> list[ChatMessage]:
     """Returns the conversation; turns of the same speaker that follow one another are one.
 
     Raises:
         InvalidRequestError: calls and results do not go together.
     """
-    turns = [ChatMessage("system", text_of(body.system))] if body.system else []
+    turns = [ChatMessage("system", text_of(system))] if system else []
     waiting: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
-    for index, message in enumerate(body.messages):
+    for index, message in enumerate(messages):
         for turn in _turns(message, ("messages", index), waiting):
             if turns and _is_same_speaker(turns[-1], turn):
                 turns[-1] = _joined(turns[-1], turn)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from src.api.anthropic.request import MessageRequest
 from src.api.anthropic.response import (
     AnswerTextBlock,
     AnswerToolUseBlock,
@@ -25,6 +26,7 @@ from src.api.anthropic.response import (
     StopReason,
     TextDeltaPart,
 )
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.tool_calling.parser import (
@@ -33,8 +35,6 @@ from src.tool_calling.parser import (
     CallStarted,
     ContentDelta,
     Event,
-    TextReader,
-    ToolCallParser,
 )
 
 
@@ -43,16 +43,13 @@ class MessageRenderer:
     """Makes the answer to one request, whole or in events.
 
     Args:
-        model_name: the served model's.
-        num_prompt_tokens: of the conversation.
-        num_tokens_left: that the context has room for, if the request's max_tokens are more.
-        reader: tells text and calls apart.
+        body: the request.
+        chat: the same, prepared.
     """
 
-    model_name: str
-    num_prompt_tokens: int
-    num_tokens_left: int | None
-    reader: TextReader | ToolCallParser
+    body: MessageRequest
+    chat: PreparedChat
+    _reader: AnswerReader = field(init=False)
     _id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     _num_cached_tokens: int = 0
     _num_tokens: int = 0
@@ -60,13 +57,16 @@ class MessageRenderer:
     _num_blocks: int = 0
     _is_in_text: bool = False  # the last block is one of text
 
+    def __post_init__(self) -> None:
+        self._reader = self.chat.create_reader()
+
     def whole(self, generation: Generation) -> Message:
         """The answer without a stream."""
         (completion,) = generation.completions
         self._num_cached_tokens = generation.num_cached_tokens
         self._num_tokens = completion.num_tokens
         answer = Answer()
-        for event in [*self.reader.push(completion.text), *self.reader.finish()]:
+        for event in [*self._reader.push(completion.text), *self._reader.finish()]:
             answer.add(event)
         blocks: list[OutputBlock] = [
             _call(call.call_id, call.name, _parsed(call.arguments)) for call in answer.calls
@@ -83,7 +83,7 @@ class MessageRenderer:
             yield MessageStart(type="message_start", message=self._message([], None))
         self._num_tokens += delta.num_tokens
         is_last = delta.finish_reason is not None
-        read = self.reader.push(delta.text) + (self.reader.finish() if is_last else [])
+        read = self._reader.push(delta.text) + (self._reader.finish() if is_last else [])
         for event in read:
             yield from self._block_events(event)
         if is_last:
@@ -125,7 +125,7 @@ class MessageRenderer:
             id=self._id,
             type="message",
             role="assistant",
-            model=self.model_name,
+            model=self.chat.engine.model_name,
             content=content,
             stop_reason=ending.stop_reason if ending else None,
             stop_sequence=ending.stop_sequence if ending else None,
@@ -133,17 +133,18 @@ class MessageRenderer:
         )
 
     def _ending(self, reason: FinishReason | None, stop_text: str | None) -> Ending:
-        stop_reason: StopReason = "tool_use" if self.reader.num_calls else "end_turn"
+        stop_reason: StopReason = "tool_use" if self._reader.num_calls else "end_turn"
         if stop_text is not None:
             stop_reason = "stop_sequence"
         elif reason is FinishReason.LENGTH:
-            is_full = self._num_tokens == self.num_tokens_left
+            max_tokens = self.chat.params.max_tokens
+            is_full = self._num_tokens == max_tokens < self.body.max_tokens
             stop_reason = "model_context_window_exceeded" if is_full else "max_tokens"
         return Ending(stop_reason=stop_reason, stop_sequence=stop_text)
 
     def _usage(self) -> MessageUsage:
         return MessageUsage(
-            input_tokens=self.num_prompt_tokens - self._num_cached_tokens,
+            input_tokens=self.chat.num_prompt_tokens - self._num_cached_tokens,
             cache_creation_input_tokens=0,
             cache_read_input_tokens=self._num_cached_tokens,
             output_tokens=self._num_tokens,

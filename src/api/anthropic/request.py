@@ -1,11 +1,13 @@
 """Requests of `/v1/messages` and `/v1/messages/count_tokens`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.anthropic.blocks import CACHED, CacheControl, Content, TextContent
+from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent
+from src.api.anthropic.conversation import to_conversation
+from src.api.chat_pipeline import AnswerOptions
 from src.api.field_types import Count, NumTokens, StopTextList
 from src.api.fields import (
     MAX_MESSAGES,
@@ -22,20 +24,12 @@ from src.api.fields import (
 )
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import Tool, ToolChoice
 
 # What Anthropic calls the choices that OpenAI has.
 WORDS: dict[str, ChoiceWord] = {"none": "none", "auto": "auto", "any": "required"}
-
-
-class MessageTurn(WireRequest):
-    """One turn of the conversation."""
-
-    role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
-    content: Content = Field(
-        description="What is said, a text or blocks of text; calls of tools; their results."
-    )
 
 
 class ToolDefinition(WireRequest):
@@ -123,6 +117,8 @@ class Metadata(WireRequest):
 class CountTokensRequest(WireRequest):
     """A conversation whose tokens are to be counted. Null is what leaving out is."""
 
+    conversation_field: ClassVar[str] = "messages"
+
     model: ModelName
     messages: list[MessageTurn] = Field(
         fail_fast=True,
@@ -172,22 +168,20 @@ class CountTokensRequest(WireRequest):
                 ("messages", len(self.messages) - 1, "role"),
             )
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none.
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.system, self.messages)
 
-        Raises:
-            InvalidRequestError: tools and the choice do not go together.
-        """
-        wanted = self.tool_choice or ToolChoiceConfig(type="auto")
-        named = NamedTool(wanted.name, ("tool_choice", "name")) if wanted.name is not None else None
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or ToolChoiceConfig(type="auto")
+        named = NamedTool(choice.name, ("tool_choice", "name")) if choice.name is not None else None
         tools = [
-            Tool(one.name, one.description, one.input_schema, ("tools", index, "input_schema"))
-            for index, one in enumerate(self.tools or ())
+            Tool(tool.name, tool.description, tool.input_schema, ("tools", index, "input_schema"))
+            for index, tool in enumerate(self.tools or ())
         ]
         return choose(
             tools,
-            named or WORDS[wanted.type],
-            is_parallel=not wanted.disable_parallel_tool_use,
+            named or WORDS[choice.type],
+            is_parallel=not choice.disable_parallel_tool_use,
         )
 
 
@@ -230,8 +224,10 @@ class MessageRequest(CountTokensRequest):
         }
     )
 
-    def grammar(self) -> GrammarSource | None:
-        """What the answer must look like; None is any text."""
+    def answer_options(self) -> AnswerOptions:
+        return AnswerOptions(self.max_tokens, "max_tokens", ends_at_context=True)
+
+    def answer_schema(self) -> GrammarSource | None:
         if self.output_config is None or self.output_config.format is None:
             return None
         schema = self.output_config.format.json_schema
@@ -240,7 +236,7 @@ class MessageRequest(CountTokensRequest):
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""
         super().check()
-        if self.stop_sequences and (self.grammar() or self.tools_to_call()):
+        if self.stop_sequences and (self.answer_schema() or self.to_tool_choice()):
             raise InvalidRequestError(
                 "They do not go with structured output or tools, whose shape says where it ends:"
                 " leave them out.",

@@ -9,10 +9,7 @@ from pydantic import BaseModel, Field
 
 from src.core.outputs import Generation, TextDelta
 from src.engine.sampling.logprobs import TokenLogprob
-from src.errors import ModelNotFoundError
 from src.inference import InferenceEngine
-
-MAX_SHOWN = 80
 
 
 class PromptTokensDetails(BaseModel):
@@ -104,23 +101,3 @@ def token_logprob(engine: InferenceEngine, one: TokenLogprob) -> dict[str, Any]:
     if text is None:
         text = "".join(f"\\x{byte:02x}" for byte in token.data)
     return {"token": text, "logprob": one.logprob, "bytes": list(token.data)}
-
-
-def check_model(name: str | None, engine: InferenceEngine) -> None:
-    """Refuses another model than the one that is served.
-
-    Raises:
-        ModelNotFoundError: there is no such model here.
-    """
-    if name is not None and name != engine.model_name:
-        raise ModelNotFoundError(
-            f"The model `{shown(name)}` does not exist here; the served model is"
-            f" `{engine.model_name}`.",
-            ("model",),
-        )
-
-
-def shown(name: str) -> str:
-    """A name that a caller sent, for a message: at most MAX_SHOWN characters, and printable."""
-    escaped = repr(name[: MAX_SHOWN + 1])[1:-1]
-    return escaped if len(escaped) <= MAX_SHOWN else escaped[:MAX_SHOWN] + "…"

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from src.api.deps import EngineDep
-from src.api.openai.common import check_model
 from src.api.openai.openapi import error_responses
+from src.api.served_model import check_model
 from src.inference import InferenceEngine
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(503))

@@ -1,12 +1,13 @@
 """`/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's shapes."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.deps import EngineDep, off_loop, while_connected
+from src.api.chat_pipeline import tokenize_conversation
+from src.api.deps import EngineDep, while_connected
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_MODEL_NAME,
@@ -18,17 +19,17 @@ from src.api.fields import (
 )
 from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.request import ChatTurn
-from src.api.openai.chat.tools import FunctionTool
-from src.api.openai.common import check_model
+from src.api.openai.chat.messages import ChatTurn
+from src.api.openai.chat.tools import FunctionTool, to_tools
 from src.api.openai.openapi import error_responses
 from src.api.openai.prompts import MAX_TOKEN_IDS
+from src.api.served_model import check_model
 from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
 from src.text.chat_template import ChatMessage
-from src.tool_calling.choice import call_format, choose
+from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
 router = APIRouter(
@@ -40,6 +41,8 @@ router = APIRouter(
 
 class TokenizeRequest(WireRequest):
     """A text or a conversation."""
+
+    conversation_field: ClassVar[str] = "messages"
 
     model: StrictStr | None = Field(
         default=None, max_length=MAX_MODEL_NAME, description="The served model, if it is named."
@@ -102,6 +105,12 @@ class TokenizeRequest(WireRequest):
                 ("add_special_tokens",),
             )
 
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.messages or ())
+
+    def to_tool_choice(self) -> ToolChoice | None:
+        return choose(to_tools(self.tools), "auto", is_parallel=True)
+
 
 class TokenizeResponse(BaseModel):
     """Token ids."""
@@ -136,7 +145,7 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
     """Tell the token ids of a text or a conversation."""
     check_model(body.model, engine)
     body.check()
-    token_ids = await while_connected(request, _encode(request, body, engine))
+    token_ids = await _encode(request, body, engine)
 
     def respond() -> TokenizeResponse:
         written = None
@@ -152,30 +161,24 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
     return await json_answer(respond, len(token_ids) * TOKEN_SIZE)
 
 
-def _read(body: TokenizeRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
-    """The conversation, and the tools that its answer may call."""
-    tools = [
-        tool.function.to_engine(("tools", index, "function"))
-        for index, tool in enumerate(body.tools or ())
-    ]
-    return to_conversation(body.messages or ()), choose(tools, "auto", is_parallel=True)
-
-
 async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        messages, choice = await off_loop(request, partial(_read, body))
-        call_format(engine, choice, messages, ("messages",))
-        return await engine.tokenize_chat(
-            messages,
-            tools=choice.tools if choice else (),
+        conversation = await tokenize_conversation(
+            request,
+            body,
+            engine,
+            engine.deadline(),
             begins_answer=body.add_generation_prompt is not False,
         )
+        return conversation.token_ids
     assert body.prompt is not None
     if body.add_special_tokens is False:
         token_id = engine.special_token_id(body.prompt)
         if token_id is not None:
             return [token_id]
-    return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
+    has_special_tokens = body.add_special_tokens is not False
+    encoding = engine.encode(body.prompt, add_special_tokens=has_special_tokens)
+    return await while_connected(request, encoding)
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from src.api.openai.chat.request import ChatTurn
+from src.api.openai.chat.messages import ChatTurn
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
     AnswerCall,
@@ -25,16 +26,12 @@ from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
 from src.core.outputs import Generation, TextDelta
 from src.engine import request as engine_request
 from src.engine.sampling import logprobs
-from src.inference import InferenceEngine
-from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.parser import (
     Answer,
     ArgumentsDelta,
     CallStarted,
     ContentDelta,
     Event,
-    TextReader,
-    ToolCallParser,
 )
 
 
@@ -43,22 +40,18 @@ class ChatRenderer:
     """Makes the answer to one request, whole or in chunks.
 
     Args:
-        engine: knows how tokens are written.
         body: the request.
-        written: how the model writes calls of tools, if it may.
-        is_shaped: what is no call has the shape that is asked for.
+        chat: the same, prepared.
     """
 
-    engine: InferenceEngine
     body: ChatCompletionRequest
-    written: ToolCallFormat | None = None
-    is_shaped: bool = False
+    chat: PreparedChat
     _head: dict[str, Any] = field(init=False)
-    _readers: dict[int, TextReader | ToolCallParser] = field(default_factory=dict)  # of choices
+    _readers: dict[int, AnswerReader] = field(default_factory=dict)  # by index of the choice
 
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.body.stream else "chat.completion"
-        self._head = answer_head("chatcmpl", kind, self.engine)
+        self._head = answer_head("chatcmpl", kind, self.chat.engine)
         if self.body.includes_usage:
             self._head["usage"] = None
 
@@ -112,22 +105,15 @@ class ChatRenderer:
 
     def _beginnings(self) -> Iterator[ChatCompletionChunk]:
         """The role of each choice, in their order: OpenAI's client fails on any other first one."""
-        content = None if self.body.must_call else ""
+        content = None if self.chat.must_call else ""
         for index in range(self.body.num_choices):
             self._reader(index)
             first = Delta(role="assistant", content=content, refusal=None)
             yield self._chunk(index, first, None, None)
 
-    def _reader(self, index: int) -> TextReader | ToolCallParser:
-        """Who reads a choice's text."""
+    def _reader(self, index: int) -> AnswerReader:
         if index not in self._readers:
-            self._readers[index] = (
-                ToolCallParser(
-                    self.written, is_forced=self.body.must_call, is_shaped=self.is_shaped
-                )
-                if self.written
-                else TextReader()
-            )
+            self._readers[index] = self.chat.create_reader()
         return self._readers[index]
 
     def _finish_reason(
@@ -160,9 +146,10 @@ class ChatRenderer:
         return ChoiceLogprobs(content=map(self._logprob, positions), refusal=None)
 
     def _logprob(self, position: logprobs.PositionLogprobs) -> ChatPositionLogprob:
+        engine = self.chat.engine
         return ChatPositionLogprob(
-            **token_logprob(self.engine, position.chosen),
-            top_logprobs=[ChatLogprob(**token_logprob(self.engine, one)) for one in position.top],
+            **token_logprob(engine, position.chosen),
+            top_logprobs=[ChatLogprob(**token_logprob(engine, token)) for token in position.top],
         )
 
 

@@ -1,30 +1,21 @@
 """Requests of `/v1/chat/completions`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictStr,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
+from src.api.chat_pipeline import AnswerOptions
 from src.api.field_types import NumLogprobs, NumTokens
-from src.api.fields import (
-    MAX_MESSAGES,
-    MAX_PARTS,
-    MAX_TOOLS,
-    SENT_BACK,
-    NoEffect,
-    Parsed,
-    Refused,
-    SentBack,
-    WireRequest,
+from src.api.fields import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
+from src.api.openai.chat.conversation import to_conversation
+from src.api.openai.chat.messages import AUDIO, OLD_CALLS, ChatTurn
+from src.api.openai.chat.tools import (
+    ChatToolChoice,
+    FunctionTool,
+    NamedToolChoice,
+    to_tools,
 )
-from src.api.openai.chat.tools import ChatToolChoice, FunctionTool, MessageCall, NamedToolChoice
 from src.api.openai.fields import (
     NAMED,
     FormatDescription,
@@ -36,80 +27,12 @@ from src.api.openai.fields import (
     StrictFormat,
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
-from src.api.structured import ANY_OBJECT
+from src.api.structured import ANY_OBJECT, only_one
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
-
-OLD_CALLS = "it is the older form of tools"
-AUDIO = "the served models read and write text alone"
-
-
-class TextPart(WireRequest):
-    """A piece of a message's text."""
-
-    type: Literal["text"] = Field(description="`text` alone.")
-    text: StrictStr = Field(description="The text; parts are joined by line ends.")
-
-
-def _join_parts(content: object) -> object:
-    """A message's content as one text: parts are joined by line ends."""
-    if not isinstance(content, list):
-        return content
-    if len(content) > MAX_PARTS:
-        raise PydanticCustomError(
-            "too_long", "A message has at most {count} parts", {"count": MAX_PARTS}
-        )
-    for index, part in enumerate(content):
-        is_part = isinstance(part, dict)
-        if is_part and part.get("type") not in ("text", None):
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "Part {index} is no text, and this model reads text alone",
-                {"index": index},
-            )
-        if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
-            raise PydanticCustomError(
-                "invalid_value",
-                'Part {index} must be {"type": "text", "text": "…"}',
-                {"index": index},
-            )
-    return "\n".join(part["text"] for part in content)
-
-
-_PartList = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
-Content = Annotated[StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | _PartList)]
-
-
-class ChatTurn(WireRequest):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
-        description="Who speaks; `developer` is `system`."
-    )
-    content: Content | None = Field(
-        default=None,
-        description="What is said: a text, or a list of parts of text. Not needed beside calls.",
-    )
-    tool_calls: list[MessageCall] | None = Field(
-        fail_fast=True,
-        default=None,
-        min_length=1,
-        max_length=MAX_TOOLS,
-        description="What the assistant calls.",
-    )
-    tool_call_id: StrictStr | None = Field(
-        default=None, description="Of the role `tool`: which call this is the result of."
-    )
-    name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
-        None
-    )
-    refusal: Annotated[None, Refused("a refusal is written as content")] = None
-    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
-    parsed: Parsed = None
-    audio: Annotated[None, Refused(AUDIO)] = None
-    function_call: Annotated[None, Refused(OLD_CALLS)] = None
 
 
 class JsonSchemaFormat(WireRequest):
@@ -150,6 +73,8 @@ class ResponseFormat(WireRequest):
 
 class ChatCompletionRequest(GenerationRequest):
     """A conversation to answer."""
+
+    conversation_field: ClassVar[str] = "messages"
 
     messages: list[ChatTurn] = Field(
         fail_fast=True,
@@ -209,25 +134,24 @@ class ChatCompletionRequest(GenerationRequest):
         }
     )
 
-    @property
-    def most_new_tokens(self) -> int | None:
-        """By either of its names; None is what the prompt leaves."""
-        return self.max_completion_tokens or self.max_tokens
+    def answer_options(self) -> AnswerOptions:
+        is_new_name = self.max_completion_tokens is not None
+        return AnswerOptions(
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            max_tokens_field="max_completion_tokens" if is_new_name else "max_tokens",
+            min_tokens=self.min_tokens,
+            num_choices=self.num_choices,
+            num_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
 
-    @property
-    def num_logprobs(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.messages)
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none."""
-        wanted = self.tool_choice or "auto"
-        tools = [
-            tool.function.to_engine(("tools", index, "function"))
-            for index, tool in enumerate(self.tools or ())
-        ]
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or "auto"
         return choose(
-            tools,
-            wanted if isinstance(wanted, str) else wanted.to_engine(),
+            to_tools(self.tools),
+            choice if isinstance(choice, str) else choice.to_engine(),
             is_parallel=self.parallel_tool_calls is not False,
         )
 
@@ -235,18 +159,12 @@ class ChatCompletionRequest(GenerationRequest):
     def has_named_tool(self) -> bool:
         return isinstance(self.tool_choice, NamedToolChoice)
 
-    @property
-    def must_call(self) -> bool:
-        """Whether the answer is a call, and no text."""
-        return self.has_named_tool or self.tool_choice == "required"
-
-    def grammars(self) -> list[GrammarSource]:
-        """What the answer must look like, by each field that says so."""
-        found = super().grammars()
+    def answer_schema(self) -> GrammarSource | None:
+        sources = self.grammars()
         if self.response_format is not None:
             source = self.response_format.grammar(("response_format",))
-            found += [source] if source else []
-        return found
+            sources += [source] if source else []
+        return only_one(sources)
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""

@@ -1,5 +1,6 @@
 """Tools and calls of them as a chat's requests tell of them."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
@@ -15,6 +16,7 @@ from src.api.openai.tools import (
 )
 from src.text.chat_template import MessageToolCall
 from src.tool_calling.choice import ChoiceWord, NamedTool
+from src.tool_calling.grammar import Tool
 
 
 class FunctionDefinition(FunctionFields):
@@ -25,6 +27,14 @@ class FunctionTool(OfAFunction):
     """A tool; all are functions."""
 
     function: FunctionDefinition = Field(description="The function.")
+
+
+def to_tools(tools: Sequence[FunctionTool] | None) -> list[Tool]:
+    """Returns the functions of the field `tools`."""
+    return [
+        tool.function.to_engine(("tools", index, "function"))
+        for index, tool in enumerate(tools or ())
+    ]
 
 
 class FunctionReference(WireRequest):

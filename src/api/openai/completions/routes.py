@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.json_response import json_answer
-from src.api.openai.common import UsageCount, check_model
+from src.api.openai.common import UsageCount
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
 from src.api.openai.completions.schemas import (
     DEFAULT_MAX_TOKENS,
@@ -17,6 +17,7 @@ from src.api.openai.completions.schemas import (
 from src.api.openai.openapi import error_responses, streamed
 from src.api.openai.stream import stream_chunks
 from src.api.sampling import sampling_params
+from src.api.served_model import check_model
 from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine

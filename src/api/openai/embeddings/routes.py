@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, while_connected
-from src.api.openai.common import check_model
 from src.api.openai.embeddings.render import render_embeddings
 from src.api.openai.embeddings.schemas import EmbeddingList, EmbeddingRequest
 from src.api.openai.openapi import error_responses
+from src.api.served_model import check_model
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(

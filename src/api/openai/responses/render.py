@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.api.family import Failure
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
@@ -28,8 +29,7 @@ from src.api.openai.responses.response import (
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling.logprobs import PositionLogprobs
-from src.inference import InferenceEngine
-from src.tool_calling.parser import ContentDelta, TextReader, ToolCallParser
+from src.tool_calling.parser import ContentDelta
 
 
 @dataclass(slots=True)
@@ -37,18 +37,15 @@ class ResponseRenderer:
     """Makes the answer to one request, whole or in events.
 
     Args:
-        engine: knows how tokens are written.
         body: the request.
-        num_prompt_tokens: of the conversation.
+        chat: the same, prepared.
         num_request_bytes: of the body, parts of which the answer repeats.
-        reader: tells text and calls apart.
     """
 
-    engine: InferenceEngine
     body: ResponseRequest
-    num_prompt_tokens: int
+    chat: PreparedChat
     num_request_bytes: int
-    reader: TextReader | ToolCallParser
+    _reader: AnswerReader = field(init=False)
     _id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
     _created_at: int = field(default_factory=lambda: int(time.time()))
     _output: OutputWriter = field(init=False)
@@ -56,6 +53,7 @@ class ResponseRenderer:
     _num_cached_tokens: int = 0
 
     def __post_init__(self) -> None:
+        self._reader = self.chat.create_reader()
         self._output = OutputWriter(self._logprob)
 
     def whole(self, generation: Generation) -> Response:
@@ -81,9 +79,9 @@ class ResponseRenderer:
                 yield ResponseEvent(**self._output.head(kind), response=response)
         self._num_tokens += delta.num_tokens
         self._num_cached_tokens += delta.num_cached_tokens
-        read = self.reader.push(delta.text)
+        read = self._reader.push(delta.text)
         if delta.finish_reason is not None:
-            read += self.reader.finish()
+            read += self._reader.finish()
         found = delta.logprobs if self.body.include else []
         if found and not read:  # of text that is held back
             read = [ContentDelta("")]
@@ -114,9 +112,10 @@ class ResponseRenderer:
         yield ResponseEvent(**self._output.head(f"response.{status}"), response=response)
 
     def _logprob(self, position: PositionLogprobs) -> OutputLogprob:
+        engine = self.chat.engine
         return OutputLogprob(
-            **token_logprob(self.engine, position.chosen),
-            top_logprobs=[TopLogprob(**token_logprob(self.engine, one)) for one in position.top],
+            **token_logprob(engine, position.chosen),
+            top_logprobs=[TopLogprob(**token_logprob(engine, token)) for token in position.top],
         )
 
     def _response(
@@ -139,7 +138,7 @@ class ResponseRenderer:
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
             metadata=body.metadata or {},
-            model=self.engine.model_name,
+            model=self.chat.engine.model_name,
             output=list(output),
             parallel_tool_calls=body.parallel_tool_calls is not False,
             previous_response_id=None,
@@ -159,13 +158,13 @@ class ResponseRenderer:
 
     def _usage(self) -> ResponseUsage:
         return ResponseUsage(
-            input_tokens=self.num_prompt_tokens,
+            input_tokens=self.chat.num_prompt_tokens,
             input_tokens_details=InputTokensDetails(
                 cached_tokens=self._num_cached_tokens, cache_write_tokens=0
             ),
             output_tokens=self._num_tokens,
             output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
-            total_tokens=self.num_prompt_tokens + self._num_tokens,
+            total_tokens=self.chat.num_prompt_tokens + self._num_tokens,
         )
 
 

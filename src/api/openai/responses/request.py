@@ -1,10 +1,11 @@
 """Requests of `/v1/responses`, as they are on the wire."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from src.api.chat_pipeline import AnswerOptions
 from src.api.field_types import Metadata, NumLogprobs, NumTokens
 from src.api.fields import (
     MAX_TOOLS,
@@ -27,6 +28,7 @@ from src.api.openai.fields import (
     StrictFormat,
     User,
 )
+from src.api.openai.responses.conversation import to_conversation
 from src.api.openai.responses.items import Items
 from src.api.openai.tools import (
     TOOL_CHOICE,
@@ -39,6 +41,7 @@ from src.api.openai.tools import (
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
@@ -144,6 +147,8 @@ class ResponseStreamOptions(WireRequest):
 class ResponseRequest(WireRequest):
     """A conversation to answer. Null is what leaving out is."""
 
+    conversation_field: ClassVar[str] = "input"
+
     model: ModelName
     input: Items = Field(
         description="The conversation so far: a text of the user's, or messages, calls and results."
@@ -217,31 +222,35 @@ class ResponseRequest(WireRequest):
         }
     )
 
-    @property
-    def num_logprobs(self) -> int | None:
-        return (self.top_logprobs or 0) if self.include else None
+    def answer_options(self) -> AnswerOptions:
+        return AnswerOptions(
+            max_tokens=self.max_output_tokens,
+            max_tokens_field="max_output_tokens",
+            num_logprobs=(self.top_logprobs or 0) if self.include else None,
+        )
+
+    def answer_schema(self) -> GrammarSource | None:
+        return self.text_format.grammar()
+
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.instructions, self.input)
 
     @property
     def text_format(self) -> TextFormat:
         return (self.text and self.text.format) or TextFormat(type="text")
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none.
-
-        Raises:
-            InvalidRequestError: tools and the choice do not go together.
-        """
-        wanted = self.tool_choice or "auto"
-        tools = [one.to_engine(("tools", index)) for index, one in enumerate(self.tools or ())]
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or "auto"
+        tools = [tool.to_engine(("tools", index)) for index, tool in enumerate(self.tools or ())]
         return choose(
             tools,
-            wanted if isinstance(wanted, str) else wanted.to_engine(),
+            choice if isinstance(choice, str) else choice.to_engine(),
             is_parallel=self.parallel_tool_calls is not False,
         )
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields do not go together."""
-        if self.include and self.tools_to_call():
+        if self.include and self.to_tool_choice():
             raise InvalidRequestError(
                 "Log-probabilities are told of answers that are text alone: leave tools out, or"
                 " choose none.",
