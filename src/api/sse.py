@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -21,8 +21,6 @@ from src.errors import ServiceError
 from src.middleware.error_body import REQUEST_ID
 from src.middleware.request_log import set_final_status
 from src.server.connection import abort_connection
-
-Schema = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -170,40 +168,3 @@ async def _events(
     else:
         if not writer.named:
             yield DONE
-
-
-def stream_response(description: str, *kinds: type[BaseModel], named: bool = False) -> Schema:
-    """What the documentation of a route says of its stream, in OpenAPI 3.2's words.
-
-    Args:
-        description: of the answer, streamed or not.
-        kinds: of what the data of an event may hold.
-        named: as of `stream_events`.
-    """
-    data: list[Schema] = [
-        {"type": "string", "contentMediaType": "application/json", "contentSchema": _schema(kind)}
-        for kind in kinds
-    ]
-    if not named:
-        data.append({"const": "[DONE]"})
-    event = {
-        "type": "object",
-        "properties": {"data": {"anyOf": data}, "event": {"type": "string"}},
-        "required": ["data"],
-    }
-    return {"description": description, "content": {"text/event-stream": {"itemSchema": event}}}
-
-
-def _schema(kind: type[BaseModel]) -> Schema:
-    """A model's schema with all that it refers to inside: the document has no place for that."""
-    schema = kind.model_json_schema(mode="serialization")
-    definitions = schema.pop("$defs", {})
-
-    def inline(value: Any) -> Any:
-        if isinstance(value, dict) and "$ref" in value:
-            return inline(definitions[value["$ref"].rpartition("/")[2]])
-        if isinstance(value, dict):
-            return {key: inline(inner) for key, inner in value.items()}
-        return [inline(one) for one in value] if isinstance(value, list) else value
-
-    return cast(Schema, inline(schema))

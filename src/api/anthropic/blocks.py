@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 
 from src.api.fields import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
+from src.api.tagged_items import known_types, tag_by_type
 
 CACHED = "common beginnings of prompts are found without it"
 
@@ -27,32 +27,14 @@ class TextBlock(WireRequest):
     citations: Annotated[None, Refused("nothing is cited")] = None
 
 
-def _only(blocks: Any, *known: str) -> BeforeValidator:
-    """Refuses other blocks than these by name; a text is one block."""
-
-    def check(content: object) -> object:
-        if isinstance(content, str):
-            return [{"type": "text", "text": content}]
-        # A list that is longer is refused for its length.
-        for index, block in enumerate(content[:MAX_PARTS] if isinstance(content, list) else ()):
-            kind = block.get("type") if isinstance(block, dict) else None
-            if isinstance(kind, str) and kind not in known:
-                raise PydanticCustomError(
-                    "unsupported_parameter",
-                    "Block {index} is of type {kind}; here may be: {known}",
-                    {
-                        "index": index,
-                        "kind": kind[:40].encode("utf-8", "replace").decode(),
-                        "known": ", ".join(known),
-                    },
-                )
-        return content
-
-    return BeforeValidator(check, json_schema_input_type=StrictStr | blocks)
+def _text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 _TextBlocks = Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_PARTS)]
-TextContent = Annotated[_TextBlocks, _only(_TextBlocks, "text")]
+TextContent = Annotated[
+    _TextBlocks, known_types(_TextBlocks, "text", noun="Block", from_text=_text_block)
+]
 
 
 class ToolUseBlock(WireRequest):
@@ -79,20 +61,17 @@ class ToolResultBlock(WireRequest):
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
 
 
-def _kind_of(block: Any) -> str:
-    """The tag of a block's class; one of no known kind is taken for text, whose errors say why."""
-    kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
-    return f"<{kind}>" if kind in ("tool_use", "tool_result") else "<text>"
-
-
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")],
-    Discriminator(_kind_of),
+    Discriminator(tag_by_type("tool_use", "tool_result", default="text")),
 ]
 _Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
-Content = Annotated[_Blocks, _only(_Blocks, "text", "tool_use", "tool_result")]
+Content = Annotated[
+    _Blocks,
+    known_types(_Blocks, "text", "tool_use", "tool_result", noun="Block", from_text=_text_block),
+]
 
 
 def text_of(content: Sequence[Any] | None) -> str:

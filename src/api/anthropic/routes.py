@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.anthropic.openapi import AnthropicErrorResponse, error_responses
+from src.api.anthropic.family import ANTHROPIC, AnthropicErrorResponse
 from src.api.anthropic.render import MessageRenderer
 from src.api.anthropic.request import CountTokensRequest, MessageRequest
 from src.api.anthropic.response import (
@@ -20,16 +20,17 @@ from src.api.anthropic.response import (
 from src.api.chat_pipeline import prepare_chat, tokenize_conversation
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
-from src.api.sse import stream_events, stream_response
+from src.api.openapi import error_responses, stream_documentation
+from src.api.sse import stream_events
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     prefix="/v1/messages",
     tags=["Anthropic"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(ANTHROPIC, 400, 404, 413, 415, 429, 500, 503, 504),
 )
-STREAMED = stream_response(
+STREAMED = stream_documentation(
     "The message; with `stream` events that make it up, each named by its `type`.",
     MessageStart,
     BlockStart,

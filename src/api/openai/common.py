@@ -12,6 +12,14 @@ from src.engine.sampling.logprobs import TokenLogprob
 from src.inference import InferenceEngine
 
 
+class WrittenLogprob(BaseModel):
+    """A token and the natural logarithm of its probability."""
+
+    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
+    logprob: float
+    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
+
+
 class PromptTokensDetails(BaseModel):
     """What was special about the prompt's tokens."""
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from src.api.deps import EngineDep
-from src.api.openai.openapi import error_responses
+from src.api.openai.family import OPENAI
+from src.api.openapi import error_responses
 from src.api.served_model import check_model
 from src.inference import InferenceEngine
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(503))
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(OPENAI, 503))
 
 
 class Model(BaseModel):
@@ -36,7 +37,7 @@ async def list_models(engine: EngineDep) -> ModelList:
     return ModelList(data=[_model(engine)])
 
 
-@router.get("/models/{model_id:path}", responses=error_responses(404))
+@router.get("/models/{model_id:path}", responses=error_responses(OPENAI, 404))
 async def retrieve_model(model_id: str, engine: EngineDep) -> Model:
     """Tell of a model by its id, which may hold slashes."""
     check_model(model_id, engine)

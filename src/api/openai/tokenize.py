@@ -21,8 +21,9 @@ from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.messages import ChatTurn
 from src.api.openai.chat.tools import FunctionTool, to_tools
-from src.api.openai.openapi import error_responses
+from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
+from src.api.openapi import error_responses
 from src.api.served_model import check_model
 from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
@@ -35,7 +36,7 @@ from src.tool_calling.grammar import ToolChoice
 router = APIRouter(
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 503, 504),
 )
 
 

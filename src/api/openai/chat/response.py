@@ -5,15 +5,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from src.api.openai.common import Usage
+from src.api.openai.common import Usage, WrittenLogprob
 
 
-class ChatLogprob(BaseModel):
+class ChatLogprob(WrittenLogprob):
     """A token and the natural logarithm of its probability."""
-
-    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
-    logprob: float
-    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
 
 
 class ChatPositionLogprob(ChatLogprob):

@@ -11,22 +11,23 @@ from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import ChatCompletion, ChatCompletionChunk
 from src.api.openai.common import UsageCount
-from src.api.openai.openapi import error_responses, streamed
-from src.api.openai.stream import stream_chunks
+from src.api.openai.family import OPENAI
+from src.api.openai.stream import chunk_stream, stream_chunks
+from src.api.openapi import error_responses
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     prefix="/v1/chat",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
 )
 
 
 @router.post(
     "/completions",
     response_model=ChatCompletion,
-    responses={200: streamed(ChatCompletionChunk)},
+    responses={200: chunk_stream(ChatCompletionChunk)},
 )
 async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep

@@ -14,8 +14,9 @@ from src.api.openai.completions.schemas import (
     Completion,
     CompletionRequest,
 )
-from src.api.openai.openapi import error_responses, streamed
-from src.api.openai.stream import stream_chunks
+from src.api.openai.family import OPENAI
+from src.api.openai.stream import chunk_stream, stream_chunks
+from src.api.openapi import error_responses
 from src.api.sampling import sampling_params
 from src.api.served_model import check_model
 from src.api.structured import only_one
@@ -28,14 +29,14 @@ router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
 )
 
 
 @router.post(
     "/completions",
     response_model=Completion,
-    responses={200: streamed(Completion)},
+    responses={200: chunk_stream(Completion)},
 )
 async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep

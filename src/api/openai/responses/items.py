@@ -1,9 +1,8 @@
 """What the input of a response is made of: messages, calls of tools, and their results."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StrictStr, Tag
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, StrictStr, Tag
 
 from src.api.fields import (
     MAX_PARTS,
@@ -16,39 +15,10 @@ from src.api.fields import (
     WireRequest,
 )
 from src.api.openai.tools import Arguments, CallId, read_call
+from src.api.tagged_items import known_types, tag_by_type
 from src.text.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
-
-
-def _only(listed: Any, what: str, *known: str) -> BeforeValidator:
-    """Refuses others than these by name; a text is the user's, or one part."""
-
-    def check(value: object) -> object:
-        if isinstance(value, str):
-            is_item = what == "Item"
-            return [
-                {"role": "user", "content": value}
-                if is_item
-                else {"type": "input_text", "text": value}
-            ]
-        # A list that is longer is refused for its length.
-        for index, one in enumerate(value[:MAX_ITEMS] if isinstance(value, list) else ()):
-            kind = one.get("type") if isinstance(one, dict) else None
-            if isinstance(kind, str) and kind not in known:
-                raise PydanticCustomError(
-                    "unsupported_parameter",
-                    "{what} {index} is of type {kind}; known are: {known}",
-                    {
-                        "what": what,
-                        "index": index,
-                        "kind": kind[:40].encode("utf-8", "replace").decode(),
-                        "known": ", ".join(known),
-                    },
-                )
-        return value
-
-    return BeforeValidator(check, json_schema_input_type=StrictStr | listed)
 
 
 class InputPart(WireRequest):
@@ -62,7 +32,16 @@ class InputPart(WireRequest):
 
 
 _PartList = Annotated[list[InputPart], Field(fail_fast=True, max_length=MAX_PARTS)]
-Content = Annotated[_PartList, _only(_PartList, "Part", "input_text", "output_text")]
+Content = Annotated[
+    _PartList,
+    known_types(
+        _PartList,
+        "input_text",
+        "output_text",
+        noun="Part",
+        from_text=lambda text: {"type": "input_text", "text": text},
+    ),
+]
 
 
 class ResponseInputMessage(WireRequest):
@@ -114,21 +93,23 @@ class FunctionOutputItem(WireRequest):
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
 
 
-def _kind_of(item: Any) -> str:
-    """The tag of an item's class; one of no known kind is taken for a message."""
-    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
-    return f"<{kind}>" if kind in ("function_call", "function_call_output") else "<message>"
-
-
 Item = Annotated[
     Annotated[ResponseInputMessage, Tag("<message>")]
     | Annotated[FunctionCallItem, Tag("<function_call>")]
     | Annotated[FunctionOutputItem, Tag("<function_call_output>")],
-    Discriminator(_kind_of),
+    Discriminator(tag_by_type("function_call", "function_call_output", default="message")),
 ]
 _ItemList = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 Items = Annotated[
-    _ItemList, _only(_ItemList, "Item", "message", "function_call", "function_call_output")
+    _ItemList,
+    known_types(
+        _ItemList,
+        "message",
+        "function_call",
+        "function_call_output",
+        noun="Item",
+        from_text=lambda text: {"role": "user", "content": text},
+    ),
 ]
 
 

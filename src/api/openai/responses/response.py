@@ -5,13 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.openai.common import WrittenLogprob
 
-class TopLogprob(BaseModel):
+
+class TopLogprob(WrittenLogprob):
     """A token and the natural logarithm of its probability."""
-
-    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
-    logprob: float
-    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
 
 
 class OutputLogprob(TopLogprob):

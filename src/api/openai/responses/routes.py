@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from src.api.chat_pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
-from src.api.openai.openapi import error_responses
+from src.api.openai.family import OPENAI
 from src.api.openai.responses.render import ResponseRenderer
 from src.api.openai.responses.request import ResponseRequest
 from src.api.openai.responses.response import (
@@ -20,16 +20,17 @@ from src.api.openai.responses.response import (
     TextDoneEvent,
 )
 from src.api.openai.responses.response import Response as Answer
-from src.api.sse import stream_events, stream_response
+from src.api.openapi import error_responses, stream_documentation
+from src.api.sse import stream_events
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
 )
-STREAMED = stream_response(
+STREAMED = stream_documentation(
     "The answer; with `stream` events that make it up, each named by its `type`.",
     ResponseEvent,
     ItemEvent,
