@@ -11,13 +11,13 @@ from src.middleware.route_policy import RoutePolicies, RoutePolicy
 Schema = dict[str, Any]
 
 ERROR_DESCRIPTIONS = {
-    404: "Another model is served.",
+    404: "The model is not served here.",
     413: "The body is larger than MAX_BODY_BYTES.",
-    415: "The body is not sent as JSON.",
+    415: "The content type is not JSON.",
     429: "Too many requests; see Retry-After.",
     500: "The model failed on this request.",
-    503: "The model is loading, too many requests wait (see Retry-After), or the engine has ended.",
-    504: "No answer has begun by TIMEOUT_SECONDS.",
+    503: "The model is loading, the queue is full (see Retry-After), or the engine has stopped.",
+    504: "The first token did not come within TIMEOUT_SECONDS.",
 }
 SECURITY_SCHEMES = {
     "bearer": {
@@ -29,7 +29,7 @@ SECURITY_SCHEMES = {
         "type": "apiKey",
         "in": "header",
         "name": "x-api-key",
-        "description": "Or as Anthropic's clients send it, to its routes.",
+        "description": "An API key, on the routes of Anthropic's API.",
     },
 }
 
@@ -106,8 +106,8 @@ def _add_security(operation: Schema, policy: RoutePolicy) -> None:
     operation["security"] = [{name: []} for name in names]
     schema = {"$ref": f"#/components/schemas/{family.error_model.__name__}"}
     content = {"application/json": {"schema": schema}}
-    refusals = {"401": "No key, or one that is not valid."}
+    refusals = {"401": "The key or token is missing or invalid."}
     if policy.scope is not None:
-        refusals["403"] = f"The key has not the scope `{policy.scope}`."
+        refusals["403"] = f"The key lacks the scope `{policy.scope}`."
     for status, description in refusals.items():
         operation["responses"][status] = {"description": description, "content": content}

@@ -24,52 +24,52 @@ def to_conversation(
         InvalidRequestError: calls and results do not go together.
     """
     turns = [ChatMessage("system", text_of(system))] if system else []
-    waiting: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
+    pending: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
     for index, message in enumerate(messages):
-        for turn in _turns(message, ("messages", index), waiting):
+        for turn in _turns(message, ("messages", index), pending):
             if turns and _is_same_speaker(turns[-1], turn):
                 turns[-1] = _joined(turns[-1], turn)
             else:
                 turns.append(turn)
-    if waiting:
+    if pending:
         raise InvalidRequestError(
             "The last calls have no results: each needs a tool_result.", ("messages",)
         )
     return turns
 
 
-def _turns(message: MessageTurn, field: Field, waiting: dict[str, str]) -> Iterator[ChatMessage]:
+def _turns(message: MessageTurn, field: Field, pending: dict[str, str]) -> Iterator[ChatMessage]:
     """A message's turns: results of tools come before what else the user says."""
     calls: dict[str, MessageToolCall] = {}
     for index, block in enumerate(message.content):
         place = (*field, "content", index)
         if isinstance(block, ToolResultBlock):
-            yield _result(message, block, place, waiting)
+            yield _result(message, block, place, pending)
         elif isinstance(block, ToolUseBlock):
             if message.role != "assistant" or block.id in calls:
                 raise InvalidRequestError(
                     "The assistant alone calls tools, each call with an id of its own.", place
                 )
             calls[block.id] = MessageToolCall(block.id, block.name, block.input)
-    if waiting:
+    if pending:
         raise InvalidRequestError(
             "After calls come their results, a tool_result for each in the next message.",
             (*field, "content"),
         )
-    waiting |= {call.call_id: call.name for call in calls.values()}
+    pending |= {call.call_id: call.name for call in calls.values()}
     if calls or not message.content or any(isinstance(one, TextBlock) for one in message.content):
         yield ChatMessage(message.role, text_of(message.content), tuple(calls.values()))
 
 
 def _result(
-    message: MessageTurn, block: ToolResultBlock, field: Field, waiting: dict[str, str]
+    message: MessageTurn, block: ToolResultBlock, field: Field, pending: dict[str, str]
 ) -> ChatMessage:
-    if message.role != "user" or block.tool_use_id not in waiting:
+    if message.role != "user" or block.tool_use_id not in pending:
         raise InvalidRequestError(
             "The assistant's message before has no call of this id that waits for a result.",
             (*field, "tool_use_id"),
         )
-    name = waiting.pop(block.tool_use_id)
+    name = pending.pop(block.tool_use_id)
     content = text_of(block.content)
     return ChatMessage("tool", content, tool_call_id=block.tool_use_id, name=name)
 

@@ -31,17 +31,17 @@ that field first wherever it is used.
 
 
 class AnthropicError(BaseModel):
-    """What is wrong."""
+    """Error of a request."""
 
     type: str = Field(examples=["invalid_request_error"])
     message: str
     details: dict[str, Any] | None = Field(
-        default=None, description="`error_code` of a refused `thread`; else left out."
+        default=None, description="`error_code` of a refused `thread`; left out for other errors."
     )
 
 
 class AnthropicErrorResponse(BaseModel):
-    """Why there is no answer, or why a stream ends before its time."""
+    """Error answer, or the last event of a stream that fails."""
 
     type: Literal["error"]
     error: AnthropicError
@@ -58,7 +58,7 @@ class AnthropicFamily(ApiFamily):
     failure_event = "error"
     error_model = AnthropicErrorResponse
     error_descriptions: ClassVar[Mapping[int, str]] = {
-        400: "The request cannot be used as it is; the message names the field."
+        400: "The request is invalid; the message names the field."
     }
 
     def error_body(

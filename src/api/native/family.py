@@ -10,21 +10,21 @@ from src.models import StreamError, StreamErrorEvent
 
 
 class ErrorResponse(BaseModel):
-    """Why there is no answer."""
+    """Error of a request."""
 
     detail: str
 
 
 class FieldProblem(BaseModel):
-    """One thing that is wrong with a request."""
+    """One problem of a request."""
 
     type: str = Field(examples=["greater_than_equal"])
-    loc: list[str | int] = Field(description="Where it is.", examples=[["body", "max_length"]])
+    loc: list[str | int] = Field(description="Field location.", examples=[["body", "max_length"]])
     msg: str = Field(examples=["Input should be greater than or equal to 1"])
 
 
 class ValidationErrorResponse(BaseModel):
-    """Everything that is wrong with a request."""
+    """All problems of a request."""
 
     detail: list[FieldProblem]
 
@@ -42,7 +42,7 @@ class NativeFamily(ApiFamily):
     error_model = ErrorResponse
     error_descriptions: ClassVar[Mapping[int, str]] = {
         400: "The body cannot be parsed.",
-        422: "The request cannot be used as it is.",
+        422: "The request is invalid.",
     }
 
     def error_body(

@@ -1,4 +1,4 @@
-"""The native generation routes."""
+"""Routes `/generate` and `/generate/batch`."""
 
 from functools import partial
 
@@ -93,7 +93,7 @@ async def generate_batch(
 
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
-    """What the request says, and the server's settings for what it leaves out."""
+    """Returns the request's sampling parameters; the settings are the defaults."""
     structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(

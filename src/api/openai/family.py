@@ -39,16 +39,16 @@ CODES = {
 
 
 class OpenAIError(BaseModel):
-    """What is wrong."""
+    """Error of a request."""
 
     message: str
     type: str = Field(examples=["invalid_request_error"])
-    param: str | None = Field(description="The field that is wrong.", examples=["max_tokens"])
+    param: str | None = Field(description="The invalid field.", examples=["max_tokens"])
     code: str | None = Field(examples=["context_length_exceeded"])
 
 
 class OpenAIErrorResponse(BaseModel):
-    """Why there is no answer, or why a stream ends before its time."""
+    """Error answer, or the last event of a stream that fails."""
 
     error: OpenAIError
 
@@ -59,7 +59,7 @@ class OpenAIFamily(ApiFamily):
     name = "openai"
     error_model = OpenAIErrorResponse
     error_descriptions: ClassVar[Mapping[int, str]] = {
-        400: "The request cannot be used as it is; `param` names the field."
+        400: "The request is invalid; `param` names the field."
     }
 
     def error_body(

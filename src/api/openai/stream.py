@@ -1,4 +1,4 @@
-"""Streams of this API: chunks of choices, and the usage if it is asked for."""
+"""Streams of completions and chats: chunks of choices, then optionally the usage."""
 
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ def chunk_stream(chunk: type[BaseModel]) -> dict[str, Any]:
 
 
 class ChunkRenderer(Protocol):
-    """Makes chunks of what is new."""
+    """Renders deltas as chunks."""
 
     def chunks(self, delta: TextDelta) -> Iterable[BaseModel]: ...
 
@@ -37,7 +37,7 @@ async def stream_chunks(
     count: UsageCount,
     settings: Settings,
 ) -> EventStream:
-    """Answers with chunks, once the first is there. Raises as `stream_events`."""
+    """Returns a stream of chunks, once the first delta exists; raises as `stream_events`."""
 
     def render(delta: TextDelta) -> Iterable[BaseModel]:
         count.add(delta)

@@ -1,4 +1,4 @@
-"""`/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's shapes."""
+"""Routes `/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's format."""
 
 from functools import partial
 from typing import Annotated, ClassVar
@@ -49,29 +49,28 @@ class TokenizeRequest(WireRequest):
         default=None, max_length=MAX_MODEL_NAME, description="The served model, if it is named."
     )
     prompt: StrictStr | None = Field(
-        default=None, description="A text; what spells a special token stays text."
+        default=None, description="A text; special tokens spelled in it are plain text."
     )
     messages: list[ChatTurn] | None = Field(
         fail_fast=True,
         default=None,
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="Or a conversation, as the model's chat template writes it.",
+        description="A conversation, rendered by the model's chat template.",
     )
     tools: list[FunctionTool] | None = Field(
         fail_fast=True,
         default=None,
         max_length=MAX_TOOLS,
-        description="Functions that a conversation's answer may call; with `messages` alone.",
+        description="Functions that the answer may call; needs `messages`.",
     )
     add_special_tokens: StrictBool | None = Field(
         default=None,
-        description="Whether tokens that begin or end a text are added to a prompt, as for its"
-        " completion. Default: true. With false a prompt that is one special token's whole text is"
-        " that token.",
+        description="Add the special tokens that begin or end a prompt, as completions do. Default:"
+        " true. With false, a prompt that spells a single special token is that token.",
     )
     return_token_strs: StrictBool | None = Field(
-        default=None, description="Tell how each token is written."
+        default=None, description="Return the text of each token."
     )
     chat_template: Annotated[
         None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
@@ -79,7 +78,7 @@ class TokenizeRequest(WireRequest):
     chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
     add_generation_prompt: StrictBool | None = Field(
         default=None,
-        description="Whether a conversation's answer has begun, as it has in chats. Default: true.",
+        description="End with the beginning of the assistant's turn, as chats do. Default: true.",
     )
     continue_final_message: Annotated[
         OnlyFalse | None,
@@ -91,7 +90,7 @@ class TokenizeRequest(WireRequest):
     )
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
         if self.tools and self.messages is None:
@@ -117,7 +116,7 @@ class TokenizeResponse(BaseModel):
     """Token ids."""
 
     count: int
-    max_model_len: int = Field(description="Context in tokens, prompt and new ones together.")
+    max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
     tokens: list[int]
     token_strs: list[str] | None
 
@@ -136,27 +135,27 @@ class DetokenizeRequest(WireRequest):
 
 
 class DetokenizeResponse(BaseModel):
-    """The text; special tokens are written as they are spelled."""
+    """Text of token ids, with special tokens."""
 
     prompt: str
 
 
 @router.post("/tokenize", response_model=TokenizeResponse)
 async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> Response:
-    """Tell the token ids of a text or a conversation."""
+    """Tokenize a text or a conversation."""
     check_model(body.model, engine)
     body.check()
     token_ids = await _encode(request, body, engine)
 
     def respond() -> TokenizeResponse:
-        written = None
+        texts = None
         if body.return_token_strs:
-            written = [engine.token_text(token_id) for token_id in token_ids]
+            texts = [engine.token_text(token_id) for token_id in token_ids]
         return TokenizeResponse(
             count=len(token_ids),
             max_model_len=engine.max_model_len,
             tokens=token_ids,
-            token_strs=written,
+            token_strs=texts,
         )
 
     return await json_answer(respond, len(token_ids) * TOKEN_SIZE)
@@ -184,7 +183,7 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
 
 @router.post("/detokenize", response_model=DetokenizeResponse)
 async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDep) -> Response:
-    """Tell the text of token ids."""
+    """Decode token ids."""
     check_model(body.model, engine)
     decoding = engine.decode(body.tokens, ("tokens",), skip_special_tokens=False)
     text = await while_connected(request, decoding)
@@ -192,19 +191,19 @@ async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDe
 
 
 class TokenizerInfo(BaseModel):
-    """Special tokens as they are spelled, and how conversations are written; null if not there."""
+    """Special tokens and chat template; null where the model has none."""
 
     tokenizer_class: str = Field(description="HuggingFace's class.")
-    bos_token: str | None = Field(description="It begins a text.")
-    eos_token: str | None = Field(description="It ends a text.")
+    bos_token: str | None = Field(description="Begins a text.")
+    eos_token: str | None = Field(description="Ends a text.")
     pad_token: str | None
     unk_token: str | None
-    chat_template: str | None = Field(description="In Jinja's language.")
+    chat_template: str | None = Field(description="Jinja template.")
 
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(engine: EngineDep) -> TokenizerInfo:
-    """Describe the tokenizer for clients that work with token ids."""
+    """Describe the tokenizer."""
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     tokens = {name: engine.special_tokens.get(name) for name in names}
     return TokenizerInfo(

@@ -1,4 +1,4 @@
-"""A chat's messages as the engine reads them, if each result of a tool answers a call."""
+"""Conversion of a chat's messages for the chat template, with checks of calls and results."""
 
 from collections.abc import Sequence
 
@@ -11,31 +11,31 @@ def to_conversation(messages: Sequence[ChatTurn]) -> list[ChatMessage]:
     """Returns the conversation.
 
     Raises:
-        InvalidRequestError: a message lacks something, or calls and results do not go together.
+        InvalidRequestError: a message is incomplete, or calls and results do not match.
     """
-    waiting: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
+    pending: dict[str, str] = {}  # ids of calls without a result to names of their tools
     conversation = []
     for index, message in enumerate(messages):
-        _check(message, ("messages", index), waiting)
-        name = waiting.pop(message.tool_call_id, None) if message.tool_call_id else None
+        _check(message, ("messages", index), pending)
+        name = pending.pop(message.tool_call_id, None) if message.tool_call_id else None
         calls = tuple(
             call.to_engine(("messages", index, "tool_calls", number))
             for number, call in enumerate(message.tool_calls or ())
         )
-        waiting |= {call.call_id: call.name for call in calls}
+        pending |= {call.call_id: call.name for call in calls}
         role = "system" if message.role == "developer" else message.role
         conversation.append(
             ChatMessage(role, message.content or "", calls, message.tool_call_id, name)
         )
-    if waiting:
+    if pending:
         raise InvalidRequestError(
             "The last calls have no results: each needs a message of the role tool.", ("messages",)
         )
     return conversation
 
 
-def _check(message: ChatTurn, field: tuple[str | int, ...], waiting: dict[str, str]) -> None:
-    if message.role != "tool" and waiting:
+def _check(message: ChatTurn, field: tuple[str | int, ...], pending: dict[str, str]) -> None:
+    if message.role != "tool" and pending:
         raise InvalidRequestError(
             "After calls come their results, one message of the role tool for each.",
             (*field, "role"),
@@ -52,7 +52,7 @@ def _check(message: ChatTurn, field: tuple[str | int, ...], waiting: dict[str, s
             "Messages of the role tool, and no others, say which call they answer.",
             (*field, "tool_call_id"),
         )
-    if message.tool_call_id is not None and message.tool_call_id not in waiting:
+    if message.tool_call_id is not None and message.tool_call_id not in pending:
         raise InvalidRequestError(
             "The message of the assistant before has no call of this id that waits for a result.",
             (*field, "tool_call_id"),

@@ -22,14 +22,14 @@ AUDIO = "the served models read and write text alone"
 
 
 class TextPart(WireRequest):
-    """A piece of a message's text."""
+    """Text part of a message."""
 
     type: Literal["text"] = Field(description="`text` alone.")
-    text: StrictStr = Field(description="The text; parts are joined by line ends.")
+    text: StrictStr = Field(description="Text; parts are joined with line ends.")
 
 
 def _join_parts(content: object) -> object:
-    """A message's content as one text: parts are joined by line ends."""
+    """Joins the parts of a message with line ends."""
     if not isinstance(content, list):
         return content
     if len(content) > MAX_PARTS:
@@ -58,24 +58,24 @@ Content = Annotated[StrictStr, BeforeValidator(_join_parts, json_schema_input_ty
 
 
 class ChatTurn(WireRequest):
-    """One turn of the conversation."""
+    """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
-        description="Who speaks; `developer` is `system`."
+        description="Author; `developer` is the same as `system`."
     )
     content: Content | None = Field(
         default=None,
-        description="What is said: a text, or a list of parts of text. Not needed beside calls.",
+        description="A text, or a list of text parts. May be left out beside tool calls.",
     )
     tool_calls: list[MessageCall] | None = Field(
         fail_fast=True,
         default=None,
         min_length=1,
         max_length=MAX_TOOLS,
-        description="What the assistant calls.",
+        description="Calls by the assistant.",
     )
     tool_call_id: StrictStr | None = Field(
-        default=None, description="Of the role `tool`: which call this is the result of."
+        default=None, description="Id of the call that a message of the role `tool` answers."
     )
     name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
         None

@@ -1,4 +1,4 @@
-"""Requests of `/v1/chat/completions`, as they are on the wire."""
+"""Wire models of requests of `/v1/chat/completions`."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -36,22 +36,22 @@ from src.tool_calling.grammar import ToolChoice
 
 
 class JsonSchemaFormat(WireRequest):
-    """JSON that a schema allows."""
+    """JSON schema of the answer."""
 
     name: Annotated[FormatName, NAMED]
     description: FormatDescription = None
-    json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
+    json_schema: dict[str, Any] = Field(alias="schema", description="JSON schema of the answer.")
     strict: StrictFormat = None
 
 
 class ResponseFormat(WireRequest):
-    """How the answer is written."""
+    """Format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
-        description="Free text, any JSON object, or what `json_schema` says."
+        description="Free text, any JSON object, or JSON by `json_schema`."
     )
     json_schema: JsonSchemaFormat | None = Field(
-        default=None, description="With the type of the same name alone."
+        default=None, description="Needs the type `json_schema`."
     )
 
     @model_validator(mode="after")
@@ -63,7 +63,7 @@ class ResponseFormat(WireRequest):
         return self
 
     def grammar(self, field: tuple[str | int, ...]) -> GrammarSource | None:
-        """What an answer in this format is; None is any text."""
+        """Returns the grammar of the format; None for any text."""
         if self.type == "text":
             return None
         if self.json_schema is None:
@@ -84,21 +84,23 @@ class ChatCompletionRequest(GenerationRequest):
     )
     max_completion_tokens: NumTokens | None = Field(
         default=None,
-        description="New tokens at most. Default: what the prompt leaves of the context.",
+        description="Maximum number of new tokens. Default: the rest of the context.",
     )
-    max_tokens: NumTokens | None = Field(default=None, description="The older name of the same.")
+    max_tokens: NumTokens | None = Field(
+        default=None, description="Older name of `max_completion_tokens`."
+    )
     logprobs: StrictBool | None = Field(
-        default=None, description="Tell each new token's log-probability."
+        default=None, description="Return the log-probability of each new token."
     )
     top_logprobs: NumLogprobs | None = Field(
         default=None,
-        description="And those of so many most likely ones; with `logprobs` alone.",
+        description="Number of most likely tokens to return beside each; needs `logprobs`.",
     )
     response_format: ResponseFormat | None = Field(
-        default=None, description="How the answer is written: text, or JSON; see below."
+        default=None, description="Format of the answer: text or JSON; see below."
     )
     modalities: list[Literal["text"]] | None = Field(
-        fail_fast=True, default=None, min_length=1, max_length=1, description="`text` alone."
+        fail_fast=True, default=None, min_length=1, max_length=1, description="Only `text`."
     )
     tools: list[FunctionTool] | None = Field(
         fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
@@ -167,7 +169,7 @@ class ChatCompletionRequest(GenerationRequest):
         return only_one(sources)
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         super().check()
         if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
             raise InvalidRequestError(

@@ -1,4 +1,4 @@
-"""Tools and calls of them as a chat's requests tell of them."""
+"""Tools and tool calls in requests of `/v1/chat/completions` and `/tokenize`."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -38,15 +38,15 @@ def to_tools(tools: Sequence[FunctionTool] | None) -> list[Tool]:
 
 
 class FunctionReference(WireRequest):
-    """A function by its name."""
+    """Reference to a function."""
 
-    name: StrictStr = Field(description="One of `tools`.")
+    name: StrictStr = Field(description="Name of one of `tools`.")
 
 
 class NamedToolChoice(OfAFunction):
-    """The one tool that is to be called."""
+    """The tool that must be called."""
 
-    function: FunctionReference = Field(description="Which function.")
+    function: FunctionReference = Field(description="The function.")
 
     def to_engine(self) -> NamedTool:
         return NamedTool(self.function.name, ("tool_choice", "function", "name"))
@@ -59,9 +59,9 @@ ChatToolChoice = Annotated[
 
 
 class CalledFunction(WireRequest):
-    """What an earlier answer called."""
+    """Function of a call in an earlier answer."""
 
-    name: FunctionName = Field(description="Of the function.")
+    name: FunctionName = Field(description="Name of the function.")
     arguments: Arguments
     parsed_arguments: Parsed = None
 
@@ -70,10 +70,10 @@ class MessageCall(OfAFunction):
     """A call in an earlier answer."""
 
     id: CallId
-    function: CalledFunction = Field(description="What was called.")
+    function: CalledFunction = Field(description="Called function.")
     index: Annotated[StrictInt | None, NoEffect(SENT_BACK)] = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
-        """Raises InvalidRequestError if the arguments are no JSON object."""
+        """Raises InvalidRequestError if the arguments are not a JSON object."""
         name, arguments = self.function.name, self.function.arguments
         return read_call(self.id, name, arguments, (*field, "function", "arguments"))
