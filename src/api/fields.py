@@ -87,12 +87,12 @@ class WireRequest(BaseModel):
 SentBack = Annotated[list[Any], Field(fail_fast=True, max_length=2**17)]
 """List in an earlier answer that clients send back unread; at most one item for each token."""
 
-SENT_BACK = "clients send answers back as they came"
-Parsed = Annotated[Any, NoEffect("clients read it from the text, and send answers back with it")]
+SENT_BACK = "clients send it back with answers"
+Parsed = Annotated[Any, NoEffect("clients add it to answers, and send it back")]
 """Parsed text of an answer, which OpenAI's clients add to it."""
 
-RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
-NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
+RANDOMNESS = "Sampling temperature; 0 is greedy. Default: 1."
+NUCLEUS = "Sample among the most likely tokens whose probabilities add up to this. Default: 1."
 
 ModelName = Annotated[
     StrictStr,
@@ -113,4 +113,4 @@ FunctionName = Annotated[
     ),
 ]
 ToolDescription = Annotated[StrictStr | None, Field(description="What it does, for the model.")]
-StrictTool = Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")]
+StrictTool = Annotated[StrictBool | None, NoEffect("arguments always follow the schema")]

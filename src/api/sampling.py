@@ -83,7 +83,7 @@ def _check_goes_with_grammar(body: object) -> None:
     for name in ("stop", "ignore_eos"):
         if getattr(body, name, None):
             raise InvalidRequestError(
-                f"{name} goes neither with tools nor with structured output, whose shape says where"
-                " the answer ends: leave it out.",
+                f"{name} cannot be combined with tools or structured output, whose grammar ends the"
+                " answer: leave it out.",
                 (name,),
             )

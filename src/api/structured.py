@@ -48,6 +48,6 @@ def only_one(sources: list[GrammarSource]) -> GrammarSource | None:
     if len(sources) > 1:
         names = " and ".join(str(source.field[0]) for source in sources)
         raise InvalidRequestError(
-            f"{names} each say what the answer looks like: send one of them.", sources[1].field[:1]
+            f"{names} each set the format of the answer: send one of them.", sources[1].field[:1]
         )
     return sources[0] if sources else None

@@ -1,4 +1,4 @@
-"""Messages as the engine reads them, if each result of a tool answers a call."""
+"""Conversion of messages for the chat template, with checks of calls and results."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,16 +18,16 @@ Field = tuple[str | int, ...]
 def to_conversation(
     system: Sequence[TextBlock] | None, messages: Sequence[MessageTurn]
 ) -> list[ChatMessage]:
-    """Returns the conversation; turns of the same speaker that follow one another are one.
+    """Returns the conversation; consecutive turns of the same role are joined.
 
     Raises:
-        InvalidRequestError: calls and results do not go together.
+        InvalidRequestError: calls and results do not match.
     """
     turns = [ChatMessage("system", text_of(system))] if system else []
-    pending: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
+    pending: dict[str, str] = {}  # ids of calls without a result to names of their tools
     for index, message in enumerate(messages):
         for turn in _turns(message, ("messages", index), pending):
-            if turns and _is_same_speaker(turns[-1], turn):
+            if turns and _is_same_turn(turns[-1], turn):
                 turns[-1] = _joined(turns[-1], turn)
             else:
                 turns.append(turn)
@@ -39,7 +39,7 @@ def to_conversation(
 
 
 def _turns(message: MessageTurn, field: Field, pending: dict[str, str]) -> Iterator[ChatMessage]:
-    """A message's turns: results of tools come before what else the user says."""
+    """Yields the turns of a message; tool results come before the user's text."""
     calls: dict[str, MessageToolCall] = {}
     for index, block in enumerate(message.content):
         place = (*field, "content", index)
@@ -57,7 +57,8 @@ def _turns(message: MessageTurn, field: Field, pending: dict[str, str]) -> Itera
             (*field, "content"),
         )
     pending |= {call.call_id: call.name for call in calls.values()}
-    if calls or not message.content or any(isinstance(one, TextBlock) for one in message.content):
+    has_text = any(isinstance(block, TextBlock) for block in message.content)
+    if calls or has_text or not message.content:
         yield ChatMessage(message.role, text_of(message.content), tuple(calls.values()))
 
 
@@ -74,9 +75,10 @@ def _result(
     return ChatMessage("tool", content, tool_call_id=block.tool_use_id, name=name)
 
 
-def _is_same_speaker(one: ChatMessage, other: ChatMessage) -> bool:
-    return one.role == other.role != "tool" and not one.tool_calls
+def _is_same_turn(last: ChatMessage, following: ChatMessage) -> bool:
+    return last.role == following.role != "tool" and not last.tool_calls
 
 
-def _joined(one: ChatMessage, other: ChatMessage) -> ChatMessage:
-    return ChatMessage(one.role, f"{one.content}\n{other.content}", other.tool_calls)
+def _joined(last: ChatMessage, following: ChatMessage) -> ChatMessage:
+    content = f"{last.content}\n{following.content}"
+    return ChatMessage(last.role, content, following.tool_calls)

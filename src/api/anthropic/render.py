@@ -1,4 +1,4 @@
-"""Generations in the words of `/v1/messages`: whole messages and events, by the same code."""
+"""Rendering of generations as answers and events of `/v1/messages`."""
 
 import json
 import uuid
@@ -40,11 +40,11 @@ from src.tool_calling.parser import (
 
 @dataclass(slots=True)
 class MessageRenderer:
-    """Makes the answer to one request, whole or in events.
+    """Renders the answer to one request, whole or in events.
 
     Args:
-        body: the request.
-        chat: the same, prepared.
+        body: the request's wire model.
+        chat: the prepared request.
     """
 
     body: MessageRequest
@@ -55,13 +55,13 @@ class MessageRenderer:
     _num_tokens: int = 0
     _has_begun: bool = False
     _num_blocks: int = 0
-    _is_in_text: bool = False  # the last block is one of text
+    _is_in_text: bool = False  # the last block is a text block
 
     def __post_init__(self) -> None:
         self._reader = self.chat.create_reader()
 
     def whole(self, generation: Generation) -> Message:
-        """The answer without a stream."""
+        """Returns the whole answer."""
         (completion,) = generation.completions
         self._num_cached_tokens = generation.num_cached_tokens
         self._num_tokens = completion.num_tokens
@@ -76,15 +76,15 @@ class MessageRenderer:
         return self._message(blocks, self._ending(completion.finish_reason, completion.stop_text))
 
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
-        """What a delta says: the first one begins the message, the last one ends it."""
+        """Yields the events of a delta; the first begins the message, the last ends it."""
         self._num_cached_tokens += delta.num_cached_tokens
         if not self._has_begun:
             self._has_begun = True
             yield MessageStart(type="message_start", message=self._message([], None))
         self._num_tokens += delta.num_tokens
         is_last = delta.finish_reason is not None
-        read = self._reader.push(delta.text) + (self._reader.finish() if is_last else [])
-        for event in read:
+        parsed = self._reader.push(delta.text) + (self._reader.finish() if is_last else [])
+        for event in parsed:
             yield from self._block_events(event)
         if is_last:
             yield from self._end(self._ending(delta.finish_reason, delta.stop_text))
@@ -104,7 +104,7 @@ class MessageRenderer:
         yield BlockDelta(type="content_block_delta", index=self._num_blocks - 1, delta=part)
 
     def _start_block(self, block: OutputBlock) -> Iterator[BaseModel]:
-        """Ends the block before, if there is one, and begins another."""
+        """Ends the last block, if there is one, and begins another."""
         if self._num_blocks:
             yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
         index = self._num_blocks
@@ -113,7 +113,7 @@ class MessageRenderer:
         yield BlockStart(type="content_block_start", index=index, content_block=block)
 
     def _end(self, ending: Ending) -> Iterator[BaseModel]:
-        """There is always a block, though nothing may have been said."""
+        """Ends the message; an empty answer has one empty text block."""
         if not self._num_blocks:
             yield from self._start_block(_text(""))
         yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
@@ -161,7 +161,7 @@ def _call(call_id: str, name: str, arguments: dict[str, Any]) -> AnswerToolUseBl
 
 
 def _parsed(arguments: str) -> dict[str, Any]:
-    """A call's arguments; those of a call that is cut are none."""
+    """Returns a call's arguments; incomplete ones are empty."""
     try:
         parsed: dict[str, Any] = json.loads(arguments)
     except ValueError:

@@ -43,17 +43,17 @@ class StreamOptions(WireRequest):
 
 
 # Fields of several requests that have no effect here.
-User = Annotated[StrictStr | None, NoEffect("users are not told apart by it")]
-SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not told apart")]
-PromptCacheKey = Annotated[
-    StrictStr | None, NoEffect("common beginnings of prompts are found without it")
+User = Annotated[StrictStr | None, NoEffect("users are not distinguished by it")]
+SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not distinguished")]
+PromptCacheKey = Annotated[StrictStr | None, NoEffect("prompt prefixes are cached without it")]
+PromptCacheRetention = Annotated[
+    Literal["in_memory"] | None, NoEffect("the cache is always in memory")
 ]
-PromptCacheRetention = Annotated[Literal["in_memory"] | None, NoEffect("it is what is done")]
 ServiceTier = Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")]
 FormatName = Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-NAMED = NoEffect("it names the schema for those who write it")
-FormatDescription = Annotated[StrictStr | None, NoEffect("say in a message what is wanted")]
-StrictFormat = Annotated[StrictBool | None, NoEffect("answers always keep to the schema")]
+NAMED = NoEffect("the name is not used")
+FormatDescription = Annotated[StrictStr | None, NoEffect("describe the format in a message")]
+StrictFormat = Annotated[StrictBool | None, NoEffect("answers always follow the schema")]
 
 
 class GenerationRequest(WireRequest):

@@ -73,16 +73,16 @@ class TokenizeRequest(WireRequest):
         default=None, description="Return the text of each token."
     )
     chat_template: Annotated[
-        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+        None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
     add_generation_prompt: StrictBool | None = Field(
         default=None,
         description="End with the beginning of the assistant's turn, as chats do. Default: true.",
     )
     continue_final_message: Annotated[
         OnlyFalse | None,
-        NoEffect("answers do not go on with a message; only false is accepted"),
+        NoEffect("answers never continue a message; only false is accepted"),
     ] = None
 
     model_config = ConfigDict(
@@ -94,14 +94,14 @@ class TokenizeRequest(WireRequest):
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
         if self.tools and self.messages is None:
-            raise InvalidRequestError("tools go with messages.", ("tools",))
+            raise InvalidRequestError("tools needs messages.", ("tools",))
         if self.add_generation_prompt is not None and self.messages is None:
             raise InvalidRequestError(
-                "add_generation_prompt goes with messages.", ("add_generation_prompt",)
+                "add_generation_prompt needs messages.", ("add_generation_prompt",)
             )
         if self.messages is not None and self.add_special_tokens:
             raise InvalidRequestError(
-                "The chat template adds what special tokens there are; leave this out.",
+                "The chat template adds the special tokens; leave add_special_tokens out.",
                 ("add_special_tokens",),
             )
 

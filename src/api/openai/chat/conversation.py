@@ -43,7 +43,7 @@ def _check(message: ChatTurn, field: tuple[str | int, ...], pending: dict[str, s
     if message.content is None and not message.tool_calls:
         raise InvalidRequestError("A message needs content.", (*field, "content"))
     if message.tool_calls and message.role != "assistant":
-        raise InvalidRequestError("The assistant alone calls tools.", (*field, "tool_calls"))
+        raise InvalidRequestError("Only the assistant may call tools.", (*field, "tool_calls"))
     ids = [call.id for call in message.tool_calls or ()]
     if len(set(ids)) < len(ids):
         raise InvalidRequestError("Two calls have the same id.", (*field, "tool_calls"))

@@ -17,7 +17,7 @@ from src.api.fields import (
 )
 from src.api.openai.chat.tools import MessageCall
 
-OLD_CALLS = "it is the older form of tools"
+OLD_CALLS = "use tools instead"
 AUDIO = "the served models read and write text alone"
 
 
@@ -77,10 +77,8 @@ class ChatTurn(WireRequest):
     tool_call_id: StrictStr | None = Field(
         default=None, description="Id of the call that a message of the role `tool` answers."
     )
-    name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
-        None
-    )
-    refusal: Annotated[None, Refused("a refusal is written as content")] = None
+    name: Annotated[StrictStr | None, NoEffect("chat templates use role and content")] = None
+    refusal: Annotated[None, Refused("send refusals as content")] = None
     annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
     parsed: Parsed = None
     audio: Annotated[None, Refused(AUDIO)] = None

@@ -86,9 +86,7 @@ class ChatCompletionRequest(GenerationRequest):
         default=None,
         description="Maximum number of new tokens. Default: the rest of the context.",
     )
-    max_tokens: NumTokens | None = Field(
-        default=None, description="Older name of `max_completion_tokens`."
-    )
+    max_tokens: NumTokens | None = Field(default=None, description="Its older name.")
     logprobs: StrictBool | None = Field(
         default=None, description="Return the log-probability of each new token."
     )
@@ -111,14 +109,14 @@ class ChatCompletionRequest(GenerationRequest):
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
-    prediction: Annotated[None, Refused("there is no speculation from a prediction")] = None
-    reasoning_effort: Annotated[None, Refused("the served models do not reason apart")] = None
+    prediction: Annotated[None, Refused("predictions are not used")] = None
+    reasoning_effort: Annotated[None, Refused("the served models do not reason separately")] = None
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
-    web_search_options: Annotated[None, Refused("nothing is searched")] = None
+    web_search_options: Annotated[None, Refused("there is no web search")] = None
     chat_template: Annotated[
-        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+        None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
@@ -173,7 +171,7 @@ class ChatCompletionRequest(GenerationRequest):
         super().check()
         if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
             raise InvalidRequestError(
-                "max_tokens and max_completion_tokens are names of the same; send one of them.",
+                "max_tokens is the older name of max_completion_tokens; send one of them.",
                 ("max_tokens",),
             )
         if self.top_logprobs is not None and not self.logprobs:

@@ -59,8 +59,8 @@ class ChatChoice(BaseModel):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason = Field(
-        description="`stop`: an end token or stop text, or a call of the named tool. `tool_calls`: other"
-        " tool calls. `length`: the maximum number of tokens."
+        description="`stop`: an end token or stop text, or a call of the named tool. `tool_calls`:"
+        " other tool calls. `length`: the maximum number of tokens."
     )
 
 

@@ -65,7 +65,7 @@ class CompletionRequest(GenerationRequest):
         super().check()
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequestError(
-                "max_tokens may be 0 with echo: true alone; ask for at least 1.", ("max_tokens",)
+                "max_tokens: 0 needs echo: true; ask for at least 1.", ("max_tokens",)
             )
         if self.best_of is None:
             return
@@ -75,7 +75,7 @@ class CompletionRequest(GenerationRequest):
             )
         if self.stream and self.best_of > self.num_choices:
             raise InvalidRequestError(
-                "Which are best is known at the end alone: leave out best_of, or stream.",
+                "A stream cannot return the best of several: leave out best_of, or stream.",
                 ("best_of",),
             )
 

@@ -1,4 +1,4 @@
-"""A response's input as the engine reads it, if each result of a tool answers a call."""
+"""Conversion of a response's input for the chat template, with checks of calls and results."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +14,13 @@ from src.text.chat_template import ChatMessage
 
 
 def to_conversation(instructions: str | None, items: Sequence[Item]) -> list[ChatMessage]:
-    """Returns the conversation; calls that follow one another, or a text, are one turn.
+    """Returns the conversation; consecutive calls join the assistant's text before them.
 
     Raises:
-        InvalidRequestError: calls and results do not go together.
+        InvalidRequestError: calls and results do not match.
     """
     turns = [] if instructions is None else [ChatMessage("system", instructions)]
-    pending: dict[str, str] = {}  # ids of calls that have no result yet, to names of their tools
+    pending: dict[str, str] = {}  # ids of calls without a result to names of their tools
     for index, item in enumerate(items):
         field = ("input", index)
         if isinstance(item, FunctionCallItem):

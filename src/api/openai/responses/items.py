@@ -1,4 +1,4 @@
-"""What the input of a response is made of: messages, calls of tools, and their results."""
+"""Items in the input of a response: messages, tool calls and their results."""
 
 from typing import Annotated, Literal
 
@@ -22,10 +22,12 @@ MAX_ITEMS = 2048
 
 
 class InputPart(WireRequest):
-    """A piece of a message's text."""
+    """Text part of a message."""
 
-    type: Literal["input_text", "output_text"] = Field(description="A client's, or an answer's.")
-    text: StrictStr = Field(description="The text; parts are joined by line ends.")
+    type: Literal["input_text", "output_text"] = Field(
+        description="Text of a client, or of an answer."
+    )
+    text: StrictStr = Field(description="Text; parts are joined with line ends.")
     annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
     logprobs: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
     parsed: Parsed = None
@@ -45,13 +47,13 @@ Content = Annotated[
 
 
 class ResponseInputMessage(WireRequest):
-    """One turn of the conversation, as a client writes it or as an answer had it."""
+    """A message of a client, or of an earlier answer."""
 
     role: Literal["user", "assistant", "system", "developer"] = Field(
-        description="Who speaks; `developer` is `system`."
+        description="Author; `developer` is the same as `system`."
     )
-    content: Content = Field(description="What is said: a text, or a list of parts of text.")
-    type: Annotated[Literal["message"] | None, NoEffect("it is what an item is by itself")] = None
+    content: Content = Field(description="A text, or a list of text parts.")
+    type: Annotated[Literal["message"] | None, NoEffect("items are messages by default")] = None
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     phase: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
@@ -62,33 +64,33 @@ class ResponseInputMessage(WireRequest):
 
 
 class FunctionCallItem(WireRequest):
-    """A call of a tool in an earlier answer."""
+    """A tool call in an earlier answer."""
 
-    type: Literal["function_call"] = Field(description="`function_call` alone.")
+    type: Literal["function_call"] = Field(description="Only `function_call`.")
     call_id: CallId
-    name: FunctionName = Field(description="Of the function.")
+    name: FunctionName = Field(description="Name of the function.")
     arguments: Arguments
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     caller: Annotated[None, Refused("no code is run")] = None
-    namespace: Annotated[None, Refused("functions have none")] = None
-    is_async: Annotated[None, Refused("results are waited for")] = Field(
+    namespace: Annotated[None, Refused("functions have no namespaces")] = None
+    is_async: Annotated[None, Refused("results must be in the request")] = Field(
         default=None, alias="async"
     )
-    async_: Annotated[None, Refused("results are waited for")] = None
+    async_: Annotated[None, Refused("results must be in the request")] = None
     parsed_arguments: Parsed = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
-        """Raises InvalidRequestError if the arguments are no JSON object."""
+        """Raises InvalidRequestError if the arguments are not a JSON object."""
         return read_call(self.call_id, self.name, self.arguments, (*field, "arguments"))
 
 
 class FunctionOutputItem(WireRequest):
-    """What a tool gave."""
+    """Result of a tool call."""
 
-    type: Literal["function_call_output"] = Field(description="`function_call_output` alone.")
-    call_id: StrictStr = Field(description="Of the call that this is the result of.")
-    output: Content = Field(description="The result: a text, or a list of parts of text.")
+    type: Literal["function_call_output"] = Field(description="Only `function_call_output`.")
+    call_id: StrictStr = Field(description="Id of the call.")
+    output: Content = Field(description="Result: a text, or a list of text parts.")
     id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
 
@@ -114,5 +116,5 @@ Items = Annotated[
 
 
 def text_of(content: list[InputPart]) -> str:
-    """The parts as one text, joined by line ends."""
+    """Joins parts with line ends."""
     return "\n".join(part.text for part in content)
