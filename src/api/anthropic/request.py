@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent
 from src.api.anthropic.conversation import to_conversation
-from src.api.chat_pipeline import AnswerOptions
+from src.api.chat_request import AnswerOptions
 from src.api.field_types import Count, NumTokens, StopTextList
 from src.api.fields import (
     MAX_MESSAGES,

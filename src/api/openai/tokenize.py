@@ -143,8 +143,6 @@ class DetokenizeResponse(BaseModel):
 @router.post("/tokenize", response_model=TokenizeResponse)
 async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> Response:
     """Tokenize a text or a conversation."""
-    check_model(body.model, engine)
-    body.check()
     token_ids = await _encode(request, body, engine)
 
     def respond() -> TokenizeResponse:
@@ -171,6 +169,8 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
             begins_answer=body.add_generation_prompt is not False,
         )
         return conversation.token_ids
+    check_model(body.model, engine)
+    body.check()
     assert body.prompt is not None
     if body.add_special_tokens is False:
         token_id = engine.special_token_id(body.prompt)

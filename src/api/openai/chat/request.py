@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.chat_pipeline import AnswerOptions
+from src.api.chat_request import AnswerOptions
 from src.api.field_types import NumLogprobs, NumTokens
 from src.api.fields import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
 from src.api.openai.chat.conversation import to_conversation
