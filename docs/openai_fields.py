@@ -3,11 +3,10 @@
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from src.api.anthropic.blocks import TextBlock, ToolResultBlock, ToolUseBlock
+from src.api.anthropic.blocks import MessageTurn, TextBlock, ToolResultBlock, ToolUseBlock
 from src.api.anthropic.request import (
     CountTokensRequest,
     MessageRequest,
-    MessageTurn,
     OutputConfig,
     OutputFormat,
     ToolChoiceConfig,
@@ -15,13 +14,8 @@ from src.api.anthropic.request import (
 )
 from src.api.field_types import StructuredOutputs
 from src.api.fields import NoEffect, Refused
-from src.api.openai.chat.request import (
-    ChatCompletionRequest,
-    ChatTurn,
-    JsonSchemaFormat,
-    ResponseFormat,
-    TextPart,
-)
+from src.api.openai.chat.messages import ChatTurn, TextPart
+from src.api.openai.chat.request import ChatCompletionRequest, JsonSchemaFormat, ResponseFormat
 from src.api.openai.chat.tools import (
     CalledFunction,
     FunctionDefinition,

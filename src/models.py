@@ -1,4 +1,4 @@
-"""Requests and responses of the native API, as they are on the wire."""
+"""Wire models of the native API's requests and answers."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -38,109 +38,108 @@ Prompt = Annotated[StrictStr, Field(min_length=1, examples=["Once upon a time"])
 
 
 class SamplingFields(BaseModel):
-    """What both generation requests have in common. A field left out takes the server's setting."""
+    """Fields that both generation requests share."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     max_length: NumTokens | None = Field(
         default=None,
-        description="Most new tokens to generate. Default: the server's MAX_LENGTH.",
+        description="Maximum number of new tokens. Default: the server's MAX_LENGTH.",
         examples=[50],
     )
     temperature: Temperature | None = Field(
         default=None,
-        description="Randomness: 0 always takes the most likely token, 2 is wild."
-        " Default: the server's TEMPERATURE.",
+        description="Sampling temperature; 0 is greedy. Default: the server's TEMPERATURE.",
         examples=[0.7],
     )
     top_p: TopP | None = Field(
         default=None,
-        description="Only the most likely tokens whose probabilities add up to this."
+        description="Sample among the most likely tokens whose probabilities add up to this."
         " Default: the server's TOP_P.",
         examples=[0.9],
     )
     top_k: Count | None = Field(
         default=None,
-        description="Only this many of the most likely tokens; 0 is all of them, the default.",
+        description="Sample among this many most likely tokens; 0, the default, is all.",
         examples=[50],
     )
     num_return_sequences: StrictInt = Field(
         default=1,
         ge=1,
         le=MAX_SEQUENCES,
-        description="How many continuations of each prompt.",
+        description="Number of continuations of each prompt.",
         examples=[1],
     )
     seed: Seed | None = Field(
         default=None,
-        description="Makes sampling repeatable: the same request gives the same answer. The i-th"
-        " sequence of each prompt uses seed + i. Default: a new one each time.",
+        description="Seed of repeatable sampling: the same request gives the same answer. The i-th"
+        " sequence of each prompt uses seed + i. Default: random.",
         examples=[42],
     )
     stop: StopTexts | None = Field(
         default=None,
-        description="A text, or a list of some, that ends the generation and is left out.",
+        description="Text, or list of texts, that ends the generation and is left out.",
         examples=[["\n\n"]],
     )
     min_length: StrictInt = Field(
         default=0,
         ge=0,
-        description="Fewest new tokens: before so many neither an end token nor `stop` ends it.",
+        description="Minimum of new tokens before an end token or `stop` ends the generation.",
         examples=[0],
     )
     min_p: MinP = Field(
         default=0,
-        description="Only tokens at least this share as likely as the most likely one; 0 is all.",
+        description="Minimum probability, as a share of the most likely token's; 0 is none.",
         examples=[0.05],
     )
     repetition_penalty: RepetitionPenalty = Field(
         default=1,
-        description="Above 1, tokens of the prompt and the text so far become less likely.",
+        description="Above 1, tokens of the prompt and the new text become less likely.",
         examples=[1.0],
     )
     presence_penalty: Penalty = Field(
         default=0,
-        description="Taken from the logit of each token that was generated already.",
+        description="Subtracted from the logit of each token generated before.",
         examples=[0.0],
     )
     frequency_penalty: Penalty = Field(
         default=0,
-        description="The same, as many times as the token was generated.",
+        description="Subtracted from a token's logit once for each time it was generated.",
         examples=[0.0],
     )
     logit_bias: LogitBias = Field(
         default_factory=dict,
-        description="Token id to what is added to its logit; -100 bans a token.",
+        description="Token id to the number added to its logit; -100 bans the token.",
         examples=[{}],
     )
     stop_token_ids: StopTokenIds = Field(
         default_factory=list,
-        description="Tokens that end the generation, as the model's end tokens do.",
+        description="Ids of further end tokens.",
         examples=[[]],
     )
     ignore_eos: StrictBool = Field(
         default=False,
-        description="The model's end tokens do not end the generation.",
+        description="Generate on after the model's end tokens.",
         examples=[False],
     )
     logprobs: NumLogprobs | None = Field(
         default=None,
-        description="Tell the log-probability of each new token, and of so many most likely ones.",
+        description="Return log-probabilities of each new token and of this many most likely ones.",
         examples=[None],
     )
     prompt_logprobs: NumLogprobs | None = Field(
         default=None,
-        description="The same of the prompt's tokens, but the first.",
+        description="Likewise for the prompt's tokens except the first.",
         examples=[None],
     )
     structured_outputs: StructuredOutputs | None = Field(
         default=None,
-        description="What the new text must look like. Default: anything.",
+        description="Required format of the new text. Default: any text.",
         examples=[None],
     )
     return_full_text: StrictBool = Field(
         default=True,
-        description="Whether each text begins with the prompt.",
+        description="Begin each text with the prompt.",
         examples=[True],
     )
 
@@ -153,7 +152,7 @@ class GenerateRequest(SamplingFields):
     prompt: Prompt = Field(description="The text to continue.")
     stream: StrictBool = Field(
         default=False,
-        description="Send the text as it is made, as Server-Sent Events: `GenerateDelta`s, then"
+        description="Send the text during generation, as Server-Sent Events: `GenerateDelta`s, then"
         " `[DONE]`.",
         examples=[False],
     )
@@ -196,31 +195,31 @@ Ending = Literal["stop", "length"]
 
 
 class TokenLogprob(BaseModel):
-    """A token and the natural logarithm of its probability, before sampling changed it."""
+    """A token and the natural logarithm of its probability before sampling parameters."""
 
     id: int = Field(description="The token's id.")
-    token: str = Field(description="How it is written; a piece of a character is U+FFFD.")
+    token: str = Field(description="Text; U+FFFD for incomplete characters.")
     logprob: float
 
 
 class PositionLogprobs(TokenLogprob):
-    """The token that stands at one position, and the most likely ones there."""
+    """A token and the most likely tokens at its position."""
 
-    top: list[TokenLogprob] = Field(description="Most likely first; may hold the token itself.")
+    top: list[TokenLogprob] = Field(description="Most likely first; may include the token itself.")
 
 
 class GeneratedText(BaseModel):
     """One continuation."""
 
     text: str = Field(
-        description="The prompt and what follows it; with `return_full_text: false` the latter."
+        description="The prompt and the new text; with `return_full_text: false` the new text."
     )
-    tokens: int = Field(description="Number of new tokens, an end token included.")
+    tokens: int = Field(description="Number of new tokens, including an end token.")
     finish_reason: Ending = Field(
-        description="`stop`: an end token or a stop text came. `length`: max_length."
+        description="`stop`: an end token or stop text. `length`: max_length."
     )
     logprobs: Iterable[PositionLogprobs] | None = Field(
-        default=None, description="One for each new token, if they were asked for."
+        default=None, description="One for each new token, if requested."
     )
 
 
@@ -231,7 +230,7 @@ class GenerateResponse(BaseModel):
     model: str = Field(description="The server's MODEL_NAME.")
     prompt_tokens: int = Field(description="Number of tokens in the prompt.")
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
-        default=None, description="For the prompt's tokens but the first, if they were asked for."
+        default=None, description="For the prompt's tokens except the first, if requested."
     )
 
     model_config = ConfigDict(
@@ -258,40 +257,40 @@ class BatchResponse(RootModel[Iterable[GenerateResponse]]):
 
 
 class GenerateDelta(BaseModel):
-    """What is new in one sequence of a stream; all texts of an index make up its whole text.
+    """New text of one sequence of a stream.
 
-    The last one of each sequence has a finish reason and the counts.
+    The last delta of each sequence has the finish reason and the counts.
     """
 
-    index: int = Field(description="Which of the sequences, from 0.")
+    index: int = Field(description="Index of the sequence.")
     text: str
     finish_reason: Ending | None = Field(description="null before the last delta.")
-    tokens: int | None = Field(default=None, description="Number of new tokens in all.")
-    prompt_tokens: int | None = Field(default=None, description="As without a stream.")
+    tokens: int | None = Field(default=None, description="Total number of new tokens.")
+    prompt_tokens: int | None = Field(default=None, description="Number of tokens in the prompt.")
     logprobs: Iterable[PositionLogprobs] | None = Field(
-        default=None, description="For the tokens that came since the last delta."
+        default=None, description="For the tokens since the last delta."
     )
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
-        default=None, description="In the first delta, if they were asked for."
+        default=None, description="In the first delta, if requested."
     )
 
 
 class StreamError(BaseModel):
-    """Why a stream ends before its time."""
+    """Error that ended a stream."""
 
     message: str
-    code: int = Field(description="The status that the answer would have had.")
+    code: int = Field(description="Status that the answer would have had.")
 
 
 class StreamErrorEvent(BaseModel):
-    """The data of the event `error`, the last of a stream that failed."""
+    """Data of the event `error`, the last one of a stream that failed."""
 
     error: StreamError
 
 
 class HealthResponse(BaseModel):
-    """Whether the service can do its work."""
+    """State of the service."""
 
     status: Literal["healthy", "loading", "stopping", "unhealthy"]
-    model_loaded: bool = Field(description="Whether the model is in memory.")
+    model_loaded: bool = Field(description="The model is in memory.")
     version: str = Field(description="The service's version.", examples=["0.1.0"])

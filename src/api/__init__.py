@@ -1,1 +1,1 @@
-"""The HTTP routes: from the wire to the engine and back."""
+"""HTTP routes: wire models, rendering of answers, and the table of all routes."""

@@ -1,4 +1,4 @@
-"""What routes get handed: engine, settings, metrics; and a way to work while the client waits."""
+"""Dependencies of routes (engine, settings, metrics) and helpers for work on a request."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -40,33 +40,33 @@ DrainingDep = Annotated[Draining, Depends(get_draining)]
 
 
 async def off_loop(request: Request, work: Callable[[], T]) -> T:
-    """Returns what `work` does, in a thread if the request's body is large."""
+    """Runs `work` and returns its result; runs it in a thread if the request's body is large."""
     if isinstance(request, JSONRequest) and request.is_large:
         return await asyncio.to_thread(work)
     return work()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Awaits `work`, and cancels it if the client leaves first.
+    """Awaits `work`, and cancels it if the client disconnects first.
 
-    The body must have been read: what then comes from the client is its leave.
+    The body must have been read, so that the next ASGI message is the disconnect.
 
     Raises:
-        ClientDisconnectedError: the client has left.
+        ClientDisconnectedError: the client has disconnected.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise ClientDisconnectedError
-        return working.result()
+        return task.result()
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        task.cancel()
+        disconnect.cancel()
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

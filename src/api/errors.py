@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from src.api.family import JSON_INVALID, ApiFamily, ErrorAnswer, FieldProblem
+from src.api.family import JSON_INVALID, ApiFamily, ErrorAnswer, RequestProblem
 from src.errors import (
     ClientDisconnectedError,
     ContextLengthError,
@@ -84,7 +84,7 @@ def family_of(scope: Scope) -> ApiFamily:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [
-        FieldProblem(problem["type"], _cleaned(problem["loc"]), _message(problem))
+        RequestProblem(problem["type"], _cleaned(problem["loc"]), _message(problem))
         for problem in error.errors()[:MAX_PROBLEMS]
     ]
     answer = family_of(request.scope).validation_answer(problems, request.scope.get(REQUEST_ID))
@@ -136,7 +136,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     policy, family = policy_of(request.scope), family_of(request.scope)
     names = {**family.field_names, **policy.field_names}
     field = _cleaned(tuple(names.get(part, part) for part in error.field))
-    problem = FieldProblem(INVALID_VALUE, ("body", *field), str(error))
+    problem = RequestProblem(INVALID_VALUE, ("body", *field), str(error))
     status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
     request_id = request.scope.get(REQUEST_ID)
     return _response(family.invalid_request_answer(problem, status_code, code, request_id))

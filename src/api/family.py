@@ -17,7 +17,7 @@ JSON_INVALID = "json_invalid"
 
 
 @dataclass(frozen=True, slots=True)
-class FieldProblem:
+class RequestProblem:
     """One problem of a request.
 
     Args:
@@ -73,7 +73,14 @@ class ApiFamily(ABC):
     """Name of the event that reports a failure in a stream; None leaves it unnamed."""
 
     error_model: ClassVar[type[BaseModel]]
-    """Wire model of error answers, for the documentation."""
+    """Wire model of error answers, for /openapi.json."""
+
+    error_descriptions: ClassVar[Mapping[int, str]] = {}
+    """Descriptions of statuses that mean something else than in other families."""
+
+    def error_model_of(self, status_code: int) -> type[BaseModel]:
+        """Returns the wire model of the error answer with a status."""
+        return self.error_model
 
     @abstractmethod
     def error_body(
@@ -89,13 +96,13 @@ class ApiFamily(ABC):
 
     @abstractmethod
     def validation_answer(
-        self, problems: Sequence[FieldProblem], request_id: str | None
+        self, problems: Sequence[RequestProblem], request_id: str | None
     ) -> ErrorAnswer:
         """Returns the answer to a request that its model refuses; at least one problem."""
 
     @abstractmethod
     def invalid_request_answer(
-        self, problem: FieldProblem, status_code: int, code: str, request_id: str | None
+        self, problem: RequestProblem, status_code: int, code: str, request_id: str | None
     ) -> ErrorAnswer:
         """Returns the answer to an `InvalidRequestError`.
 

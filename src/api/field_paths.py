@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from src.api.family import FieldProblem
+from src.api.family import RequestProblem
 
 MAX_PROBLEMS = 5
 
@@ -24,7 +24,7 @@ def field_path(field: Sequence[str | int], index_format: str) -> str | None:
     return ".".join(parts) or None
 
 
-def joined_message(problems: Sequence[FieldProblem], index_format: str) -> str:
+def joined_message(problems: Sequence[RequestProblem], index_format: str) -> str:
     """Returns the first problems as one text, each after the path of its field."""
     messages = []
     for problem in problems[:MAX_PROBLEMS]:

@@ -1,6 +1,6 @@
-"""What requests of every API say of how an answer is made: its bounds and shapes, each but once.
+"""Types and bounds of request fields that control generation, shared by all APIs.
 
-Which of them a request has, under which name and with which default, is its API's to say.
+Each API chooses the fields of its requests, their names and their defaults.
 """
 
 import re
@@ -23,14 +23,14 @@ from pydantic_core import PydanticCustomError
 
 MAX_FIELDS = 64
 MAX_CHOICES = 2**16
-"""Texts of `choice`: as many as fit the default of MAX_GRAMMAR_BYTES."""
+"""Maximum number of texts in `choice`: as many as fit the default of MAX_GRAMMAR_BYTES."""
 MAX_BIASES = 1024
 MAX_METADATA = 16
-"""OpenAI's bounds: so many entries, with keys of 64 characters and values of 512."""
+"""OpenAI's maximum number of entries; keys have up to 64 characters and values up to 512."""
 MAX_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
 MAX_SEED = 9_223_372_036_854_776_000
-"""What /openapi.json, which writes bounds as doubles, makes of 2**63: all of 64 bits, and a few."""
+"""2**63 as a double, rounded up, since /openapi.json holds bounds as doubles."""
 
 Temperature = Annotated[StrictFloat, Field(ge=0, le=2)]
 TopP = Annotated[StrictFloat, Field(gt=0, le=1)]
@@ -46,22 +46,22 @@ StopTokenIds = Annotated[
 ]
 
 
-def has_up_to(count: int, what: str) -> Callable[[object], object]:
-    """Returns a validator of an object's size, for use before its entries are validated.
+def has_up_to(max_entries: int, noun: str) -> Callable[[object], object]:
+    """Returns a validator of an object's size that runs before its entries are validated.
 
     pydantic checks a dict's length after its entries, and collects an error for each of them.
 
     Args:
-        count: entries at most.
-        what: their name in the error, in the plural.
+        max_entries: maximum number of entries.
+        noun: word for the entries in the error, in the plural.
     """
-    return partial(_check_size, count=count, what=what)
+    return partial(_check_size, max_entries=max_entries, noun=noun)
 
 
-def _check_size(value: object, count: int, what: str) -> object:
-    if isinstance(value, dict) and len(value) > count:
+def _check_size(value: object, max_entries: int, noun: str) -> object:
+    if isinstance(value, dict) and len(value) > max_entries:
         raise PydanticCustomError(
-            "too_long", "There are at most {count} {what}", {"count": count, "what": what}
+            "too_long", "There are at most {count} {noun}", {"count": max_entries, "noun": noun}
         )
     return value
 
@@ -70,7 +70,7 @@ TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,99}")
 
 
 def _token_id(key: object) -> object:
-    """A key of a JSON object is a text; pydantic would take " 5" and "1_0" for numbers too."""
+    """Refuses keys that are not plain digits; pydantic would accept " 5" and "1_0" too."""
     if isinstance(key, str) and not TOKEN_ID.fullmatch(key):
         raise PydanticCustomError("token_id", "A key must be a token id in digits")
     return key
@@ -93,7 +93,7 @@ Metadata = Annotated[
     Field(max_length=MAX_METADATA),
     BeforeValidator(has_up_to(MAX_METADATA, "entries")),
 ]
-# How many and how long they may be is a setting's to say; here is the most that it can say.
+# Maxima of the settings MAX_STOP_TEXTS and MAX_STOP_LENGTH, which hold the actual limits.
 MAX_STOP_TEXTS = 256
 StopText = Annotated[StrictStr, Field(min_length=1, max_length=1024)]
 StopTextList = Annotated[list[StopText], Field(fail_fast=True, max_length=MAX_STOP_TEXTS)]
@@ -111,14 +111,14 @@ Choices = Annotated[
     Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
 ]
 JsonSchema = dict[str, Any] | StrictStr
-"""A JSON schema, as an object or as the JSON of one."""
+"""JSON schema, as an object or as JSON text."""
 
 
 def has_few_fields(body: object) -> object:
-    """A body of thousands of unknown fields would get as many problems for an answer.
+    """Refuses bodies with many fields, since the answer lists a problem for each unknown one.
 
     Raises:
-        PydanticCustomError: it has too many.
+        PydanticCustomError: the body has more than MAX_FIELDS fields.
     """
     if isinstance(body, dict) and len(body) > MAX_FIELDS:
         raise PydanticCustomError("too_many_fields", f"There are at most {MAX_FIELDS} fields")
@@ -126,7 +126,7 @@ def has_few_fields(body: object) -> object:
 
 
 class StructuredOutputs(BaseModel):
-    """What the answer must look like, in vLLM's words: exactly one of these."""
+    """Required format of the answer, as in vLLM: exactly one of these fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -149,9 +149,9 @@ class StructuredOutputs(BaseModel):
     _has_few_fields = model_validator(mode="before")(has_few_fields)
 
     @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        given = [getattr(self, name) for name in type(self).model_fields]
-        if sum(value not in (None, False) for value in given) != 1:
+    def _has_one_field(self) -> Self:
+        values = [getattr(self, name) for name in type(self).model_fields]
+        if sum(value not in (None, False) for value in values) != 1:
             raise PydanticCustomError(
                 "invalid_value", "Send exactly one of json, regex, choice, grammar, json_object"
             )

@@ -1,7 +1,7 @@
-"""What the fields of OpenAI's and Anthropic's requests have in common, and what both APIs have.
+"""Base class, markers and shared fields of OpenAI's and Anthropic's requests.
 
-A field is honoured, or marked `NoEffect`, or marked `Refused`; any other is refused as unknown.
-docs/openai.md and docs/anthropic.md hold the tables of all of them, made from these models.
+Each field has its effect, or is marked `NoEffect` or `Refused`; unknown fields are refused. The
+tables of all fields in docs/openai.md and docs/anthropic.md are generated from the wire models.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from src.api.field_types import Temperature, TopP, has_few_fields
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 2048
-"""Pieces of a message's content."""
+"""Maximum number of parts in a message's content."""
 MAX_TOOLS = 128
 MAX_MODEL_NAME = 4096
 
 
 def _is_false(value: object) -> object:
-    """0 equals False in Python, and is another value in JSON."""
+    """Refuses 0, which equals False in Python but not in JSON."""
     if value is not False and value is not None:
         raise PydanticCustomError("literal_error", "Input should be false")
     return value
@@ -42,7 +42,7 @@ OnlyFalse = Annotated[Literal[False], BeforeValidator(_is_false)]
 
 @dataclass(frozen=True, slots=True)
 class NoEffect:
-    """Marks a field that clients send for their own purposes, and says why nothing comes of it."""
+    """Marks a field that is accepted without effect, and gives the reason."""
 
     why: str
 
@@ -54,7 +54,7 @@ class NoEffect:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Marks a field that is refused by name, and says why; null is what leaving it out is."""
+    """Marks a field that is refused by name, and gives the reason; null is accepted."""
 
     why: str
 
@@ -77,7 +77,7 @@ class Refused:
 
 
 class WireRequest(BaseModel):
-    """A request, or a part of one: unknown fields and numbers that are none are refused."""
+    """Base class of requests and their parts; refuses unknown fields, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -85,14 +85,14 @@ class WireRequest(BaseModel):
 
 
 SentBack = Annotated[list[Any], Field(fail_fast=True, max_length=2**17)]
-"""A part of an earlier answer that clients return unread, an item for each token at most."""
+"""List in an earlier answer that clients send back unread; at most one item for each token."""
 
-SENT_BACK = "clients send answers back as they came"
-Parsed = Annotated[Any, NoEffect("clients read it from the text, and send answers back with it")]
-"""The text of an answer as an object, which OpenAI's clients put beside it."""
+SENT_BACK = "clients send it back with answers"
+Parsed = Annotated[Any, NoEffect("clients add it to answers, and send it back")]
+"""Parsed text of an answer, which OpenAI's clients add to it."""
 
-RANDOMNESS = "Randomness: 0 always takes the most likely token. Default: 1."
-NUCLEUS = "Only the most likely tokens whose probabilities add up to this. Default: 1."
+RANDOMNESS = "Sampling temperature; 0 is greedy. Default: 1."
+NUCLEUS = "Sample among the most likely tokens whose probabilities add up to this. Default: 1."
 
 ModelName = Annotated[
     StrictStr,
@@ -105,7 +105,7 @@ ModelName = Annotated[
 TemperatureField = Annotated[Temperature | None, Field(description=RANDOMNESS)]
 TopPField = Annotated[TopP | None, Field(description=NUCLEUS)]
 
-# What several APIs' tools have.
+# Fields of tools that several APIs share.
 FunctionName = Annotated[
     StrictStr,
     Field(
@@ -113,4 +113,4 @@ FunctionName = Annotated[
     ),
 ]
 ToolDescription = Annotated[StrictStr | None, Field(description="What it does, for the model.")]
-StrictTool = Annotated[StrictBool | None, NoEffect("arguments always keep to the schema")]
+StrictTool = Annotated[StrictBool | None, NoEffect("arguments always follow the schema")]

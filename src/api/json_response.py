@@ -1,4 +1,4 @@
-"""Whole answers as JSON, made in a thread where they are large."""
+"""JSON responses; large ones are serialized in a thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from fastapi import Response
 from pydantic import BaseModel
 
 LARGE_ANSWER = 2**16
-"""Bytes, about; what has more is made in a thread.
+"""Approximate size in bytes above which an answer is serialized in a thread.
 
-Lists of log-probabilities are generators in the models of answers: pydantic asks for an item when
-it writes it. So none of them is in memory as a model, and between two items the thread may give up
-the GIL, which one call of C code over the whole list would hold for a second.
+Wire models hold lists of log-probabilities as generators, so pydantic creates each item when it
+serializes it. That saves memory. It also lets the thread release the GIL between items; one call
+into C over the whole list would hold the GIL for up to a second.
 """
 
 
@@ -22,11 +22,11 @@ async def json_answer(
     exclude_unset: bool = False,
     exclude_none: bool = False,
 ) -> Response:
-    """Returns an answer as it goes over the wire.
+    """Returns an answer as a JSON response.
 
     Args:
-        make: makes it; called in another thread if it is large.
-        size: in bytes, about.
+        make: creates the answer; called in a thread if the answer is large.
+        size: approximate size in bytes.
         exclude_unset: leave out fields that were not set.
         exclude_none: leave out fields that are None.
     """

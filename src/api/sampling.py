@@ -1,14 +1,12 @@
-"""The one place where a request's fields become `SamplingParams`."""
+"""Conversion of request fields to `SamplingParams`, for all APIs."""
 
 from typing import Any
-
-from pydantic import BaseModel
 
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
-# Fields that generation requests share, under these names; null is what is left out.
+# Fields with the same name in all APIs; null is the default, as in a request without the field.
 SHARED = (
     "top_k",
     "min_p",
@@ -24,7 +22,7 @@ SHARED = (
 
 
 def sampling_params(
-    body: BaseModel,
+    body: object,
     *,
     max_tokens: int,
     min_tokens: int | None,
@@ -35,29 +33,35 @@ def sampling_params(
     grammar: GrammarSource | None = None,
     names: tuple[str, str] = ("min_tokens", "max_tokens"),
 ) -> SamplingParams:
-    """Returns what a request says.
+    """Returns the sampling parameters of a request.
 
     Args:
-        body: has the shared fields, or those of them that its API knows; what it leaves out is
-            SamplingParams' own default.
-        max_tokens: and those below: what the APIs name or fill in each in their own way.
-        names: what the API calls min_tokens and max_tokens.
+        body: wire model with the fields of SHARED that its API has. A missing or null field takes
+            the default of `SamplingParams`.
+        max_tokens: maximum number of new tokens. This and the following arguments are fields that
+            the APIs name or default differently.
+        min_tokens: minimum number of new tokens; None is 0.
+        temperature: 0 is greedy.
+        top_p: nucleus sampling.
+        logprobs: alternatives of each new token; None wants no log-probabilities.
+        prompt_logprobs: likewise of each prompt token.
+        grammar: required format of the answer; None for any text.
+        names: the API's names of min_tokens and max_tokens, for errors.
 
     Raises:
-        InvalidRequestError: more new tokens are asked for than allowed, or fields do not go
-            together.
+        InvalidRequestError: min_tokens is above max_tokens, or fields contradict each other.
     """
-    least, most = names
+    min_name, max_name = names
     min_tokens = min_tokens or 0
     if min_tokens > max_tokens:
         raise InvalidRequestError(
-            f"At least {min_tokens} new tokens are asked for, and {most} allows {max_tokens}: lower"
-            f" {least}, or raise {most}.",
-            (least,),
+            f"At least {min_tokens} new tokens are asked for, and {max_name} allows {max_tokens}:"
+            f" lower {min_name}, or raise {max_name}.",
+            (min_name,),
         )
     if grammar is not None:
         _check_goes_with_grammar(body)
-    given: dict[str, Any] = {
+    shared: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name in SHARED
         if (value := getattr(body, name, None)) is not None
@@ -70,16 +74,16 @@ def sampling_params(
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         grammar=grammar,
-        **given,
+        **shared,
     )
 
 
-def _check_goes_with_grammar(body: BaseModel) -> None:
-    """Refuses what would end an answer before it has its shape, or never."""
+def _check_goes_with_grammar(body: object) -> None:
+    """Refuses fields that would end an answer before its grammar is complete, or never."""
     for name in ("stop", "ignore_eos"):
         if getattr(body, name, None):
             raise InvalidRequestError(
-                f"{name} goes neither with tools nor with structured output, whose shape says where"
-                " the answer ends: leave it out.",
+                f"{name} cannot be combined with tools or structured output, whose grammar ends the"
+                " answer: leave it out.",
                 (name,),
             )

@@ -1,11 +1,11 @@
-"""Answers that are sent as they are made: Server-Sent Events (WHATWG HTML, section 9.2)."""
+"""Streams of Server-Sent Events (WHATWG HTML, section 9.2)."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -22,22 +22,22 @@ from src.middleware.error_body import REQUEST_ID
 from src.middleware.request_log import set_final_status
 from src.server.connection import abort_connection
 
-Schema = dict[str, Any]
-
 logger = logging.getLogger(__name__)
 
 DONE = format_sse_event(data_str="[DONE]")
-LINE_ENDS = {one: f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
-HEADERS = {"X-Accel-Buffering": "no"}  # no proxy may hold it back
+LINE_ENDS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+HEADERS = {"X-Accel-Buffering": "no"}  # turns off response buffering in nginx
 
 
 class EventStream(EventSourceResponse):
-    """Sends events; what makes them is closed whatever ends the stream.
+    """Response that sends events, and closes their generator however the stream ends.
+
+    A client that stops reading for `send_timeout` seconds is disconnected.
 
     Args:
-        request: that they answer.
-        events: as they go over the wire.
-        send_timeout: seconds that the client may take to make room for the next one.
+        request: the HTTP request.
+        events: encoded events.
+        send_timeout: maximum time in seconds to send one event.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class EventStream(EventSourceResponse):
             try:
                 await super().stream_response(send_in_time)
             except TimeoutError:
-                logger.info("the client has stopped reading: its stream is broken off")
+                logger.info("the client has stopped reading: its stream is aborted")
                 abort_connection(self._request.scope)
 
 
@@ -72,23 +72,25 @@ async def stream_events(
     render_end: Callable[[], Iterable[BaseModel]] = tuple,
     size_of: Callable[[TextDelta], int] = lambda delta: delta.size,
 ) -> EventStream:
-    """Answers with events for each delta, once the first is there.
+    """Returns a stream with events for each delta, once the first delta exists.
 
-    What fails before has a status of its own; what fails later is told by the last event.
+    A failure before that raises, so the answer has an error status. A later failure is reported by
+    the last event.
 
     Args:
-        request: is watched for the client's leave.
-        deltas: what the stream is made of; at least one.
-        render: makes events of a delta; none if there is nothing to tell.
+        request: the HTTP request.
+        deltas: generated text; at least one delta.
+        render: creates the events of a delta, possibly none.
         send_timeout: as of `EventStream`.
-        named: each event is named by its `type`, and nothing follows the last; else `[DONE]` does.
-        render_failure: makes the event that tells of a failure; None is as the route's API has it.
-        render_end: makes the events after the last delta's.
-        size_of: bytes of a delta's events, about; large ones are made in a thread.
+        named: each event is named by its `type`, and the last one ends the stream; else `[DONE]`
+            does.
+        render_failure: creates the event that reports a failure; None is the API family's event.
+        render_end: creates the events after those of the last delta.
+        size_of: approximate size in bytes of a delta's events; large ones are rendered in a thread.
 
     Raises:
-        ServiceError: there will be no first item.
-        ClientDisconnectedError: the client has left.
+        ServiceError: generation fails before the first delta.
+        ClientDisconnectedError: the client has disconnected.
     """
     first = await while_connected(request, _next(deltas))
     writer = _Writer(request, named, render_failure)
@@ -105,7 +107,7 @@ def _next(deltas: AsyncGenerator[TextDelta]) -> Coroutine[Any, Any, TextDelta]:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes events as they go over the wire; arguments as of `stream_events`."""
+    """Encodes events; arguments as of `stream_events`."""
 
     request: Request
     named: bool
@@ -125,7 +127,7 @@ class _Writer:
 
 
 def _format(name: str | None, data: str) -> bytes:
-    """An event; what some readers take for the end of a line, and JSON does not, is escaped."""
+    """Encodes an event; escapes characters that some clients take for line ends in JSON."""
     for character, escape in LINE_ENDS.items():  # `str.translate` takes 20 times as long
         data = data.replace(character, escape)
     return format_sse_event(event=name, data_str=data)
@@ -133,7 +135,7 @@ def _format(name: str | None, data: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Renderer:
-    """Renders and writes a delta's events; arguments as of `stream_events`."""
+    """Renders and encodes a delta's events; arguments as of `stream_events`."""
 
     writer: _Writer
     render: Callable[[TextDelta], Iterable[BaseModel]]
@@ -160,8 +162,8 @@ async def _events(
             async for delta in deltas:
                 for event in await renderer.events(delta):
                     yield event
-            for last in render_end():
-                yield writer.event(last)
+            for end in render_end():
+                yield writer.event(end)
     except ServiceError as error:
         yield writer.failure(Failure(str(error), status_of(error), code_of(error)))
     except Exception:
@@ -170,40 +172,3 @@ async def _events(
     else:
         if not writer.named:
             yield DONE
-
-
-def stream_response(description: str, *kinds: type[BaseModel], named: bool = False) -> Schema:
-    """What the documentation of a route says of its stream, in OpenAPI 3.2's words.
-
-    Args:
-        description: of the answer, streamed or not.
-        kinds: of what the data of an event may hold.
-        named: as of `stream_events`.
-    """
-    data: list[Schema] = [
-        {"type": "string", "contentMediaType": "application/json", "contentSchema": _schema(kind)}
-        for kind in kinds
-    ]
-    if not named:
-        data.append({"const": "[DONE]"})
-    event = {
-        "type": "object",
-        "properties": {"data": {"anyOf": data}, "event": {"type": "string"}},
-        "required": ["data"],
-    }
-    return {"description": description, "content": {"text/event-stream": {"itemSchema": event}}}
-
-
-def _schema(kind: type[BaseModel]) -> Schema:
-    """A model's schema with all that it refers to inside: the document has no place for that."""
-    schema = kind.model_json_schema(mode="serialization")
-    definitions = schema.pop("$defs", {})
-
-    def inline(value: Any) -> Any:
-        if isinstance(value, dict) and "$ref" in value:
-            return inline(definitions[value["$ref"].rpartition("/")[2]])
-        if isinstance(value, dict):
-            return {key: inline(inner) for key, inner in value.items()}
-        return [inline(one) for one in value] if isinstance(value, list) else value
-
-    return cast(Schema, inline(schema))

@@ -1,4 +1,4 @@
-"""The one place where what a request says of its answer's shape becomes a `GrammarSource`."""
+"""Conversion of structured-output fields to a `GrammarSource`."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,14 @@ def _in_structured_outputs(name: str) -> Field:
 def structured_source(
     structured: StructuredOutputs, locate: Callable[[str], Field] = _in_structured_outputs
 ) -> GrammarSource:
-    """The grammar that `structured_outputs` stands for.
+    """Returns the grammar of the field `structured_outputs`.
 
     Args:
-        structured: the field.
-        locate: from the name of one of its parts to where that stands in the request.
+        structured: value of the field.
+        locate: returns the path of one of its parts in the request, for errors.
 
     Raises:
-        InvalidSchemaError: a schema is no JSON.
+        InvalidSchemaError: a schema is not JSON.
     """
     if structured.json_schema is not None:
         return schema_source(structured.json_schema, locate("json"))
@@ -40,14 +40,14 @@ def structured_source(
 
 
 def only_one(sources: list[GrammarSource]) -> GrammarSource | None:
-    """The one grammar that a request has, if it has one.
+    """Returns the only grammar of a request; None without one.
 
     Raises:
-        InvalidRequestError: it has several.
+        InvalidRequestError: several fields require a format.
     """
     if len(sources) > 1:
         names = " and ".join(str(source.field[0]) for source in sources)
         raise InvalidRequestError(
-            f"{names} each say what the answer looks like: send one of them.", sources[1].field[:1]
+            f"{names} each set the format of the answer: send one of them.", sources[1].field[:1]
         )
     return sources[0] if sources else None

@@ -1,1 +1,1 @@
-"""Anthropic's API: what its clients send and expect, over the same engine."""
+"""Anthropic's API."""

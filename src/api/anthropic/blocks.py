@@ -1,99 +1,84 @@
-"""What messages are made of: blocks of text, calls of tools, and their results."""
+"""Wire models of messages and their blocks: texts, tool calls and their results."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictStr, Tag
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 
 from src.api.fields import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
+from src.api.tagged_items import known_types, tag_by_type
 
-CACHED = "common beginnings of prompts are found without it"
+CACHED = "prompt prefixes are cached without it"
 
 
 class CacheControl(WireRequest):
-    """A mark where a prompt may be cached."""
+    """Mark of a position up to which a prompt may be cached."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
 class TextBlock(WireRequest):
-    """A piece of a message's text."""
+    """Text block of a message."""
 
     type: Literal["text"]
     text: StrictStr
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    citations: Annotated[None, Refused("nothing is cited")] = None
+    citations: Annotated[None, Refused("citations are not supported")] = None
 
 
-def _only(blocks: Any, *known: str) -> BeforeValidator:
-    """Refuses other blocks than these by name; a text is one block."""
-
-    def check(content: object) -> object:
-        if isinstance(content, str):
-            return [{"type": "text", "text": content}]
-        # A list that is longer is refused for its length.
-        for index, block in enumerate(content[:MAX_PARTS] if isinstance(content, list) else ()):
-            kind = block.get("type") if isinstance(block, dict) else None
-            if isinstance(kind, str) and kind not in known:
-                raise PydanticCustomError(
-                    "unsupported_parameter",
-                    "Block {index} is of type {kind}; here may be: {known}",
-                    {
-                        "index": index,
-                        "kind": kind[:40].encode("utf-8", "replace").decode(),
-                        "known": ", ".join(known),
-                    },
-                )
-        return content
-
-    return BeforeValidator(check, json_schema_input_type=StrictStr | blocks)
+def _text_block(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 _TextBlocks = Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_PARTS)]
-TextContent = Annotated[_TextBlocks, _only(_TextBlocks, "text")]
+TextContent = Annotated[
+    _TextBlocks, known_types(_TextBlocks, "text", noun="Block", from_text=_text_block)
+]
 
 
 class ToolUseBlock(WireRequest):
-    """A call of a tool in an earlier answer."""
+    """A tool call in an earlier answer."""
 
     type: Literal["tool_use"]
-    id: StrictStr = Field(min_length=1, description="By which its result is told.")
-    name: FunctionName = Field(description="Of the tool.")
-    input: dict[str, Any] = Field(description="Its arguments.")
+    id: StrictStr = Field(min_length=1, description="Id that its result refers to.")
+    name: FunctionName = Field(description="Name of the tool.")
+    input: dict[str, Any] = Field(description="Arguments.")
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    toolset_name: Annotated[None, Refused("there are no sets of tools")] = None
-    caller: Annotated[dict[str, Any] | None, NoEffect("answers come back as they were")] = None
+    toolset_name: Annotated[None, Refused("there are no tool sets")] = None
+    caller: Annotated[dict[str, Any] | None, NoEffect("clients send it back with answers")] = None
 
 
 class ToolResultBlock(WireRequest):
-    """What a tool gave."""
+    """Result of a tool call."""
 
     type: Literal["tool_result"]
-    tool_use_id: StrictStr = Field(description="Of the call that this is the result of.")
-    content: TextContent | None = Field(
-        default=None, description="The result: a text, or blocks of text."
-    )
+    tool_use_id: StrictStr = Field(description="Id of the call.")
+    content: TextContent | None = Field(default=None, description="Result: a text, or text blocks.")
     is_error: Annotated[StrictBool | None, NoEffect("say it in the content")] = None
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-
-
-def _kind_of(block: Any) -> str:
-    """The tag of a block's class; one of no known kind is taken for text, whose errors say why."""
-    kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
-    return f"<{kind}>" if kind in ("tool_use", "tool_result") else "<text>"
 
 
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")],
-    Discriminator(_kind_of),
+    Discriminator(tag_by_type("tool_use", "tool_result", default="text")),
 ]
 _Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
-Content = Annotated[_Blocks, _only(_Blocks, "text", "tool_use", "tool_result")]
+Content = Annotated[
+    _Blocks,
+    known_types(_Blocks, "text", "tool_use", "tool_result", noun="Block", from_text=_text_block),
+]
 
 
-def text_of(content: list[Any] | None) -> str:
-    """The blocks of text as one, joined by line ends."""
+def text_of(content: Sequence[Any] | None) -> str:
+    """Joins the text blocks with line ends; other blocks are skipped."""
     return "\n".join(block.text for block in content or () if isinstance(block, TextBlock))
+
+
+class MessageTurn(WireRequest):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"] = Field(description="Author.")
+    content: Content = Field(description="A text, or blocks: text, tool calls and their results.")

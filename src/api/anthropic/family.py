@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from src.api.anthropic.openapi import AnthropicErrorResponse
-from src.api.family import ApiFamily, ErrorAnswer, Failure, FieldProblem
+from pydantic import BaseModel, Field
+
+from src.api.family import ApiFamily, ErrorAnswer, Failure, RequestProblem
 from src.api.field_paths import field_path, joined_message
 
 INDEX = "{}"
@@ -29,6 +30,24 @@ that field first wherever it is used.
 """
 
 
+class AnthropicError(BaseModel):
+    """Error of a request."""
+
+    type: str = Field(examples=["invalid_request_error"])
+    message: str
+    details: dict[str, Any] | None = Field(
+        default=None, description="`error_code` of a refused `thread`; left out for other errors."
+    )
+
+
+class AnthropicErrorResponse(BaseModel):
+    """Error answer, or the last event of a stream that fails."""
+
+    type: Literal["error"]
+    error: AnthropicError
+    request_id: str | None
+
+
 class AnthropicFamily(ApiFamily):
     """Conventions of Anthropic's API; messages name the field, since errors have no `param`."""
 
@@ -38,6 +57,9 @@ class AnthropicFamily(ApiFamily):
     field_names: ClassVar[Mapping[str | int, str]] = {"stop": "stop_sequences"}
     failure_event = "error"
     error_model = AnthropicErrorResponse
+    error_descriptions: ClassVar[Mapping[int, str]] = {
+        400: "The request is invalid; the message names the field."
+    }
 
     def error_body(
         self,
@@ -53,7 +75,7 @@ class AnthropicFamily(ApiFamily):
         return {"type": "error", "error": error, "request_id": request_id}
 
     def validation_answer(
-        self, problems: Sequence[FieldProblem], request_id: str | None
+        self, problems: Sequence[RequestProblem], request_id: str | None
     ) -> ErrorAnswer:
         body = self.error_body(400, joined_message(problems, INDEX), request_id=request_id)
         if any(problem.loc == ("body", "thread") for problem in problems):
@@ -61,7 +83,7 @@ class AnthropicFamily(ApiFamily):
         return ErrorAnswer(400, body)
 
     def invalid_request_answer(
-        self, problem: FieldProblem, status_code: int, code: str, request_id: str | None
+        self, problem: RequestProblem, status_code: int, code: str, request_id: str | None
     ) -> ErrorAnswer:
         param = field_path(problem.field, INDEX)
         body = self.error_body(status_code, problem.message, param=param, request_id=request_id)

@@ -1,4 +1,4 @@
-"""Generations in the words of `/v1/messages`: whole messages and events, by the same code."""
+"""Rendering of generations as answers and events of `/v1/messages`."""
 
 import json
 import uuid
@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from src.api.anthropic.request import MessageRequest
 from src.api.anthropic.response import (
     AnswerTextBlock,
     AnswerToolUseBlock,
@@ -25,6 +26,7 @@ from src.api.anthropic.response import (
     StopReason,
     TextDeltaPart,
 )
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.tool_calling.parser import (
@@ -33,40 +35,38 @@ from src.tool_calling.parser import (
     CallStarted,
     ContentDelta,
     Event,
-    TextReader,
-    ToolCallParser,
 )
 
 
 @dataclass(slots=True)
 class MessageRenderer:
-    """Makes the answer to one request, whole or in events.
+    """Renders the answer to one request, whole or in events.
 
     Args:
-        model_name: the served model's.
-        num_prompt_tokens: of the conversation.
-        num_tokens_left: that the context has room for, if the request's max_tokens are more.
-        reader: tells text and calls apart.
+        body: the request's wire model.
+        chat: the prepared request.
     """
 
-    model_name: str
-    num_prompt_tokens: int
-    num_tokens_left: int | None
-    reader: TextReader | ToolCallParser
+    body: MessageRequest
+    chat: PreparedChat
+    _reader: AnswerReader = field(init=False)
     _id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     _num_cached_tokens: int = 0
     _num_tokens: int = 0
     _has_begun: bool = False
     _num_blocks: int = 0
-    _is_in_text: bool = False  # the last block is one of text
+    _is_in_text: bool = False  # the last block is a text block
+
+    def __post_init__(self) -> None:
+        self._reader = self.chat.create_reader()
 
     def whole(self, generation: Generation) -> Message:
-        """The answer without a stream."""
+        """Returns the whole answer."""
         (completion,) = generation.completions
         self._num_cached_tokens = generation.num_cached_tokens
         self._num_tokens = completion.num_tokens
         answer = Answer()
-        for event in [*self.reader.push(completion.text), *self.reader.finish()]:
+        for event in [*self._reader.push(completion.text), *self._reader.finish()]:
             answer.add(event)
         blocks: list[OutputBlock] = [
             _call(call.call_id, call.name, _parsed(call.arguments)) for call in answer.calls
@@ -76,15 +76,15 @@ class MessageRenderer:
         return self._message(blocks, self._ending(completion.finish_reason, completion.stop_text))
 
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
-        """What a delta says: the first one begins the message, the last one ends it."""
+        """Yields the events of a delta; the first begins the message, the last ends it."""
         self._num_cached_tokens += delta.num_cached_tokens
         if not self._has_begun:
             self._has_begun = True
             yield MessageStart(type="message_start", message=self._message([], None))
         self._num_tokens += delta.num_tokens
         is_last = delta.finish_reason is not None
-        read = self.reader.push(delta.text) + (self.reader.finish() if is_last else [])
-        for event in read:
+        parsed = self._reader.push(delta.text) + (self._reader.finish() if is_last else [])
+        for event in parsed:
             yield from self._block_events(event)
         if is_last:
             yield from self._end(self._ending(delta.finish_reason, delta.stop_text))
@@ -104,7 +104,7 @@ class MessageRenderer:
         yield BlockDelta(type="content_block_delta", index=self._num_blocks - 1, delta=part)
 
     def _start_block(self, block: OutputBlock) -> Iterator[BaseModel]:
-        """Ends the block before, if there is one, and begins another."""
+        """Ends the last block, if there is one, and begins another."""
         if self._num_blocks:
             yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
         index = self._num_blocks
@@ -113,7 +113,7 @@ class MessageRenderer:
         yield BlockStart(type="content_block_start", index=index, content_block=block)
 
     def _end(self, ending: Ending) -> Iterator[BaseModel]:
-        """There is always a block, though nothing may have been said."""
+        """Ends the message; an empty answer has one empty text block."""
         if not self._num_blocks:
             yield from self._start_block(_text(""))
         yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
@@ -125,7 +125,7 @@ class MessageRenderer:
             id=self._id,
             type="message",
             role="assistant",
-            model=self.model_name,
+            model=self.chat.engine.model_name,
             content=content,
             stop_reason=ending.stop_reason if ending else None,
             stop_sequence=ending.stop_sequence if ending else None,
@@ -133,17 +133,18 @@ class MessageRenderer:
         )
 
     def _ending(self, reason: FinishReason | None, stop_text: str | None) -> Ending:
-        stop_reason: StopReason = "tool_use" if self.reader.num_calls else "end_turn"
+        stop_reason: StopReason = "tool_use" if self._reader.num_calls else "end_turn"
         if stop_text is not None:
             stop_reason = "stop_sequence"
         elif reason is FinishReason.LENGTH:
-            is_full = self._num_tokens == self.num_tokens_left
+            max_tokens = self.chat.params.max_tokens
+            is_full = self._num_tokens == max_tokens < self.body.max_tokens
             stop_reason = "model_context_window_exceeded" if is_full else "max_tokens"
         return Ending(stop_reason=stop_reason, stop_sequence=stop_text)
 
     def _usage(self) -> MessageUsage:
         return MessageUsage(
-            input_tokens=self.num_prompt_tokens - self._num_cached_tokens,
+            input_tokens=self.chat.num_prompt_tokens - self._num_cached_tokens,
             cache_creation_input_tokens=0,
             cache_read_input_tokens=self._num_cached_tokens,
             output_tokens=self._num_tokens,
@@ -160,7 +161,7 @@ def _call(call_id: str, name: str, arguments: dict[str, Any]) -> AnswerToolUseBl
 
 
 def _parsed(arguments: str) -> dict[str, Any]:
-    """A call's arguments; those of a call that is cut are none."""
+    """Returns a call's arguments; incomplete ones are empty."""
     try:
         parsed: dict[str, Any] = json.loads(arguments)
     except ValueError:

@@ -1,11 +1,13 @@
-"""Requests of `/v1/messages` and `/v1/messages/count_tokens`, as they are on the wire."""
+"""Wire models of requests of `/v1/messages` and `/v1/messages/count_tokens`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.anthropic.blocks import CACHED, CacheControl, Content, TextContent
+from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent
+from src.api.anthropic.conversation import to_conversation
+from src.api.chat_request import AnswerOptions
 from src.api.field_types import Count, NumTokens, StopTextList
 from src.api.fields import (
     MAX_MESSAGES,
@@ -22,20 +24,12 @@ from src.api.fields import (
 )
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import Tool, ToolChoice
 
-# What Anthropic calls the choices that OpenAI has.
+# Anthropic's words to OpenAI's.
 WORDS: dict[str, ChoiceWord] = {"none": "none", "auto": "auto", "any": "required"}
-
-
-class MessageTurn(WireRequest):
-    """One turn of the conversation."""
-
-    role: Literal["user", "assistant", "system"] = Field(description="Who speaks.")
-    content: Content = Field(
-        description="What is said, a text or blocks of text; calls of tools; their results."
-    )
 
 
 class ToolDefinition(WireRequest):
@@ -43,22 +37,20 @@ class ToolDefinition(WireRequest):
 
     name: FunctionName
     description: ToolDescription = None
-    input_schema: dict[str, Any] = Field(description="The JSON schema of its arguments.")
-    type: Annotated[Literal["custom"] | None, NoEffect("tools of the caller's are all alike")] = (
-        None
-    )
+    input_schema: dict[str, Any] = Field(description="JSON schema of the arguments.")
+    type: Annotated[Literal["custom"] | None, NoEffect("all client tools have this type")] = None
     strict: StrictTool = None
     eager_input_streaming: Annotated[
-        StrictBool | None, NoEffect("arguments are always sent as they are made")
+        StrictBool | None, NoEffect("arguments are always streamed")
     ] = None
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
     allowed_callers: Annotated[None, Refused("no code is run")] = None
-    defer_loading: Annotated[None, Refused("all tools are told of")] = None
+    defer_loading: Annotated[None, Refused("all tools are in the prompt")] = None
     input_examples: Annotated[None, Refused("show them in a message")] = None
 
 
 class ToolChoiceConfig(WireRequest):
-    """Which tools the answer may or must call."""
+    """Tools that the answer may or must call."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -78,11 +70,12 @@ class ToolChoiceConfig(WireRequest):
     )
 
     type: Literal["auto", "any", "tool", "none"] = Field(
-        description="What the model likes, some tool, the one of this `name`, or none."
+        description="`auto`: the model decides. `any`: at least one call. `tool`: the tool `name`."
+        " `none`: no calls."
     )
-    name: StrictStr | None = Field(default=None, description="With the type `tool` alone.")
+    name: StrictStr | None = Field(default=None, description="Needs the type `tool`.")
     disable_parallel_tool_use: StrictBool | None = Field(
-        default=None, description="Allow no more than one call."
+        default=None, description="Allow one call at most."
     )
 
     @model_validator(mode="after")
@@ -95,45 +88,47 @@ class ToolChoiceConfig(WireRequest):
 
 
 class Thinking(WireRequest):
-    """Whether the model thinks before it answers."""
+    """Thinking before the answer."""
 
     type: Literal["disabled"]
 
 
 class OutputFormat(WireRequest):
-    """How the answer is written."""
+    """Format of the answer."""
 
     type: Literal["json_schema"]
-    json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
+    json_schema: dict[str, Any] = Field(alias="schema", description="JSON schema of the answer.")
 
 
 class OutputConfig(WireRequest):
-    """What the answer is like."""
+    """Options of the answer."""
 
-    format: OutputFormat | None = Field(default=None, description="How the answer is written.")
-    effort: Annotated[None, Refused("the served models take the same with each answer")] = None
+    format: OutputFormat | None = Field(default=None, description="Format of the answer.")
+    effort: Annotated[None, Refused("the served models have no effort levels")] = None
 
 
 class Metadata(WireRequest):
-    """What is known of the request."""
+    """Metadata of the request."""
 
-    user_id: Annotated[StrictStr | None, NoEffect("users are not told apart by it")] = None
+    user_id: Annotated[StrictStr | None, NoEffect("users are not distinguished by it")] = None
 
 
 class CountTokensRequest(WireRequest):
-    """A conversation whose tokens are to be counted. Null is what leaving out is."""
+    """A conversation to count the tokens of. Null is the same as leaving out."""
+
+    conversation_field: ClassVar[str] = "messages"
 
     model: ModelName
     messages: list[MessageTurn] = Field(
         fail_fast=True,
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="The conversation so far; its last turn is not the assistant's.",
+        description="The conversation; the last turn must not be the assistant's.",
     )
     system: TextContent | None = Field(
-        default=None, description="What comes before: a text, or blocks of text."
+        default=None, description="System message: a text, or text blocks."
     )
-    thinking: Annotated[Thinking | None, NoEffect("only disabled is accepted, and so it is")] = None
+    thinking: Annotated[Thinking | None, NoEffect("only disabled is accepted")] = None
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
     tools: list[ToolDefinition] | None = Field(
         fail_fast=True,
@@ -142,15 +137,15 @@ class CountTokensRequest(WireRequest):
         description="Tools that the model may call.",
     )
     tool_choice: ToolChoiceConfig | None = Field(
-        default=None, description="Which of them it may or must call. Default: `auto`."
+        default=None, description="Tools that the answer may or must call. Default: `auto`."
     )
     output_config: OutputConfig | None = Field(
-        default=None, description="What the answer is like: text, or JSON that a schema allows."
+        default=None, description="Options of the answer: text, or JSON by a schema."
     )
-    mcp_servers: Annotated[None, Refused("the caller calls the tools")] = None
-    context_management: Annotated[None, Refused("conversations are read as they are sent")] = None
+    mcp_servers: Annotated[None, Refused("the client calls the tools")] = None
+    context_management: Annotated[None, Refused("conversations are not edited")] = None
     speed: Annotated[Literal["standard"] | None, NoEffect("there is one speed")] = None
-    user_profile_id: Annotated[None, Refused("users are not told apart")] = None
+    user_profile_id: Annotated[None, Refused("users are not distinguished")] = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -164,30 +159,28 @@ class CountTokensRequest(WireRequest):
     )
 
     def check(self) -> None:
-        """Raises InvalidRequestError if the assistant was to go on with what it is said to say."""
+        """Raises InvalidRequestError if the last turn is the assistant's."""
         if self.messages[-1].role == "assistant":
             raise InvalidRequestError(
-                "The last turn is the assistant's, and answers do not continue one here: end with"
+                "The last message is the assistant's, which answers do not continue here: end with"
                 " the user's.",
                 ("messages", len(self.messages) - 1, "role"),
             )
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none.
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.system, self.messages)
 
-        Raises:
-            InvalidRequestError: tools and the choice do not go together.
-        """
-        wanted = self.tool_choice or ToolChoiceConfig(type="auto")
-        named = NamedTool(wanted.name, ("tool_choice", "name")) if wanted.name is not None else None
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or ToolChoiceConfig(type="auto")
+        named = NamedTool(choice.name, ("tool_choice", "name")) if choice.name is not None else None
         tools = [
-            Tool(one.name, one.description, one.input_schema, ("tools", index, "input_schema"))
-            for index, one in enumerate(self.tools or ())
+            Tool(tool.name, tool.description, tool.input_schema, ("tools", index, "input_schema"))
+            for index, tool in enumerate(self.tools or ())
         ]
         return choose(
             tools,
-            named or WORDS[wanted.type],
-            is_parallel=not wanted.disable_parallel_tool_use,
+            named or WORDS[choice.type],
+            is_parallel=not choice.disable_parallel_tool_use,
         )
 
 
@@ -195,18 +188,20 @@ class MessageRequest(CountTokensRequest):
     """A conversation to answer."""
 
     max_tokens: NumTokens = Field(
-        description="New tokens at most; an answer that fills the context before ends there.",
+        description="Maximum number of new tokens; an answer that fills the context ends there.",
     )
     temperature: StrictFloat | None = Field(default=None, ge=0, le=1, description=RANDOMNESS)
     top_p: TopPField = None
-    top_k: Count | None = Field(default=None, description="Only so many of the most likely tokens.")
+    top_k: Count | None = Field(
+        default=None, description="Sample among this many most likely tokens."
+    )
     stop_sequences: StopTextList | None = Field(
-        default=None, description="Texts that end the answer and are left out."
+        default=None, description="Texts that end the answer and are not part of it."
     )
     stream: StrictBool | None = Field(
-        default=None, description="Send events as the answer is made, as Server-Sent Events."
+        default=None, description="Send events during generation, as Server-Sent Events."
     )
-    metadata: Annotated[Metadata | None, NoEffect("users are not told apart by it")] = None
+    metadata: Annotated[Metadata | None, NoEffect("users are not distinguished by it")] = None
     service_tier: Annotated[
         Literal["auto", "standard_only"] | None, NoEffect("there is one tier")
     ] = None
@@ -214,8 +209,8 @@ class MessageRequest(CountTokensRequest):
     thread: Annotated[
         None, Refused("nothing is stored here; send the whole conversation as messages")
     ] = None
-    diagnostics: Annotated[None, Refused("earlier requests are not remembered")] = None
-    inference_geo: Annotated[None, Refused("the server is where it is")] = None
+    diagnostics: Annotated[None, Refused("requests are not stored")] = None
+    inference_geo: Annotated[None, Refused("the server's location is fixed")] = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -230,24 +225,26 @@ class MessageRequest(CountTokensRequest):
         }
     )
 
-    def grammar(self) -> GrammarSource | None:
-        """What the answer must look like; None is any text."""
+    def answer_options(self) -> AnswerOptions:
+        return AnswerOptions(self.max_tokens, "max_tokens", ends_at_context=True)
+
+    def answer_schema(self) -> GrammarSource | None:
         if self.output_config is None or self.output_config.format is None:
             return None
         schema = self.output_config.format.json_schema
         return schema_source(schema, ("output_config", "format", "schema"))
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         super().check()
-        if self.stop_sequences and (self.grammar() or self.tools_to_call()):
+        if self.stop_sequences and (self.answer_schema() or self.to_tool_choice()):
             raise InvalidRequestError(
-                "They do not go with structured output or tools, whose shape says where it ends:"
-                " leave them out.",
+                "They cannot be combined with tools or structured output, whose grammar ends the"
+                " answer: leave them out.",
                 ("stop_sequences",),
             )
 
     @property
     def stop(self) -> list[Any] | None:
-        """The common name of the same."""
+        """Stop texts, by the name that `sampling_params` reads."""
         return self.stop_sequences

@@ -1,4 +1,4 @@
-"""Answers of `/v1/messages` and the events of their streams, as they are on the wire."""
+"""Wire models of answers of `/v1/messages` and of the events of their streams."""
 
 from typing import Any, Literal
 
@@ -10,22 +10,22 @@ StopReason = Literal[
 
 
 class TokenCount(BaseModel):
-    """How many tokens a conversation has."""
+    """Number of tokens of a conversation."""
 
     input_tokens: int
 
 
 class MessageUsage(BaseModel):
-    """How many tokens a request took; those of the conversation are the first three together."""
+    """Number of tokens of a request; the first three fields add up to the conversation's."""
 
-    input_tokens: int = Field(description="Of the conversation, that had to be computed.")
+    input_tokens: int = Field(description="Tokens of the conversation that were computed.")
     cache_creation_input_tokens: int
-    cache_read_input_tokens: int = Field(description="That did not have to be computed again.")
+    cache_read_input_tokens: int = Field(description="Tokens that came from the prompt cache.")
     output_tokens: int = Field(description="End tokens included.")
 
 
 class AnswerTextBlock(BaseModel):
-    """A block of the answer."""
+    """A text block."""
 
     type: Literal["text"]
     text: str
@@ -33,19 +33,19 @@ class AnswerTextBlock(BaseModel):
 
 
 class AnswerToolUseBlock(BaseModel):
-    """A call of a tool."""
+    """A tool call."""
 
     type: Literal["tool_use"]
     id: str
     name: str
-    input: dict[str, Any] = Field(description="Empty where the answer is cut in it.")
+    input: dict[str, Any] = Field(description="Empty if the answer was cut in it.")
 
 
 OutputBlock = AnswerTextBlock | AnswerToolUseBlock
 
 
 class Message(BaseModel):
-    """The answer, or what is known of it when a stream begins."""
+    """The answer; without content at the beginning of a stream."""
 
     id: str
     type: Literal["message"]
@@ -53,7 +53,9 @@ class Message(BaseModel):
     model: str
     content: list[OutputBlock]
     stop_reason: StopReason | None = Field(description="null when a stream begins.")
-    stop_sequence: str | None = Field(description="Which of `stop_sequences` ended it.")
+    stop_sequence: str | None = Field(
+        description="The one of `stop_sequences` that ended the answer."
+    )
     usage: MessageUsage
 
 
@@ -73,21 +75,21 @@ class BlockStart(BaseModel):
 
 
 class TextDeltaPart(BaseModel):
-    """What is new in a block of text."""
+    """New text of a text block."""
 
     type: Literal["text_delta"]
     text: str
 
 
 class InputDeltaPart(BaseModel):
-    """What is new in a call's arguments, a JSON object as a text."""
+    """New part of a call's arguments, which are JSON text."""
 
     type: Literal["input_json_delta"]
     partial_json: str
 
 
 class BlockDelta(BaseModel):
-    """A block goes on."""
+    """New part of a block."""
 
     type: Literal["content_block_delta"]
     index: int
@@ -102,7 +104,7 @@ class BlockStop(BaseModel):
 
 
 class Ending(BaseModel):
-    """Why the answer ends."""
+    """Reason of the answer's end."""
 
     stop_reason: StopReason
     stop_sequence: str | None

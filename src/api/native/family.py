@@ -3,9 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from src.api.family import ApiFamily, ErrorAnswer, Failure, FieldProblem
-from src.api.native.openapi import ErrorResponse
+from pydantic import BaseModel, Field
+
+from src.api.family import ApiFamily, ErrorAnswer, Failure, RequestProblem
 from src.models import StreamError, StreamErrorEvent
+
+
+class ErrorResponse(BaseModel):
+    """Error of a request."""
+
+    detail: str
+
+
+class FieldProblem(BaseModel):
+    """One problem of a request."""
+
+    type: str = Field(examples=["greater_than_equal"])
+    loc: list[str | int] = Field(description="Field location.", examples=[["body", "max_length"]])
+    msg: str = Field(examples=["Input should be greater than or equal to 1"])
+
+
+class ValidationErrorResponse(BaseModel):
+    """All problems of a request."""
+
+    detail: list[FieldProblem]
 
 
 class NativeFamily(ApiFamily):
@@ -19,6 +40,10 @@ class NativeFamily(ApiFamily):
     }
     failure_event = "error"
     error_model = ErrorResponse
+    error_descriptions: ClassVar[Mapping[int, str]] = {
+        400: "The body cannot be parsed.",
+        422: "The request is invalid.",
+    }
 
     def error_body(
         self,
@@ -31,13 +56,16 @@ class NativeFamily(ApiFamily):
     ) -> dict[str, Any]:
         return {"detail": message}
 
+    def error_model_of(self, status_code: int) -> type[BaseModel]:
+        return ValidationErrorResponse if status_code == 422 else ErrorResponse
+
     def validation_answer(
-        self, problems: Sequence[FieldProblem], request_id: str | None
+        self, problems: Sequence[RequestProblem], request_id: str | None
     ) -> ErrorAnswer:
         return ErrorAnswer(422, {"detail": [_detail(problem) for problem in problems]})
 
     def invalid_request_answer(
-        self, problem: FieldProblem, status_code: int, code: str, request_id: str | None
+        self, problem: RequestProblem, status_code: int, code: str, request_id: str | None
     ) -> ErrorAnswer:
         return self.validation_answer([problem], request_id)
 
@@ -46,7 +74,7 @@ class NativeFamily(ApiFamily):
         return StreamErrorEvent(error=error).model_dump_json()
 
 
-def _detail(problem: FieldProblem) -> dict[str, Any]:
+def _detail(problem: RequestProblem) -> dict[str, Any]:
     return {"type": problem.kind, "loc": [*problem.loc], "msg": problem.message}
 
 

@@ -1,4 +1,4 @@
-"""The native generation routes."""
+"""Routes `/generate` and `/generate/batch`."""
 
 from functools import partial
 
@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.json_response import json_answer
-from src.api.native.openapi import error_responses
+from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
+from src.api.openapi import error_responses, stream_documentation
 from src.api.sampling import sampling_params
-from src.api.sse import EventStream, stream_events, stream_response
+from src.api.sse import EventStream, stream_events
 from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
@@ -28,9 +29,9 @@ from src.models import (
 router = APIRouter(
     tags=["generation"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 413, 415, 422, 429, 500, 503, 504),
+    responses=error_responses(NATIVE, 400, 413, 415, 422, 429, 500, 503, 504),
 )
-STREAMED = stream_response(
+STREAMED = stream_documentation(
     "The answer; with `stream` a `GenerateDelta` in the data of each event, then `[DONE]`.",
     GenerateDelta,
     StreamErrorEvent,
@@ -92,7 +93,7 @@ async def generate_batch(
 
 
 def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
-    """What the request says, and the server's settings for what it leaves out."""
+    """Returns the request's sampling parameters; the settings are the defaults."""
     structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(

@@ -1,4 +1,4 @@
-"""What probes and scrapers ask: is it alive, is it ready, what are its figures."""
+"""Routes of probes and scrapers: `/health`, `/health/live`, `/health/ready`, `/metrics`."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ STATUS: dict[EngineState, Status] = {
     EngineState.READY: "healthy",
     EngineState.DEAD: "unhealthy",
 }
-UNAVAILABLE = {"model": HealthResponse, "description": "The service cannot do this now."}
+UNAVAILABLE = {"model": HealthResponse, "description": "The check has failed."}
 
 
 def _health(engine: InferenceEngine, draining: Draining) -> HealthResponse:
@@ -35,7 +35,7 @@ def _health(engine: InferenceEngine, draining: Draining) -> HealthResponse:
 
 @router.get("/health", responses={503: UNAVAILABLE})
 async def health(engine: EngineDep, draining: DrainingDep, response: Response) -> HealthResponse:
-    """How the service is: `healthy`, `loading` or `stopping` with 200, `unhealthy` with 503."""
+    """State of the service: `healthy`, `loading` or `stopping` with 200, `unhealthy` with 503."""
     if engine.state is EngineState.DEAD:
         response.status_code = HTTP_503_SERVICE_UNAVAILABLE
     return _health(engine, draining)

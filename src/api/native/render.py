@@ -1,4 +1,4 @@
-"""What is generated, in the words of the native API."""
+"""Rendering of generations as answers and deltas of the native API."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ from src.models import (
 
 @dataclass(slots=True)
 class Renderer:
-    """Makes the answer to one prompt, whole or in deltas.
+    """Renders the answer to one prompt, whole or in deltas.
 
     Args:
-        engine: knows how tokens are written.
-        prompt: what texts begin with; empty if they are to hold the new text alone.
-        num_prompt_tokens: for the counts; of a stream.
+        engine: decodes tokens.
+        prompt: prefix of the texts; empty if they hold the new text alone.
+        num_prompt_tokens: length of the prompt; needed for deltas alone.
     """
 
     engine: InferenceEngine
@@ -35,9 +35,9 @@ class Renderer:
     _texts: dict[int, str] = field(default_factory=dict)  # of tokens, by their ids
 
     def response(self, generation: Generation) -> GenerateResponse:
-        """The whole answer."""
+        """Returns the whole answer."""
         return GenerateResponse(
-            generated=[self._generated_text(one) for one in generation.completions],
+            generated=[self._generated_text(item) for item in generation.completions],
             model=self.engine.model_name,
             prompt_tokens=len(generation.prompt_token_ids),
             prompt_logprobs=self._logprobs(generation.prompt_logprobs),
@@ -52,7 +52,7 @@ class Renderer:
         )
 
     def deltas(self, delta: TextDelta) -> Iterator[GenerateDelta]:
-        """What is new, if that is anything that a reader can see."""
+        """Yields the delta on the wire; none for a delta without text, counts or logprobs."""
         index = delta.index
         is_first = index not in self._num_tokens
         self._num_tokens[index] = self._num_tokens.get(index, 0) + delta.num_tokens
@@ -77,14 +77,14 @@ class Renderer:
         return map(self._position, positions) if positions else None
 
     def _position(self, position: logprobs.PositionLogprobs) -> PositionLogprobs:
-        top = [TokenLogprob(**self._logprob(one)) for one in position.top]
+        top = [TokenLogprob(**self._logprob(token)) for token in position.top]
         return PositionLogprobs(**self._logprob(position.chosen), top=top)
 
-    def _logprob(self, one: logprobs.TokenLogprob) -> dict[str, Any]:
-        text = self._texts.get(one.token_id)
+    def _logprob(self, token: logprobs.TokenLogprob) -> dict[str, Any]:
+        text = self._texts.get(token.token_id)
         if text is None:
-            text = self._texts[one.token_id] = self.engine.token_text(one.token_id)
-        return {"id": one.token_id, "token": text, "logprob": one.logprob}
+            text = self._texts[token.token_id] = self.engine.token_text(token.token_id)
+        return {"id": token.token_id, "token": text, "logprob": token.logprob}
 
 
 def _ending(reason: FinishReason | None) -> Ending | None:

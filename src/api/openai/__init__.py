@@ -1,1 +1,1 @@
-"""OpenAI's API: what its clients send and expect, over the same engine."""
+"""OpenAI's API."""

@@ -1,4 +1,4 @@
-"""What answers of this API have in common: their head, and how many tokens they took."""
+"""Parts that several answers of OpenAI's API share: head, usage, log-probabilities."""
 
 import time
 import uuid
@@ -9,30 +9,35 @@ from pydantic import BaseModel, Field
 
 from src.core.outputs import Generation, TextDelta
 from src.engine.sampling.logprobs import TokenLogprob
-from src.errors import ModelNotFoundError
 from src.inference import InferenceEngine
 
-MAX_SHOWN = 80
+
+class WrittenLogprob(BaseModel):
+    """A token and the natural logarithm of its probability."""
+
+    token: str = Field(description="Text; bytes of an incomplete character are escaped as \\xe2.")
+    logprob: float
+    bytes: list[int] = Field(description="UTF-8 bytes of the token.")
 
 
 class PromptTokensDetails(BaseModel):
-    """What was special about the prompt's tokens."""
+    """Breakdown of the prompt's tokens."""
 
-    cached_tokens: int = Field(description="Of them, that did not have to be computed again.")
+    cached_tokens: int = Field(description="Tokens that came from the prompt cache.")
     audio_tokens: Literal[0] = Field(description="Prompts are text alone.")
 
 
 class CompletionTokensDetails(BaseModel):
-    """What was special about new tokens: nothing ever is, and clients add these numbers up."""
+    """Breakdown of the new tokens: always 0, for clients that add the numbers up."""
 
-    reasoning_tokens: Literal[0] = Field(description="No reasoning is kept apart.")
+    reasoning_tokens: Literal[0] = Field(description="Reasoning is not separate from the answer.")
     audio_tokens: Literal[0] = Field(description="Answers are text alone.")
     accepted_prediction_tokens: Literal[0] = Field(description="There are no predictions.")
-    rejected_prediction_tokens: Literal[0] = Field(description="Likewise.")
+    rejected_prediction_tokens: Literal[0] = Field(description="There are no predictions.")
 
 
 class Usage(BaseModel):
-    """How many tokens a request took, over all of its prompts and sequences."""
+    """Number of tokens of a request, over all of its prompts and sequences."""
 
     prompt_tokens: int
     completion_tokens: int = Field(description="End tokens included.")
@@ -43,12 +48,12 @@ class Usage(BaseModel):
 
 @dataclass(slots=True)
 class UsageCount:
-    """Adds up a request's usage.
+    """Counter of a request's tokens.
 
     Args:
-        num_prompt_tokens: of all prompts.
-        num_sequences: of each prompt; the first one's cached tokens are the prompt's.
-        drops_new: new tokens are none of the answer.
+        num_prompt_tokens: tokens of all prompts.
+        num_sequences: sequences of each prompt; cached tokens are counted for the first one.
+        drops_new: the answer does not contain the new tokens.
     """
 
     num_prompt_tokens: int
@@ -58,14 +63,14 @@ class UsageCount:
     num_new_tokens: int = 0
 
     def add(self, delta: TextDelta) -> None:
-        """Counts what is new in a stream."""
+        """Counts the tokens of a delta."""
         self.num_new_tokens += delta.num_tokens
         if delta.index % self.num_sequences == 0:
             self.num_cached_tokens += delta.num_cached_tokens
 
     def add_all(self, generation: Generation) -> None:
-        """Counts what a prompt gave."""
-        self.num_new_tokens += sum(one.num_tokens for one in generation.completions)
+        """Counts the tokens of all sequences of a prompt."""
+        self.num_new_tokens += sum(item.num_tokens for item in generation.completions)
         self.num_cached_tokens += generation.num_cached_tokens
 
     def usage(self) -> Usage:
@@ -87,7 +92,7 @@ class UsageCount:
 
 
 def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, Any]:
-    """The fields with which each answer, and each chunk of one, begins."""
+    """Returns the first fields of an answer or a chunk."""
     return {
         "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": kind,
@@ -97,30 +102,10 @@ def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, An
     }
 
 
-def token_logprob(engine: InferenceEngine, one: TokenLogprob) -> dict[str, Any]:
-    """A token as chats and responses tell it: written, with its bytes and its log-probability."""
-    token = engine.token(one.token_id)
+def token_logprob(engine: InferenceEngine, logprob: TokenLogprob) -> dict[str, Any]:
+    """Returns the fields of a `WrittenLogprob`."""
+    token = engine.token(logprob.token_id)
     text = token.text
     if text is None:
         text = "".join(f"\\x{byte:02x}" for byte in token.data)
-    return {"token": text, "logprob": one.logprob, "bytes": list(token.data)}
-
-
-def check_model(name: str | None, engine: InferenceEngine) -> None:
-    """Refuses another model than the one that is served.
-
-    Raises:
-        ModelNotFoundError: there is no such model here.
-    """
-    if name is not None and name != engine.model_name:
-        raise ModelNotFoundError(
-            f"The model `{shown(name)}` does not exist here; the served model is"
-            f" `{engine.model_name}`.",
-            ("model",),
-        )
-
-
-def shown(name: str) -> str:
-    """A name that a caller sent, for a message: at most MAX_SHOWN characters, and printable."""
-    escaped = repr(name[: MAX_SHOWN + 1])[1:-1]
-    return escaped if len(escaped) <= MAX_SHOWN else escaped[:MAX_SHOWN] + "…"
+    return {"token": text, "logprob": logprob.logprob, "bytes": list(token.data)}

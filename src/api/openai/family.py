@@ -1,12 +1,13 @@
 """OpenAI's errors: `{"error": {"message", "type", "param", "code"}}`."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from src.api.family import ApiFamily, ErrorAnswer, Failure, FieldProblem
+from pydantic import BaseModel, Field
+
+from src.api.family import ApiFamily, ErrorAnswer, Failure, RequestProblem
 from src.api.field_paths import field_path, joined_message
-from src.api.openai.openapi import OpenAIErrorResponse
 
 INVALID_REQUEST = "invalid_request_error"
 INDEX = "[{}]"
@@ -37,11 +38,29 @@ CODES = {
 }
 
 
+class OpenAIError(BaseModel):
+    """Error of a request."""
+
+    message: str
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="The invalid field.", examples=["max_tokens"])
+    code: str | None = Field(examples=["context_length_exceeded"])
+
+
+class OpenAIErrorResponse(BaseModel):
+    """Error answer, or the last event of a stream that fails."""
+
+    error: OpenAIError
+
+
 class OpenAIFamily(ApiFamily):
     """Conventions of OpenAI's API, and of vLLM's tokenizer routes, which follow it."""
 
     name = "openai"
     error_model = OpenAIErrorResponse
+    error_descriptions: ClassVar[Mapping[int, str]] = {
+        400: "The request is invalid; `param` names the field."
+    }
 
     def error_body(
         self,
@@ -57,7 +76,7 @@ class OpenAIFamily(ApiFamily):
         return {"error": error}
 
     def validation_answer(
-        self, problems: Sequence[FieldProblem], request_id: str | None
+        self, problems: Sequence[RequestProblem], request_id: str | None
     ) -> ErrorAnswer:
         """The message holds the first problems; `param` and `code` are of the first one."""
         message = joined_message(problems, INDEX)
@@ -66,7 +85,7 @@ class OpenAIFamily(ApiFamily):
         return ErrorAnswer(400, self.error_body(400, message, param=param, code=code))
 
     def invalid_request_answer(
-        self, problem: FieldProblem, status_code: int, code: str, request_id: str | None
+        self, problem: RequestProblem, status_code: int, code: str, request_id: str | None
     ) -> ErrorAnswer:
         param = field_path(problem.field, INDEX)
         body = self.error_body(status_code, problem.message, param=param, code=code)

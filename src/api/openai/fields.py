@@ -1,4 +1,4 @@
-"""What the fields of OpenAI's requests have in common, and those that all generations share."""
+"""Types of fields in OpenAI's requests, and the fields that completions and chats share."""
 
 from typing import Annotated, Literal
 
@@ -25,39 +25,39 @@ from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
 MAX_SEQUENCES = 128
-"""So many choices at most for each prompt."""
+"""Maximum number of choices for each prompt."""
 
-# Both 0 and -1 are all tokens: clients were made for servers that know one or the other.
+# 0 and -1 both mean all tokens: servers differ in this, and so do their clients.
 TopK = Annotated[StrictInt, Field(ge=-1, le=MAX_TOKENS), AfterValidator(lambda k: max(k, 0))]
 
 
 class StreamOptions(WireRequest):
-    """What a stream tells beside the text."""
+    """Options of a stream."""
 
     include_usage: StrictBool | None = Field(
-        default=None, description="A last chunk without choices tells the usage."
+        default=None, description="Send the usage in a last chunk without choices."
     )
     include_obfuscation: Annotated[
         OnlyFalse | None, NoEffect("chunks are never padded; only false is accepted")
     ] = None
 
 
-# What clients send for their own purposes, wherever conversations are answered.
-User = Annotated[StrictStr | None, NoEffect("users are not told apart by it")]
-SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not told apart")]
-PromptCacheKey = Annotated[
-    StrictStr | None, NoEffect("common beginnings of prompts are found without it")
+# Fields of several requests that have no effect here.
+User = Annotated[StrictStr | None, NoEffect("users are not distinguished by it")]
+SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not distinguished")]
+PromptCacheKey = Annotated[StrictStr | None, NoEffect("prompt prefixes are cached without it")]
+PromptCacheRetention = Annotated[
+    Literal["in_memory"] | None, NoEffect("the cache is always in memory")
 ]
-PromptCacheRetention = Annotated[Literal["in_memory"] | None, NoEffect("it is what is done")]
 ServiceTier = Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")]
 FormatName = Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-NAMED = NoEffect("it names the schema for those who write it")
-FormatDescription = Annotated[StrictStr | None, NoEffect("say in a message what is wanted")]
-StrictFormat = Annotated[StrictBool | None, NoEffect("answers always keep to the schema")]
+NAMED = NoEffect("the name is not used")
+FormatDescription = Annotated[StrictStr | None, NoEffect("describe the format in a message")]
+StrictFormat = Annotated[StrictBool | None, NoEffect("answers always follow the schema")]
 
 
 class GenerationRequest(WireRequest):
-    """What completions and chat completions have in common. Null is what leaving out is."""
+    """Fields that completions and chat completions share. Null is the same as leaving out."""
 
     model: ModelName
     temperature: TemperatureField = None
@@ -66,55 +66,55 @@ class GenerationRequest(WireRequest):
         default=None, ge=1, le=MAX_SEQUENCES, description="Choices for each prompt. Default: 1."
     )
     stream: StrictBool | None = Field(
-        default=None, description="Send chunks as they are made, as Server-Sent Events."
+        default=None, description="Send chunks as they are generated, as Server-Sent Events."
     )
     stream_options: StreamOptions | None = Field(
-        default=None, description="What a stream tells beside the text; with `stream` alone."
+        default=None, description="Options of a stream; needs `stream`."
     )
     stop: StopTexts | None = Field(
         default=None,
-        description="A text, or a list of some, that ends the generation and is left out.",
+        description="Text, or list of texts, that ends the generation and is left out.",
     )
     presence_penalty: Penalty | None = Field(
         default=None,
-        description="Taken from the logit of each token that was generated already.",
+        description="Subtracted from the logit of each token generated before.",
     )
     frequency_penalty: Penalty | None = Field(
         default=None,
-        description="The same, as many times as the token was generated.",
+        description="Subtracted from a token's logit once for each time it was generated.",
     )
     logit_bias: LogitBias | None = Field(
-        default=None, description="Token id to what is added to its logit; -100 bans a token."
+        default=None, description="Token id to the number added to its logit; -100 bans the token."
     )
     seed: Seed | None = Field(
         default=None,
-        description="Makes sampling repeatable. The i-th choice of each prompt uses seed + i.",
+        description="Seed of repeatable sampling. The i-th choice of each prompt uses seed + i.",
     )
     top_k: TopK | None = Field(
         default=None,
-        description="Extension: only this many of the most likely tokens; 0 and -1 are all.",
+        description="Extension: sample among this many most likely tokens; 0 and -1 are all.",
     )
     min_p: MinP | None = Field(
         default=None,
-        description="Extension: only tokens at least this share as likely as the likeliest.",
+        description="Extension: minimum probability, as a share of the most likely token's.",
     )
     repetition_penalty: RepetitionPenalty | None = Field(
         default=None,
-        description="Extension: above 1, tokens of prompt and text become less likely.",
+        description="Extension: above 1, tokens of the prompt and the answer become less likely.",
     )
     min_tokens: Count | None = Field(
         default=None,
-        description="Extension: before so many neither an end token nor `stop` ends it.",
+        description="Extension: minimum of new tokens before an end token or `stop` ends it.",
     )
     stop_token_ids: StopTokenIds | None = Field(
         default=None,
-        description="Extension: tokens that end the generation, as the model's end tokens do.",
+        description="Extension: ids of further end tokens.",
     )
     ignore_eos: StrictBool | None = Field(
-        default=None, description="Extension: the model's end tokens do not end the generation."
+        default=None, description="Extension: generate on after the model's end tokens."
     )
     structured_outputs: StructuredOutputs | None = Field(
-        default=None, description="Extension: what the answer must look like; see below."
+        default=None, description="Extension: required format of the answer; see below."
     )
     guided_json: JsonSchema | None = Field(
         default=None, description="Extension: an older name of `structured_outputs.json`."
@@ -144,23 +144,19 @@ class GenerationRequest(WireRequest):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def grammars(self) -> list[GrammarSource]:
-        """What the answer must look like, by each field that says so. Raises as `schema_source`."""
-        found = []
+        """Returns a grammar for each field that requires a format; raises as `schema_source`."""
+        sources = []
         if self.structured_outputs is not None:
-            found.append(structured_source(self.structured_outputs))
+            sources.append(structured_source(self.structured_outputs))
         for name in ("json", "regex", "choice", "grammar"):
             value = getattr(self, f"guided_{name}")
             if value is not None:
                 structured = StructuredOutputs.model_validate({name: value})
-                found.append(structured_source(structured, lambda name: (f"guided_{name}",)))
-        return found
+                sources.append(structured_source(structured, lambda name: (f"guided_{name}",)))
+        return sources
 
     def check(self) -> None:
-        """Refuses fields that do not go together.
-
-        Raises:
-            InvalidRequestError: and names one of them.
-        """
+        """Raises InvalidRequestError if fields contradict each other."""
         if self.stream_options is not None and not self.stream:
             raise InvalidRequestError(
                 "stream_options needs stream: true. Leave it out, or ask for a stream.",

@@ -1,4 +1,4 @@
-"""`/v1/models`: which model is served."""
+"""Routes of `/v1/models`."""
 
 from typing import Literal
 
@@ -6,25 +6,26 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from src.api.deps import EngineDep
-from src.api.openai.common import check_model
-from src.api.openai.openapi import error_responses
+from src.api.openai.family import OPENAI
+from src.api.openapi import error_responses
+from src.api.served_model import check_model
 from src.inference import InferenceEngine
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(503))
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(OPENAI, 503))
 
 
 class Model(BaseModel):
-    """A model that can be asked for."""
+    """A served model."""
 
     id: str = Field(description="The server's MODEL_NAME.")
     object: Literal["model"] = "model"
     created: int = Field(description="When this server started, in Unix time.")
     owned_by: str
-    max_model_len: int = Field(description="Context in tokens, prompt and new ones together.")
+    max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
 
 
 class ModelList(BaseModel):
-    """All models that are served: one."""
+    """All served models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -36,9 +37,9 @@ async def list_models(engine: EngineDep) -> ModelList:
     return ModelList(data=[_model(engine)])
 
 
-@router.get("/models/{model_id:path}", responses=error_responses(404))
+@router.get("/models/{model_id:path}", responses=error_responses(OPENAI, 404))
 async def retrieve_model(model_id: str, engine: EngineDep) -> Model:
-    """Tell of a model by its id, which may hold slashes."""
+    """Describe a model; its id may contain slashes."""
     check_model(model_id, engine)
     return _model(engine)
 

@@ -1,4 +1,4 @@
-"""One text or several, each as a text or as token ids: the same shapes in several requests."""
+"""Field of one or several prompts, each a text or token ids."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -9,29 +9,29 @@ from pydantic_core import PydanticCustomError
 from src.text.tokenization import Prompt
 
 MAX_TOKEN_IDS = 2**20
-"""Token ids of one prompt; more than any model's context."""
+"""Maximum number of token ids of a prompt; more than any model's context."""
 
 TokenIds = Annotated[list[int], Field(min_length=1, max_length=MAX_TOKEN_IDS)]
 
 
-def prompts_up_to(most: int) -> PlainValidator:
-    """Returns what makes a list of prompts of one or of up to so many."""
+def prompts_up_to(max_prompts: int) -> PlainValidator:
+    """Returns a validator that accepts one prompt or a list of prompts, and returns a list."""
     return PlainValidator(
-        partial(_parse_prompts, most=most),
+        partial(_parse_prompts, max_prompts=max_prompts),
         json_schema_input_type=str
         | TokenIds
-        | Annotated[list[str | TokenIds], Field(min_length=1, max_length=most)],
+        | Annotated[list[str | TokenIds], Field(min_length=1, max_length=max_prompts)],
     )
 
 
-def _parse_prompts(value: Any, most: int) -> list[Prompt]:
+def _parse_prompts(value: Any, max_prompts: int) -> list[Prompt]:
     if isinstance(value, str) or _is_token_ids(value):
         value = [value]
-    if not isinstance(value, list) or not 0 < len(value) <= most:
+    if not isinstance(value, list) or not 0 < len(value) <= max_prompts:
         raise PydanticCustomError(
             "invalid_value",
-            "It must be a text, a list of token ids, or a list of 1 to {most} of either kind",
-            {"most": most},
+            "It must be a text, a list of token ids, or a list of 1 to {count} of either kind",
+            {"count": max_prompts},
         )
     for index, prompt in enumerate(value):
         if not (isinstance(prompt, str) or _is_token_ids(prompt)):

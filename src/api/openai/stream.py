@@ -1,20 +1,28 @@
-"""Streams of this API: chunks of choices, and the usage if it is asked for."""
+"""Streams of completions and chats: chunks of choices, then optionally the usage."""
 
 from collections.abc import AsyncGenerator, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import Request
 from pydantic import BaseModel
 
 from src.api.openai.common import Usage, UsageCount
+from src.api.openai.family import OpenAIErrorResponse
 from src.api.openai.fields import GenerationRequest
+from src.api.openapi import stream_documentation
 from src.api.sse import EventStream, stream_events
 from src.config import Settings
 from src.core.outputs import TextDelta
 
 
+def chunk_stream(chunk: type[BaseModel]) -> dict[str, Any]:
+    """Returns the documentation of a 200 that is an answer or a stream of chunks."""
+    description = "The answer; with `stream` a chunk in the data of each event, then `[DONE]`."
+    return stream_documentation(description, chunk, OpenAIErrorResponse)
+
+
 class ChunkRenderer(Protocol):
-    """Makes chunks of what is new."""
+    """Renders deltas as chunks."""
 
     def chunks(self, delta: TextDelta) -> Iterable[BaseModel]: ...
 
@@ -29,7 +37,7 @@ async def stream_chunks(
     count: UsageCount,
     settings: Settings,
 ) -> EventStream:
-    """Answers with chunks, once the first is there. Raises as `stream_events`."""
+    """Returns a stream of chunks, once the first delta exists; raises as `stream_events`."""
 
     def render(delta: TextDelta) -> Iterable[BaseModel]:
         count.add(delta)

@@ -1,12 +1,13 @@
-"""`/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's shapes."""
+"""Routes `/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's format."""
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.deps import EngineDep, off_loop, while_connected
+from src.api.chat_pipeline import tokenize_conversation
+from src.api.deps import EngineDep, while_connected
 from src.api.fields import (
     MAX_MESSAGES,
     MAX_MODEL_NAME,
@@ -18,68 +19,70 @@ from src.api.fields import (
 )
 from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
-from src.api.openai.chat.request import ChatTurn
-from src.api.openai.chat.tools import FunctionTool
-from src.api.openai.common import check_model
-from src.api.openai.openapi import error_responses
+from src.api.openai.chat.messages import ChatTurn
+from src.api.openai.chat.tools import FunctionTool, to_tools
+from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
+from src.api.openapi import error_responses
+from src.api.served_model import check_model
 from src.core.outputs import TOKEN_SIZE
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
 from src.text.chat_template import ChatMessage
-from src.tool_calling.choice import call_format, choose
+from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
 router = APIRouter(
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 503, 504),
 )
 
 
 class TokenizeRequest(WireRequest):
     """A text or a conversation."""
 
+    conversation_field: ClassVar[str] = "messages"
+
     model: StrictStr | None = Field(
         default=None, max_length=MAX_MODEL_NAME, description="The served model, if it is named."
     )
     prompt: StrictStr | None = Field(
-        default=None, description="A text; what spells a special token stays text."
+        default=None, description="A text; special tokens spelled in it are plain text."
     )
     messages: list[ChatTurn] | None = Field(
         fail_fast=True,
         default=None,
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="Or a conversation, as the model's chat template writes it.",
+        description="A conversation, rendered by the model's chat template.",
     )
     tools: list[FunctionTool] | None = Field(
         fail_fast=True,
         default=None,
         max_length=MAX_TOOLS,
-        description="Functions that a conversation's answer may call; with `messages` alone.",
+        description="Functions that the answer may call; needs `messages`.",
     )
     add_special_tokens: StrictBool | None = Field(
         default=None,
-        description="Whether tokens that begin or end a text are added to a prompt, as for its"
-        " completion. Default: true. With false a prompt that is one special token's whole text is"
-        " that token.",
+        description="Add the special tokens that begin or end a prompt, as completions do. Default:"
+        " true. With false, a prompt that spells a single special token is that token.",
     )
     return_token_strs: StrictBool | None = Field(
-        default=None, description="Tell how each token is written."
+        default=None, description="Return the text of each token."
     )
     chat_template: Annotated[
-        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+        None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
     add_generation_prompt: StrictBool | None = Field(
         default=None,
-        description="Whether a conversation's answer has begun, as it has in chats. Default: true.",
+        description="End with the beginning of the assistant's turn, as chats do. Default: true.",
     )
     continue_final_message: Annotated[
         OnlyFalse | None,
-        NoEffect("answers do not go on with a message; only false is accepted"),
+        NoEffect("answers never continue a message; only false is accepted"),
     ] = None
 
     model_config = ConfigDict(
@@ -87,27 +90,33 @@ class TokenizeRequest(WireRequest):
     )
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
         if self.tools and self.messages is None:
-            raise InvalidRequestError("tools go with messages.", ("tools",))
+            raise InvalidRequestError("tools needs messages.", ("tools",))
         if self.add_generation_prompt is not None and self.messages is None:
             raise InvalidRequestError(
-                "add_generation_prompt goes with messages.", ("add_generation_prompt",)
+                "add_generation_prompt needs messages.", ("add_generation_prompt",)
             )
         if self.messages is not None and self.add_special_tokens:
             raise InvalidRequestError(
-                "The chat template adds what special tokens there are; leave this out.",
+                "The chat template adds the special tokens; leave add_special_tokens out.",
                 ("add_special_tokens",),
             )
+
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.messages or ())
+
+    def to_tool_choice(self) -> ToolChoice | None:
+        return choose(to_tools(self.tools), "auto", is_parallel=True)
 
 
 class TokenizeResponse(BaseModel):
     """Token ids."""
 
     count: int
-    max_model_len: int = Field(description="Context in tokens, prompt and new ones together.")
+    max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
     tokens: list[int]
     token_strs: list[str] | None
 
@@ -126,61 +135,55 @@ class DetokenizeRequest(WireRequest):
 
 
 class DetokenizeResponse(BaseModel):
-    """The text; special tokens are written as they are spelled."""
+    """Text of token ids, with special tokens."""
 
     prompt: str
 
 
 @router.post("/tokenize", response_model=TokenizeResponse)
 async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -> Response:
-    """Tell the token ids of a text or a conversation."""
-    check_model(body.model, engine)
-    body.check()
-    token_ids = await while_connected(request, _encode(request, body, engine))
+    """Tokenize a text or a conversation."""
+    token_ids = await _encode(request, body, engine)
 
     def respond() -> TokenizeResponse:
-        written = None
+        texts = None
         if body.return_token_strs:
-            written = [engine.token_text(token_id) for token_id in token_ids]
+            texts = [engine.token_text(token_id) for token_id in token_ids]
         return TokenizeResponse(
             count=len(token_ids),
             max_model_len=engine.max_model_len,
             tokens=token_ids,
-            token_strs=written,
+            token_strs=texts,
         )
 
     return await json_answer(respond, len(token_ids) * TOKEN_SIZE)
 
 
-def _read(body: TokenizeRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
-    """The conversation, and the tools that its answer may call."""
-    tools = [
-        tool.function.to_engine(("tools", index, "function"))
-        for index, tool in enumerate(body.tools or ())
-    ]
-    return to_conversation(body.messages or ()), choose(tools, "auto", is_parallel=True)
-
-
 async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        messages, choice = await off_loop(request, partial(_read, body))
-        call_format(engine, choice, messages, ("messages",))
-        return await engine.tokenize_chat(
-            messages,
-            tools=choice.tools if choice else (),
+        conversation = await tokenize_conversation(
+            request,
+            body,
+            engine,
+            engine.deadline(),
             begins_answer=body.add_generation_prompt is not False,
         )
+        return conversation.token_ids
+    check_model(body.model, engine)
+    body.check()
     assert body.prompt is not None
     if body.add_special_tokens is False:
         token_id = engine.special_token_id(body.prompt)
         if token_id is not None:
             return [token_id]
-    return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
+    has_special_tokens = body.add_special_tokens is not False
+    encoding = engine.encode(body.prompt, add_special_tokens=has_special_tokens)
+    return await while_connected(request, encoding)
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse)
 async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDep) -> Response:
-    """Tell the text of token ids."""
+    """Decode token ids."""
     check_model(body.model, engine)
     decoding = engine.decode(body.tokens, ("tokens",), skip_special_tokens=False)
     text = await while_connected(request, decoding)
@@ -188,19 +191,19 @@ async def detokenize(request: Request, body: DetokenizeRequest, engine: EngineDe
 
 
 class TokenizerInfo(BaseModel):
-    """Special tokens as they are spelled, and how conversations are written; null if not there."""
+    """Special tokens and chat template; null where the model has none."""
 
     tokenizer_class: str = Field(description="HuggingFace's class.")
-    bos_token: str | None = Field(description="It begins a text.")
-    eos_token: str | None = Field(description="It ends a text.")
+    bos_token: str | None = Field(description="Begins a text.")
+    eos_token: str | None = Field(description="Ends a text.")
     pad_token: str | None
     unk_token: str | None
-    chat_template: str | None = Field(description="In Jinja's language.")
+    chat_template: str | None = Field(description="Jinja template.")
 
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(engine: EngineDep) -> TokenizerInfo:
-    """Describe the tokenizer for clients that work with token ids."""
+    """Describe the tokenizer."""
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
     tokens = {name: engine.special_tokens.get(name) for name in names}
     return TokenizerInfo(

@@ -1,4 +1,4 @@
-"""What chats and responses say of tools alike: functions, which of them to call, arguments."""
+"""Fields of tools that chats and responses share: functions, tool choice, arguments."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -13,12 +13,12 @@ from src.tool_calling.choice import ChoiceWord
 from src.tool_calling.grammar import NO_ARGUMENTS, Tool
 
 Arguments = Annotated[
-    StrictStr, Field(description="Its arguments, a JSON object as a text; an empty text is `{}`.")
+    StrictStr, Field(description="Arguments, a JSON object as text; an empty text is `{}`.")
 ]
-CallId = Annotated[StrictStr, Field(min_length=1, description="By which its result is told.")]
+CallId = Annotated[StrictStr, Field(min_length=1, description="Id that its result refers to.")]
 TOOL_CHOICE = (
-    "`none` keeps the tools from the model, `auto` lets it choose, `required` makes it call one, an"
-    " object says which. Default: `auto`."
+    "`none`: no calls. `auto`: the model decides. `required`: at least one call. An object names"
+    " the tool to call. Default: `auto`."
 )
 TOOLS = "Functions that the model may call."
 ParallelToolCalls = Annotated[
@@ -28,13 +28,13 @@ ParallelToolCalls = Annotated[
 
 
 class OfAFunction(WireRequest):
-    """What tells of a function: all tools are some."""
+    """Base class of objects with the type `function`, which all tools have."""
 
     type: Literal["function"] = Field(description="`function` alone.")
 
 
 class FunctionFields(WireRequest):
-    """What is told of a function."""
+    """Fields of a function."""
 
     name: FunctionName
     description: ToolDescription = None
@@ -44,19 +44,19 @@ class FunctionFields(WireRequest):
     strict: StrictTool = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> Tool:
-        """The function that stands at this place of the request."""
+        """Returns the tool; `field` is its path in the request, for errors."""
         schema = NO_ARGUMENTS if self.parameters is None else self.parameters
         return Tool(self.name, self.description, schema, (*field, "parameters"))
 
 
 def choice_of(named: type[BaseModel], shape: str) -> PlainValidator:
-    """Returns what takes one of the words, or an object that names a tool.
+    """Returns a validator that accepts one of the words, or an object that names a tool.
 
-    It is no union, whose errors nobody would read.
+    A union would answer with the problems of all its members.
 
     Args:
-        named: the object's model.
-        shape: how it is written, for the error.
+        named: wire model of the object.
+        shape: example of the object, for the error.
     """
 
     def parse(value: object) -> object:
@@ -77,22 +77,22 @@ def choice_of(named: type[BaseModel], shape: str) -> PlainValidator:
 def read_call(
     call_id: str, name: str, arguments: str, field: tuple[str | int, ...]
 ) -> MessageToolCall:
-    """Returns a call in an earlier answer.
+    """Returns a call of an earlier answer.
 
     Args:
-        call_id: by which its result is told.
-        name: of the function.
-        arguments: that it was called with.
-        field: where they stand in the request, for the error.
+        call_id: id that its result refers to.
+        name: name of the function.
+        arguments: JSON text of the arguments.
+        field: path of the arguments in the request, for errors.
 
     Raises:
-        InvalidRequestError: they are no JSON object.
+        InvalidRequestError: the arguments are not a JSON object.
     """
     try:
-        read = json.loads(arguments or "{}")
-        json.dumps(read, ensure_ascii=False).encode()  # raises if it holds half of a character
+        parsed = json.loads(arguments or "{}")
+        json.dumps(parsed, ensure_ascii=False).encode()  # raises on lone surrogates
     except (ValueError, RecursionError):
-        read = None
-    if not isinstance(read, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise InvalidRequestError("A call's arguments must be a JSON object, as a text.", field)
-    return MessageToolCall(call_id, name, read)
+    return MessageToolCall(call_id, name, parsed)

@@ -9,9 +9,11 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from src.api.chat_pipeline import Conversation, PreparedChat
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta
+from src.engine.sampling_params import SamplingParams
 from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, Server
@@ -71,7 +73,10 @@ def test_the_asynchronous_stream_helper_tells_events(server):
 
 def test_all_choices_begin_in_order_whichever_speaks_first(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
-    renderer = ChatRenderer(client.app.state.service.engine, body)
+    conversation = Conversation([1], tool_choice=None, tool_format=None)
+    engine, params = client.app.state.service.engine, SamplingParams(max_tokens=5)
+    chat = PreparedChat(engine, conversation, params, 3, deadline=0, has_schema=False)
+    renderer = ChatRenderer(body, chat)
     chunks = [*renderer.chunks(TextDelta(2, "Paris", 1)), *renderer.chunks(TextDelta(0, "In", 1))]
     choices = [chunk.choices[0] for chunk in chunks]
     assert [one.index for one in choices] == [0, 1, 2, 2, 0]

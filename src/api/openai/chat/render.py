@@ -1,9 +1,10 @@
-"""Generations in the words of `/v1/chat/completions`."""
+"""Rendering of generations as answers and chunks of `/v1/chat/completions`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
     AnswerCall,
@@ -25,53 +26,45 @@ from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
 from src.core.outputs import Generation, TextDelta
 from src.engine import request as engine_request
 from src.engine.sampling import logprobs
-from src.inference import InferenceEngine
-from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.parser import (
     Answer,
     ArgumentsDelta,
     CallStarted,
     ContentDelta,
     Event,
-    TextReader,
-    ToolCallParser,
 )
 
 
 @dataclass(slots=True)
 class ChatRenderer:
-    """Makes the answer to one request, whole or in chunks.
+    """Renders the answer to one request, whole or in chunks.
 
     Args:
-        engine: knows how tokens are written.
-        body: the request.
-        written: how the model writes calls of tools, if it may.
-        is_shaped: what is no call has the shape that is asked for.
+        body: the request's wire model.
+        chat: the prepared request.
     """
 
-    engine: InferenceEngine
     body: ChatCompletionRequest
-    written: ToolCallFormat | None = None
-    is_shaped: bool = False
+    chat: PreparedChat
     _head: dict[str, Any] = field(init=False)
-    _readers: dict[int, TextReader | ToolCallParser] = field(default_factory=dict)  # of choices
+    _readers: dict[int, AnswerReader] = field(default_factory=dict)  # by index of the choice
 
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.body.stream else "chat.completion"
-        self._head = answer_head("chatcmpl", kind, self.engine)
+        self._head = answer_head("chatcmpl", kind, self.chat.engine)
         if self.body.includes_usage:
             self._head["usage"] = None
 
     def whole(self, generation: Generation, count: UsageCount) -> ChatCompletion:
-        """The answer without a stream."""
+        """Returns the whole answer."""
         choices = [
             ChatChoice(
                 index=index,
-                message=self._message(index, one.text),
-                logprobs=self._logprobs(one.logprobs),
-                finish_reason=self._finish_reason(index, one.finish_reason) or "length",
+                message=self._message(index, completion.text),
+                logprobs=self._logprobs(completion.logprobs),
+                finish_reason=self._finish_reason(index, completion.finish_reason) or "length",
             )
-            for index, one in enumerate(generation.completions)
+            for index, completion in enumerate(generation.completions)
         ]
         return ChatCompletion(**self._head | {"choices": choices, "usage": count.usage()})
 
@@ -93,41 +86,34 @@ class ChatRenderer:
         return AnswerMessage(role="assistant", content=content, refusal=None, tool_calls=calls)
 
     def chunks(self, delta: TextDelta) -> Iterator[ChatCompletionChunk]:
-        """The role, what is said and called, and the end, each in chunks of its own."""
+        """Yields chunks of a delta; role, text, calls and finish reason have separate ones."""
         if not self._readers:
-            yield from self._beginnings()
+            yield from self._first_chunks()
         reader = self._reader(delta.index)
         events = reader.push(delta.text)
         if delta.finish_reason is not None:
             events += reader.finish()
-        news = [_delta(event) for event in events]
-        found = self._logprobs(delta.logprobs) if delta.logprobs else None
-        if found is not None and not news:  # of text that is held back
-            news.append(Delta())
-        for number, new in enumerate(news):
-            yield self._chunk(delta.index, new, None if number else found, None)
+        parts = [_delta(event) for event in events]
+        rendered = self._logprobs(delta.logprobs) if delta.logprobs else None
+        if rendered is not None and not parts:  # the parser holds the text back
+            parts.append(Delta())
+        for number, part in enumerate(parts):
+            yield self._chunk(delta.index, part, None if number else rendered, None)
         reason = self._finish_reason(delta.index, delta.finish_reason)
         if reason is not None:
             yield self._chunk(delta.index, Delta(), None, reason)
 
-    def _beginnings(self) -> Iterator[ChatCompletionChunk]:
-        """The role of each choice, in their order: OpenAI's client fails on any other first one."""
-        content = None if self.body.must_call else ""
+    def _first_chunks(self) -> Iterator[ChatCompletionChunk]:
+        """Yields the role of each choice, in order, which OpenAI's client requires."""
+        content = None if self.chat.must_call else ""
         for index in range(self.body.num_choices):
             self._reader(index)
             first = Delta(role="assistant", content=content, refusal=None)
             yield self._chunk(index, first, None, None)
 
-    def _reader(self, index: int) -> TextReader | ToolCallParser:
-        """Who reads a choice's text."""
+    def _reader(self, index: int) -> AnswerReader:
         if index not in self._readers:
-            self._readers[index] = (
-                ToolCallParser(
-                    self.written, is_forced=self.body.must_call, is_shaped=self.is_shaped
-                )
-                if self.written
-                else TextReader()
-            )
+            self._readers[index] = self.chat.create_reader()
         return self._readers[index]
 
     def _finish_reason(
@@ -137,7 +123,7 @@ class ChatRenderer:
             return None
         if reason is not engine_request.FinishReason.STOP:
             return "length"
-        # As OpenAI has it: who has named the tool is not told that there is a call.
+        # OpenAI reports `stop` for a call of the tool that the request names.
         is_call = self._reader(index).num_calls and not self.body.has_named_tool
         return "tool_calls" if is_call else "stop"
 
@@ -148,10 +134,10 @@ class ChatRenderer:
         self,
         index: int,
         delta: Delta,
-        found: ChoiceLogprobs | None,
+        rendered: ChoiceLogprobs | None,
         reason: FinishReason | None,
     ) -> ChatCompletionChunk:
-        choice = ChunkChoice(index=index, delta=delta, logprobs=found, finish_reason=reason)
+        choice = ChunkChoice(index=index, delta=delta, logprobs=rendered, finish_reason=reason)
         return ChatCompletionChunk(**self._head | {"choices": [choice]})
 
     def _logprobs(self, positions: list[logprobs.PositionLogprobs]) -> ChoiceLogprobs | None:
@@ -160,9 +146,10 @@ class ChatRenderer:
         return ChoiceLogprobs(content=map(self._logprob, positions), refusal=None)
 
     def _logprob(self, position: logprobs.PositionLogprobs) -> ChatPositionLogprob:
+        engine = self.chat.engine
         return ChatPositionLogprob(
-            **token_logprob(self.engine, position.chosen),
-            top_logprobs=[ChatLogprob(**token_logprob(self.engine, one)) for one in position.top],
+            **token_logprob(engine, position.chosen),
+            top_logprobs=[ChatLogprob(**token_logprob(engine, token)) for token in position.top],
         )
 
 

@@ -1,30 +1,21 @@
-"""Requests of `/v1/chat/completions`, as they are on the wire."""
+"""Wire models of requests of `/v1/chat/completions`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictStr,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
+from src.api.chat_request import AnswerOptions
 from src.api.field_types import NumLogprobs, NumTokens
-from src.api.fields import (
-    MAX_MESSAGES,
-    MAX_PARTS,
-    MAX_TOOLS,
-    SENT_BACK,
-    NoEffect,
-    Parsed,
-    Refused,
-    SentBack,
-    WireRequest,
+from src.api.fields import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
+from src.api.openai.chat.conversation import to_conversation
+from src.api.openai.chat.messages import AUDIO, OLD_CALLS, ChatTurn
+from src.api.openai.chat.tools import (
+    ChatToolChoice,
+    FunctionTool,
+    NamedToolChoice,
+    to_tools,
 )
-from src.api.openai.chat.tools import ChatToolChoice, FunctionTool, MessageCall, NamedToolChoice
 from src.api.openai.fields import (
     NAMED,
     FormatDescription,
@@ -36,99 +27,31 @@ from src.api.openai.fields import (
     StrictFormat,
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
-from src.api.structured import ANY_OBJECT
+from src.api.structured import ANY_OBJECT, only_one
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
-OLD_CALLS = "it is the older form of tools"
-AUDIO = "the served models read and write text alone"
-
-
-class TextPart(WireRequest):
-    """A piece of a message's text."""
-
-    type: Literal["text"] = Field(description="`text` alone.")
-    text: StrictStr = Field(description="The text; parts are joined by line ends.")
-
-
-def _join_parts(content: object) -> object:
-    """A message's content as one text: parts are joined by line ends."""
-    if not isinstance(content, list):
-        return content
-    if len(content) > MAX_PARTS:
-        raise PydanticCustomError(
-            "too_long", "A message has at most {count} parts", {"count": MAX_PARTS}
-        )
-    for index, part in enumerate(content):
-        is_part = isinstance(part, dict)
-        if is_part and part.get("type") not in ("text", None):
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "Part {index} is no text, and this model reads text alone",
-                {"index": index},
-            )
-        if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
-            raise PydanticCustomError(
-                "invalid_value",
-                'Part {index} must be {"type": "text", "text": "…"}',
-                {"index": index},
-            )
-    return "\n".join(part["text"] for part in content)
-
-
-_PartList = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
-Content = Annotated[StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | _PartList)]
-
-
-class ChatTurn(WireRequest):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
-        description="Who speaks; `developer` is `system`."
-    )
-    content: Content | None = Field(
-        default=None,
-        description="What is said: a text, or a list of parts of text. Not needed beside calls.",
-    )
-    tool_calls: list[MessageCall] | None = Field(
-        fail_fast=True,
-        default=None,
-        min_length=1,
-        max_length=MAX_TOOLS,
-        description="What the assistant calls.",
-    )
-    tool_call_id: StrictStr | None = Field(
-        default=None, description="Of the role `tool`: which call this is the result of."
-    )
-    name: Annotated[StrictStr | None, NoEffect("chat templates know roles and contents alone")] = (
-        None
-    )
-    refusal: Annotated[None, Refused("a refusal is written as content")] = None
-    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
-    parsed: Parsed = None
-    audio: Annotated[None, Refused(AUDIO)] = None
-    function_call: Annotated[None, Refused(OLD_CALLS)] = None
-
 
 class JsonSchemaFormat(WireRequest):
-    """JSON that a schema allows."""
+    """JSON schema of the answer."""
 
     name: Annotated[FormatName, NAMED]
     description: FormatDescription = None
-    json_schema: dict[str, Any] = Field(alias="schema", description="What the answer's JSON is.")
+    json_schema: dict[str, Any] = Field(alias="schema", description="JSON schema of the answer.")
     strict: StrictFormat = None
 
 
 class ResponseFormat(WireRequest):
-    """How the answer is written."""
+    """Format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
-        description="Free text, any JSON object, or what `json_schema` says."
+        description="Free text, any JSON object, or JSON by `json_schema`."
     )
     json_schema: JsonSchemaFormat | None = Field(
-        default=None, description="With the type of the same name alone."
+        default=None, description="Needs the type `json_schema`."
     )
 
     @model_validator(mode="after")
@@ -140,7 +63,7 @@ class ResponseFormat(WireRequest):
         return self
 
     def grammar(self, field: tuple[str | int, ...]) -> GrammarSource | None:
-        """What an answer in this format is; None is any text."""
+        """Returns the grammar of the format; None for any text."""
         if self.type == "text":
             return None
         if self.json_schema is None:
@@ -151,6 +74,8 @@ class ResponseFormat(WireRequest):
 class ChatCompletionRequest(GenerationRequest):
     """A conversation to answer."""
 
+    conversation_field: ClassVar[str] = "messages"
+
     messages: list[ChatTurn] = Field(
         fail_fast=True,
         min_length=1,
@@ -159,21 +84,21 @@ class ChatCompletionRequest(GenerationRequest):
     )
     max_completion_tokens: NumTokens | None = Field(
         default=None,
-        description="New tokens at most. Default: what the prompt leaves of the context.",
+        description="Maximum number of new tokens. Default: the rest of the context.",
     )
-    max_tokens: NumTokens | None = Field(default=None, description="The older name of the same.")
+    max_tokens: NumTokens | None = Field(default=None, description="Its older name.")
     logprobs: StrictBool | None = Field(
-        default=None, description="Tell each new token's log-probability."
+        default=None, description="Return the log-probability of each new token."
     )
     top_logprobs: NumLogprobs | None = Field(
         default=None,
-        description="And those of so many most likely ones; with `logprobs` alone.",
+        description="Number of most likely tokens to return beside each; needs `logprobs`.",
     )
     response_format: ResponseFormat | None = Field(
-        default=None, description="How the answer is written: text, or JSON; see below."
+        default=None, description="Format of the answer: text or JSON; see below."
     )
     modalities: list[Literal["text"]] | None = Field(
-        fail_fast=True, default=None, min_length=1, max_length=1, description="`text` alone."
+        fail_fast=True, default=None, min_length=1, max_length=1, description="Only `text`."
     )
     tools: list[FunctionTool] | None = Field(
         fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
@@ -184,14 +109,14 @@ class ChatCompletionRequest(GenerationRequest):
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
-    prediction: Annotated[None, Refused("there is no speculation from a prediction")] = None
-    reasoning_effort: Annotated[None, Refused("the served models do not reason apart")] = None
+    prediction: Annotated[None, Refused("predictions are not used")] = None
+    reasoning_effort: Annotated[None, Refused("the served models do not reason separately")] = None
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
-    web_search_options: Annotated[None, Refused("nothing is searched")] = None
+    web_search_options: Annotated[None, Refused("there is no web search")] = None
     chat_template: Annotated[
-        None, Refused("a template is code; the server's operator sets CHAT_TEMPLATE")
+        None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("as chat_template is")] = None
+    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
@@ -209,25 +134,24 @@ class ChatCompletionRequest(GenerationRequest):
         }
     )
 
-    @property
-    def most_new_tokens(self) -> int | None:
-        """By either of its names; None is what the prompt leaves."""
-        return self.max_completion_tokens or self.max_tokens
+    def answer_options(self) -> AnswerOptions:
+        is_new_name = self.max_completion_tokens is not None
+        return AnswerOptions(
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            max_tokens_field="max_completion_tokens" if is_new_name else "max_tokens",
+            min_tokens=self.min_tokens,
+            num_choices=self.num_choices,
+            num_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
 
-    @property
-    def num_logprobs(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.messages)
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none."""
-        wanted = self.tool_choice or "auto"
-        tools = [
-            tool.function.to_engine(("tools", index, "function"))
-            for index, tool in enumerate(self.tools or ())
-        ]
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or "auto"
         return choose(
-            tools,
-            wanted if isinstance(wanted, str) else wanted.to_engine(),
+            to_tools(self.tools),
+            choice if isinstance(choice, str) else choice.to_engine(),
             is_parallel=self.parallel_tool_calls is not False,
         )
 
@@ -235,25 +159,19 @@ class ChatCompletionRequest(GenerationRequest):
     def has_named_tool(self) -> bool:
         return isinstance(self.tool_choice, NamedToolChoice)
 
-    @property
-    def must_call(self) -> bool:
-        """Whether the answer is a call, and no text."""
-        return self.has_named_tool or self.tool_choice == "required"
-
-    def grammars(self) -> list[GrammarSource]:
-        """What the answer must look like, by each field that says so."""
-        found = super().grammars()
+    def answer_schema(self) -> GrammarSource | None:
+        sources = self.grammars()
         if self.response_format is not None:
             source = self.response_format.grammar(("response_format",))
-            found += [source] if source else []
-        return found
+            sources += [source] if source else []
+        return only_one(sources)
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         super().check()
         if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
             raise InvalidRequestError(
-                "max_tokens and max_completion_tokens are names of the same; send one of them.",
+                "max_tokens is the older name of max_completion_tokens; send one of them.",
                 ("max_tokens",),
             )
         if self.top_logprobs is not None and not self.logprobs:

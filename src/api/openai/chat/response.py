@@ -1,39 +1,35 @@
-"""Answers of `/v1/chat/completions`, whole and in chunks, as they are on the wire."""
+"""Wire models of answers and chunks of `/v1/chat/completions`."""
 
 from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from src.api.openai.common import Usage
+from src.api.openai.common import Usage, WrittenLogprob
 
 
-class ChatLogprob(BaseModel):
+class ChatLogprob(WrittenLogprob):
     """A token and the natural logarithm of its probability."""
-
-    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
-    logprob: float
-    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
 
 
 class ChatPositionLogprob(ChatLogprob):
-    """The token that was taken, and the most likely ones there."""
+    """A generated token and the most likely tokens at its position."""
 
     top_logprobs: list[ChatLogprob]
 
 
 class ChoiceLogprobs(BaseModel):
-    """What the model thought of each new token; an end token is one."""
+    """Log-probabilities of the new tokens, end tokens included."""
 
     content: Iterable[ChatPositionLogprob]
     refusal: None
 
 
 class Function(BaseModel):
-    """What is called."""
+    """Function of a call."""
 
     name: str
-    arguments: str = Field(description="A JSON object as a text; cut where the answer is.")
+    arguments: str = Field(description="JSON object as text; incomplete if the answer was cut.")
 
 
 class AnswerCall(BaseModel):
@@ -45,14 +41,12 @@ class AnswerCall(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """What the model says, or calls."""
+    """The assistant's message: text, tool calls, or both."""
 
     role: Literal["assistant"]
-    content: str | None = Field(description="null if there are calls and no text.")
+    content: str | None = Field(description="null for tool calls without text.")
     refusal: None
-    tool_calls: list[AnswerCall] | None = Field(
-        default=None, description="Left out if there are none."
-    )
+    tool_calls: list[AnswerCall] | None = Field(default=None, description="Left out without calls.")
 
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -65,13 +59,13 @@ class ChatChoice(BaseModel):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason = Field(
-        description="`stop`: an end token or a stop text came, or the named tool was called."
-        " `tool_calls`: tools were called. `length`: that was all it may."
+        description="`stop`: an end token or stop text, or a call of the named tool. `tool_calls`:"
+        " other tool calls. `length`: the maximum number of tokens."
     )
 
 
 class ChatCompletion(BaseModel):
-    """The answer."""
+    """A whole answer."""
 
     id: str
     object: Literal["chat.completion"]
@@ -83,14 +77,14 @@ class ChatCompletion(BaseModel):
 
 
 class FunctionDelta(BaseModel):
-    """What is new of what is called: first the name, then pieces of the arguments."""
+    """New part of a call's function: first the name, then text of the arguments."""
 
     name: str | None = None
     arguments: str
 
 
 class CallDelta(BaseModel):
-    """What is new in a call; first its id, type and name."""
+    """New part of a call; the first one has its id, type and name."""
 
     index: int
     id: str | None = None
@@ -99,7 +93,7 @@ class CallDelta(BaseModel):
 
 
 class Delta(BaseModel):
-    """What is new in an answer: first the role, then text and calls; nothing at the end."""
+    """New part of a message: first the role, then text and calls; empty in the last chunk."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -108,7 +102,7 @@ class Delta(BaseModel):
 
 
 class ChunkChoice(BaseModel):
-    """What is new in one choice."""
+    """New part of one choice."""
 
     index: int
     delta: Delta
@@ -117,7 +111,7 @@ class ChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
-    """What is new in a streamed answer."""
+    """Chunk of a streamed answer."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -1,5 +1,6 @@
-"""Tools and calls of them as a chat's requests tell of them."""
+"""Tools and tool calls in requests of `/v1/chat/completions` and `/tokenize`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
@@ -15,6 +16,7 @@ from src.api.openai.tools import (
 )
 from src.text.chat_template import MessageToolCall
 from src.tool_calling.choice import ChoiceWord, NamedTool
+from src.tool_calling.grammar import Tool
 
 
 class FunctionDefinition(FunctionFields):
@@ -27,16 +29,24 @@ class FunctionTool(OfAFunction):
     function: FunctionDefinition = Field(description="The function.")
 
 
-class FunctionReference(WireRequest):
-    """A function by its name."""
+def to_tools(tools: Sequence[FunctionTool] | None) -> list[Tool]:
+    """Returns the functions of the field `tools`."""
+    return [
+        tool.function.to_engine(("tools", index, "function"))
+        for index, tool in enumerate(tools or ())
+    ]
 
-    name: StrictStr = Field(description="One of `tools`.")
+
+class FunctionReference(WireRequest):
+    """Reference to a function."""
+
+    name: StrictStr = Field(description="Name of one of `tools`.")
 
 
 class NamedToolChoice(OfAFunction):
-    """The one tool that is to be called."""
+    """The tool that must be called."""
 
-    function: FunctionReference = Field(description="Which function.")
+    function: FunctionReference = Field(description="The function.")
 
     def to_engine(self) -> NamedTool:
         return NamedTool(self.function.name, ("tool_choice", "function", "name"))
@@ -49,9 +59,9 @@ ChatToolChoice = Annotated[
 
 
 class CalledFunction(WireRequest):
-    """What an earlier answer called."""
+    """Function of a call in an earlier answer."""
 
-    name: FunctionName = Field(description="Of the function.")
+    name: FunctionName = Field(description="Name of the function.")
     arguments: Arguments
     parsed_arguments: Parsed = None
 
@@ -60,10 +70,10 @@ class MessageCall(OfAFunction):
     """A call in an earlier answer."""
 
     id: CallId
-    function: CalledFunction = Field(description="What was called.")
+    function: CalledFunction = Field(description="Called function.")
     index: Annotated[StrictInt | None, NoEffect(SENT_BACK)] = None
 
     def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
-        """Raises InvalidRequestError if the arguments are no JSON object."""
+        """Raises InvalidRequestError if the arguments are not a JSON object."""
         name, arguments = self.function.name, self.function.arguments
         return read_call(self.id, name, arguments, (*field, "function", "arguments"))

@@ -1,4 +1,4 @@
-"""Generations in the words of `/v1/completions`: whole answers and chunks, by the same code."""
+"""Rendering of generations as answers and chunks of `/v1/completions`."""
 
 import codecs
 import math
@@ -23,7 +23,7 @@ from src.text.token_bytes import TokenText
 
 @dataclass(frozen=True, slots=True)
 class EchoedPrompt:
-    """A prompt, with its text if that is to be answered too."""
+    """A prompt, with its text if the answer begins with it."""
 
     token_ids: list[int]
     text: str = ""
@@ -31,12 +31,12 @@ class EchoedPrompt:
 
 @dataclass(slots=True)
 class CompletionRenderer:
-    """Makes the answer to one request.
+    """Renders the answer to one request.
 
     Args:
-        engine: knows how tokens are written.
-        body: the request.
-        prompts: its prompts.
+        engine: decodes tokens.
+        body: the request's wire model.
+        prompts: the request's prompts.
     """
 
     engine: InferenceEngine
@@ -51,7 +51,7 @@ class CompletionRenderer:
             self._head["usage"] = None
 
     def whole(self, generations: list[Generation], count: UsageCount) -> Completion:
-        """The answer without a stream."""
+        """Returns the whole answer."""
         choices = [
             self._choice(delta)
             for number, generation in enumerate(generations)
@@ -60,7 +60,7 @@ class CompletionRenderer:
         return Completion(**self._head | {"choices": choices, "usage": count.usage()})
 
     def chunks(self, delta: TextDelta) -> Iterator[Completion]:
-        """What is new, if that is anything that a reader can see."""
+        """Yields the chunk of a delta; none for a delta without text, logprobs or end."""
         choice = self._choice(delta)
         if choice.text or choice.logprobs or choice.finish_reason:
             yield Completion(**self._head | {"choices": [choice]})
@@ -69,20 +69,20 @@ class CompletionRenderer:
         return Completion(**self._head | {"choices": [], "usage": usage})
 
     def _best(self, first_index: int, generation: Generation) -> list[TextDelta]:
-        """The choices of a prompt, each as if all of it came at once."""
+        """Returns the best sequences of a prompt, each as one delta."""
         sequences = generation.completions
         if len(sequences) > self.body.num_choices:
             sequences = sorted(sequences, key=_mean_logprob, reverse=True)[: self.body.num_choices]
         return [
             TextDelta(
                 first_index + number,
-                one.text,
-                one.num_tokens,
-                one.finish_reason,
-                one.logprobs,
+                sequence.text,
+                sequence.num_tokens,
+                sequence.finish_reason,
+                sequence.logprobs,
                 generation.prompt_logprobs,
             )
-            for number, one in enumerate(sequences)
+            for number, sequence in enumerate(sequences)
         ]
 
     def _choice(self, delta: TextDelta) -> CompletionChoice:
@@ -115,51 +115,54 @@ class CompletionRenderer:
             positions += [None, *delta.prompt_logprobs]
         if self.body.max_tokens != 0:
             positions += delta.logprobs
-        token_ids += [one.chosen.token_id for one in positions if one]
+        token_ids += [position.chosen.token_id for position in positions if position]
         if not token_ids:
             return None
         tokens = [self.engine.token(token_id) for token_id in token_ids]
         return Logprobs(
-            tokens=list(map(_written, tokens)),
-            token_logprobs=[one.chosen.logprob if one else None for one in positions],
+            tokens=list(map(_spelling, tokens)),
+            token_logprobs=[
+                position.chosen.logprob if position else None for position in positions
+            ],
             top_logprobs=map(self._top, positions),
-            text_offset=list(map(offsets.pass_by, tokens)),
+            text_offset=list(map(offsets.advance, tokens)),
         )
 
     def _top(self, position: PositionLogprobs | None) -> dict[str, float] | None:
-        if position is None:  # of a prompt's first token nothing is known
+        if position is None:  # the first token of a prompt has no log-probability
             return None
         top: dict[str, float] = {}
-        # Of tokens that are written alike the likeliest is told.
-        for one in [*position.top, position.chosen]:
-            top.setdefault(_written(self.engine.token(one.token_id)), one.logprob)
+        # The most likely of several tokens with the same spelling wins.
+        for token in [*position.top, position.chosen]:
+            top.setdefault(_spelling(self.engine.token(token.token_id)), token.logprob)
         return top
 
 
 class _Offsets:
-    """Where in a choice's text its tokens begin."""
+    """Character offsets of tokens in the text of a choice."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._at = 0
+        self._offset = 0
 
-    def pass_by(self, token: TokenText) -> int:
-        """Returns where this token begins."""
-        start = self._at
+    def advance(self, token: TokenText) -> int:
+        """Returns the offset of the next token."""
+        start = self._offset
         if not token.is_special:
-            self._at += len(self._decoder.decode(token.data))
+            self._offset += len(self._decoder.decode(token.data))
         return start
 
 
-def _written(token: TokenText) -> str:
-    """A token as OpenAI writes it: what is no whole character as `bytes:\\xe2\\x82`."""
+def _spelling(token: TokenText) -> str:
+    """Returns a token as OpenAI spells it: incomplete characters as `bytes:\\xe2\\x82`."""
     if token.text is not None:
         return token.text
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data)
 
 
 def _mean_logprob(sequence: Sequence) -> float:
-    """Mean log-probability of the tokens; lowest for a sequence cut before its first token."""
+    """Returns the mean log-probability of the tokens; -inf without tokens."""
     if not sequence.logprobs:
         return -math.inf
-    return sum(one.chosen.logprob for one in sequence.logprobs) / len(sequence.logprobs)
+    total = sum(position.chosen.logprob for position in sequence.logprobs)
+    return total / len(sequence.logprobs)

@@ -7,16 +7,18 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.json_response import json_answer
-from src.api.openai.common import UsageCount, check_model
+from src.api.openai.common import UsageCount
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
 from src.api.openai.completions.schemas import (
     DEFAULT_MAX_TOKENS,
     Completion,
     CompletionRequest,
 )
-from src.api.openai.openapi import error_responses, streamed
-from src.api.openai.stream import stream_chunks
+from src.api.openai.family import OPENAI
+from src.api.openai.stream import chunk_stream, stream_chunks
+from src.api.openapi import error_responses
 from src.api.sampling import sampling_params
+from src.api.served_model import check_model
 from src.api.structured import only_one
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
@@ -27,14 +29,14 @@ router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
 )
 
 
 @router.post(
     "/completions",
     response_model=Completion,
-    responses={200: streamed(Completion)},
+    responses={200: chunk_stream(Completion)},
 )
 async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
@@ -65,10 +67,10 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     logprobs = body.logprobs
     if logprobs is None and body.num_sequences > body.num_choices:
-        logprobs = 0  # to know which are best
+        logprobs = 0  # needed to rank them
     params = sampling_params(
         body,
-        max_tokens=max(1, max_tokens),  # the prompt alone is had with a token that is thrown away
+        max_tokens=max(1, max_tokens),  # an echo without new tokens drops the generated one
         min_tokens=body.min_tokens,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
@@ -81,18 +83,18 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
 async def _tokenize(
     body: CompletionRequest, params: SamplingParams, engine: InferenceEngine, deadline: float
 ) -> list[EchoedPrompt]:
-    """All prompts, checked before any runs."""
+    """Returns all prompts, checked before any runs."""
     prompts: list[Prompt] = body.prompt
-    found = []
+    echoed = []
     for index, prompt in enumerate(prompts):
         field = ("prompt", index) if len(prompts) > 1 else ("prompt",)
         token_ids = await engine.tokenize(prompt, params, field, deadline)
-        found.append(EchoedPrompt(token_ids, await _echoed(body, prompt, engine)))
-    return found
+        echoed.append(EchoedPrompt(token_ids, await _echoed(body, prompt, engine)))
+    return echoed
 
 
 async def _echoed(body: CompletionRequest, prompt: Prompt, engine: InferenceEngine) -> str:
-    """The prompt's text, if it is to be answered too."""
+    """Returns the prompt's text if the answer begins with it, else an empty text."""
     if not body.echo:
         return ""
     return prompt if isinstance(prompt, str) else await engine.decode(prompt)

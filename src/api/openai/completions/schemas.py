@@ -1,4 +1,4 @@
-"""Requests and answers of `/v1/completions`, as they are on the wire."""
+"""Wire models of requests and answers of `/v1/completions`."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -20,24 +20,25 @@ class CompletionRequest(GenerationRequest):
     """Texts or token ids to continue."""
 
     prompt: Annotated[list[Any], prompts_up_to(MAX_PROMPTS)] = Field(
-        description=f"What to continue: a text, token ids, or up to {MAX_PROMPTS} of either."
+        description=f"A text, token ids, or a list of up to {MAX_PROMPTS} of either."
     )
     max_tokens: Count | None = Field(
         default=None,
-        description=f"New tokens at most; 0 needs `echo`. Default: {DEFAULT_MAX_TOKENS}.",
+        description=f"Maximum of new tokens; 0 needs `echo`. Default: {DEFAULT_MAX_TOKENS}.",
     )
     logprobs: NumLogprobs | None = Field(
         default=None,
-        description="Tell each token's log-probability, and those of so many most likely ones.",
+        description="Return the log-probabilities of each token and of this many most likely ones.",
     )
     echo: StrictBool | None = Field(
-        default=None, description="Begin with the prompt; `logprobs` tells of its tokens too."
+        default=None, description="Begin with the prompt; `logprobs` then covers it too."
     )
     best_of: StrictInt | None = Field(
         default=None,
         ge=1,
         le=MAX_SEQUENCES,
-        description="Generate so many and answer the `n` likeliest by token; not in a stream.",
+        description="Generate this many and return the `n` with the highest mean log-probability of"
+        " their tokens; not in a stream.",
     )
     suffix: Annotated[None, Refused("the served models only continue texts")] = None
 
@@ -56,15 +57,15 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def num_sequences(self) -> int:
-        """For each prompt, answered or not."""
+        """Number of generated sequences for each prompt."""
         return self.best_of or self.num_choices
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
+        """Raises InvalidRequestError if fields contradict each other."""
         super().check()
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequestError(
-                "max_tokens may be 0 with echo: true alone; ask for at least 1.", ("max_tokens",)
+                "max_tokens: 0 needs echo: true; ask for at least 1.", ("max_tokens",)
             )
         if self.best_of is None:
             return
@@ -74,35 +75,35 @@ class CompletionRequest(GenerationRequest):
             )
         if self.stream and self.best_of > self.num_choices:
             raise InvalidRequestError(
-                "Which are best is known at the end alone: leave out best_of, or stream.",
+                "A stream cannot return the best of several: leave out best_of, or stream.",
                 ("best_of",),
             )
 
 
 class Logprobs(BaseModel):
-    """What the model thought of the tokens; all lists have one item for each."""
+    """Log-probabilities of tokens; all lists have one item for each token."""
 
-    tokens: list[str] = Field(description="`bytes:…` where they are no whole characters.")
-    token_logprobs: list[float | None] = Field(description="null for a prompt's first token.")
+    tokens: list[str] = Field(description="Text, or `bytes:…` for incomplete characters.")
+    token_logprobs: list[float | None] = Field(description="null for the first token of a prompt.")
     top_logprobs: Iterable[dict[str, float] | None] = Field(
-        description="The most likely tokens, and the one that stands there."
+        description="The most likely tokens and the actual one."
     )
-    text_offset: list[int] = Field(description="Where in the text each begins, in characters.")
+    text_offset: list[int] = Field(description="Start of each token in the text, in characters.")
 
 
 class CompletionChoice(BaseModel):
-    """One continuation, or what is new in it."""
+    """One continuation, or the new part of one."""
 
-    index: int = Field(description="The i-th of the p-th prompt has p * n + i.")
+    index: int = Field(description="p * n + i for the i-th continuation of the p-th prompt.")
     text: str
     logprobs: Logprobs | None
     finish_reason: Literal["stop", "length"] | None = Field(
-        description="`stop`: an end token or a stop text came. `length`: max_tokens. null: not yet."
+        description="`stop`: an end token or stop text. `length`: max_tokens. null: not finished."
     )
 
 
 class Completion(BaseModel):
-    """The answer, or a chunk of it."""
+    """A whole answer, or a chunk of one."""
 
     id: str
     object: Literal["text_completion"]

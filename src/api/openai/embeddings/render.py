@@ -1,4 +1,4 @@
-"""Embeddings in the words of `/v1/embeddings`."""
+"""Rendering of embeddings as answers of `/v1/embeddings`."""
 
 import asyncio
 import base64
@@ -14,11 +14,11 @@ from src.core.outputs import Embedding
 
 
 async def render_embeddings(body: EmbeddingRequest, embeddings: list[Embedding]) -> bytes:
-    """The answer as JSON, written one embedding at a time: others run between them.
+    """Returns the answer as JSON; lets the event loop run between two embeddings.
 
-    Both formats tell the same 32-bit floats.
+    Both formats hold the same 32-bit floats.
     """
-    num_tokens = sum(len(one.prompt_token_ids) for one in embeddings)
+    num_tokens = sum(len(embedding.prompt_token_ids) for embedding in embeddings)
     usage = EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens)
     empty = EmbeddingList(object="list", data=[], model=body.model, usage=usage)
     items = []
@@ -32,8 +32,8 @@ async def render_embeddings(body: EmbeddingRequest, embeddings: list[Embedding])
 def _item(body: EmbeddingRequest, index: int, embedding: Embedding) -> str:
     layout = f"<{len(embedding.values)}f"
     data = struct.pack(layout, *embedding.values)
-    written: list[float] | str = list(struct.unpack(layout, data))
+    values: list[float] | str = list(struct.unpack(layout, data))
     if body.encoding_format == "base64":
-        written = base64.b64encode(data).decode()
-    item = EmbeddingItem(object="embedding", index=index, embedding=written)
+        values = base64.b64encode(data).decode()
+    item = EmbeddingItem(object="embedding", index=index, embedding=values)
     return item.model_dump_json()

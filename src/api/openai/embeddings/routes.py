@@ -3,17 +3,18 @@
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, while_connected
-from src.api.openai.common import check_model
 from src.api.openai.embeddings.render import render_embeddings
 from src.api.openai.embeddings.schemas import EmbeddingList, EmbeddingRequest
-from src.api.openai.openapi import error_responses
+from src.api.openai.family import OPENAI
+from src.api.openapi import error_responses
+from src.api.served_model import check_model
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
 )
 
 

@@ -1,4 +1,4 @@
-"""Requests and answers of `/v1/embeddings`, as they are on the wire."""
+"""Wire models of requests and answers of `/v1/embeddings`."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,19 +14,19 @@ MAX_INPUTS = 2048
 
 
 class EmbeddingRequest(WireRequest):
-    """Texts or token ids to embed. Null is what leaving out is."""
+    """Texts or token ids to embed. Null is the same as leaving out."""
 
     model: ModelName
     input: Annotated[list[Any], prompts_up_to(MAX_INPUTS)] = Field(
-        description=f"What to embed: a text, token ids, or up to {MAX_INPUTS} of either."
+        description=f"A text, token ids, or a list of up to {MAX_INPUTS} of either."
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None,
-        description="`base64` is that of 32-bit floats, little endian. Default: `float`.",
+        description="`base64` encodes 32-bit floats, little endian. Default: `float`.",
     )
     dimensions: NumTokens | None = Field(
         default=None,
-        description="The model's own size alone: a part of an embedding means nothing here.",
+        description="Only the model's own size; parts of an embedding have no meaning here.",
     )
     user: User = None
 
@@ -37,11 +37,7 @@ class EmbeddingRequest(WireRequest):
     )
 
     def check(self, embedding_size: int | None) -> None:
-        """Refuses another size than the model's own.
-
-        Raises:
-            InvalidRequestError: and says which that is.
-        """
+        """Raises InvalidRequestError if `dimensions` is not the model's size."""
         if embedding_size is not None and self.dimensions not in (None, embedding_size):
             raise InvalidRequestError(
                 f"Embeddings of this model have {embedding_size} dimensions, and it was not trained"
@@ -51,22 +47,22 @@ class EmbeddingRequest(WireRequest):
 
 
 class EmbeddingUsage(BaseModel):
-    """How many tokens a request took, over all of its inputs."""
+    """Number of tokens of a request, over all of its inputs."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingItem(BaseModel):
-    """What the model makes of one input."""
+    """Embedding of one input."""
 
     object: Literal["embedding"]
-    index: int = Field(description="Of the input.")
-    embedding: list[float] | str = Field(description="Its length is 1.")
+    index: int = Field(description="Index of the input.")
+    embedding: list[float] | str = Field(description="Vector of length 1.")
 
 
 class EmbeddingList(BaseModel):
-    """The answer."""
+    """Embeddings of all inputs."""
 
     object: Literal["list"]
     data: list[EmbeddingItem]

@@ -1,1 +1,1 @@
-"""`/v1/responses`: conversations in OpenAI's newer words; nothing is stored."""
+"""`/v1/responses`, OpenAI's newer API for conversations; nothing is stored."""

@@ -1,4 +1,4 @@
-"""The output of `/v1/responses` while it is written: items, and the events that tell of them."""
+"""Output items of `/v1/responses` while they are generated, and their events."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,16 +30,16 @@ RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]
 
 
 @dataclass(slots=True)
-class _Written:
-    """An item of the output while it is written.
+class _OutputItem:
+    """State of an output item.
 
     Args:
-        index: in the output.
-        item_id: the item's.
-        call: if it is one of a tool; else it is text.
-        text: that it has, or its arguments.
-        logprobs: of the text, if they are asked for.
-        status: in the output, once it is complete.
+        index: position in the output.
+        item_id: id of the item.
+        call: tool call; None for a message.
+        text: text of the message, or arguments of the call.
+        logprobs: log-probabilities of the text, if requested.
+        status: status of the item.
     """
 
     index: int
@@ -49,8 +49,8 @@ class _Written:
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     status: Status = "in_progress"
 
-    def item(self, status: Status, render: RenderLogprob) -> OutputItem:
-        """As it is told when it has this status; text that has just begun has no part yet."""
+    def to_wire(self, status: Status, render: RenderLogprob) -> OutputItem:
+        """Returns the wire model with a status; a message in progress has no parts."""
         if self.call is not None:
             return OutputCall(
                 id=self.item_id,
@@ -72,134 +72,139 @@ class _Written:
         logprobs = map(render, self.logprobs)
         return OutputText(type="output_text", text=self.text, annotations=[], logprobs=logprobs)
 
-    def place(self) -> dict[str, Any]:
-        """Where in the output it is."""
+    def location(self) -> dict[str, Any]:
+        """Returns the fields of events that locate the item."""
         return {"item_id": self.item_id, "output_index": self.index}
 
 
 class OutputWriter:
-    """Puts items together from what is read of an answer, and numbers the answer's events.
+    """Builds items from the parsed events of an answer, and numbers the wire events.
 
     Args:
-        render: writes a token's log-probability.
+        render: renders the log-probabilities of a position.
     """
 
     def __init__(self, render: RenderLogprob) -> None:
         self._render = render
         self.num_events = 0
-        self._done: list[_Written] = []
-        self._last: _Written | None = None  # what is being written
+        self._done: list[_OutputItem] = []
+        self._current: _OutputItem | None = None  # in progress
 
     def head(self, kind: str) -> dict[str, Any]:
-        """The fields with which each event begins."""
+        """Returns the first fields of an event."""
         number = self.num_events
         self.num_events += 1
         return {"type": kind, "sequence_number": number}
 
     @property
     def done(self) -> list[OutputItem]:
-        """The complete items, made anew: their lists of log-probabilities can be read but once."""
-        return [one.item(one.status, self._render) for one in self._done]
+        """Complete items, as new objects: their lists of log-probabilities are generators."""
+        return [item.to_wire(item.status, self._render) for item in self._done]
 
     @property
     def num_logprobs(self) -> int:
-        """Positions of the item that is being written."""
-        return len(self._last.logprobs) if self._last else 0
+        """Number of positions with log-probabilities of the item in progress."""
+        return len(self._current.logprobs) if self._current else 0
 
-    def advance(self, event: Event, found: list[PositionLogprobs]) -> Iterator[BaseModel]:
-        """What is new in an item, or a new item; with log-probabilities if it is text."""
+    def advance(self, event: Event, logprobs: list[PositionLogprobs]) -> Iterator[BaseModel]:
+        """Adds a parsed event to the output, and yields the wire events.
+
+        Args:
+            event: text, or a part of a tool call.
+            logprobs: log-probabilities of the text's tokens.
+        """
         match event:
             case ContentDelta(text):
-                if self._last is None or self._last.call is not None:
+                if self._current is None or self._current.call is not None:
                     yield from self._begin_text()
-                yield self._add_text(text, found)
+                yield self._add_text(text, logprobs)
             case CallStarted():
-                yield from self._finish_last("completed")
-                self._last = _Written(len(self._done), f"fc_{uuid.uuid4().hex}", event)
+                yield from self._finish_current("completed")
+                self._current = _OutputItem(len(self._done), f"fc_{uuid.uuid4().hex}", event)
                 yield self._item_event("response.output_item.added", "in_progress")
             case ArgumentsDelta(_, text):
-                assert self._last is not None
-                self._last.text += text
+                assert self._current is not None
+                self._current.text += text
                 yield ArgumentsDeltaEvent(
                     **self.head("response.function_call_arguments.delta"),
-                    **self._last.place(),
+                    **self._current.location(),
                     delta=text,
                 )
 
     def finish(self, status: Literal["completed", "incomplete"]) -> Iterator[BaseModel]:
-        """Ends the last item. There is always one, though nothing may have been said."""
-        if self._last is None and not self._done:
+        """Ends the last item; an empty answer has one empty message."""
+        if self._current is None and not self._done:
             yield from self._begin_text()
-        yield from self._finish_last(status)
+        yield from self._finish_current(status)
 
     def cut(self) -> list[OutputItem]:
-        """All items of an answer that ends here and now."""
-        last = [self._last.item("incomplete", self._render)] if self._last else []
-        return self.done + last
+        """Returns all items of an answer that fails, the last one incomplete."""
+        current = [self._current.to_wire("incomplete", self._render)] if self._current else []
+        return self.done + current
 
     def _begin_text(self) -> Iterator[BaseModel]:
-        yield from self._finish_last("completed")
-        self._last = _Written(len(self._done), f"msg_{uuid.uuid4().hex}")
+        yield from self._finish_current("completed")
+        self._current = _OutputItem(len(self._done), f"msg_{uuid.uuid4().hex}")
         yield self._item_event("response.output_item.added", "in_progress")
         yield self._part_event("response.content_part.added")
 
-    def _add_text(self, text: str, found: list[PositionLogprobs]) -> TextDeltaEvent:
-        assert self._last is not None
-        self._last.text += text
-        self._last.logprobs += found
+    def _add_text(self, text: str, logprobs: list[PositionLogprobs]) -> TextDeltaEvent:
+        assert self._current is not None
+        self._current.text += text
+        self._current.logprobs += logprobs
         return TextDeltaEvent(
             **self.head("response.output_text.delta"),
-            **self._last.place(),
+            **self._current.location(),
             content_index=0,
             delta=text,
-            logprobs=self._event_logprobs(found),
+            logprobs=self._event_logprobs(logprobs),
         )
 
-    def _finish_last(self, status: Literal["completed", "incomplete"]) -> Iterator[BaseModel]:
-        """Ends the item that is being written, if there is one."""
-        last = self._last
-        if last is None:
+    def _finish_current(self, status: Literal["completed", "incomplete"]) -> Iterator[BaseModel]:
+        """Ends the item in progress, if there is one."""
+        item = self._current
+        if item is None:
             return
-        if last.call is not None:
+        if item.call is not None:
             yield ArgumentsDoneEvent(
                 **self.head("response.function_call_arguments.done"),
-                **last.place(),
-                arguments=last.text,
+                **item.location(),
+                arguments=item.text,
             )
         else:
             yield TextDoneEvent(
                 **self.head("response.output_text.done"),
-                **last.place(),
+                **item.location(),
                 content_index=0,
-                text=last.text,
-                logprobs=self._event_logprobs(last.logprobs),
+                text=item.text,
+                logprobs=self._event_logprobs(item.logprobs),
             )
             yield self._part_event("response.content_part.done")
         yield self._item_event("response.output_item.done", status)
-        last.status = status
-        self._done.append(last)
-        self._last = None
+        item.status = status
+        self._done.append(item)
+        self._current = None
 
     def _item_event(self, kind: str, status: Status) -> ItemEvent:
-        assert self._last is not None
-        item = self._last.item(status, self._render)
-        return ItemEvent(**self.head(kind), output_index=self._last.index, item=item)
+        assert self._current is not None
+        item = self._current.to_wire(status, self._render)
+        return ItemEvent(**self.head(kind), output_index=self._current.index, item=item)
 
     def _part_event(self, kind: str) -> PartEvent:
-        assert self._last is not None
-        head, place = self.head(kind), self._last.place()
-        return PartEvent(**head, **place, content_index=0, part=self._last.part(self._render))
+        assert self._current is not None
+        head, location = self.head(kind), self._current.location()
+        return PartEvent(**head, **location, content_index=0, part=self._current.part(self._render))
 
     def _event_logprobs(self, positions: list[PositionLogprobs]) -> Iterator[EventLogprob]:
         return map(_for_event, map(self._render, positions))
 
 
 def _for_event(position: OutputLogprob) -> EventLogprob:
-    """Events tell no bytes."""
+    """Drops the bytes, which events do not have."""
     return EventLogprob(
         token=position.token,
         logprob=position.logprob,
         top_logprobs=[
-            EventTopLogprob(token=one.token, logprob=one.logprob) for one in position.top_logprobs
+            EventTopLogprob(token=top.token, logprob=top.logprob) for top in position.top_logprobs
         ],
     )

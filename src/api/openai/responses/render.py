@@ -1,4 +1,4 @@
-"""Generations in the words of `/v1/responses`: whole answers and events, by the same code."""
+"""Rendering of generations as answers and events of `/v1/responses`."""
 
 import time
 import uuid
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from src.api.chat_pipeline import AnswerReader, PreparedChat
 from src.api.family import Failure
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
@@ -28,27 +29,23 @@ from src.api.openai.responses.response import (
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.request import FinishReason
 from src.engine.sampling.logprobs import PositionLogprobs
-from src.inference import InferenceEngine
-from src.tool_calling.parser import ContentDelta, TextReader, ToolCallParser
+from src.tool_calling.parser import ContentDelta
 
 
 @dataclass(slots=True)
 class ResponseRenderer:
-    """Makes the answer to one request, whole or in events.
+    """Renders the answer to one request, whole or in events.
 
     Args:
-        engine: knows how tokens are written.
-        body: the request.
-        num_prompt_tokens: of the conversation.
-        num_request_bytes: of the body, parts of which the answer repeats.
-        reader: tells text and calls apart.
+        body: the request's wire model.
+        chat: the prepared request.
+        num_request_bytes: size of the body, parts of which the answer repeats.
     """
 
-    engine: InferenceEngine
     body: ResponseRequest
-    num_prompt_tokens: int
+    chat: PreparedChat
     num_request_bytes: int
-    reader: TextReader | ToolCallParser
+    _reader: AnswerReader = field(init=False)
     _id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
     _created_at: int = field(default_factory=lambda: int(time.time()))
     _output: OutputWriter = field(init=False)
@@ -56,54 +53,58 @@ class ResponseRenderer:
     _num_cached_tokens: int = 0
 
     def __post_init__(self) -> None:
+        self._reader = self.chat.create_reader()
         self._output = OutputWriter(self._logprob)
 
     def whole(self, generation: Generation) -> Response:
-        """The answer without a stream: what all its events make up."""
-        (one,) = generation.completions
+        """Returns the whole answer, built from the events of one delta with all text."""
+        (completion,) = generation.completions
         delta = TextDelta(
             0,
-            one.text,
-            one.num_tokens,
-            one.finish_reason,
-            one.logprobs,
+            completion.text,
+            completion.num_tokens,
+            completion.finish_reason,
+            completion.logprobs,
             num_cached_tokens=generation.num_cached_tokens,
         )
         for _ in self.events(delta):
             pass
-        return self._response(_status(one.finish_reason), self._output.done)
+        return self._response(_status(completion.finish_reason), self._output.done)
 
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
-        """What a delta says: the first one begins the answer, the last one ends it."""
+        """Yields the events of a delta; the first delta begins the answer, the last one ends it."""
         if self._output.num_events == 0:
             for kind in ("response.created", "response.in_progress"):
                 response = self._response("in_progress", [])
                 yield ResponseEvent(**self._output.head(kind), response=response)
         self._num_tokens += delta.num_tokens
         self._num_cached_tokens += delta.num_cached_tokens
-        read = self.reader.push(delta.text)
+        parsed = self._reader.push(delta.text)
         if delta.finish_reason is not None:
-            read += self.reader.finish()
-        found = delta.logprobs if self.body.include else []
-        if found and not read:  # of text that is held back
-            read = [ContentDelta("")]
-        for event in read:
-            yield from self._output.advance(event, found)
-            found = []
+            parsed += self._reader.finish()
+        logprobs = delta.logprobs if self.body.include else []
+        if logprobs and not parsed:  # the parser holds the text back
+            parsed = [ContentDelta("")]
+        for event in parsed:
+            yield from self._output.advance(event, logprobs)
+            logprobs = []
         if delta.finish_reason is not None:
             yield from self._end(_status(delta.finish_reason))
 
     def events_size(self, delta: TextDelta) -> int:
-        """Bytes of a delta's events, about; the last ones repeat the answer, all the request."""
+        """Returns the approximate size of a delta's events in bytes.
+
+        The first and the last events repeat the request, and the last ones the answer too.
+        """
         num_bytes = delta.size
         if delta.finish_reason is not None:
             per_position = LOGPROB_SIZE * (1 + (self.body.top_logprobs or 0))
             num_bytes += self._output.num_logprobs * per_position
-        is_told = delta.finish_reason is not None or not self._output.num_events
-        return num_bytes + (self.num_request_bytes if is_told else 0)
+        has_request = delta.finish_reason is not None or not self._output.num_events
+        return num_bytes + (self.num_request_bytes if has_request else 0)
 
     def failure(self, failure: Failure) -> ResponseEvent:
-        """The last event of an answer that fails."""
+        """Returns the last event of an answer that fails."""
         error = ResponseError(code="server_error", message=failure.message)
         response = self._response("failed", self._output.cut(), error)
         return ResponseEvent(**self._output.head("response.failed"), response=response)
@@ -114,9 +115,10 @@ class ResponseRenderer:
         yield ResponseEvent(**self._output.head(f"response.{status}"), response=response)
 
     def _logprob(self, position: PositionLogprobs) -> OutputLogprob:
+        engine = self.chat.engine
         return OutputLogprob(
-            **token_logprob(self.engine, position.chosen),
-            top_logprobs=[TopLogprob(**token_logprob(self.engine, one)) for one in position.top],
+            **token_logprob(engine, position.chosen),
+            top_logprobs=[TopLogprob(**token_logprob(engine, token)) for token in position.top],
         )
 
     def _response(
@@ -139,7 +141,7 @@ class ResponseRenderer:
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
             metadata=body.metadata or {},
-            model=self.engine.model_name,
+            model=self.chat.engine.model_name,
             output=list(output),
             parallel_tool_calls=body.parallel_tool_calls is not False,
             previous_response_id=None,
@@ -159,13 +161,13 @@ class ResponseRenderer:
 
     def _usage(self) -> ResponseUsage:
         return ResponseUsage(
-            input_tokens=self.num_prompt_tokens,
+            input_tokens=self.chat.num_prompt_tokens,
             input_tokens_details=InputTokensDetails(
                 cached_tokens=self._num_cached_tokens, cache_write_tokens=0
             ),
             output_tokens=self._num_tokens,
             output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
-            total_tokens=self.num_prompt_tokens + self._num_tokens,
+            total_tokens=self.chat.num_prompt_tokens + self._num_tokens,
         )
 
 
@@ -173,12 +175,11 @@ def _status(reason: FinishReason | None) -> Literal["completed", "incomplete"]:
     return "completed" if reason is FinishReason.STOP else "incomplete"
 
 
-def _dumped(asked: Any) -> Any:
-    """A part of the request as it came; schemas in it are not copied, which are the large parts."""
-    if not isinstance(asked, BaseModel):
-        return asked
+def _dumped(part: Any) -> Any:
+    """Returns a part of the request as it was sent; schemas, which may be large, are not copied."""
+    if not isinstance(part, BaseModel):
+        return part
     values = {
-        field.alias or name: getattr(asked, name)
-        for name, field in type(asked).model_fields.items()
+        field.alias or name: getattr(part, name) for name, field in type(part).model_fields.items()
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -1,10 +1,11 @@
-"""Requests of `/v1/responses`, as they are on the wire."""
+"""Wire models of requests of `/v1/responses`."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from src.api.chat_request import AnswerOptions
 from src.api.field_types import Metadata, NumLogprobs, NumTokens
 from src.api.fields import (
     MAX_TOOLS,
@@ -27,6 +28,7 @@ from src.api.openai.fields import (
     StrictFormat,
     User,
 )
+from src.api.openai.responses.conversation import to_conversation
 from src.api.openai.responses.items import Items
 from src.api.openai.tools import (
     TOOL_CHOICE,
@@ -39,6 +41,7 @@ from src.api.openai.tools import (
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
+from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
@@ -47,7 +50,7 @@ STATE = "nothing is stored here; send the whole conversation as input"
 
 
 class TextFormat(WireRequest):
-    """How the answer is written."""
+    """Format of the answer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -72,12 +75,12 @@ class TextFormat(WireRequest):
     )
 
     type: Literal["text", "json_object", "json_schema"] = Field(
-        description="Free text, any JSON object, or what `schema` says."
+        description="Free text, any JSON object, or JSON by `schema`."
     )
     json_schema: dict[str, Any] | None = Field(
         default=None,
         alias="schema",
-        description="What the answer's JSON is; with the type `json_schema` alone.",
+        description="JSON schema of the answer; needs the type `json_schema`.",
     )
     name: Annotated[FormatName | None, NAMED] = None
     description: FormatDescription = None
@@ -94,7 +97,7 @@ class TextFormat(WireRequest):
         return self
 
     def grammar(self) -> GrammarSource | None:
-        """What an answer in this format is; None is any text."""
+        """Returns the grammar of the format; None for any text."""
         if self.type == "text":
             return None
         field = ("text", "format")
@@ -104,9 +107,9 @@ class TextFormat(WireRequest):
 
 
 class TextConfig(WireRequest):
-    """What the answer's text is like."""
+    """Options of the answer's text."""
 
-    format: TextFormat | None = Field(default=None, description="How it is written: text, or JSON.")
+    format: TextFormat | None = Field(default=None, description="Format: text or JSON.")
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
 
 
@@ -114,14 +117,14 @@ class ResponseTool(FunctionFields, OfAFunction):
     """A function that the model may call."""
 
     allowed_callers: Annotated[None, Refused("no code is run")] = None
-    defer_loading: Annotated[None, Refused("all tools are told of")] = None
-    output_schema: Annotated[None, Refused("results are read as they come")] = None
+    defer_loading: Annotated[None, Refused("all tools are in the prompt")] = None
+    output_schema: Annotated[None, Refused("results are not validated")] = None
 
 
 class NamedResponseTool(OfAFunction):
-    """The one tool that is to be called."""
+    """The tool that must be called."""
 
-    name: StrictStr = Field(description="One of `tools`.")
+    name: StrictStr = Field(description="Name of one of `tools`.")
 
     def to_engine(self) -> NamedTool:
         return NamedTool(self.name, ("tool_choice", "name"))
@@ -134,7 +137,7 @@ ResponseToolChoice = Annotated[
 
 
 class ResponseStreamOptions(WireRequest):
-    """What a stream tells beside the text."""
+    """Options of a stream."""
 
     include_obfuscation: Annotated[
         OnlyFalse | None, NoEffect("events are never padded; only false is accepted")
@@ -142,34 +145,36 @@ class ResponseStreamOptions(WireRequest):
 
 
 class ResponseRequest(WireRequest):
-    """A conversation to answer. Null is what leaving out is."""
+    """A conversation to answer. Null is the same as leaving out."""
+
+    conversation_field: ClassVar[str] = "input"
 
     model: ModelName
     input: Items = Field(
-        description="The conversation so far: a text of the user's, or messages, calls and results."
+        description="The conversation: a text of the user, or messages, calls and results."
     )
     instructions: StrictStr | None = Field(
-        default=None, description="What the system says before the conversation."
+        default=None, description="System message before the conversation."
     )
     max_output_tokens: NumTokens | None = Field(
         default=None,
-        description="New tokens at most. Default: what the prompt leaves of the context.",
+        description="Maximum number of new tokens. Default: the rest of the context.",
     )
     temperature: TemperatureField = None
     top_p: TopPField = None
     stream: StrictBool | None = Field(
-        default=None, description="Send events as the answer is made, as Server-Sent Events."
+        default=None, description="Send events during generation, as Server-Sent Events."
     )
-    text: TextConfig | None = Field(default=None, description="What the answer's text is like.")
+    text: TextConfig | None = Field(default=None, description="Options of the answer's text.")
     include: list[Literal["message.output_text.logprobs"]] | None = Field(
         fail_fast=True,
         default=None,
         max_length=8,
-        description="Tell each new token's log-probability.",
+        description="Return the log-probability of each new token.",
     )
     top_logprobs: NumLogprobs | None = Field(
         default=None,
-        description=f"And those of so many most likely ones; with `{LOGPROBS}` included alone.",
+        description=f"Number of most likely tokens to return beside each; needs `{LOGPROBS}`.",
     )
     tools: list[ResponseTool] | None = Field(
         fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
@@ -184,25 +189,27 @@ class ResponseRequest(WireRequest):
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
     service_tier: ServiceTier = None
-    store: Annotated[OnlyFalse | None, NoEffect("nothing is stored, also where it is left out")] = (
+    store: Annotated[OnlyFalse | None, NoEffect("answers are never stored")] = None
+    background: Annotated[OnlyFalse | None, NoEffect("answers are always synchronous")] = None
+    truncation: Annotated[Literal["disabled"] | None, NoEffect("prompts are never truncated")] = (
         None
     )
-    background: Annotated[OnlyFalse | None, NoEffect("answers are waited for")] = None
-    truncation: Annotated[Literal["disabled"] | None, NoEffect("nothing is left out")] = None
     stream_options: Annotated[
         ResponseStreamOptions | None, NoEffect("its one field has no effect")
     ] = None
-    max_tool_calls: Annotated[None, Refused("parallel_tool_calls allows one, or any number")] = None
+    max_tool_calls: Annotated[None, Refused("use parallel_tool_calls to allow one or several")] = (
+        None
+    )
     previous_response_id: Annotated[None, Refused(STATE)] = None
     conversation: Annotated[None, Refused(STATE)] = None
     prompt: Annotated[None, Refused(STATE)] = None
     context_management: Annotated[None, Refused(STATE)] = None
-    background_options: Annotated[None, Refused("answers are waited for")] = None
-    reasoning: Annotated[None, Refused("the served models do not reason apart")] = None
+    background_options: Annotated[None, Refused("answers are always synchronous")] = None
+    reasoning: Annotated[None, Refused("the served models do not reason separately")] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
-    prompt_cache_options: Annotated[None, Refused("the cache needs none")] = None
+    prompt_cache_options: Annotated[None, Refused("the cache has no options")] = None
     image: Annotated[None, Refused("the served models read and write text alone")] = None
-    access_programs: Annotated[None, Refused("there are none")] = None
+    access_programs: Annotated[None, Refused("there are no access programs")] = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -217,34 +224,38 @@ class ResponseRequest(WireRequest):
         }
     )
 
-    @property
-    def num_logprobs(self) -> int | None:
-        return (self.top_logprobs or 0) if self.include else None
+    def answer_options(self) -> AnswerOptions:
+        return AnswerOptions(
+            max_tokens=self.max_output_tokens,
+            max_tokens_field="max_output_tokens",
+            num_logprobs=(self.top_logprobs or 0) if self.include else None,
+        )
+
+    def answer_schema(self) -> GrammarSource | None:
+        return self.text_format.grammar()
+
+    def to_conversation(self) -> list[ChatMessage]:
+        return to_conversation(self.instructions, self.input)
 
     @property
     def text_format(self) -> TextFormat:
         return (self.text and self.text.format) or TextFormat(type="text")
 
-    def tools_to_call(self) -> ToolChoice | None:
-        """Which tools the answer may or must call; None is none.
-
-        Raises:
-            InvalidRequestError: tools and the choice do not go together.
-        """
-        wanted = self.tool_choice or "auto"
-        tools = [one.to_engine(("tools", index)) for index, one in enumerate(self.tools or ())]
+    def to_tool_choice(self) -> ToolChoice | None:
+        choice = self.tool_choice or "auto"
+        tools = [tool.to_engine(("tools", index)) for index, tool in enumerate(self.tools or ())]
         return choose(
             tools,
-            wanted if isinstance(wanted, str) else wanted.to_engine(),
+            choice if isinstance(choice, str) else choice.to_engine(),
             is_parallel=self.parallel_tool_calls is not False,
         )
 
     def check(self) -> None:
-        """Raises InvalidRequestError if fields do not go together."""
-        if self.include and self.tools_to_call():
+        """Raises InvalidRequestError if fields contradict each other."""
+        if self.include and self.to_tool_choice():
             raise InvalidRequestError(
-                "Log-probabilities are told of answers that are text alone: leave tools out, or"
-                " choose none.",
+                "Log-probabilities are not available for answers with tools: leave include or tools"
+                " out, or set tool_choice to none.",
                 ("include",),
             )
         if self.top_logprobs is not None and not self.include:

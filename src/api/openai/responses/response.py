@@ -1,27 +1,25 @@
-"""Answers of `/v1/responses` and the events of their streams, as they are on the wire."""
+"""Wire models of answers of `/v1/responses` and of the events of their streams."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.openai.common import WrittenLogprob
 
-class TopLogprob(BaseModel):
+
+class TopLogprob(WrittenLogprob):
     """A token and the natural logarithm of its probability."""
-
-    token: str = Field(description="Bytes that are no whole character are written as \\xe2.")
-    logprob: float
-    bytes: list[int] = Field(description="Those of a text's tokens make up its UTF-8.")
 
 
 class OutputLogprob(TopLogprob):
-    """The token that was taken, and the most likely ones there."""
+    """A generated token and the most likely tokens at its position."""
 
     top_logprobs: list[TopLogprob]
 
 
 class OutputText(BaseModel):
-    """A piece of what the model says."""
+    """Text part of a message."""
 
     type: Literal["output_text"]
     text: str
@@ -33,7 +31,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class OutputMessage(BaseModel):
-    """What the model says."""
+    """The assistant's message."""
 
     id: str
     type: Literal["message"]
@@ -43,13 +41,13 @@ class OutputMessage(BaseModel):
 
 
 class OutputCall(BaseModel):
-    """A call of a tool."""
+    """A tool call."""
 
     id: str
     type: Literal["function_call"]
     call_id: str
     name: str
-    arguments: str = Field(description="A JSON object as a text; cut where the answer is.")
+    arguments: str = Field(description="JSON object as text; incomplete if the answer was cut.")
     status: Status
 
 
@@ -57,20 +55,20 @@ OutputItem = OutputMessage | OutputCall
 
 
 class InputTokensDetails(BaseModel):
-    """What was special about the conversation's tokens."""
+    """Breakdown of the conversation's tokens."""
 
-    cached_tokens: int = Field(description="Of them, that did not have to be computed again.")
+    cached_tokens: int = Field(description="Tokens that came from the prompt cache.")
     cache_write_tokens: int
 
 
 class OutputTokensDetails(BaseModel):
-    """What was special about the new tokens."""
+    """Breakdown of the new tokens."""
 
     reasoning_tokens: int
 
 
 class ResponseUsage(BaseModel):
-    """How many tokens a request took."""
+    """Number of tokens of a request."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -80,26 +78,26 @@ class ResponseUsage(BaseModel):
 
 
 class ResponseError(BaseModel):
-    """Why there is no whole answer."""
+    """Error that ended the answer."""
 
     code: Literal["server_error"]
     message: str
 
 
 class IncompleteDetails(BaseModel):
-    """Why the answer is cut."""
+    """Reason of an incomplete answer."""
 
     reason: Literal["max_output_tokens"]
 
 
 class AnswerText(BaseModel):
-    """What the answer's text is like."""
+    """Options of the answer's text."""
 
-    format: dict[str, Any] = Field(description="As it was asked for.")
+    format: dict[str, Any] = Field(description="Format of the request.")
 
 
 class Response(BaseModel):
-    """The answer, with what was asked for."""
+    """The answer, with options of the request."""
 
     id: str
     object: Literal["response"]
@@ -121,8 +119,8 @@ class Response(BaseModel):
     service_tier: Literal["default"]
     temperature: float
     text: AnswerText
-    tool_choice: str | dict[str, Any] = Field(description="As it was asked for.")
-    tools: list[dict[str, Any]] = Field(description="As they were asked for.")
+    tool_choice: str | dict[str, Any] = Field(description="Tool choice of the request.")
+    tools: list[dict[str, Any]] = Field(description="Tools of the request.")
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"]
@@ -131,7 +129,7 @@ class Response(BaseModel):
 
 
 class ResponseEvent(BaseModel):
-    """The answer begins, or ends in one way or another."""
+    """The answer begins, or ends with one of the statuses."""
 
     type: Literal[
         "response.created",
@@ -172,13 +170,13 @@ class EventTopLogprob(BaseModel):
 
 
 class EventLogprob(EventTopLogprob):
-    """The token that was taken, and the most likely ones there."""
+    """A generated token and the most likely tokens at its position."""
 
     top_logprobs: list[EventTopLogprob]
 
 
 class TextDeltaEvent(BaseModel):
-    """A part goes on."""
+    """New text of a part."""
 
     type: Literal["response.output_text.delta"]
     sequence_number: int
@@ -190,7 +188,7 @@ class TextDeltaEvent(BaseModel):
 
 
 class TextDoneEvent(BaseModel):
-    """A part's text is whole."""
+    """Whole text of a part."""
 
     type: Literal["response.output_text.done"]
     sequence_number: int
@@ -202,7 +200,7 @@ class TextDoneEvent(BaseModel):
 
 
 class ArgumentsDeltaEvent(BaseModel):
-    """A call goes on."""
+    """New text of a call's arguments."""
 
     type: Literal["response.function_call_arguments.delta"]
     sequence_number: int
@@ -212,7 +210,7 @@ class ArgumentsDeltaEvent(BaseModel):
 
 
 class ArgumentsDoneEvent(BaseModel):
-    """A call's arguments are whole, or as whole as they get."""
+    """All arguments of a call; incomplete if the answer was cut."""
 
     type: Literal["response.function_call_arguments.done"]
     sequence_number: int

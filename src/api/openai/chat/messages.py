@@ -1,0 +1,85 @@
+"""Messages in requests of `/v1/chat/completions` and `/tokenize`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StrictStr
+from pydantic_core import PydanticCustomError
+
+from src.api.fields import (
+    MAX_PARTS,
+    MAX_TOOLS,
+    SENT_BACK,
+    NoEffect,
+    Parsed,
+    Refused,
+    SentBack,
+    WireRequest,
+)
+from src.api.openai.chat.tools import MessageCall
+
+OLD_CALLS = "use tools instead"
+AUDIO = "the served models read and write text alone"
+
+
+class TextPart(WireRequest):
+    """Text part of a message."""
+
+    type: Literal["text"] = Field(description="`text` alone.")
+    text: StrictStr = Field(description="Text; parts are joined with line ends.")
+
+
+def _join_parts(content: object) -> object:
+    """Joins the parts of a message with line ends."""
+    if not isinstance(content, list):
+        return content
+    if len(content) > MAX_PARTS:
+        raise PydanticCustomError(
+            "too_long", "A message has at most {count} parts", {"count": MAX_PARTS}
+        )
+    for index, part in enumerate(content):
+        is_part = isinstance(part, dict)
+        if is_part and part.get("type") not in ("text", None):
+            raise PydanticCustomError(
+                "unsupported_parameter",
+                "Part {index} is no text, and this model reads text alone",
+                {"index": index},
+            )
+        if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+            raise PydanticCustomError(
+                "invalid_value",
+                'Part {index} must be {"type": "text", "text": "…"}',
+                {"index": index},
+            )
+    return "\n".join(part["text"] for part in content)
+
+
+_PartList = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
+Content = Annotated[StrictStr, BeforeValidator(_join_parts, json_schema_input_type=str | _PartList)]
+
+
+class ChatTurn(WireRequest):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="Author; `developer` is the same as `system`."
+    )
+    content: Content | None = Field(
+        default=None,
+        description="A text, or a list of text parts. May be left out beside tool calls.",
+    )
+    tool_calls: list[MessageCall] | None = Field(
+        fail_fast=True,
+        default=None,
+        min_length=1,
+        max_length=MAX_TOOLS,
+        description="Calls by the assistant.",
+    )
+    tool_call_id: StrictStr | None = Field(
+        default=None, description="Id of the call that a message of the role `tool` answers."
+    )
+    name: Annotated[StrictStr | None, NoEffect("chat templates use role and content")] = None
+    refusal: Annotated[None, Refused("send refusals as content")] = None
+    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    parsed: Parsed = None
+    audio: Annotated[None, Refused(AUDIO)] = None
+    function_call: Annotated[None, Refused(OLD_CALLS)] = None
