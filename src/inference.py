@@ -25,13 +25,14 @@ from src.core.outputs import (
     TextStream,
 )
 from src.core.request_runner import RequestRunner, until
-from src.core.request_validation import Field, RequestLimits, check_length, check_params
+from src.core.request_validation import RequestLimits, check_length, check_params
 from src.engine.config import EngineConfig
 from src.engine.kernels.build import usable_variants
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import (
+    FieldPath,
     InvalidGrammarError,
     InvalidRequestError,
 )
@@ -232,7 +233,7 @@ class InferenceEngine:
         self,
         prompt: Prompt,
         params: SamplingParams,
-        field: Field = ("prompt",),
+        field: FieldPath = ("prompt",),
         deadline: float | None = None,
     ) -> list[int]:
         """Returns the prompt's token ids if they fit the context together with the new tokens.
@@ -269,7 +270,7 @@ class InferenceEngine:
     async def tokenize_chat(
         self,
         messages: list[ChatMessage],
-        field: Field = ("messages",),
+        field: FieldPath = ("messages",),
         tools: Sequence[Tool] = (),
         deadline: float | None = None,
         *,
@@ -310,7 +311,7 @@ class InferenceEngine:
         room = self.max_model_len - num_prompt_tokens
         return self._limits.max_new_tokens(room, num_logprobs, n)
 
-    def check(self, num_prompt_tokens: int, params: SamplingParams, field: Field) -> None:
+    def check(self, num_prompt_tokens: int, params: SamplingParams, field: FieldPath) -> None:
         """Refuses what the model cannot do.
 
         Raises:
@@ -338,7 +339,7 @@ class InferenceEngine:
         self,
         loaded: "LoadedModel",
         prompt: Prompt,
-        field: Field,
+        field: FieldPath,
         *,
         add_special_tokens: bool = True,
     ) -> list[int]:
@@ -349,7 +350,7 @@ class InferenceEngine:
     async def decode(
         self,
         token_ids: list[int],
-        field: Field = ("prompt",),
+        field: FieldPath = ("prompt",),
         *,
         skip_special_tokens: bool = True,
     ) -> str:
@@ -418,7 +419,7 @@ class InferenceEngine:
             async for output in outputs:
                 yield by_id[output.request_id].take()
 
-    async def embed(self, prompts: list[Prompt], field: Field = ("input",)) -> list[Embedding]:
+    async def embed(self, prompts: list[Prompt], field: FieldPath = ("input",)) -> list[Embedding]:
         """Returns the mean of the model's last hidden states over each prompt, at length 1.
 
         All prompts are checked before any runs. When one fails, all end.
@@ -487,7 +488,7 @@ class InferenceEngine:
         return await self._host.grammars.compile(source, current_caller.get().id)
 
     def _check_num_sequences(
-        self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
+        self, engine: "EngineLoop | ReferenceEngine", count: int, field: FieldPath
     ) -> None:
         allowed, held = self._limits.max_sequences, engine.admission.max_live
         if allowed is not None and count > allowed:

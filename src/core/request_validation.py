@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from src.engine.sampling_params import SamplingParams
-from src.errors import ContextLengthError, InvalidRequestError
+from src.errors import ContextLengthError, FieldPath, InvalidRequestError
 
 if TYPE_CHECKING:
     from src.engine.model.loader import LoadedModel
-
-Field = tuple[str | int, ...]
-"""Where something stands in a request, such as `("prompts", 2)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class RequestLimits:
     max_sequences: int | None = None
     max_logprobs: int = 2**20
 
-    def check_prompt(self, prompt: str, field: Field) -> None:
+    def check_prompt(self, prompt: str, field: FieldPath) -> None:
         """Refuses a text that is too large.
 
         Raises:
@@ -111,7 +108,7 @@ def _num_logprobs(num_tokens: int, num_alternatives: int | None) -> int:
     return 0 if num_alternatives is None else num_tokens * (1 + num_alternatives)
 
 
-def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:
+def check_size(prompt: str, loaded: "LoadedModel", field: FieldPath) -> None:
     """Refuses at once what is too long for any tokenization to fit.
 
     Raises:
@@ -127,7 +124,9 @@ def check_size(prompt: str, loaded: "LoadedModel", field: Field) -> None:
         )
 
 
-def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: Field) -> None:
+def check_length(
+    num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: FieldPath
+) -> None:
     """Refuses a prompt that does not fit the context together with its new tokens.
 
     Raises:
@@ -173,7 +172,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
                 )
 
 
-def check_token_ids(token_ids: list[int], vocab_size: int, field: Field) -> None:
+def check_token_ids(token_ids: list[int], vocab_size: int, field: FieldPath) -> None:
     """Refuses a prompt of token ids that the model does not have.
 
     Raises:

@@ -8,8 +8,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-from src.core.request_validation import Field, RequestLimits, check_size, check_token_ids
-from src.errors import InvalidRequestError
+from src.core.request_validation import RequestLimits, check_size, check_token_ids
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, ChatTemplate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Prompt = str | list[int]
 
 
 async def encode(
-    loaded: "LoadedModel", prompt: Prompt, field: Field, *, add_special_tokens: bool = True
+    loaded: "LoadedModel", prompt: Prompt, field: FieldPath, *, add_special_tokens: bool = True
 ) -> list[int]:
     """Returns the prompt's token ids.
 
@@ -45,7 +45,7 @@ async def encode_chat(
     loaded: "LoadedModel",
     messages: list[ChatMessage],
     limits: RequestLimits,
-    field: Field = ("messages",),
+    field: FieldPath = ("messages",),
     tools: list[dict[str, Any]] | None = None,
     *,
     begins_answer: bool = True,
@@ -94,7 +94,7 @@ def conversation_text(messages: list[ChatMessage], tools: list[dict[str, Any]] |
     return "".join([*(message.content for message in messages), *told])
 
 
-def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:
+def require_chat_template(loaded: "LoadedModel", field: FieldPath) -> ChatTemplate:
     """Returns how conversations are written for the model.
 
     Raises:
@@ -110,7 +110,7 @@ def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:
 
 
 async def decode(
-    loaded: "LoadedModel", token_ids: list[int], field: Field, *, skip_special_tokens: bool
+    loaded: "LoadedModel", token_ids: list[int], field: FieldPath, *, skip_special_tokens: bool
 ) -> str:
     """Returns the text of token ids; special tokens are left out, or written as they are spelled.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.engine.structured_output.source import GrammarSource
-from src.errors import InvalidRequestError, InvalidSchemaError
+from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
 from src.inference import InferenceEngine
 from src.text.chat_template import ChatMessage
 from src.tool_calling.format import ToolCallFormat
@@ -24,7 +24,7 @@ class NamedTool:
     """
 
     name: str
-    field: tuple[str | int, ...]
+    field: FieldPath
 
 
 def choose(
@@ -71,7 +71,7 @@ def call_format(
     engine: InferenceEngine,
     choice: ToolChoice | None,
     messages: Sequence[ChatMessage],
-    field: tuple[str | int, ...],
+    field: FieldPath,
 ) -> ToolCallFormat | None:
     """How the model writes calls, if the answer may be one; None is an answer of text alone.
 

@@ -15,10 +15,8 @@ from src.engine.structured_output.source import (
     GrammarSource,
     schema_source,
 )
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.tool_calling.format import LLAMA3, ToolCallFormat
-
-Field = tuple[str | int, ...]
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -37,7 +35,7 @@ class Tool:
     name: str
     description: str | None = None
     parameters: dict[str, Any] = dataclasses.field(default_factory=lambda: NO_ARGUMENTS)
-    field: Field = ("tools",)
+    field: FieldPath = ("tools",)
 
     def described(self) -> dict[str, Any]:
         """As chat templates read it."""

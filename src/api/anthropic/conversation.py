@@ -4,10 +4,8 @@ from collections.abc import Iterator
 
 from src.api.anthropic.blocks import TextBlock, ToolResultBlock, ToolUseBlock, text_of
 from src.api.anthropic.request import CountTokensRequest, MessageTurn
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, MessageToolCall
-
-Field = tuple[str | int, ...]
 
 
 def to_conversation(body: CountTokensRequest) -> list[ChatMessage]:
@@ -31,7 +29,9 @@ def to_conversation(body: CountTokensRequest) -> list[ChatMessage]:
     return turns
 
 
-def _turns(message: MessageTurn, field: Field, waiting: dict[str, str]) -> Iterator[ChatMessage]:
+def _turns(
+    message: MessageTurn, field: FieldPath, waiting: dict[str, str]
+) -> Iterator[ChatMessage]:
     """A message's turns: results of tools come before what else the user says."""
     calls: dict[str, MessageToolCall] = {}
     for index, block in enumerate(message.content):
@@ -55,7 +55,7 @@ def _turns(message: MessageTurn, field: Field, waiting: dict[str, str]) -> Itera
 
 
 def _result(
-    message: MessageTurn, block: ToolResultBlock, field: Field, waiting: dict[str, str]
+    message: MessageTurn, block: ToolResultBlock, field: FieldPath, waiting: dict[str, str]
 ) -> ChatMessage:
     if message.role != "user" or block.tool_use_id not in waiting:
         raise InvalidRequestError(

@@ -38,7 +38,7 @@ from src.api.openai.fields import (
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT
 from src.engine.structured_output.source import GrammarSource, schema_source
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
@@ -139,7 +139,7 @@ class ResponseFormat(WireRequest):
             )
         return self
 
-    def grammar(self, field: tuple[str | int, ...]) -> GrammarSource | None:
+    def grammar(self, field: FieldPath) -> GrammarSource | None:
         """What an answer in this format is; None is any text."""
         if self.type == "text":
             return None

@@ -16,6 +16,7 @@ from src.api.fields import (
     WireRequest,
 )
 from src.api.openai.tools import Arguments, CallId, read_call
+from src.errors import FieldPath
 from src.text.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
@@ -99,7 +100,7 @@ class FunctionCallItem(WireRequest):
     async_: Annotated[None, Refused("results are waited for")] = None
     parsed_arguments: Parsed = None
 
-    def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
+    def to_engine(self, field: FieldPath) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are no JSON object."""
         return read_call(self.call_id, self.name, self.arguments, (*field, "arguments"))
 
