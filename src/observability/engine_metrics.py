@@ -10,6 +10,10 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from src.core.observers import SequenceStats
+from src.engine.request import EngineStats, StepStats
+
+ADMITTED = "admitted"
 FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
 FAILED = ("expired", "displaced", "error")
@@ -32,7 +36,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class EngineMetrics:
-    """Counts and times what the engine does; `src/core/output_dispatcher.py` says what and when.
+    """Counts and times what the engine does; `src/core/observers.py` says what and when.
 
     Sequences started are at all times those finished, aborted, failed and live together; with
     several workers once they rest, as one may count while another reads.
@@ -182,61 +186,60 @@ class EngineMetrics:
         self._started.inc()
         self._live.inc()
 
-    def queue_left(self, operation: str, outcome: str, seconds: float) -> None:
-        self._queue_seconds.labels(operation, outcome).observe(seconds)
+    def sequence_admitted(self, sequence: SequenceStats) -> None:
+        assert sequence.queue_seconds is not None
+        self._queue_seconds.labels(sequence.operation, ADMITTED).observe(sequence.queue_seconds)
 
-    def prompt_computed(
-        self, operation: str, seconds: float, num_prompt_tokens: int, num_cached_tokens: int
-    ) -> None:
-        self._prefill_seconds.labels(operation).observe(seconds)
-        self._prompt_tokens.inc(num_prompt_tokens)
-        self._cached_tokens.inc(num_cached_tokens)
+    def prompt_computed(self, sequence: SequenceStats, seconds: float) -> None:
+        self._prefill_seconds.labels(sequence.operation).observe(seconds)
+        self._prompt_tokens.inc(sequence.num_prompt_tokens)
+        self._cached_tokens.inc(sequence.num_cached_tokens)
 
-    def first_token(self, operation: str, seconds: float) -> None:
-        self._time_to_first_token.labels(operation, *self._model()).observe(seconds)
+    def first_token(self, sequence: SequenceStats) -> None:
+        assert sequence.time_to_first_token is not None
+        labels = (sequence.operation, *self._model())
+        self._time_to_first_token.labels(*labels).observe(sequence.time_to_first_token)
         self._generated_tokens.inc()
 
-    def next_token(self, seconds: float) -> None:
-        self._inter_token_seconds.observe(seconds)
-        self._generated_tokens.inc()
+    def next_tokens(self, count: int, seconds: float) -> None:
+        for _ in range(count):
+            self._inter_token_seconds.observe(seconds)
+        self._generated_tokens.inc(count)
 
-    def sequence_ended(
-        self, operation: str, outcome: str, seconds: float, seconds_per_token: float | None
-    ) -> None:
+    def sequence_ended(self, sequence: SequenceStats) -> None:
+        operation, outcome, seconds = sequence.operation, sequence.outcome, sequence.seconds
+        assert outcome is not None
+        assert seconds is not None
         self._live.dec()
         self._ended(outcome).labels(outcome).inc()
+        if sequence.admitted_at is None and sequence.queue_seconds is not None:
+            self._queue_seconds.labels(operation, outcome).observe(sequence.queue_seconds)
         error_type = "" if outcome in FINISHED else outcome
         self._duration.labels(operation, *self._model(), error_type).observe(seconds)
-        if outcome in FINISHED and seconds_per_token is not None:
-            self._time_per_output_token.labels(operation, *self._model()).observe(seconds_per_token)
+        per_token = sequence.time_per_output_token
+        if outcome in FINISHED and per_token is not None:
+            self._time_per_output_token.labels(operation, *self._model()).observe(per_token)
 
     def _ended(self, outcome: str) -> Counter:
         if outcome in FINISHED:
             return self._finished
         return self._aborted if outcome in ABORTED else self._failed
 
-    def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
-        self._batch_size.observe(num_sequences)
-        self._batch_tokens.observe(num_tokens)
-        self._step_seconds.observe(seconds)
+    def engine_updated(self, stats: EngineStats, step: StepStats | None) -> None:
+        self._running.set(stats.num_running)
+        self._waiting.set(stats.num_waiting)
+        self._cached.set(stats.num_cached)
+        self._kv_usage.set(stats.kv_usage)
+        if step is not None:
+            self._batch_size.observe(step.num_sequences)
+            self._batch_tokens.observe(step.num_tokens)
+            self._step_seconds.observe(step.seconds)
+            self._drafted_tokens.inc(step.num_drafted)
+            self._accepted_tokens.inc(step.num_accepted)
+            self._preempted.inc(step.num_preempted)
 
-    def step_goes_on(self, seconds: float) -> None:
+    def step_in_progress(self, seconds: float) -> None:
         self._step_age.set(seconds)
-
-    def tokens_drafted(self, count: int, num_accepted: int) -> None:
-        self._drafted_tokens.inc(count)
-        self._accepted_tokens.inc(num_accepted)
-
-    def sequences_preempted(self, count: int) -> None:
-        self._preempted.inc(count)
-
-    def engine_changed(
-        self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
-    ) -> None:
-        self._running.set(num_running)
-        self._waiting.set(num_waiting)
-        self._cached.set(num_cached)
-        self._kv_usage.set(kv_usage)
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None:
         self._grammars.labels(outcome).inc()

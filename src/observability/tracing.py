@@ -12,7 +12,7 @@ Whatever else OpenTelemetry can be told, its SDK reads from OTEL_* variables its
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
+from src.core.observers import SequenceStats
 from src.errors import SettingsError
 from src.middleware.request_log import OPERATIONS
 from src.observability.engine_metrics import EMBEDDINGS, FINISHED
@@ -39,33 +40,6 @@ PARAMETERS = (
 )  # fmt: skip
 
 
-class EndedSequence(Protocol):
-    """What a span tells of a sequence; times are in seconds on the monotonic clock."""
-
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def operation(self) -> str: ...
-    @property
-    def params(self) -> object: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def num_prompt_tokens(self) -> int: ...
-    @property
-    def num_cached_tokens(self) -> int: ...
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def arrived_at(self) -> float: ...
-    @property
-    def admitted_at(self) -> float | None: ...
-    @property
-    def first_token_at(self) -> float | None: ...
-    @property
-    def ended_at(self) -> float: ...
-
-
 class Tracing:
     """Sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.
 
@@ -80,8 +54,9 @@ class Tracing:
         self._is_shut_down = False
         self._tracer = provider.get_tracer("src", __version__)
 
-    def sequence_ended(self, sequence: EndedSequence) -> None:
+    def sequence_ended(self, sequence: SequenceStats) -> None:
         """Makes the spans of a sequence, below the current one."""
+        assert sequence.ended_at is not None
         clock = time.time_ns() - time.monotonic_ns()
 
         def at(seconds: float) -> int:
@@ -109,7 +84,7 @@ class Tracing:
             self._is_shut_down = True
             self.provider.shutdown()
 
-    def _attributes(self, sequence: EndedSequence) -> dict[str, Any]:
+    def _attributes(self, sequence: SequenceStats) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": sequence.operation,
             "gen_ai.provider.name": SERVICE_NAME,
@@ -125,7 +100,7 @@ class Tracing:
             attributes["error.type"] = str(sequence.outcome)
         return attributes
 
-    def _generation_attributes(self, sequence: EndedSequence) -> dict[str, Any]:
+    def _generation_attributes(self, sequence: SequenceStats) -> dict[str, Any]:
         attributes: dict[str, Any] = {"gen_ai.usage.output_tokens": sequence.num_tokens}
         for name in PARAMETERS:
             value = getattr(sequence.params, name)
@@ -192,10 +167,11 @@ def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
     return event
 
 
-def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
+def _phases(sequence: SequenceStats) -> list[tuple[str, float, float]]:
     """Name, start and end of each; of a sequence that had no turn there is none."""
     if sequence.admitted_at is None:
         return []
+    assert sequence.ended_at is not None
     prefilled_at = sequence.first_token_at or sequence.ended_at
     phases = [
         ("queue", sequence.arrived_at, sequence.admitted_at),

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from src.engine.structured_output.source import GrammarSource
 from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
-from src.inference import InferenceEngine
 from src.text.chat_template import ChatMessage
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
@@ -67,8 +66,16 @@ def _check(tools: Sequence[Tool]) -> None:
             )
 
 
+class ToolCallingModel(Protocol):
+    """A model that may call tools."""
+
+    @property
+    def tool_call_format(self) -> ToolCallFormat:
+        """The format of its calls; raises InvalidRequestError if it calls no tools."""
+
+
 def call_format(
-    engine: InferenceEngine,
+    model: ToolCallingModel,
     choice: ToolChoice | None,
     messages: Sequence[ChatMessage],
     field: FieldPath,
@@ -82,7 +89,7 @@ def call_format(
     if choice is None and not any(message.tool_calls for message in messages):
         return None
     try:
-        written = engine.tool_call_format
+        written = model.tool_call_format
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), field if choice is None else ("tools",)) from None
     return None if choice is None else written

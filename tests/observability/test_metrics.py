@@ -11,7 +11,7 @@ from functools import partial
 import httpx2
 import pytest
 
-from src.core.output_dispatcher import Outcome
+from src.core.observers import Outcome
 from src.engine.model.hidden_states import find_decoder
 from src.main import create_app
 from src.middleware.request_log import NOT_INFERENCE

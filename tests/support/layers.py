@@ -78,9 +78,9 @@ ROOMS = {
         WEB,
         WIRE,
     ),
-    "text": room("errors core.request_validation engine.model.loader", WEB, WIRE, {"torch"}),
+    "text": room("errors", WEB, WIRE, {"torch"}),
     "tool_calling": room(
-        "errors text inference engine.config engine.structured_output.source", WEB, WIRE, MODEL
+        "errors text engine.config engine.structured_output.source", WEB, WIRE, MODEL
     ),
     "core": room("errors engine text", WEB, WIRE, MODEL),
     "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
@@ -94,9 +94,13 @@ ROOMS = {
     "api.anthropic": room(API, MODEL),
     "auth": room("errors config core.identity limits middleware.error_body", MODEL),
     "limits": room(
-        "errors config core.identity auth.middleware middleware observability.http_metrics", MODEL
+        "errors config core.identity core.observers auth.middleware middleware"
+        " observability.http_metrics",
+        MODEL,
     ),
-    "observability": room("errors config middleware.request_log", MODEL),
+    "observability": room(
+        "errors config core.observers engine.request middleware.request_log", MODEL
+    ),
     "middleware": room("errors config observability.http_metrics", MODEL),
     "server": room("errors config inference auth limits middleware observability", MODEL),
     "keys": room("auth.keys_cli", WEB, MODEL),

@@ -24,6 +24,7 @@ from src.api.openai.common import check_model
 from src.api.sampling import sampling_params
 from src.api.sse import stream_events, stream_response
 from src.core.outputs import Operation
+from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.inference import InferenceEngine
@@ -58,10 +59,10 @@ async def create_message(
     request: Request, body: MessageRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Answer a conversation."""
-    deadline = engine.deadline()
+    context = engine.context(("messages",), Operation.CHAT)
     messages, choice = await off_loop(request, partial(_read, body, engine))
     written = call_format(engine, choice, messages, ("messages",))
-    token_ids = await _tokenize(request, messages, choice, engine, deadline)
+    token_ids = await _tokenize(request, messages, choice, engine, context)
     engine.check(len(token_ids), SamplingParams(max_tokens=1), ("messages",))
     room = engine.max_model_len - len(token_ids)
     shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
@@ -70,11 +71,11 @@ async def create_message(
     left = room if body.max_tokens > room else None
     renderer = MessageRenderer(engine.model_name, len(token_ids), left, reader)
     if body.stream:
-        deltas = engine.stream(token_ids, params, deadline=deadline, operation=Operation.CHAT)
+        deltas = engine.stream(token_ids, params, context=context)
         return await stream_events(
             request, deltas, renderer.events, settings.send_timeout_seconds, named=True
         )
-    collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
+    collecting = engine.collect([token_ids], params, context=context)
     (generation,) = await while_connected(request, collecting)
     return await json_answer(partial(renderer.whole, generation), generation.size)
 
@@ -84,7 +85,8 @@ async def count_tokens(request: Request, body: CountTokensRequest, engine: Engin
     """Tell how many tokens a conversation has."""
     messages, choice = await off_loop(request, partial(_read, body, engine))
     call_format(engine, choice, messages, ("messages",))
-    token_ids = await _tokenize(request, messages, choice, engine, engine.deadline())
+    context = engine.context(("messages",), Operation.CHAT)
+    token_ids = await _tokenize(request, messages, choice, engine, context)
     return TokenCount(input_tokens=len(token_ids))
 
 
@@ -110,10 +112,10 @@ async def _tokenize(
     messages: list[ChatMessage],
     choice: ToolChoice | None,
     engine: InferenceEngine,
-    deadline: float,
+    context: RequestContext,
 ) -> list[int]:
     tools = choice.tools if choice else ()
-    tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
+    tokenizing = engine.tokenize_chat(messages, context, tools)
     return await while_connected(request, tokenizing)
 
 

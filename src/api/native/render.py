@@ -83,7 +83,7 @@ class Renderer:
     def _logprob(self, one: logprobs.TokenLogprob) -> dict[str, Any]:
         text = self._texts.get(one.token_id)
         if text is None:
-            text = self._texts[one.token_id] = self.engine.token_text(one.token_id)
+            text = self._texts[one.token_id] = self.engine.codec.decode_token(one.token_id)
         return {"id": one.token_id, "token": text, "logprob": one.logprob}
 
 

@@ -99,7 +99,7 @@ def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, An
 
 def token_logprob(engine: InferenceEngine, one: TokenLogprob) -> dict[str, Any]:
     """A token as chats and responses tell it: written, with its bytes and its log-probability."""
-    token = engine.token(one.token_id)
+    token = engine.codec.token_bytes.get(one.token_id)
     text = token.text
     if text is None:
         text = "".join(f"\\x{byte:02x}" for byte in token.data)

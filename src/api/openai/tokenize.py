@@ -141,7 +141,7 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
     def respond() -> TokenizeResponse:
         written = None
         if body.return_token_strs:
-            written = [engine.token_text(token_id) for token_id in token_ids]
+            written = [engine.codec.decode_token(token_id) for token_id in token_ids]
         return TokenizeResponse(
             count=len(token_ids),
             max_model_len=engine.max_model_len,
@@ -172,7 +172,7 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
         )
     assert body.prompt is not None
     if body.add_special_tokens is False:
-        token_id = engine.special_token_id(body.prompt)
+        token_id = engine.codec.special_token_id(body.prompt)
         if token_id is not None:
             return [token_id]
     return await engine.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
@@ -201,10 +201,11 @@ class TokenizerInfo(BaseModel):
 @router.get("/tokenizer_info")
 async def tokenizer_info(engine: EngineDep) -> TokenizerInfo:
     """Describe the tokenizer for clients that work with token ids."""
+    template = engine.codec.chat_template
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    tokens = {name: engine.special_tokens.get(name) for name in names}
+    tokens = {name: engine.codec.special_tokens.get(name) for name in names}
     return TokenizerInfo(
-        tokenizer_class=engine.tokenizer_class,
-        chat_template=engine.chat_template_source,
+        tokenizer_class=engine.codec.class_name,
+        chat_template=template.source if template else None,
         **tokens,
     )

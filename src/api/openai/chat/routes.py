@@ -43,12 +43,12 @@ async def create_chat_completion(
     request: Request, body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Answer a conversation."""
-    deadline = engine.deadline()
+    context = engine.context(("messages",), Operation.CHAT)
     check_model(body.model, engine)
     messages, choice = await off_loop(request, partial(_read, body))
     written = call_format(engine, choice, messages, ("messages",))
     tools = choice.tools if choice else ()
-    tokenizing = engine.tokenize_chat(messages, tools=tools, deadline=deadline)
+    tokenizing = engine.tokenize_chat(messages, context, tools)
     token_ids = await while_connected(request, tokenizing)
     shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, engine, len(token_ids), grammar)
@@ -56,10 +56,10 @@ async def create_chat_completion(
     renderer = ChatRenderer(engine, body, written, is_shaped=shape is not None)
     count = UsageCount(len(token_ids), body.num_choices)
     if body.stream:
-        deltas = engine.stream(token_ids, params, body.num_choices, deadline, Operation.CHAT)
+        deltas = engine.stream(token_ids, params, body.num_choices, context)
         return await stream_chunks(request, body, deltas, renderer, count, settings)
     (generation,) = await while_connected(
-        request, engine.collect([token_ids], params, body.num_choices, deadline, Operation.CHAT)
+        request, engine.collect([token_ids], params, body.num_choices, context)
     )
     count.add_all(generation)
     whole = partial(renderer.whole, generation, count)

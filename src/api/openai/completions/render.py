@@ -118,7 +118,7 @@ class CompletionRenderer:
         token_ids += [one.chosen.token_id for one in positions if one]
         if not token_ids:
             return None
-        tokens = [self.engine.token(token_id) for token_id in token_ids]
+        tokens = [self.engine.codec.token_bytes.get(token_id) for token_id in token_ids]
         return Logprobs(
             tokens=list(map(_written, tokens)),
             token_logprobs=[one.chosen.logprob if one else None for one in positions],
@@ -132,7 +132,7 @@ class CompletionRenderer:
         top: dict[str, float] = {}
         # Of tokens that are written alike the likeliest is told.
         for one in [*position.top, position.chosen]:
-            top.setdefault(_written(self.engine.token(one.token_id)), one.logprob)
+            top.setdefault(_written(self.engine.codec.token_bytes.get(one.token_id)), one.logprob)
         return top
 
 

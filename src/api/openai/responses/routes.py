@@ -61,12 +61,12 @@ async def create_response(
     request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Answer a conversation; nothing of it is stored."""
-    deadline = engine.deadline()
+    context = engine.context(("input",), Operation.CHAT)
     check_model(body.model, engine)
     messages, choice = await off_loop(request, partial(_read, body))
     written = call_format(engine, choice, messages, ("input",))
     tools = choice.tools if choice else ()
-    tokenizing = engine.tokenize_chat(messages, ("input",), tools, deadline)
+    tokenizing = engine.tokenize_chat(messages, context, tools)
     token_ids = await while_connected(request, tokenizing)
     shape, grammar = await off_loop(request, partial(_grammar, body, choice, written))
     params = _sampling_params(body, engine, len(token_ids), grammar)
@@ -76,14 +76,14 @@ async def create_response(
     if body.stream:
         return await stream_events(
             request,
-            engine.stream(token_ids, params, deadline=deadline, operation=Operation.CHAT),
+            engine.stream(token_ids, params, context=context),
             renderer.events,
             settings.send_timeout_seconds,
             named=True,
             render_failure=renderer.failure,
             size_of=renderer.events_size,
         )
-    collecting = engine.collect([token_ids], params, deadline=deadline, operation=Operation.CHAT)
+    collecting = engine.collect([token_ids], params, context=context)
     (generation,) = await while_connected(request, collecting)
     return await json_answer(partial(renderer.whole, generation), num_bytes + generation.size)
 
