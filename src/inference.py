@@ -211,7 +211,7 @@ class InferenceEngine:
             GenerationTimeoutError: the deadline has passed.
         """
         context = context or self.context(("messages",), Operation.CHAT)
-        chat = Chat(messages, [tool.described() for tool in tools], begins_answer)
+        chat = Chat(messages, [tool.to_template() for tool in tools], begins_answer)
         check_text = partial(self._validator().check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)
