@@ -48,7 +48,7 @@ PROBE = {
         "parameters": {"type": "object", "properties": {}},
     },
 }
-"""A tool whose name shows up in a prompt if the template lists tools."""
+"""A tool; its name shows up in the prompt if the template lists tools."""
 
 
 def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:

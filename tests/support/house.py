@@ -22,7 +22,9 @@ PERSONS = re.compile(
     r"\b(who|whose|whom|whoever|nobody|somebody|anybody|everybody)\b", re.IGNORECASE
 )
 MAX_WORDS = 30
-SENTENCE_END = re.compile(r"[.:;!?][)\"'`]*\s|\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\n(?=\s*\w+: )")
+SENTENCE_END = re.compile(
+    r"[.:;!?][)\"'`]*\s|\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\n\s*[├│└]|\n(?=\s*\w+: )"
+)
 CODE = re.compile(r"`[^`]*`")
 
 CORE_PATH = (
