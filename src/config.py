@@ -1,8 +1,7 @@
-"""Every setting, once: its type, its bounds, its default and what it does.
+"""All settings, each defined once: type, bounds, default and description.
 
-Values come from the environment, and from a file `.env` in the working directory where the
-environment has none.
-`.env.example` and the table in docs/configuration.md are held against this file by a test.
+Values come from the environment, then from a file `.env` in the working directory. A test compares
+`.env.example` and the table in docs/configuration.md with this file.
 """
 
 import difflib
@@ -29,7 +28,7 @@ from src.errors import SettingsError
 
 ENV_FILE = Path(".env")
 TYPO_SIMILARITY = 0.85
-"""Least ratio (difflib) of a name to a setting's; settings of other programs may be there too."""
+"""Smallest similarity (difflib ratio) of a typo to a setting; other programs' names differ more."""
 
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
@@ -46,7 +45,7 @@ LogLevel = Annotated[
 
 
 class Settings(BaseSettings):
-    """The service's settings. Nothing changes them after start."""
+    """The service's settings, immutable after start."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -61,78 +60,85 @@ class Settings(BaseSettings):
         default="gpt2",
         min_length=1,
         description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
-        " hub id with an optional `@revision`. Where it is not set and the default cannot be had,"
-        " `storyteller` is served.",
+        " hub id with an optional `@revision`. If it is not set and the default cannot be"
+        " downloaded, `storyteller` is served.",
     )
     model_cache_dir: Path = Field(
-        default=Path("./models"), description="Where models from the hub are kept."
+        default=Path("./models"), description="Folder for models downloaded from the hub."
     )
     max_model_len: int | None = Field(
         default=None,
         ge=2,
-        description="Context in tokens, prompt and new tokens together. Empty: the model's own.",
+        description="Context length in tokens, prompt and new tokens together. Empty: the model's.",
     )
     device: Device = Field(
-        default="auto", description="Where the model runs; `auto` is CUDA where there is one."
+        default="auto",
+        description="Device of the model; `auto` is CUDA if available, else the CPU.",
     )
     dtype: DType = Field(
         default="auto",
         description="Number format of the weights; `auto` is float32 on the CPU, and on CUDA"
-        " bfloat16 where both checkpoint and GPU have it, else float16.",
+        " bfloat16 if checkpoint and GPU support it, else float16.",
     )
     quantization: Quantization = Field(
         default="none",
-        description="Rounds the weights of linear layers on a CPU: `fp16` to half the memory,"
-        " `int8` to a quarter, which is faster too. `none` is exact.",
+        description="Quantization of linear layers on a CPU: `fp16` halves their memory, `int8`"
+        " quarters it and is faster. `none` is exact.",
     )
     kernels: Kernels = Field(
         default="auto",
-        description="What computes float32 models on a CPU: `native` is our own C++, which `make"
-        " install` builds where there is a compiler, `pytorch` is PyTorch's, `auto` ours if it is"
-        " there.",
+        description="Kernels for float32 models on a CPU: `native` is this project's C++, which"
+        " `make install` builds if there is a compiler, `pytorch` is PyTorch. `auto` is `native` if"
+        " built.",
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Whether Python code that comes with a model may run on this machine.",
+        description="Run Python code that comes with a model on this machine.",
     )
     chat_template: str | None = Field(
         default=None,
-        description="How conversations are written for the model: a Jinja template, or a file that"
-        " holds one. Empty: the model's own.",
+        description="Chat template: Jinja source, or the path of a file with it. Empty: the"
+        " model's.",
     )
 
     tool_call_format: ToolCallFormatName = Field(
         default="auto",
-        description="How the model writes calls of tools: `hermes` between tags, as Qwen too, or"
-        " `llama3` as a bare JSON object. `auto`: as its chat template does.",
+        description="Format of the model's tool calls: `hermes` is JSON between tags (also Qwen's),"
+        " `llama3` a bare JSON object. `auto` detects it from the chat template.",
     )
 
     max_length: int = Field(
-        default=100, ge=1, description="New tokens when a request does not say how many."
+        default=100, ge=1, description="New tokens if a request sets no `max_length`."
     )
     temperature: float = Field(
-        default=0.7, ge=0, le=2, description="Temperature when a request names none; 0 is greedy."
+        default=0.7,
+        ge=0,
+        le=2,
+        description="Temperature if a request sets none; 0 is greedy decoding.",
     )
     top_p: float = Field(
-        default=0.9, gt=0, le=1, description="Nucleus sampling when a request names none."
+        default=0.9, gt=0, le=1, description="Nucleus sampling (top-p) if a request sets none."
     )
 
     environment: Environment = Field(
         default="development",
-        description="`production` logs JSON and wants AUTH to be set, `development` logs for"
-        " reading.",
+        description="`production` logs JSON and requires AUTH to be set; `development` logs"
+        " readable lines.",
     )
-    log_level: LogLevel = Field(default="INFO", description="The least severe messages to log.")
+    log_level: LogLevel = Field(default="INFO", description="Lowest level of messages to log.")
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; 0.0.0.0 is all of them, as a container needs. `::` is"
-        " all of IPv6, and with several workers of IPv4 too.",
+        description="Address to listen on. `0.0.0.0` is all IPv4 addresses, as a container needs;"
+        " `::` is all of IPv6, and with several workers of IPv4 too.",
     )
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 is any.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 is any free one."
+    )
     listen_when_loaded: bool = Field(
         default=False,
         description="Listen only once the model is loaded: until then connections are refused, so a"
-        " proxy tries another replica. `false` answers probes meanwhile, and requests with 503.",
+        " proxy tries another replica. With `false`, probes are answered meanwhile, and requests"
+        " get 503.",
     )
     reload: bool = Field(
         default=False, description="Restart when the code changes; for development, with WORKERS=1."
@@ -141,253 +147,253 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=64,
-        description="Server processes, each with a model of its own.",
+        description="Server processes, each with its own copy of the model.",
     )
     forwarded_allow_ips: str = Field(
         default="",
-        description="Addresses or networks of proxies whose X-Forwarded-For counts, separated by"
-        " commas. Empty: none.",
+        description="Addresses or networks of trusted proxies: X-Forwarded-For from them counts."
+        " Separated by commas. Empty: none.",
     )
 
     cors_origins: str = Field(
         default="",
-        description="Origins of web pages that may ask, such as `https://app.example.com`, with"
-        " commas between them; `*` is any page, with AUTH=api_key or jwt. Empty: none.",
+        description="Allowed CORS origins, such as `https://app.example.com`, separated by commas."
+        " `*` is any origin, and requires AUTH=api_key or jwt. Empty: none.",
     )
 
     auth: Auth = Field(
         default="none",
-        description="Who is served: `none` is anybody, `api_key` who has a key, `jwt` who has a"
-        " token of JWT_ISSUER.",
+        description="Authentication: `none` serves all clients, `api_key` clients with a key,"
+        " `jwt` clients with a token of JWT_ISSUER.",
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="The keys, in a file that `python -m src.keys` writes; read again when it"
-        " changes.",
+        description="File of API keys, written by `python -m src.keys`; reread when it changes.",
     )
     api_keys: str | None = Field(
-        default=None, repr=False, description="Or what such a file holds, itself."
+        default=None, repr=False, description="Content of such a file, instead of API_KEYS_FILE."
     )
     jwt_key_file: Path | None = Field(
         default=None,
-        description="Public keys that tokens are checked with, as PEM or JWKS; read again when the"
-        " file changes.",
+        description="File of public keys that verify tokens, PEM or JWKS; reread when it changes.",
     )
     jwt_algorithm: JWTAlgorithm = Field(
-        default="RS256", description="How tokens are signed; others are refused."
+        default="RS256", description="Signature algorithm of tokens; others are refused."
     )
-    jwt_issuer: str | None = Field(
-        default=None, description="The claim `iss` that tokens must have."
-    )
-    jwt_audience: str | None = Field(
-        default=None, description="The claim `aud` that tokens must have."
-    )
+    jwt_issuer: str | None = Field(default=None, description="Required claim `iss` of tokens.")
+    jwt_audience: str | None = Field(default=None, description="Required claim `aud` of tokens.")
 
     engine: Engine = Field(
         default="continuous",
-        description="`continuous` serves many requests at once, step by step; `reference` runs"
-        " HuggingFace's own `generate`, one request at a time.",
+        description="`continuous` batches all requests at each step (continuous batching);"
+        " `reference` runs HuggingFace's `generate`, one request at a time.",
     )
     max_batch_size: int = Field(
         default=32,
         ge=1,
         le=1024,
-        description="Sequences that run together. The reference engine runs one at a time, whatever"
-        " this is.",
+        description="Sequences that run at the same time. With ENGINE=reference always one.",
     )
     max_num_batched_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens that one step computes at most; a longer prompt takes several steps."
-        " Empty: 128 on the CPU, 2048 on CUDA. No effect with ENGINE=reference.",
+        description="Largest number of tokens in a step; a longer prompt takes several steps"
+        " (chunked prefill). Empty: 128 on the CPU, 2048 on CUDA. No effect with"
+        " ENGINE=reference.",
     )
     num_speculative_tokens: int = Field(
         default=15,
         ge=0,
         le=64,
-        description="Tokens guessed ahead at most, from what stands in a sequence already, while"
-        " few sequences run; the text is the same. 0 guesses nothing. No effect with"
+        description="Largest number of draft tokens of speculative decoding by prompt lookup, used"
+        " while few sequences run; the text is the same. 0 turns it off. No effect with"
         " ENGINE=reference.",
     )
     kv_cache_gb: float | None = Field(
         default=None,
         gt=0,
-        description="GiB for the keys and values of all sequences. Empty: 40 % of what is free"
-        " once the model is loaded, on CUDA 80 %. No effect with ENGINE=reference.",
+        description="Size of the KV cache in GiB. Empty: 40 % of the memory that is free once the"
+        " model is loaded, on CUDA 80 %. No effect with ENGINE=reference.",
     )
     max_queue_size: int = Field(
         default=512,
         ge=0,
         le=10**6,
-        description="Sequences that may wait while others run; more requests get 503.",
+        description="Sequences that may wait in the queue; more requests get 503.",
     )
     queue_timeout_seconds: float = Field(
         default=30,
         gt=0,
         le=86400,
-        description="How long a request may wait until its first sequence has its turn; then it"
-        " gets 503.",
+        description="Longest time in the queue until a request's first sequence runs; then it gets"
+        " 503.",
     )
     timeout_seconds: float = Field(
         default=60,
         gt=0,
         le=86400,
-        description="How long a request may wait and run, together. Then its answer ends where"
-        " it is, as if it had all its tokens; one that has none yet is 504.",
+        description="Longest time for a request to wait and run, together. Then its answer ends"
+        " with the tokens so far, as at `max_tokens`; without any it gets 504.",
     )
     receive_timeout_seconds: float = Field(
         default=30,
         gt=0,
         le=86400,
-        description="How long a client may take to send a whole request; a slower one gets 408.",
+        description="Longest time for a client to send a whole request; a slower one gets 408.",
     )
     send_timeout_seconds: float = Field(
         default=30,
         gt=0,
         le=86400,
-        description="How long a client may take to read on before it is broken off.",
+        description="Longest time for a client to read on; then its connection is closed.",
     )
     hang_timeout_seconds: float = Field(
         default=120,
         gt=0,
         le=86400,
-        description="A step of the model that takes longer hangs: all requests fail, and the"
-        " process ends with status 1.",
+        description="Longest time of a step of the model. A longer one counts as hung: all requests"
+        " fail, and the process exits with status 1.",
     )
     shutdown_grace_seconds: int = Field(
-        default=30, ge=0, le=86400, description="How long running requests may take after SIGTERM."
+        default=30,
+        ge=0,
+        le=86400,
+        description="Longest time for running requests to finish after SIGTERM.",
     )
     max_header_bytes: int = Field(
         default=2**15,
         ge=1024,
         le=2**20,
-        description="Largest head of a request, its line and headers; a larger one gets 431.",
+        description="Largest request line with headers, in bytes; a larger one gets 431.",
     )
     max_body_bytes: int = Field(
-        default=2**21, ge=1024, le=2**30, description="Largest request body; a larger one gets 413."
+        default=2**21,
+        ge=1024,
+        le=2**30,
+        description="Largest request body in bytes; a larger one gets 413.",
     )
     max_json_depth: int = Field(
         default=500,
         ge=16,
         le=800,
-        description="Levels of objects and arrays in a request's body; one of more gets 400.",
+        description="Largest nesting depth of a request's JSON; a deeper one gets 400.",
     )
     max_prompt_bytes: int | None = Field(
         default=None,
         ge=1,
         le=2**30,
-        description="Largest prompt, or all messages of a chat, in bytes of text; a larger one gets"
-        " 400. Empty: what may fit the model's context.",
+        description="Largest prompt, or all messages of a chat, in UTF-8 bytes; a larger one gets"
+        " 400. Empty: the limit of the model's context.",
     )
     max_stop_texts: int = Field(
-        default=16, ge=0, le=256, description="Stop texts of a request; one of more gets 400."
+        default=16,
+        ge=0,
+        le=256,
+        description="Largest number of stop texts in a request; more get 400.",
     )
     max_stop_length: int = Field(
         default=128,
         ge=1,
         le=1024,
-        description="Characters of a stop text; a request with a longer one gets 400.",
+        description="Characters of the longest stop text; a longer one gets 400.",
     )
     max_request_sequences: int | None = Field(
         default=None,
         ge=1,
         le=10**6,
-        description="Sequences of a request, `n` for each of its prompts; one of more gets 400."
-        " Empty: as many as may run and wait.",
+        description="Largest number of sequences in a request, `n` for each prompt; more get 400."
+        " Empty: MAX_BATCH_SIZE and MAX_QUEUE_SIZE together.",
     )
     max_request_tokens: int | None = Field(
         default=None,
         ge=1,
         le=10**12,
-        description="Tokens that a request may take, its prompts and `n` times `max_tokens`; one of"
-        " more gets 400. Empty: any number.",
+        description="Largest number of tokens in a request, its prompts and `n` times `max_tokens`;"
+        " more get 400. Empty: no limit.",
     )
     max_request_logprobs: int = Field(
         default=2**20,
         ge=1,
         le=10**9,
-        description="Log-probabilities of a request, its sequences times their tokens times the"
-        " alternatives and the token itself, of prompts likewise; one of more gets 400.",
+        description="Largest number of log-probabilities in a request: sequences times tokens times"
+        " (1 + alternatives), prompts included; more get 400.",
     )
     max_grammar_bytes: int = Field(
         default=2**18,
         ge=1,
         le=2**24,
-        description="Largest schema, pattern or other grammar of structured output; a larger one"
-        " gets 400.",
+        description="Largest schema, regex or other grammar of structured output, in bytes; a"
+        " larger one gets 400.",
     )
     grammar_timeout_seconds: float = Field(
         default=5,
         gt=0,
         le=3600,
-        description="How long a grammar may take to compile, including the wait for others; one"
-        " that takes longer gets 400, or 503 if it had to wait. Later each of its answers may take"
-        " as long.",
+        description="Longest time to compile a grammar, waiting included. A slower one gets 400, or"
+        " 503 if it had to wait. Also the longest time to apply the grammar to one answer.",
     )
     grammar_cache_size: int = Field(
         default=64,
         ge=1,
         le=10**4,
-        description="Compiled grammars that are kept for later requests, each in a process of some"
-        " 4 MB.",
+        description="Compiled grammars kept for later requests, each in a process of about 4 MB.",
     )
     grammar_memory_gb: float = Field(
         default=1,
         gt=0,
         le=10**4,
-        description="Memory that the processes of all grammars may take together; one may take a"
+        description="Memory in GiB for the processes of all grammars; one of them may take a"
         " quarter of it.",
     )
     rate_limit_requests: int = Field(
         default=10,
         ge=1,
         le=10**9,
-        description="Generation requests per client (a key; with AUTH=none an address) and"
-        " RATE_LIMIT_PERIOD. Where it is not set, there is no such limit with"
-        " ENVIRONMENT=development and a HOST that is loopback.",
+        description="Generation requests per client and RATE_LIMIT_PERIOD; a client is a key, or"
+        " with AUTH=none an address. If it is not set, ENVIRONMENT=development with a loopback HOST"
+        " has no such limit.",
     )
     rate_limit_period: int = Field(
-        default=60, ge=1, le=86400, description="Seconds over which they are counted."
+        default=60, ge=1, le=86400, description="Period of the rate limits in seconds."
     )
     rate_limit_tokens: int | None = Field(
         default=None,
         ge=1,
         le=10**12,
-        description="Tokens of prompts and answers per client and RATE_LIMIT_PERIOD; what may be"
-        " needed is reserved, the rest given back. Empty: any number.",
+        description="Tokens of prompts and answers per client and RATE_LIMIT_PERIOD. The largest"
+        " possible number is reserved, and the rest returned. Empty: no limit.",
     )
     rate_limit_concurrent: int | None = Field(
         default=None,
         ge=1,
         le=10**6,
-        description="Requests of a client that are answered at the same time. Empty: any number.",
+        description="Requests of a client in progress at the same time. Empty: no limit.",
     )
     rate_limit_address_requests: int = Field(
         default=1000,
         ge=1,
         le=10**9,
-        description="Requests per address (of IPv6: per /64) and RATE_LIMIT_PERIOD, counted before"
-        " anybody looks at their keys. No effect with AUTH=none.",
+        description="Requests per address (IPv6: per /64) and RATE_LIMIT_PERIOD, counted before"
+        " authentication. No effect with AUTH=none.",
     )
     usage_log: Path | None = Field(
         default=None,
-        description="A file to which a line of JSON is added for each request that used tokens.",
+        description="File for a line of JSON about each request that used tokens. Empty: none.",
     )
     rate_limit_storage: str = Field(
         default="memory",
         pattern=r"^(memory|rediss?://.+)$",
-        description="Where they are counted: `memory` is each process's own, so replicas and"
-        " workers multiply the limit; `redis://host:6379/0` is shared by all that name it"
-        " (`rediss://` with TLS).",
+        description="Storage of the rate limits: `memory` is per process, so replicas and workers"
+        " multiply the limits; `redis://host:6379/0` (`rediss://` with TLS) is shared.",
     )
     rate_limit_storage_failure: StorageFailure = Field(
         default="open",
-        description="While Redis does not answer: `open` serves requests uncounted, `closed`"
-        " answers those that need the model with 503.",
+        description="Behaviour while Redis does not answer: `open` serves requests uncounted,"
+        " `closed` answers those that need the model with 503.",
     )
 
     @model_validator(mode="after")
-    def _reload_has_one_worker(self) -> Self:
+    def _check_reload_with_workers(self) -> Self:
         if self.reload and self.workers > 1:
             raise ValueError(
                 f"RELOAD=true works with WORKERS=1 alone, not with WORKERS={self.workers}"
@@ -395,7 +401,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _a_step_has_room_for_all(self) -> Self:
+    def _check_step_size(self) -> Self:
         budget = self.max_num_batched_tokens
         if budget is not None and budget < self.max_batch_size:
             raise ValueError(
@@ -405,41 +411,43 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _origins_are_what_browsers_send(self) -> Self:
+    def _check_origins(self) -> Self:
         origins = self.cors_origin_list
         if origins == ["*"] and self.auth == "none":
             raise ValueError(
-                "CORS_ORIGINS=* with AUTH=none would let every web page that somebody here opens"
-                " use this service: name the origins, or set AUTH"
+                "CORS_ORIGINS=* with AUTH=none would let every web page opened on this network use"
+                " the service: name the origins, or set AUTH"
             )
         for origin in origins if origins != ["*"] else []:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"CORS_ORIGINS: {origin} is no origin as browsers send it, such as"
-                    " https://app.example.com or http://localhost:3000 (small letters, no path, no"
-                    " slash at the end, no port that is the scheme's own)"
+                    f"CORS_ORIGINS: {origin} is not an origin as browsers send it, such as"
+                    " https://app.example.com or http://localhost:3000 (lower case, no path, no"
+                    " trailing slash, no default port)"
                 )
         return self
 
     @field_validator("forwarded_allow_ips")
     @classmethod
-    def _proxies_are_addresses(cls, value: str) -> str:
-        """uvicorn passes over what is none, and with `*` takes a client's own word."""
+    def _check_proxies(cls, value: str) -> str:
+        """Refuses invalid addresses, which uvicorn ignores, and `*`, which trusts any client."""
         for proxy in value.split(",") if value else []:
             try:
                 network = ip_network(proxy.strip())
             except ValueError as error:
-                raise ValueError(f"each must be an address, or a network: {error}") from None
+                raise ValueError(f"each must be an address or a network: {error}") from None
             if not network.prefixlen:
-                raise ValueError(f"{proxy.strip()} is anybody, and anybody's word would count")
+                raise ValueError(
+                    f"{proxy.strip()} is every address, so every client would be trusted"
+                )
         return value
 
     @model_validator(mode="after")
-    def _auth_is_whole(self) -> Self:
+    def _check_auth(self) -> Self:
         if self.environment == "production" and "auth" not in self.model_fields_set:
             raise ValueError(
-                "ENVIRONMENT=production serves nobody by mistake: set AUTH=api_key or AUTH=jwt, or"
-                " say with AUTH=none that anybody may use this service"
+                "ENVIRONMENT=production requires authentication to be chosen: set AUTH=api_key or"
+                " AUTH=jwt, or AUTH=none to serve every client"
             )
         needed = {"none": (), "api_key": (), "jwt": JWT_SETTINGS}[self.auth]
         missing = [name.upper() for name in needed if getattr(self, name) is None]
@@ -455,7 +463,7 @@ class Settings(BaseSettings):
 
     @property
     def request_limit(self) -> int | None:
-        """RATE_LIMIT_REQUESTS; None is no limit, for development on this machine."""
+        """RATE_LIMIT_REQUESTS; None, no limit, is the default of development on loopback."""
         is_local = self.environment == "development" and _is_loopback(self.host)
         if is_local and "rate_limit_requests" not in self.model_fields_set:
             return None
@@ -463,11 +471,11 @@ class Settings(BaseSettings):
 
     @property
     def cors_origin_list(self) -> list[str]:
-        """CORS_ORIGINS, one by one."""
+        """The items of CORS_ORIGINS."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     def engine_config(self) -> EngineConfig:
-        """What of this concerns the engine."""
+        """Returns the settings of the engine."""
         return EngineConfig(
             model_name=self.model_name,
             model_cache_dir=self.model_cache_dir,
@@ -491,7 +499,7 @@ class Settings(BaseSettings):
 
 
 def find_typos(file: Path = ENV_FILE) -> list[str]:
-    """A message for each name in an `.env` file that is no setting but nearly one."""
+    """Returns a message for each name in an `.env` file that is almost a setting's."""
     known = {name.upper() for name in Settings.model_fields}
     names = dotenv_values(file) if file.is_file() else {}
     messages = []
@@ -513,7 +521,7 @@ def load_settings() -> Settings:
     """Reads the settings from the environment and `.env`.
 
     Raises:
-        SettingsError: names each variable that is wrong, its value and what is allowed.
+        SettingsError: lists each invalid variable with its value and the allowed ones.
     """
     try:
         return Settings()
@@ -525,7 +533,7 @@ def load_settings() -> Settings:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    if not problem["loc"]:  # about several settings together
+    if not problem["loc"]:  # a validator of several settings
         return problem["msg"].removeprefix("Value error, ")
     value = PASSWORD.sub("//***@", str(problem["input"]))
     return f"{str(problem['loc'][0]).upper()}={value}: {problem['msg']}"

@@ -1,24 +1,24 @@
-"""Every error this project raises on purpose; knows no HTTP (`src/api/errors.py` does).
+"""Errors that this project raises on purpose; free of HTTP (`src/api/errors.py` maps them).
 
     ServiceError
-    ├── StartupError              the service cannot start as it was asked to
-    │   ├── SettingsError         a setting has a bad value
-    │   ├── KeysError             keys that cannot be read
-    │   └── ModelLoadError        the model that was asked for cannot be loaded
-    ├── InvalidRequestError       the caller's fault: names the field and the remedy
-    │   ├── ContextLengthError    prompt and new tokens do not fit the model's context
-    │   ├── InvalidGrammarError   answers cannot be shaped as it says
-    │   │   └── InvalidSchemaError  likewise, by a JSON schema
-    │   └── ModelNotFoundError    another model than the one that is served was asked for
-    ├── AuthenticationError       nobody knows whose the key or token is
+    ├── StartupError              the service cannot start with its configuration
+    │   ├── SettingsError         a setting has an invalid value
+    │   ├── KeysError             a file of keys cannot be read
+    │   └── ModelLoadError        the configured model cannot be loaded
+    ├── InvalidRequestError       the client's fault; names the field and the remedy
+    │   ├── ContextLengthError    prompt and new tokens exceed the model's context
+    │   ├── InvalidGrammarError   a grammar that structured output cannot use
+    │   │   └── InvalidSchemaError  likewise a JSON schema
+    │   └── ModelNotFoundError    the request names a model that is not served
+    ├── AuthenticationError       missing or unknown credentials
     ├── EngineNotReadyError       the model is still loading
-    ├── OverloadedError           too many wait, or this one waited too long for its turn
-    ├── RateLimitedError          the caller has had as much as it may have for now
-    ├── LimitStorageDownError     it cannot be counted whether the caller is within its limit
-    ├── EngineDeadError           the engine's thread has ended; nothing can be generated any more
-    ├── GenerationTimeoutError    no answer has begun by TIMEOUT_SECONDS
-    ├── GenerationFailedError     the model raised while it served this request
-    └── ClientDisconnectedError   nobody is left to answer
+    ├── OverloadedError           the queue is full, or the request waited in it too long
+    ├── RateLimitedError          the caller has used up a rate limit
+    ├── LimitStorageDownError     the rate-limit storage does not answer
+    ├── EngineDeadError           the engine's thread has ended
+    ├── GenerationTimeoutError    no token was generated within TIMEOUT_SECONDS
+    ├── GenerationFailedError     the model raised while it served the request
+    └── ClientDisconnectedError   the client has closed its connection
 
 A `StartupError` is written for the operator, and names paths. All others are for the caller: they
 hold no prompt, no path of the server and no text of other exceptions.
@@ -26,62 +26,65 @@ hold no prompt, no path of the server and no text of other exceptions.
 
 import math
 
+FieldPath = tuple[str | int, ...]
+"""Path of a field in a request's body, such as `("prompts", 2)`."""
+
 
 class ServiceError(Exception):
     """The root of the tree."""
 
 
 class StartupError(ServiceError):
-    """The service cannot start as it was asked to; the message says why and what to do."""
+    """The service cannot start with its configuration; the message gives reason and remedy."""
 
 
 class SettingsError(StartupError):
-    """A setting has a bad value."""
+    """A setting has an invalid value."""
 
 
 class KeysError(StartupError):
-    """API keys, or keys to check tokens with, that cannot be read."""
+    """API keys, or keys that verify tokens, cannot be read."""
 
 
 class ModelLoadError(StartupError):
-    """The model that was asked for cannot be loaded."""
+    """The configured model cannot be loaded."""
 
 
 class InvalidRequestError(ServiceError, ValueError):
-    """The caller's fault.
+    """The client's fault.
 
     Args:
-        message: what is wrong, the limit, and the remedy.
-        field: where it is in the request's body, such as `("prompts", 2)`.
+        message: the problem, the limit and the remedy.
+        field: path of the field in the request's body.
     """
 
-    def __init__(self, message: str, field: tuple[str | int, ...]) -> None:
+    def __init__(self, message: str, field: FieldPath) -> None:
         super().__init__(message)
         self.field = field
 
 
 class ContextLengthError(InvalidRequestError):
-    """Prompt and new tokens do not fit the model's context."""
+    """Prompt and new tokens exceed the model's context."""
 
 
 class InvalidGrammarError(InvalidRequestError):
-    """A grammar that answers cannot be shaped by: malformed, too complex, or not supported."""
+    """A grammar is malformed, too complex or not supported."""
 
 
 class InvalidSchemaError(InvalidGrammarError):
-    """Likewise a JSON schema; the field ends with the place in it."""
+    """Likewise a JSON schema; the field's path ends inside the schema."""
 
 
 class ModelNotFoundError(InvalidRequestError):
-    """Another model than the one that is served was asked for."""
+    """The request names a model that is not served."""
 
 
 class AuthenticationError(ServiceError):
-    """Nobody knows whose the key or token is.
+    """Credentials are missing or unknown.
 
     Args:
-        message: what to do about it.
-        was_given: whether something was sent to be known by.
+        message: the remedy.
+        was_given: the request had credentials.
     """
 
     def __init__(self, message: str, *, was_given: bool = True) -> None:
@@ -94,11 +97,11 @@ class EngineNotReadyError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """Too many requests wait, or this one waited too long for its turn.
+    """The queue is full, or the request waited in it too long.
 
     Args:
         message: which of the two.
-        retry_after: seconds after which there should be room.
+        retry_after: seconds after which the queue should have room.
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
@@ -112,18 +115,18 @@ RATE_LIMIT_SETTINGS = {
     "concurrent": "RATE_LIMIT_CONCURRENT or the key",
     "address": "RATE_LIMIT_ADDRESS_REQUESTS",
 }
-"""A limit's name to what an operator changes for another one; a key may have limits of its own."""
+"""Settings that raise each limit; an API key may have limits of its own."""
 
 
 class RateLimitedError(ServiceError):
-    """The caller has had as much as it may have for now.
+    """The caller has used up a rate limit.
 
     Args:
-        limit: of what: requests, tokens, concurrent requests, or requests of an address.
-        quota: how much it may have.
-        period: in so many seconds; None is at the same time.
-        left: how much of that is left.
-        wait: seconds after which there is enough again; told as a whole number, at least 1.
+        limit: name of the limit, a key of `RATE_LIMIT_SETTINGS`.
+        quota: size of the limit.
+        period: seconds over which usage is counted; None for concurrent requests.
+        left: unused part of the quota.
+        wait: seconds until the quota suffices; clients get it rounded up, at least 1.
     """
 
     def __init__(self, limit: str, quota: int, period: int | None, left: int, wait: float) -> None:
@@ -132,32 +135,32 @@ class RateLimitedError(ServiceError):
         self.period = period
         self.left = left
         self.retry_after = max(1, math.ceil(wait))
-        what = {"concurrent": "requests", "address": "requests of one address"}.get(limit, limit)
-        each = "at the same time" if period is None else f"per {period} seconds"
+        unit = {"concurrent": "requests", "address": "requests of one address"}.get(limit, limit)
+        window = "at the same time" if period is None else f"per {period} seconds"
         super().__init__(
-            f"Rate limit exceeded: {quota} {what} {each}, of which {left} are left. Try again in"
+            f"Rate limit exceeded: {quota} {unit} {window}, of which {left} are left. Try again in"
             f" {self.retry_after} s. The server's {RATE_LIMIT_SETTINGS[limit]} sets this limit."
         )
 
 
 class LimitStorageDownError(ServiceError):
-    """It cannot be counted whether the caller is within its rate limit."""
+    """The rate-limit storage does not answer, and RATE_LIMIT_STORAGE_FAILURE is `closed`."""
 
     def __init__(self) -> None:
-        super().__init__("Requests cannot be counted at the moment, and none is taken uncounted.")
+        super().__init__("The rate-limit storage is unavailable; try again later.")
 
 
 class EngineDeadError(ServiceError):
-    """The engine's thread has ended; nothing can be generated any more."""
+    """The engine's thread has ended; the process must restart."""
 
 
 class GenerationTimeoutError(ServiceError):
-    """A request had no part of an answer after TIMEOUT_SECONDS."""
+    """No token was generated within TIMEOUT_SECONDS."""
 
 
 class GenerationFailedError(ServiceError):
-    """The model raised while it served this request."""
+    """The model raised while it served the request."""
 
 
 class ClientDisconnectedError(ServiceError):
-    """Nobody is left to answer."""
+    """The client has closed its connection before the response."""

@@ -17,6 +17,7 @@ from src.api.deps import off_loop, while_connected
 from src.api.sampling import sampling_params
 from src.api.served_model import check_model
 from src.core.outputs import Generation, Operation, TextDelta
+from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
@@ -54,7 +55,7 @@ class PreparedChat:
         conversation: the prompt.
         params: sampling parameters of each answer.
         num_choices: answers to generate.
-        deadline: for the first part of an answer, on the event loop's clock.
+        context: deadline, field and operation of the call.
         has_schema: answers that are not tool calls have a required format.
     """
 
@@ -62,7 +63,7 @@ class PreparedChat:
     conversation: Conversation
     params: SamplingParams
     num_choices: int
-    deadline: float
+    context: RequestContext
     has_schema: bool
 
     @property
@@ -88,8 +89,7 @@ class PreparedChat:
             self.conversation.token_ids,
             self.params,
             self.num_choices,
-            self.deadline,
-            Operation.CHAT,
+            self.context,
         )
 
     async def collect(self, request: Request) -> Generation:
@@ -102,8 +102,7 @@ class PreparedChat:
             [self.conversation.token_ids],
             self.params,
             self.num_choices,
-            self.deadline,
-            Operation.CHAT,
+            self.context,
         )
         (generation,) = await while_connected(request, collecting)
         return generation
@@ -119,21 +118,21 @@ async def prepare_chat(
         GenerationTimeoutError: the time was up before the prompt was tokenized.
         ClientDisconnectedError: the client has left.
     """
-    deadline = engine.deadline()
-    conversation = await tokenize_conversation(request, body, engine, deadline)
+    context = engine.context((body.conversation_field,), Operation.CHAT)
+    conversation = await tokenize_conversation(request, body, engine, context)
     schema, grammar = await off_loop(request, partial(_grammar, body, conversation))
     options = body.answer_options()
     params = _sampling_params(body, options, engine, len(conversation.token_ids), grammar)
     _check_length(body, options, engine, len(conversation.token_ids), params)
     has_schema = schema is not None
-    return PreparedChat(engine, conversation, params, options.num_choices, deadline, has_schema)
+    return PreparedChat(engine, conversation, params, options.num_choices, context, has_schema)
 
 
 async def tokenize_conversation(
     request: Request,
     body: ConversationRequest,
     engine: InferenceEngine,
-    deadline: float,
+    context: RequestContext,
     *,
     begins_answer: bool = True,
 ) -> Conversation:
@@ -143,15 +142,14 @@ async def tokenize_conversation(
         request: the HTTP request.
         body: its body.
         engine: holds the chat template.
-        deadline: on the event loop's clock.
+        context: deadline and field of the conversation.
         begins_answer: the prompt ends with the beginning of the assistant's turn.
     """
     check_model(body.model, engine)
     messages, tool_choice = await off_loop(request, partial(_read, body))
-    field = (body.conversation_field,)
-    tool_format = call_format(engine, tool_choice, messages, field)
+    tool_format = call_format(engine, tool_choice, messages, context.field)
     tools = tool_choice.tools if tool_choice else ()
-    tokenizing = engine.tokenize_chat(messages, field, tools, deadline, begins_answer=begins_answer)
+    tokenizing = engine.tokenize_chat(messages, context, tools, begins_answer=begins_answer)
     token_ids = await while_connected(request, tokenizing)
     return Conversation(token_ids, tool_choice, tool_format)
 

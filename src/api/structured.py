@@ -5,19 +5,17 @@ from collections.abc import Callable
 
 from src.api.field_types import StructuredOutputs
 from src.engine.structured_output.source import GrammarSource, schema_source
-from src.errors import InvalidRequestError
-
-Field = tuple[str | int, ...]
+from src.errors import FieldPath, InvalidRequestError
 
 ANY_OBJECT = {"type": "object"}
 
 
-def _in_structured_outputs(name: str) -> Field:
+def _in_structured_outputs(name: str) -> FieldPath:
     return ("structured_outputs", name)
 
 
 def structured_source(
-    structured: StructuredOutputs, locate: Callable[[str], Field] = _in_structured_outputs
+    structured: StructuredOutputs, locate: Callable[[str], FieldPath] = _in_structured_outputs
 ) -> GrammarSource:
     """Returns the grammar of the field `structured_outputs`.
 

@@ -1,7 +1,6 @@
-"""`EngineLifecycle`: one model and its engine, from loading to the end.
+"""`EngineLifecycle`: one model and its engine, from loading to shutdown.
 
-What is below runs in the engine's thread; everything here is called in the event loop's, but
-`load`, which takes seconds.
+Everything here is called in the event loop's thread except `load`, which takes seconds.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.core.output_dispatcher import Observer
+from src.core.observers import Observer
 from src.engine.config import EngineConfig
 from src.engine.model.runtime_env import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
@@ -29,7 +28,8 @@ from src.errors import (
     OverloadedError,
     ServiceError,
 )
-from src.text.token_bytes import TokenTexts
+from src.text.token_bytes import TokenBytes
+from src.text.tokenization import TextCodec
 
 if TYPE_CHECKING:
     from src.engine.loop import EngineLoop
@@ -51,10 +51,10 @@ class EngineLifecycle:
     """Holds a model and the engine that runs it.
 
     Args:
-        config: which model, and how to run it.
-        on_update: gets what each step changes; called in the engine's thread.
-        observer: counts and times what happens.
-        grammar_limits: what grammars may cost.
+        config: the model and the engine's options.
+        on_update: gets an update after each step; called in the engine's thread.
+        observer: metrics; None counts nothing.
+        grammar_limits: bounds on the cost of grammars.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EngineLifecycle:
     ) -> None:
         self.loaded: LoadedModel | None = None
         self.engine: EngineLoop | ReferenceEngine | None = None
-        self.token_texts: TokenTexts | None = None
+        self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
         self.config = config
         self._on_update = on_update
@@ -81,24 +81,24 @@ class EngineLifecycle:
         return EngineState.READY if self.engine.admission.is_open else EngineState.DEAD
 
     def load(self, check: Callable[[int], None] | None = None) -> None:
-        """Loads the model and starts the engine; takes seconds, so call it in a thread.
+        """Loads the model and starts the engine; blocks for seconds, so call it in a thread.
 
         Args:
-            check: is called with the model's context in tokens, and raises if that does not fit
-                the settings. The state is not READY before.
+            check: gets the model's context length in tokens before the state is READY; raises if
+                the settings do not fit it.
 
         Raises:
-            ModelLoadError: the model cannot be loaded; the message says what to do.
+            ModelLoadError: the model cannot be loaded; the message gives the remedy.
         """
-        # A thread that computes has OpenMP threads of its own until it ends. Where there are more
-        # of those than cores they hardly spin and are slow to wake: so none but the engine's stays.
+        # Each thread that computes keeps OpenMP threads of its own until it ends. With more of
+        # them than cores they stop spinning and wake slowly, so only the engine's may stay.
         with ThreadPoolExecutor(1, "load-model") as executor:
             executor.submit(self._load, check).result()
 
     def _load(self, check: Callable[[int], None] | None) -> None:
         for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
-        # Importing torch and transformers takes seconds in which the server already listens.
+        # These imports load torch and transformers, which takes seconds; the server listens by now.
         from src.engine.factory import create_engine  # noqa: PLC0415
         from src.engine.model.loader import load_model  # noqa: PLC0415
         from src.engine.model.source import with_available_model  # noqa: PLC0415
@@ -107,28 +107,28 @@ class EngineLifecycle:
         self.loaded = load_model(self.config)
         if check is not None:
             check(self.loaded.max_model_len)
-        self.token_texts = TokenTexts(self.loaded.tokenizer)
+        self.codec = _create_codec(self.loaded)
         self.grammars = create_grammar_compiler(self.loaded, self._grammar_limits, self._observer)
         self.engine = create_engine(self.loaded, self.config, self._on_update)
 
     def end(self) -> None:
-        """Ends what runs, as the server shuts down; who waits is told so at once."""
+        """Ends all requests at once with an error that names the server's shutdown."""
         self._end_message = "The server is shutting down."
         if self.engine is not None:
             self.engine.admission.end_all(FinishReason.ABORT)
 
     def shutdown(self) -> None:
-        """Ends what runs and stops the engine. May be called at any time, twice too."""
+        """Stops the engine and ends all requests. Idempotent, and safe before `load`."""
         if self.engine is not None:
             self.engine.shutdown()
         if self.grammars is not None:
             self.grammars.shutdown()
 
     async def wait_until_dead(self, hang_seconds: float) -> None:
-        """Returns when the engine can generate no more; whoever waits for it has been told.
+        """Returns when the engine is dead and its requests have ended; watchdog for hung steps.
 
         Args:
-            hang_seconds: a step that takes longer is taken for one that never ends.
+            hang_seconds: a longer step counts as hung, and the engine as dead.
         """
         paused = 0.0
         while self.state is not EngineState.DEAD:
@@ -136,32 +136,46 @@ class EngineLifecycle:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             engine = self.engine
             seconds = engine.seconds_in_step if engine is not None else 0.0
-            # Who stops the process (a debugger, a frozen container) stops this loop and the step.
+            # A stopped process (debugger, frozen container) stops this loop and the step alike.
             late = time.monotonic() - slept_at - 2 * HEARTBEAT_SECONDS
             paused = paused + max(0.0, late) if seconds > HEARTBEAT_SECONDS else 0.0
             if self._observer is not None:
-                self._observer.step_goes_on(seconds - paused)
+                self._observer.step_in_progress(seconds - paused)
             if engine is not None and seconds - paused > hang_seconds:
-                logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
+                logger.critical(
+                    "a step of the model has taken %.0f s and counts as hung", hang_seconds
+                )
                 engine.admission.end_all(FinishReason.ERROR)
 
-    def require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
-        """The model and its engine.
+    def require_model(self) -> "LoadedModel":
+        """Returns the model of a running engine; raises as `require_engine`."""
+        self.require_engine()
+        assert self.loaded is not None
+        return self.loaded
+
+    def require_codec(self) -> TextCodec:
+        """Returns the tokenizer with its chat template; raises as `require_engine`."""
+        self.require_engine()
+        assert self.codec is not None
+        return self.codec
+
+    def require_engine(self) -> "EngineLoop | ReferenceEngine":
+        """Returns the running engine.
 
         Raises:
             EngineNotReadyError: the model is still loading.
             EngineDeadError: the engine has ended.
         """
-        if self.loaded is None or self.engine is None:
+        if self.engine is None:
             raise EngineNotReadyError("The model is still loading; try again in a few seconds.")
         if not self.engine.admission.is_open:
             raise EngineDeadError(self._end_message)
-        return self.loaded, self.engine
+        return self.engine
 
     def failure(
         self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
     ) -> ServiceError:
-        """Why a request has no answer, for its caller."""
+        """Creates the caller's error for a request that the engine ended without an answer."""
         if self.state is EngineState.DEAD:
             return EngineDeadError(self._end_message)
         if reason is FinishReason.EXPIRED:
@@ -175,3 +189,13 @@ class EngineLifecycle:
                 engine.admission.seconds_to_drain(),
             )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
+
+
+def _create_codec(loaded: "LoadedModel") -> TextCodec:
+    return TextCodec(
+        loaded.tokenizer,
+        TokenBytes(loaded.tokenizer),
+        loaded.chat_template,
+        loaded.tokenizer_class,
+        loaded.special_tokens,
+    )

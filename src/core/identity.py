@@ -1,6 +1,6 @@
-"""Who asks: known from a request's arrival on to whatever works for it, as an id of a trace is.
+"""The authenticated caller of a request, in a ContextVar from its arrival to its end.
 
-The web layer sets `current_caller`; asyncio hands it on to the tasks that a request starts.
+The authentication middleware sets `current_caller`; asyncio copies it to the tasks of the request.
 """
 
 from contextvars import ContextVar
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class CallerLimits:
-    """What one caller may have; None is what the settings say.
+    """Rate limits of one caller; None is the limit of the settings.
 
     Args:
         requests: in each period.
         tokens: of prompts and answers, in each period.
-        concurrent: requests that are answered at the same time.
+        concurrent: requests in progress at the same time.
     """
 
     requests: int | None = None
@@ -24,14 +24,14 @@ class CallerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Someone who may ask.
+    """A client by its API key or token.
 
     Args:
-        id: of the key, or of the token's subject; empty if nobody has to say who they are.
-        name: for people.
-        scopes: what they may do.
-        limits: how much of it.
-        weight: turns in the queue for each turn of a caller of weight 1.
+        id: of the key, or the token's subject; empty without authentication.
+        name: for logs and reports.
+        scopes: permissions.
+        limits: rate limits.
+        weight: share of the engine in relation to a caller of weight 1.
     """
 
     id: str = ""
@@ -42,5 +42,6 @@ class Caller:
 
 
 ANYBODY = Caller()
+"""The caller of all requests without authentication."""
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=ANYBODY)

@@ -1,34 +1,41 @@
-"""`RequestRunner`: requests on their way through the engine and back, within their time."""
+"""`RequestRunner`: runs sequences through the engine until they end or the deadline passes."""
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from src.core.engine_lifecycle import EngineLifecycle
-from src.core.output_dispatcher import Outcome, OutputDispatcher, Trim
-from src.core.outputs import Operation
+from src.core.identity import current_caller
+from src.core.observers import Outcome
+from src.core.output_dispatcher import OutputDispatcher, Trim
+from src.core.outputs import Embedding, TextDelta
+from src.core.request_context import RequestContext, timeout_error
+from src.core.text_stream import TextStream
 from src.engine.request import FAILURES, Request, RequestOutput
-from src.errors import GenerationTimeoutError
+from src.engine.sampling_params import SamplingParams
+from src.errors import InvalidGrammarError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
-    from src.engine.reference.engine import ReferenceEngine
-
+    from src.engine.structured_output.matcher import Grammar
 
 HOLD_SECONDS = 0.005
-"""A call that has had the event loop for so long gives others their turn."""
+"""Time after which a call with outputs at hand yields to the event loop."""
+
+MAX_EMBEDDED_AT_ONCE = 32
+"""Prompts of one call in the queue at a time; the rest of the queue stays free for others."""
 
 
-class _Outputs:
-    """Reads a call's outputs; gives the event loop back between outputs that are there already.
+class OutputReader:
+    """Reads a call's outputs, and yields to the event loop every `HOLD_SECONDS`.
 
-    A queue that is never empty never suspends its reader: 128 sequences of a call would have the
-    event loop to themselves until the last one ends.
+    A queue that is never empty never suspends its reader: 128 sequences of a call would hold the
+    event loop until the last one ends.
 
     Args:
-        queue: of the call.
+        queue: the call's outputs.
     """
 
     def __init__(self, queue: "asyncio.Queue[RequestOutput | None]") -> None:
@@ -36,7 +43,7 @@ class _Outputs:
         self._since = time.monotonic()
 
     async def get(self) -> RequestOutput | None:
-        """The next output, once it is there."""
+        """Waits for the next output."""
         if self._queue.empty():
             output = await self._queue.get()
             self._since = time.monotonic()
@@ -48,82 +55,114 @@ class _Outputs:
 
 
 class RequestRunner:
-    """Hands requests to the engine, and what comes back to their callers.
+    """Runs the sequences of one call at a time, for any number of concurrent calls.
 
     Args:
-        host: of the engine.
-        delivery: the way there and back.
+        lifecycle: holds model and engine.
+        dispatcher: carries requests to the engine and outputs back.
     """
 
-    def __init__(self, host: EngineLifecycle, delivery: OutputDispatcher) -> None:
-        self._host = host
-        self._delivery = delivery
+    def __init__(self, lifecycle: EngineLifecycle, dispatcher: OutputDispatcher) -> None:
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
 
-    async def run(
+    async def generate(
+        self, prompts: list[list[int]], params: SamplingParams, n: int, context: RequestContext
+    ) -> AsyncGenerator[TextDelta]:
+        """Continues each prompt n times; errors as of `InferenceEngine.stream_batch`."""
+        async with context.time_limit():
+            grammar = await self._compile(params)
+        loaded = self._lifecycle.require_model()
+        special = self._lifecycle.require_codec().token_bytes.special_token_ids
+        streams = [
+            TextStream(index, index % n, loaded, prompts[index // n], params, grammar, special)
+            for index in range(n * len(prompts))
+        ]
+        by_id = {stream.request.request_id: stream for stream in streams}
+        trims = {request_id: stream.trim for request_id, stream in by_id.items()}
+        requests = [stream.request for stream in streams]
+        async with aclosing(self._run(requests, context, trims)) as outputs:
+            async for output in outputs:
+                yield by_id[output.request_id].take()
+
+    async def embed(self, prompts: list[list[int]], context: RequestContext) -> list[Embedding]:
+        """Embeds prompts, some at a time; errors as of `InferenceEngine.embed`."""
+        embeddings: list[Embedding] = []
+        max_live = self._lifecycle.require_engine().admission.max_live
+        batch_size = min(MAX_EMBEDDED_AT_ONCE, max_live)
+        for start in range(0, len(prompts), batch_size):
+            embeddings += await self._embed_batch(prompts[start : start + batch_size], context)
+        return embeddings
+
+    async def _embed_batch(
+        self, prompts: list[list[int]], context: RequestContext
+    ) -> list[Embedding]:
+        requests = [
+            Request(uuid.uuid4().hex, token_ids, SamplingParams(), embeds=True)
+            for token_ids in prompts
+        ]
+        values: dict[str, list[float]] = {}
+        async with aclosing(self._run(requests, context)) as outputs:
+            async for output in outputs:
+                values[output.request_id] = output.embedding
+        return [
+            Embedding(request.prompt_token_ids, values[request.request_id]) for request in requests
+        ]
+
+    async def _run(
         self,
-        engine: "EngineLoop | ReferenceEngine",
         requests: list[Request],
-        live: set[str],
-        deadline: float,
-        operation: Operation,
+        context: RequestContext,
         trims: Mapping[str, Trim] | None = None,
     ) -> AsyncGenerator[RequestOutput]:
-        """Hands requests to the engine, and yields their outputs until all have ended.
+        """Submits requests, all or none, and yields their outputs until all have ended.
 
-        Leaving the iterator ends those that are live. When one fails, all end. When the time is up
-        those that are live end with what they have, and the reason LENGTH.
-
-        Args:
-            engine: that is ready.
-            requests: all or none are taken in.
-            live: their ids; those that have ended are taken out.
-            deadline: on the event loop's clock.
-            operation: what they are there for.
-            trims: as of `OutputDispatcher.submit`.
-
-        Raises:
-            ServiceError: as `stream_batch`.
+        Closing the iterator cancels the live requests. When one request fails, all end. At the
+        deadline the live ones end with their text so far, and the finish reason LENGTH.
         """
-        queue = await self._delivery.submit(engine, requests, operation, trims)
-        outputs = _Outputs(queue)
+        engine = self._lifecycle.require_engine()
+        queue = await self._dispatcher.submit(engine, requests, context.operation, trims)
+        outputs = OutputReader(queue)
+        request_ids = [request.request_id for request in requests]
+        live = set(request_ids)
         # One timer a call: one for each token took as long as the rest of this loop.
-        ids = [request.request_id for request in requests]
-        alarm = asyncio.get_running_loop().call_at(deadline, self._delivery.cut, ids, queue)
+        timer = asyncio.get_running_loop().call_at(
+            context.deadline, self._dispatcher.cut, request_ids, queue
+        )
         try:
             while live:
                 output = await outputs.get()
                 if output is None:
-                    raise out_of_time()
+                    raise timeout_error()
                 if output.request_id not in live:
-                    continue  # what was under way when the caller ended it
+                    continue  # it was under way when the sequence ended
                 if output.finish_reason in FAILURES:
-                    raise self._host.failure(output.finish_reason, engine)
+                    raise self._lifecycle.failure(output.finish_reason, engine)
                 if output.finish_reason is not None:
                     live.remove(output.request_id)
                 yield output
         finally:
-            alarm.cancel()
+            timer.cancel()
             for request_id in live:
-                self._delivery.end(engine, request_id, Outcome.CANCELLED)
+                self._dispatcher.end(engine, request_id, Outcome.CANCELLED)
 
-
-@asynccontextmanager
-async def until(deadline: float) -> AsyncGenerator[None]:
-    """Ends what is in its context when the time is up.
-
-    Raises:
-        GenerationTimeoutError: it is.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        raise out_of_time() from None
-
-
-def out_of_time() -> GenerationTimeoutError:
-    """What a caller is told whose time is up."""
-    return GenerationTimeoutError(
-        "No answer was begun within the time that this server allows (TIMEOUT_SECONDS). Send a"
-        " shorter prompt, or try again when it is less busy."
-    )
+    async def _compile(self, params: SamplingParams) -> "Grammar | None":
+        """Returns the compiled grammar of a request, if it has one."""
+        source, compiler = params.grammar, self._lifecycle.grammars
+        if source is None:
+            return None
+        if compiler is None:
+            raise InvalidGrammarError(
+                "Structured output does not work with this model's tokenizer: leave it out, and"
+                " describe the format in the prompt.",
+                source.field,
+            )
+        token_bytes = self._lifecycle.require_codec().token_bytes
+        for token_id in params.stop_token_ids:
+            if not token_bytes.get(token_id).is_special:
+                raise InvalidRequestError(
+                    f"Token {token_id} is text, which would cut structured output short: leave it"
+                    " out.",
+                    ("stop_token_ids",),
+                )
+        return await compiler.compile(source, current_caller.get().id)

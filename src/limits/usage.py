@@ -16,13 +16,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.config import Settings
 from src.core.identity import ANYBODY, Caller
+from src.core.observers import SequenceStats
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
 from src.limits.client_address import rate_limit_key
 from src.limits.concurrency import Lease
@@ -61,15 +61,6 @@ class Account:
 
 
 _current: ContextVar[Account | None] = ContextVar("account", default=None)
-
-
-class EndedSequence(Protocol):
-    """What is told of a sequence."""
-
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def admitted_at(self) -> float | None: ...
 
 
 class Usage:
@@ -134,7 +125,7 @@ class Usage:
             account.num_live -= count
             account.num_sequences -= count
 
-    def sequence_ended(self, sequence: EndedSequence) -> None:
+    def sequence_ended(self, sequence: SequenceStats) -> None:
         """Adds what a sequence has used; called in the context of its request."""
         account = _current.get()
         if account is None:

@@ -6,8 +6,11 @@ buckets: opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics, the server's
 
 from prometheus_client import CollectorRegistry, Counter
 
+from src.core.observers import SequenceStats
+from src.engine.request import EngineStats, StepStats
 from src.observability.metric_specs import MetricSpec, MetricTable
 
+ADMITTED = "admitted"
 FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
 FAILED = ("expired", "displaced", "error")
@@ -136,7 +139,7 @@ DURATION = TABLE.histogram(
 
 
 class EngineMetrics:
-    """Observer of the engine; `src/core/output_dispatcher.py` calls it.
+    """Observer of the engine, as `core/observers.py` defines it.
 
     The sequences started are at all times the sum of those finished, aborted, failed and live. With
     several workers this holds once they are idle, as a scrape may read one while another counts.
@@ -158,57 +161,57 @@ class EngineMetrics:
         self._metrics[STARTED].inc()
         self._metrics[LIVE].inc()
 
-    def queue_left(self, operation: str, outcome: str, seconds: float) -> None:
-        self._metrics[QUEUE_TIME].labels(operation, outcome).observe(seconds)
+    def sequence_admitted(self, sequence: SequenceStats) -> None:
+        assert sequence.queue_seconds is not None
+        queue_time = self._metrics[QUEUE_TIME].labels(sequence.operation, ADMITTED)
+        queue_time.observe(sequence.queue_seconds)
 
-    def prompt_computed(
-        self, operation: str, seconds: float, num_prompt_tokens: int, num_cached_tokens: int
-    ) -> None:
-        self._metrics[PREFILL_TIME].labels(operation).observe(seconds)
-        self._metrics[PROMPT_TOKENS].inc(num_prompt_tokens)
-        self._metrics[CACHED_TOKENS].inc(num_cached_tokens)
+    def prompt_computed(self, sequence: SequenceStats, seconds: float) -> None:
+        self._metrics[PREFILL_TIME].labels(sequence.operation).observe(seconds)
+        self._metrics[PROMPT_TOKENS].inc(sequence.num_prompt_tokens)
+        self._metrics[CACHED_TOKENS].inc(sequence.num_cached_tokens)
 
-    def first_token(self, operation: str, seconds: float) -> None:
-        self._metrics[TIME_TO_FIRST_TOKEN].labels(operation, *self._model()).observe(seconds)
+    def first_token(self, sequence: SequenceStats) -> None:
+        assert sequence.time_to_first_token is not None
+        labels = sequence.operation, *self._model()
+        self._metrics[TIME_TO_FIRST_TOKEN].labels(*labels).observe(sequence.time_to_first_token)
         self._metrics[GENERATED_TOKENS].inc()
 
-    def next_token(self, seconds: float) -> None:
-        self._metrics[INTER_TOKEN_TIME].observe(seconds)
-        self._metrics[GENERATED_TOKENS].inc()
+    def next_tokens(self, count: int, seconds: float) -> None:
+        for _ in range(count):
+            self._metrics[INTER_TOKEN_TIME].observe(seconds)
+        self._metrics[GENERATED_TOKENS].inc(count)
 
-    def sequence_ended(
-        self, operation: str, outcome: str, seconds: float, seconds_per_token: float | None
-    ) -> None:
+    def sequence_ended(self, sequence: SequenceStats) -> None:
+        operation, outcome, seconds = sequence.operation, sequence.outcome, sequence.seconds
+        assert outcome is not None
+        assert seconds is not None
         self._metrics[LIVE].dec()
         self._metrics[_end_counter(outcome)].labels(outcome).inc()
+        if sequence.admitted_at is None and sequence.queue_seconds is not None:
+            self._metrics[QUEUE_TIME].labels(operation, outcome).observe(sequence.queue_seconds)
         error_type = "" if outcome in FINISHED else outcome
         labels = operation, *self._model()
         self._metrics[DURATION].labels(*labels, error_type).observe(seconds)
-        if outcome in FINISHED and seconds_per_token is not None:
-            self._metrics[TIME_PER_OUTPUT_TOKEN].labels(*labels).observe(seconds_per_token)
+        per_token = sequence.time_per_output_token
+        if outcome in FINISHED and per_token is not None:
+            self._metrics[TIME_PER_OUTPUT_TOKEN].labels(*labels).observe(per_token)
 
-    def step_done(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
-        self._metrics[STEP_SEQUENCES].observe(num_sequences)
-        self._metrics[STEP_TOKENS].observe(num_tokens)
-        self._metrics[STEP_TIME].observe(seconds)
+    def engine_updated(self, stats: EngineStats, step: StepStats | None) -> None:
+        self._metrics[RUNNING].set(stats.num_running)
+        self._metrics[WAITING].set(stats.num_waiting)
+        self._metrics[CACHED].set(stats.num_cached)
+        self._metrics[KV_USAGE].set(stats.kv_usage)
+        if step is not None:
+            self._metrics[STEP_SEQUENCES].observe(step.num_sequences)
+            self._metrics[STEP_TOKENS].observe(step.num_tokens)
+            self._metrics[STEP_TIME].observe(step.seconds)
+            self._metrics[DRAFTED_TOKENS].inc(step.num_drafted)
+            self._metrics[ACCEPTED_TOKENS].inc(step.num_accepted)
+            self._metrics[PREEMPTED].inc(step.num_preempted)
 
-    def step_goes_on(self, seconds: float) -> None:
+    def step_in_progress(self, seconds: float) -> None:
         self._metrics[STEP_AGE].set(seconds)
-
-    def tokens_drafted(self, count: int, num_accepted: int) -> None:
-        self._metrics[DRAFTED_TOKENS].inc(count)
-        self._metrics[ACCEPTED_TOKENS].inc(num_accepted)
-
-    def sequences_preempted(self, count: int) -> None:
-        self._metrics[PREEMPTED].inc(count)
-
-    def engine_changed(
-        self, num_running: int, num_waiting: int, num_cached: int, kv_usage: float
-    ) -> None:
-        self._metrics[RUNNING].set(num_running)
-        self._metrics[WAITING].set(num_waiting)
-        self._metrics[CACHED].set(num_cached)
-        self._metrics[KV_USAGE].set(kv_usage)
 
     def grammar_asked_for(self, outcome: str, seconds: float) -> None:
         self._metrics[GRAMMARS].labels(outcome).inc()

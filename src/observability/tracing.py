@@ -16,7 +16,7 @@ The SDK reads all other OTEL_* variables itself.
 import os
 import time
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from structlog.types import EventDict, WrappedLogger
 
 from src import __version__
+from src.core.observers import SequenceStats
 from src.errors import SettingsError
 from src.observability.engine_metrics import EMBEDDINGS, FINISHED
 
@@ -42,33 +43,6 @@ PARAMETERS = (
 )  # fmt: skip
 
 
-class EndedSequence(Protocol):
-    """Record of a sequence for its spans; times are in seconds on the monotonic clock."""
-
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def operation(self) -> str: ...
-    @property
-    def params(self) -> object: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def num_prompt_tokens(self) -> int: ...
-    @property
-    def num_cached_tokens(self) -> int: ...
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def arrived_at(self) -> float: ...
-    @property
-    def admitted_at(self) -> float | None: ...
-    @property
-    def first_token_at(self) -> float | None: ...
-    @property
-    def ended_at(self) -> float: ...
-
-
 class Tracing:
     """Exports spans to OTEL_EXPORTER_OTLP_ENDPOINT.
 
@@ -83,8 +57,9 @@ class Tracing:
         self._is_shut_down = False
         self._tracer = provider.get_tracer("src", __version__)
 
-    def sequence_ended(self, sequence: EndedSequence) -> None:
+    def sequence_ended(self, sequence: SequenceStats) -> None:
         """Creates the spans of a sequence below the current span."""
+        assert sequence.ended_at is not None
         clock = time.time_ns() - time.monotonic_ns()
 
         def at(seconds: float) -> int:
@@ -112,7 +87,7 @@ class Tracing:
             self._is_shut_down = True
             self.provider.shutdown()
 
-    def _attributes(self, sequence: EndedSequence) -> dict[str, Any]:
+    def _attributes(self, sequence: SequenceStats) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": sequence.operation,
             "gen_ai.provider.name": SERVICE_NAME,
@@ -128,7 +103,7 @@ class Tracing:
             attributes["error.type"] = str(sequence.outcome)
         return attributes
 
-    def _generation_attributes(self, sequence: EndedSequence) -> dict[str, Any]:
+    def _generation_attributes(self, sequence: SequenceStats) -> dict[str, Any]:
         attributes: dict[str, Any] = {"gen_ai.usage.output_tokens": sequence.num_tokens}
         for name in PARAMETERS:
             value = getattr(sequence.params, name)
@@ -203,10 +178,11 @@ def add_trace_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDi
     return event
 
 
-def _phases(sequence: EndedSequence) -> list[tuple[str, float, float]]:
+def _phases(sequence: SequenceStats) -> list[tuple[str, float, float]]:
     """Returns name, start and end of each phase; none if the sequence was never admitted."""
     if sequence.admitted_at is None:
         return []
+    assert sequence.ended_at is not None
     prefilled_at = sequence.first_token_at or sequence.ended_at
     phases = [
         ("queue", sequence.arrived_at, sequence.admitted_at),

@@ -35,7 +35,7 @@ def log_hints(url: str, engine: InferenceEngine, settings: Settings) -> None:
     """
     headers = "" if settings.auth == "none" else KEY_HEADER
     logger.info("try it: %s", _curl(f"{url}/generate", headers, PROMPT))
-    if engine.has_chat_template:
+    if engine.codec.chat_template is not None:
         body = {"model": engine.model_name, "messages": [QUESTION]}
         logger.info("chat: %s", _curl(f"{url}/v1/chat/completions", headers, body))
     logger.info("documentation: %s/docs", url)

@@ -1,1 +1,1 @@
-"""Between text and token ids: tokenization, chat templates, incremental detokenization."""
+"""Conversion between text and token ids: tokenization, chat templates, detokenization."""

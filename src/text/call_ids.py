@@ -1,4 +1,4 @@
-"""Ids of tool calls in the form that Mistral's chat templates take: nine letters or digits."""
+"""Short ids of tool calls, as Mistral's chat templates demand them: nine letters or digits."""
 
 import hashlib
 import re
@@ -16,8 +16,8 @@ SHORT_ID_LENGTH = 9
 def with_short_ids(messages: Sequence["ChatMessage"]) -> list["ChatMessage"]:
     """Returns the conversation with short ids; a call and its result keep the same id.
 
-    An id that is not short becomes the beginning of its SHA-256 in hexadecimal digits, so that a
-    conversation is always written in the same way.
+    A longer id becomes the first hexadecimal digits of its SHA-256, so that a conversation always
+    renders alike and its prefix stays cached.
     """
     return [
         replace(
@@ -32,7 +32,7 @@ def with_short_ids(messages: Sequence["ChatMessage"]) -> list["ChatMessage"]:
 
 
 def short_id(call_id: str) -> str:
-    """The id itself if it is short, else one made from it."""
+    """Returns the id itself if it is short, else a hash of it."""
     if SHORT_ID.fullmatch(call_id):
         return call_id
     return hashlib.sha256(call_id.encode()).hexdigest()[:SHORT_ID_LENGTH]

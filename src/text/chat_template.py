@@ -1,7 +1,7 @@
-"""A conversation to token ids, by the model's own chat template.
+"""`ChatTemplate`: renders conversations by the model's chat template and encodes them.
 
-What a message says is text and stays text: where it spells a special token, no such token comes of
-it. Special tokens are the template's alone.
+Special tokens come from the template alone: a message that spells one stays text, so it cannot
+forge a turn (prompt injection by special tokens).
 """
 
 import re
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STAND_INS = range(0xF0000, 0xFFFFE)
-"""Characters of Unicode's private use, one of which may stand for a special token for a while."""
+PLACEHOLDERS = range(0xF0000, 0xFFFFE)
+"""Placeholders for spelled special tokens: characters of a private use area of Unicode."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
-    """A call of a tool in an earlier turn."""
+    """A tool call in an earlier turn."""
 
     call_id: str
     name: str
@@ -35,11 +35,11 @@ class ChatMessage:
     """One turn of a conversation.
 
     Args:
-        role: who speaks.
-        content: what is said.
-        tool_calls: what the assistant calls.
-        tool_call_id: of a tool, which call this is the result of.
-        name: of a tool.
+        role: `system`, `user`, `assistant`, `tool` or a name that the template knows.
+        content: text of the turn.
+        tool_calls: the assistant's calls.
+        tool_call_id: the call of which a tool's turn is the result.
+        name: of the tool.
     """
 
     role: str
@@ -48,11 +48,11 @@ class ChatMessage:
     tool_call_id: str | None = None
     name: str | None = None
 
-    def described(self) -> dict[str, Any]:
-        """As templates read it; what is not there they do not see."""
-        told: dict[str, Any] = {"role": self.role, "content": self.content}
+    def to_template(self) -> dict[str, Any]:
+        """Returns the turn in OpenAI's format, which templates read; absent fields are left out."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
-            told["tool_calls"] = [
+            message["tool_calls"] = [
                 {
                     "type": "function",
                     "id": call.call_id,
@@ -62,53 +62,54 @@ class ChatMessage:
             ]
         for key in ("tool_call_id", "name"):
             if (value := getattr(self, key)) is not None:
-                told[key] = value
-        return told
+                message[key] = value
+        return message
 
 
-Description = dict[str, Any]
-"""A message or a tool as templates read it: JSON."""
+Json = dict[str, Any]
+"""A message or a tool in OpenAI's format, which templates read."""
 
 
 class ChatTemplate:
-    """Writes conversations as a model was taught to read them.
+    """Renders and encodes conversations.
 
-    Nearly always the rendered text is tokenized as a whole, so the token ids are those of
-    HuggingFace's `apply_chat_template`. Where a message spells a special token, one character
-    stands for it while the template is rendered. The result is then split at the special tokens in
-    it, which can only be the template's, and the pieces between are tokenized as plain text.
+    Mostly the rendered text is tokenized as a whole, so the token ids are those of HuggingFace's
+    `apply_chat_template`. If a message spells a special token, a placeholder character stands for
+    it while the template is rendered. The rendered text is then split at its special tokens, which
+    can only be the template's, and the pieces between are tokenized as plain text.
 
     Args:
-        source: the template, in Jinja's language.
-        variables: what it may use by name, such as `bos_token`.
-        tokenizer: takes special tokens in a text as plain text.
+        source: the template, in Jinja.
+        variables: the template's variables, such as `bos_token`.
+        tokenizer: reads the spelling of a special token as text.
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
         self.source = source
         self._variables = dict(variables)
-        self._wants_short_ids = False  # until it has refused longer ones
+        self._wants_short_ids = False  # set once the template has refused longer ids
         self._plain = tokenizer
         self._aware = type(tokenizer).from_str(tokenizer.to_str())
         self._aware.encode_special_tokens = False
         added = tokenizer.get_added_tokens_decoder()
         special = [token for token in added.values() if token.special]
         self._ids = {token.content: token_id for token_id, token in added.items()}
-        self._special = {one.content: self._ids[one.content] for one in special}
-        self._spelled = _any_of(re.escape(one.content) for one in special)
-        # As the tokenizer does, a token that asks for it takes the spaces beside it along.
-        self._taken = _any_of(
-            r"\s*" * one.lstrip + re.escape(one.content) + r"\s*" * one.rstrip for one in special
+        self._special = {token.content: self._ids[token.content] for token in special}
+        self._spelled = _alternatives(re.escape(token.content) for token in special)
+        # As in the tokenizer, a token with `lstrip` or `rstrip` consumes the whitespace beside it.
+        self._separators = _alternatives(
+            r"\s*" * token.lstrip + re.escape(token.content) + r"\s*" * token.rstrip
+            for token in special
         )
 
     def special_token_id(self, text: str) -> int | None:
-        """Of the special token that is written so, if there is one."""
+        """Returns the id of the special token with this text, if there is one."""
         return self._special.get(text)
 
     def encode(
         self,
         messages: list[ChatMessage],
-        tools: Sequence[Description] | None = None,
+        tools: Sequence[Json] | None = None,
         *,
         begins_answer: bool = True,
     ) -> list[int]:
@@ -116,88 +117,85 @@ class ChatTemplate:
 
         Args:
             messages: the conversation.
-            tools: what the model may call, as OpenAI describes tools; None says nothing of any.
-            begins_answer: the answer's turn has begun.
+            tools: tools in OpenAI's format; None is no tools.
+            begins_answer: the prompt ends with the head of the assistant's turn.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
-        return self._with_ids(
-            messages, lambda taken: self._encode(taken, tools, begins_answer=begins_answer)
+        return self._retry_with_short_ids(
+            messages, lambda turns: self._encode(turns, tools, begins_answer=begins_answer)
         )
 
     def _encode(
         self,
         messages: Sequence[ChatMessage],
-        tools: Sequence[Description] | None,
+        tools: Sequence[Json] | None,
         *,
         begins_answer: bool,
     ) -> list[int]:
-        told: list[Description] = [message.described() for message in messages]
-        stand_ins = self._choose_stand_ins([told, list(tools or ())])
-        if not stand_ins:
-            text = self._render(told, tools, begins_answer=begins_answer)
-            return self._ids_of(self._aware, [text])[0]
+        turns: list[Json] = [message.to_template() for message in messages]
+        placeholders = self._choose_placeholders([turns, list(tools or ())])
+        if not placeholders:
+            text = self._render(turns, tools, begins_answer=begins_answer)
+            return self._tokenize(self._aware, [text])[0]
 
         def hide(text: str) -> str:
-            return self._spelled.sub(lambda found: stand_ins[found[0]], text)
+            return self._spelled.sub(lambda match: placeholders[match[0]], text)
 
-        hidden = _map_texts(hide, told), _map_texts(hide, list(tools)) if tools else None
-        spelled = {ord(character): token for token, character in stand_ins.items()}
+        hidden = _map_texts(hide, turns), _map_texts(hide, list(tools)) if tools else None
+        spelled = {ord(character): token for token, character in placeholders.items()}
         text = self._render(*hidden, begins_answer=begins_answer)
         return self._encode_pieces(text, spelled)
 
-    def render(
-        self, messages: list[ChatMessage], tools: Sequence[Description] | None = None
-    ) -> str:
-        """Returns the conversation as the template writes it, in transformers' sandbox.
+    def render(self, messages: list[ChatMessage], tools: Sequence[Json] | None = None) -> str:
+        """Returns the rendered conversation; the template runs in transformers' Jinja sandbox.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
 
-        def write(taken: Sequence[ChatMessage]) -> str:
-            described = [message.described() for message in taken]
-            return self._render(described, tools, begins_answer=True)
+        def render(turns: Sequence[ChatMessage]) -> str:
+            return self._render([turn.to_template() for turn in turns], tools, begins_answer=True)
 
-        return self._with_ids(messages, write)
+        return self._retry_with_short_ids(messages, render)
 
-    def _with_ids(
-        self, messages: Sequence[ChatMessage], write: Callable[[Sequence[ChatMessage]], T]
+    def _retry_with_short_ids(
+        self, messages: Sequence[ChatMessage], render: Callable[[Sequence[ChatMessage]], T]
     ) -> T:
-        """Writes a conversation; ids of calls that the template refuses are written short.
+        """Renders a conversation, and again with short call ids if the template refuses it.
 
         Raises:
             InvalidRequestError: the template refuses these messages, with short ids too.
         """
-        if not any(one.tool_calls or one.tool_call_id is not None for one in messages):
-            return write(messages)
+        if not any(turn.tool_calls or turn.tool_call_id is not None for turn in messages):
+            return render(messages)
         if self._wants_short_ids:
-            return write(with_short_ids(messages))
+            return render(with_short_ids(messages))
         try:
-            return write(messages)
+            return render(messages)
         except InvalidRequestError:
             try:
-                written = write(with_short_ids(messages))
+                rendered = render(with_short_ids(messages))
             except InvalidRequestError:
-                pass  # the ids are not the reason
+                pass  # the ids are not the reason, so the first error is raised
             else:
                 self._wants_short_ids = True
-                return written
+                return rendered
             raise
 
     def _render(
         self,
-        messages: list[Description],
-        tools: Sequence[Description] | None,
+        messages: list[Json],
+        tools: Sequence[Json] | None,
         *,
         begins_answer: bool,
     ) -> str:
-        # The import takes seconds, which modules that need no more than ChatMessage are spared.
+        # Importing transformers takes seconds; modules that need ChatMessage alone skip it.
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
 
         try:
-            # Its type is said to be a text; it is a pair.
+            # The function is annotated to return a text, but returns a pair of lists.
             rendered: Any = render_jinja_template(
                 conversations=[messages],
                 tools=list(tools) if tools else None,
@@ -206,46 +204,47 @@ class ChatTemplate:
                 **self._variables,
             )
         except MemoryError:
-            raise  # the machine's fault
-        except Exception as error:  # a template is code, and raises whatever its operations raise
+            raise  # not the template's fault
+        except Exception as error:  # a template is code and can raise any error
             raise InvalidRequestError(
                 f"The model's chat template cannot write these messages{_reason(error)}",
                 ("messages",),
             ) from error
         return str(rendered[0][0])
 
-    def _choose_stand_ins(self, told: list[Any]) -> dict[str, str]:
-        """For each special token that any text spells a character that is in none."""
-        texts = list(_texts_in(told))
+    def _choose_placeholders(self, document: list[Any]) -> dict[str, str]:
+        """Returns a character that no text has for each special token that a text spells."""
+        texts = list(_texts_in(document))
         spelled = {token for text in texts for token in self._spelled.findall(text)}
         if not spelled:
             return {}
-        taken = set().union(*texts)
-        free = (character for code in STAND_INS if (character := chr(code)) not in taken)
+        used = set().union(*texts)
+        free = (character for code in PLACEHOLDERS if (character := chr(code)) not in used)
         return dict(zip(sorted(spelled), free, strict=False))
 
     def _encode_pieces(self, text: str, spelled: Mapping[int, str]) -> list[int]:
+        """Encodes a rendered text with placeholders, which `spelled` maps to special tokens."""
         pieces, tokens, start = [], [], 0
-        for found in self._taken.finditer(text):
-            pieces.append(text[start : found.start()].translate(spelled))
-            tokens.append(found[0] if found[0] in self._ids else found[0].strip())
-            start = found.end()
+        for match in self._separators.finditer(text):
+            pieces.append(text[start : match.start()].translate(spelled))
+            tokens.append(match[0] if match[0] in self._ids else match[0].strip())
+            start = match.end()
         pieces.append(text[start:].translate(spelled))
-        first, *others = self._ids_of(self._plain, pieces)
+        first, *others = self._tokenize(self._plain, pieces)
         token_ids = list(first)
         for token, after in zip(tokens, others, strict=True):
             token_ids += [self._ids[token], *after]
         return token_ids
 
     @staticmethod
-    def _ids_of(tokenizer: "Tokenizer", texts: list[str]) -> list[list[int]]:
-        # encode_batch lets go of the interpreter lock, encode does not.
+    def _tokenize(tokenizer: "Tokenizer", texts: list[str]) -> list[list[int]]:
+        # `encode_batch` releases the GIL, `encode` does not.
         encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
 
 def _reason(error: Exception) -> str:
-    """Why a template failed, without text that the caller's messages may be part of."""
+    """Returns the reason of a template's error without its text, which may quote messages."""
     from jinja2 import TemplateError  # noqa: PLC0415 - as in `_render`
 
     if type(error) is TemplateError:  # raised on purpose, for the caller to read
@@ -254,26 +253,26 @@ def _reason(error: Exception) -> str:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """All texts in what is JSON, keys too."""
+    """Yields all texts in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for pair in value.items():
             yield from _texts_in(list(pair))
     elif isinstance(value, list):
-        for one in value:
-            yield from _texts_in(one)
+        for item in value:
+            yield from _texts_in(item)
 
 
 def _map_texts(change: Callable[[str], str], value: Any) -> Any:
-    """The same JSON with all of its texts changed, keys too."""
+    """Returns a copy of a JSON value with all texts changed, keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {change(key): _map_texts(change, one) for key, one in value.items()}
-    return [_map_texts(change, one) for one in value] if isinstance(value, list) else value
+        return {change(key): _map_texts(change, item) for key, item in value.items()}
+    return [_map_texts(change, item) for item in value] if isinstance(value, list) else value
 
 
-def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
-    """What matches any of them, longer ones first; nothing if there are none."""
+def _alternatives(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Returns a pattern that matches any of them, longer ones first; nothing without any."""
     return re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")

@@ -1,124 +1,141 @@
-"""From what a caller sends to token ids, and back: texts, conversations, ids.
+"""`TextCodec`: converts texts and conversations to token ids, and token ids to text.
 
-The work is done in threads, by calls that let go of the interpreter lock: a megabyte takes a
-second.
+The tokenizer's batch calls run in worker threads and release the GIL: a megabyte takes a second,
+in which the event loop must go on.
 """
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from src.core.request_validation import Field, RequestLimits, check_size, check_token_ids
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, ChatTemplate
+from src.text.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
-    from src.engine.model.loader import LoadedModel
+    from tokenizers import Tokenizer
 
-TOO_DEEP = "What is said of tools is nested too deep."
+TOO_DEEP = "The description of the tools is nested too deeply."
 
 Prompt = str | list[int]
-"""A plain text, in which what spells a special token stays text; or token ids."""
+"""A text, in which the spelling of a special token stays text; or token ids."""
 
 
-async def encode(
-    loaded: "LoadedModel", prompt: Prompt, field: Field, *, add_special_tokens: bool = True
-) -> list[int]:
-    """Returns the prompt's token ids.
-
-    Raises:
-        InvalidRequestError: the text is too long for any context, or there is no such token.
-    """
-    if not isinstance(prompt, str):
-        check_token_ids(prompt, loaded.vocab_size, field)
-        return prompt
-    check_size(prompt, loaded, field)
-    # encode_batch lets go of the interpreter lock, encode does not.
-    encodings = await asyncio.to_thread(
-        loaded.tokenizer.encode_batch, [prompt], add_special_tokens=add_special_tokens
-    )
-    token_ids: list[int] = encodings[0].ids
-    return token_ids
-
-
-async def encode_chat(
-    loaded: "LoadedModel",
-    messages: list[ChatMessage],
-    limits: RequestLimits,
-    field: Field = ("messages",),
-    tools: list[dict[str, Any]] | None = None,
-    *,
-    begins_answer: bool = True,
-) -> list[int]:
-    """Returns the token ids of a conversation; all of it is done in a thread.
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation to encode.
 
     Args:
-        loaded: the model.
-        messages: the conversation.
-        limits: of a prompt.
-        field: where it stands in the caller's request, for the error.
-        tools: what the model may call, as OpenAI describes tools.
-        begins_answer: the answer's turn has begun.
-
-    Raises:
-        InvalidRequestError: the model has no chat template, the template refuses the messages, or
-            they are too long for any context.
+        messages: its turns.
+        tools: tools for the template, in OpenAI's format.
+        begins_answer: the prompt ends with the head of the assistant's turn.
     """
-    template = require_chat_template(loaded, field)
 
-    def encode_checked() -> list[int]:
-        text = conversation_text(messages, tools)
-        limits.check_prompt(text, field)
-        check_size(text, loaded, field)
+    messages: list[ChatMessage]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    begins_answer: bool = True
+
+    def text(self) -> str:
+        """Returns all text of the conversation, to measure it: contents, calls and tools.
+
+        Raises:
+            InvalidRequestError: calls or tools are nested too deeply.
+        """
+        contents = [message.content for message in self.messages]
+        arguments = [call.arguments for message in self.messages for call in message.tool_calls]
         try:
-            return template.encode(messages, tools, begins_answer=begins_answer)
-        except InvalidRequestError as error:  # it does not know what the caller calls them
-            raise InvalidRequestError(str(error), field) from error
+            documents = [
+                json.dumps(value, ensure_ascii=False) for value in (*arguments, *self.tools)
+            ]
         except RecursionError:
-            raise InvalidRequestError(TOO_DEEP, field) from None
+            raise InvalidRequestError(TOO_DEEP, ("tools",)) from None
+        return "".join([*contents, *documents])
 
-    return await asyncio.to_thread(encode_checked)
 
+@dataclass(frozen=True, slots=True)
+class TextCodec:
+    """A model's tokenizer with its chat template.
 
-def conversation_text(messages: list[ChatMessage], tools: list[dict[str, Any]] | None) -> str:
-    """All that a caller wrote into a conversation, to know how much it is: texts, calls and tools.
-
-    Raises:
-        InvalidRequestError: what is said of tools is nested too deep.
+    Args:
+        tokenizer: the Rust library's; it reads the spelling of a special token as text.
+        token_bytes: looks up the bytes of tokens.
+        chat_template: None if the model has none.
+        class_name: HuggingFace's name of the tokenizer's class.
+        special_tokens: texts of the special tokens, by names such as `eos_token`.
     """
-    try:
-        calls = [call.arguments for message in messages for call in message.tool_calls]
-        told = [json.dumps(one, ensure_ascii=False) for one in (*calls, *(tools or ()))]
-    except RecursionError:
-        raise InvalidRequestError(TOO_DEEP, ("tools",)) from None
-    return "".join([*(message.content for message in messages), *told])
 
+    tokenizer: "Tokenizer"
+    token_bytes: TokenBytes
+    chat_template: ChatTemplate | None = None
+    class_name: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
 
-def require_chat_template(loaded: "LoadedModel", field: Field) -> ChatTemplate:
-    """Returns how conversations are written for the model.
-
-    Raises:
-        InvalidRequestError: nobody has said how.
-    """
-    if loaded.chat_template is None:
-        raise InvalidRequestError(
-            "This model has no chat template, so it cannot read messages. Use /v1/completions, or"
-            " have the server started with CHAT_TEMPLATE set to a template or its file.",
-            field,
+    async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Returns the token ids of a text, with or without the special tokens that enclose it."""
+        # `encode_batch` releases the GIL, `encode` does not.
+        encodings = await asyncio.to_thread(
+            self.tokenizer.encode_batch, [text], add_special_tokens=add_special_tokens
         )
-    return loaded.chat_template
+        token_ids: list[int] = encodings[0].ids
+        return token_ids
 
+    async def encode_chat(
+        self, chat: Chat, field: FieldPath, check_text: Callable[[str], None]
+    ) -> list[int]:
+        """Returns the token ids of a conversation; all the work is done in a thread.
 
-async def decode(
-    loaded: "LoadedModel", token_ids: list[int], field: Field, *, skip_special_tokens: bool
-) -> str:
-    """Returns the text of token ids; special tokens are left out, or written as they are spelled.
+        Args:
+            chat: the conversation.
+            field: path of the conversation in the request's body.
+            check_text: gets all text of the conversation before it is rendered; may raise.
 
-    Raises:
-        InvalidRequestError: there is no such token.
-    """
-    check_token_ids(token_ids, loaded.vocab_size, field)
-    (text,) = await asyncio.to_thread(
-        loaded.tokenizer.decode_batch, [token_ids], skip_special_tokens=skip_special_tokens
-    )
-    return str(text)
+        Raises:
+            InvalidRequestError: the model has no chat template, the template refuses the messages,
+                or the tools are nested too deeply.
+        """
+        template = self.require_chat_template(field)
+
+        def render_and_encode() -> list[int]:
+            check_text(chat.text())
+            try:
+                return template.encode(chat.messages, chat.tools, begins_answer=chat.begins_answer)
+            except InvalidRequestError as error:  # the template does not know the field's name
+                raise InvalidRequestError(str(error), field) from error
+            except RecursionError:
+                raise InvalidRequestError(TOO_DEEP, field) from None
+
+        return await asyncio.to_thread(render_and_encode)
+
+    async def decode(self, token_ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        """Returns the text of token ids; special tokens are left out, or written by their texts."""
+        (text,) = await asyncio.to_thread(
+            self.tokenizer.decode_batch, [token_ids], skip_special_tokens=skip_special_tokens
+        )
+        return str(text)
+
+    def decode_token(self, token_id: int) -> str:
+        """Decodes a single token; a partial character becomes U+FFFD."""
+        return str(self.tokenizer.decode([token_id], skip_special_tokens=False))
+
+    def special_token_id(self, text: str) -> int | None:
+        """Returns the id of the special token with exactly this text, if there is one."""
+        for token_id, token in self.tokenizer.get_added_tokens_decoder().items():
+            if token.special and token.content == text:
+                return int(token_id)
+        return None
+
+    def require_chat_template(self, field: FieldPath) -> ChatTemplate:
+        """Returns the chat template.
+
+        Raises:
+            InvalidRequestError: the model has none.
+        """
+        if self.chat_template is None:
+            raise InvalidRequestError(
+                "This model has no chat template, so it cannot read messages. Use /v1/completions,"
+                " or have the server started with CHAT_TEMPLATE set to a template or its file.",
+                field,
+            )
+        return self.chat_template

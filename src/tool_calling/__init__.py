@@ -1,1 +1,1 @@
-"""Tool calls: how a model writes them, grammars that hold them to it, a parser, the choice."""
+"""Tool calls: the models' formats, grammars that enforce them, a streaming parser, tool_choice."""

@@ -1,12 +1,11 @@
-"""Tools that an answer may call, for APIs that tell of them each in its own shape."""
+"""`tool_choice`, for all APIs: which tools an answer may call, and the grammar of the answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from src.engine.structured_output.source import GrammarSource
-from src.errors import InvalidRequestError, InvalidSchemaError
-from src.inference import InferenceEngine
+from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
 from src.text.chat_template import ChatMessage
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
@@ -16,35 +15,35 @@ ChoiceWord = Literal["none", "auto", "required"]
 
 @dataclass(frozen=True, slots=True)
 class NamedTool:
-    """The one tool that must be called.
+    """The tool that the answer must call.
 
     Args:
         name: of the tool.
-        field: where it stands in the request, for errors.
+        field: path of the name in the request's body.
     """
 
     name: str
-    field: tuple[str | int, ...]
+    field: FieldPath
 
 
 def choose(
     tools: Sequence[Tool], wanted: ChoiceWord | NamedTool, *, is_parallel: bool
 ) -> ToolChoice | None:
-    """Which tools an answer may or must call; None is none.
+    """Resolves `tool_choice` to the tools that an answer may or must call; None is no tools.
 
     Args:
-        tools: that the request has.
-        wanted: none, whatever the model likes, one at least, or just one.
-        is_parallel: several calls may be made.
+        tools: the request's tools.
+        wanted: `none`, `auto` (any number of calls), `required` (at least one), or one tool.
+        is_parallel: the answer may have several calls.
 
     Raises:
-        InvalidRequestError: these do not go together.
+        InvalidRequestError: the choice names no tool of the request, or the tools are invalid.
     """
     if not tools and wanted not in ("none", "auto"):
         raise InvalidRequestError("There are no tools to choose from.", ("tool_choice",))
     if not tools or wanted == "none":
         return None
-    _check(tools)
+    _check_tools(tools)
     if not isinstance(wanted, NamedTool):
         return ToolChoice(tuple(tools), tuple(tools), wanted == "required", is_parallel)
     named = tuple(tool for tool in tools if tool.name == wanted.name)
@@ -53,8 +52,8 @@ def choose(
     return ToolChoice(tuple(tools), named, is_forced=True, is_parallel=False)
 
 
-def _check(tools: Sequence[Tool]) -> None:
-    """Refuses names that are not one's own, and arguments that are no object."""
+def _check_tools(tools: Sequence[Tool]) -> None:
+    """Refuses names that two tools share, and schemas of arguments that are not objects."""
     names = set()
     for tool in tools:
         if tool.name in names:
@@ -67,40 +66,61 @@ def _check(tools: Sequence[Tool]) -> None:
             )
 
 
+class ToolCallingModel(Protocol):
+    """A model that may have a format of tool calls."""
+
+    @property
+    def tool_call_format(self) -> ToolCallFormat:
+        """The format; raises InvalidRequestError if the model has none."""
+
+
 def call_format(
-    engine: InferenceEngine,
+    model: ToolCallingModel,
     choice: ToolChoice | None,
     messages: Sequence[ChatMessage],
-    field: tuple[str | int, ...],
+    field: FieldPath,
 ) -> ToolCallFormat | None:
-    """How the model writes calls, if the answer may be one; None is an answer of text alone.
+    """Returns the model's format of calls if the answer may have calls.
+
+    Args:
+        model: the model.
+        choice: tools of the answer.
+        messages: the conversation.
+        field: path of the conversation in the request's body.
 
     Raises:
-        InvalidRequestError: the answer may be a call, or the conversation at `field` tells of
-            some, and the model does not know how.
+        InvalidRequestError: the answer may have calls, or the conversation has some, and the model
+            has no format of calls.
     """
     if choice is None and not any(message.tool_calls for message in messages):
         return None
     try:
-        written = engine.tool_call_format
+        tool_format = model.tool_call_format
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), field if choice is None else ("tools",)) from None
-    return None if choice is None else written
+    return None if choice is None else tool_format
 
 
 def answer_grammar(
-    choice: ToolChoice | None, written: ToolCallFormat | None, shape: GrammarSource | None
+    choice: ToolChoice | None,
+    tool_format: ToolCallFormat | None,
+    answer_schema: GrammarSource | None,
 ) -> GrammarSource | None:
-    """The grammar of answers that may be calls, or else have a shape; None is any text.
+    """Returns the grammar of answers that call tools or follow a schema; None is any text.
+
+    Args:
+        choice: tools of the answer; None is no tools.
+        tool_format: the model's format of calls.
+        answer_schema: structured output of answers without calls.
 
     Raises:
-        InvalidRequestError: the shape does not go with calls.
+        InvalidRequestError: the structured output does not go with tools.
     """
-    if choice is None or written is None:
-        return shape
-    if shape is not None and shape.kind != "json_schema":
+    if choice is None or tool_format is None:
+        return answer_schema
+    if answer_schema is not None and answer_schema.kind != "json_schema":
         raise InvalidRequestError(
             "Beside tools answers are shaped by JSON schemas alone: leave this out, or the tools.",
-            shape.field[:1],
+            answer_schema.field[:1],
         )
-    return tool_grammar(choice, written, shape)
+    return tool_grammar(choice, tool_format, answer_schema)

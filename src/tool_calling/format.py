@@ -1,4 +1,4 @@
-"""How a model writes calls of tools: the known formats, and which one its chat template shows."""
+"""Formats of tool calls, and their detection from a model's chat template."""
 
 import dataclasses
 import re
@@ -11,99 +11,104 @@ from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 
 @dataclass(frozen=True, slots=True)
 class ToolCallFormat:
-    """How a model writes calls: a JSON object of a name and arguments, between two texts.
+    """Format of a call: a JSON object of name and arguments between two tags.
 
     Args:
         name: of the format.
-        begin: before each call; without it an answer is a call if it begins with a brace.
-        end: after each call.
-        arguments: what the arguments are called.
-        separator: between two calls; None allows but one.
-        special: texts in these that are special tokens of the model, with their ids.
+        begin: opening tag; empty if an answer that begins with a brace is a call.
+        end: closing tag.
+        arguments_key: key of the arguments in the JSON object.
+        separator: text between two calls; None allows a single call.
+        special_tokens: tags that are special tokens of the model, with their ids.
     """
 
     name: str
     begin: str
     end: str
-    arguments: str
+    arguments_key: str
     separator: str | None
-    special: tuple[tuple[str, int], ...] = ()
+    special_tokens: tuple[tuple[str, int], ...] = ()
 
     @property
     def tag(self) -> str:
-        """What tells that a call begins, wherever it stands."""
+        """The opening tag without whitespace: it begins a call wherever it stands."""
         return self.begin.strip()
 
 
 HERMES = ToolCallFormat("hermes", "<tool_call>\n", "\n</tool_call>", "arguments", "\n")
 LLAMA3 = ToolCallFormat("llama3", "", "", "parameters", None)
-FORMATS = {one.name: one for one in (HERMES, LLAMA3)}
+FORMATS = {tool_format.name: tool_format for tool_format in (HERMES, LLAMA3)}
 
+PROBE_NAME = "probe_tool"
 PROBE = {
     "type": "function",
     "function": {
-        "name": "probe_tool",
-        "description": "Looks whether the template tells of tools.",
+        "name": PROBE_NAME,
+        "description": "Shows whether the template lists tools.",
         "parameters": {"type": "object", "properties": {}},
     },
 }
+"""A tool; its name shows up in the prompt if the template lists tools."""
 
 
 def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:
-    """How a model that this template is for writes calls.
+    """Returns the format of a model's calls.
 
     Args:
-        template: the model's.
-        name: `auto` is as the template writes calls of earlier turns.
+        template: the model's chat template.
+        name: TOOL_CALL_FORMAT; `auto` detects the format from the template.
 
     Raises:
-        InvalidRequestError: the template has no place for tools, or writes calls in another way.
+        InvalidRequestError: the template lists no tools, or its format is unknown.
     """
-    if not _tells_of_tools(template):
+    if not _lists_tools(template):
         raise InvalidRequestError(
             "The model's chat template has no place for tools, so it cannot call any. Leave tools"
             " out, or have the server started with a CHAT_TEMPLATE that lists them.",
             ("tools",),
         )
-    found = _find_written(template) if name == "auto" else FORMATS[name]
-    if found is None:
+    tool_format = _detect_format(template) if name == "auto" else FORMATS[name]
+    if tool_format is None:
         raise InvalidRequestError(
-            "The model's chat template does not show in which of the known ways it calls tools."
+            "The model's chat template does not show in which of the known formats it calls tools."
             " Have the server started with TOOL_CALL_FORMAT, if it is one of them.",
             ("tools",),
         )
-    return _with_special_tokens(found, template)
+    return _with_special_tokens(tool_format, template)
 
 
-def _with_special_tokens(written: ToolCallFormat, template: ChatTemplate) -> ToolCallFormat:
-    """The same, if the model knows the tags as special tokens and so does not spell them."""
-    tags = [text for text in (written.begin.strip(), written.end.strip()) if text]
+def _with_special_tokens(tool_format: ToolCallFormat, template: ChatTemplate) -> ToolCallFormat:
+    """Returns the format with the ids of those tags that are special tokens of the model."""
+    tags = [tag for tag in (tool_format.tag, tool_format.end.strip()) if tag]
     ids = [(tag, template.special_token_id(tag)) for tag in tags]
-    special = tuple((tag, token_id) for tag, token_id in ids if token_id is not None)
-    return dataclasses.replace(written, special=special) if special else written
+    special_tokens = tuple((tag, token_id) for tag, token_id in ids if token_id is not None)
+    if not special_tokens:
+        return tool_format
+    return dataclasses.replace(tool_format, special_tokens=special_tokens)
 
 
-def _tells_of_tools(template: ChatTemplate) -> bool:
+def _lists_tools(template: ChatTemplate) -> bool:
     try:
         text = template.render([ChatMessage("user", "Hello")], [PROBE])
     except InvalidRequestError:
         return False
-    return "probe_tool" in text
+    return PROBE_NAME in text
 
 
-def _find_written(template: ChatTemplate) -> ToolCallFormat | None:
-    call = MessageToolCall("probe0001", "probe_tool", {"probe": "1"})
+def _detect_format(template: ChatTemplate) -> ToolCallFormat | None:
+    """Returns the format in which the template renders an earlier call, if it is known."""
+    call = MessageToolCall("probe0001", PROBE_NAME, {"probe": "1"})
     conversation = [
         ChatMessage("user", "Hello"),
         ChatMessage("assistant", "", (call,)),
-        ChatMessage("tool", "1", tool_call_id="probe0001", name="probe_tool"),
+        ChatMessage("tool", "1", tool_call_id="probe0001", name=PROBE_NAME),
     ]
     try:
         text = template.render(conversation, [PROBE])
     except InvalidRequestError:
         return None
-    for one in FORMATS.values():
-        head = rf'{re.escape(one.begin)}\{{"name": ?"probe_tool", ?"{one.arguments}": ?\{{'
-        if re.search(head, text):
-            return one
+    for tool_format in FORMATS.values():
+        begin, key = re.escape(tool_format.begin), tool_format.arguments_key
+        if re.search(rf'{begin}\{{"name": ?"{PROBE_NAME}", ?"{key}": ?\{{', text):
+            return tool_format
     return None

@@ -1,7 +1,7 @@
-"""Calls of tools: which may be made, and the grammar that makes them fit the tools.
+"""Tools of a request, and a Lark grammar that makes calls fit the tools' schemas.
 
-It knows no API: tools are plain dataclasses, for whoever has a shape of its own for them.
-`format.py` has the ways to write calls, `parser.py` reads calls in generated text.
+Tools are plain dataclasses; each API converts its own. `format.py` has the formats of calls, and
+`parser.py` reads calls from generated text.
 """
 
 import dataclasses
@@ -15,10 +15,8 @@ from src.engine.structured_output.source import (
     GrammarSource,
     schema_source,
 )
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.tool_calling.format import LLAMA3, ToolCallFormat
-
-Field = tuple[str | int, ...]
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -29,18 +27,18 @@ class Tool:
 
     Args:
         name: letters, digits, `_` and `-`.
-        description: what it does, for the model.
-        parameters: the JSON schema of its arguments, an object.
-        field: where that stands in the request, for errors.
+        description: purpose of the tool, for the model.
+        parameters: JSON schema of the arguments, an object.
+        field: path of the schema in the request's body.
     """
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] = dataclasses.field(default_factory=lambda: NO_ARGUMENTS)
-    field: Field = ("tools",)
+    field: FieldPath = ("tools",)
 
-    def described(self) -> dict[str, Any]:
-        """As chat templates read it."""
+    def to_template(self) -> dict[str, Any]:
+        """Returns the tool in OpenAI's format, which chat templates read."""
         function: dict[str, Any] = {"name": self.name}
         if self.description is not None:
             function["description"] = self.description
@@ -49,13 +47,13 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Which tools the answer may or must call.
+    """Tools that the answer may or must call.
 
     Args:
-        tools: all that the model is told of.
-        callable_tools: those of them that may be called, at least one.
-        is_forced: the answer is a call, and no text.
-        is_parallel: it may be several calls.
+        tools: all tools in the prompt.
+        callable_tools: those that the answer may call, at least one.
+        is_forced: the answer is calls alone, without text.
+        is_parallel: the answer may have several calls.
     """
 
     tools: tuple[Tool, ...]
@@ -65,109 +63,113 @@ class ToolChoice:
 
 
 def tool_grammar(
-    choice: ToolChoice, written: ToolCallFormat, shape: GrammarSource | None = None
+    choice: ToolChoice, tool_format: ToolCallFormat, answer_schema: GrammarSource | None = None
 ) -> GrammarSource:
-    """The grammar of answers that call tools as they may be called.
+    """Returns the grammar of answers with calls.
 
     Args:
-        choice: which may or must be called.
-        written: how.
-        shape: a JSON schema of answers that call none; None is any text.
+        choice: tools that the answer may or must call.
+        tool_format: the model's format of calls.
+        answer_schema: JSON schema of answers without calls; None is any text.
 
     Raises:
-        InvalidRequestError: an answer of this shape could not be told from a call.
+        InvalidRequestError: an answer of this schema could be mistaken for a call.
     """
-    if shape is not None and not choice.is_forced and not written.tag:
-        _check_is_no_call(shape)
-    rules = [_tool_rules(index, tool, written) for index, tool in enumerate(choice.callable_tools)]
-    bodies = " | ".join(f"tool_{index}" for index in range(len(rules)))
+    if answer_schema is not None and not choice.is_forced and not tool_format.tag:
+        _check_differs_from_call(answer_schema)
     if choice.is_forced:
-        start = _forced_rules(choice, written)
-    elif shape is not None:
-        start = _shaped_rules(choice, written, shape)
+        start = _forced_rules(choice, tool_format)
+    elif answer_schema is not None:
+        start = _schema_rules(choice, tool_format, answer_schema)
     else:
-        start = _free_rules(choice, written)
+        start = _free_rules(choice, tool_format)
+    tools = choice.callable_tools
+    bodies = " | ".join(f"tool_{index}" for index in range(len(tools)))
+    rules = [_tool_rules(index, tool, tool_format) for index, tool in enumerate(tools)]
     lark = [start, f"body: {bodies}", 'SPACE: " "', *rules]
-    parts = tuple(_arguments_source(tool) for tool in choice.callable_tools)
-    if shape is not None:
-        parts = (*parts, shape)
-    special = frozenset(token_id for _, token_id in written.special)
+    parts = tuple(schema_source(_arguments_schema(tool), tool.field) for tool in tools)
+    if answer_schema is not None:
+        parts = (*parts, answer_schema)
+    special = frozenset(token_id for _, token_id in tool_format.special_tokens)
     return GrammarSource("lark", "\n".join(lark), ("tools",), parts, special)
 
 
-def _check_is_no_call(shape: GrammarSource) -> None:
-    """A call without a tag is a JSON object that has a name and parameters."""
-    schema = json.loads(shape.text)
+def _check_differs_from_call(answer_schema: GrammarSource) -> None:
+    """Refuses schemas that allow a call without a tag: a JSON object with name and parameters."""
+    schema = json.loads(answer_schema.text)
     properties = schema.get("properties", {})
     is_closed = schema.get("type") == "object" and schema.get("additionalProperties") is False
-    if not is_closed or {"name", LLAMA3.arguments} <= properties.keys():
+    if not is_closed or {"name", LLAMA3.arguments_key} <= properties.keys():
         raise InvalidRequestError(
             "This model writes calls as bare JSON objects, from which such an answer could not be"
             " told: beside tools a schema needs type object and additionalProperties false, and"
             " not both of the properties name and parameters.",
-            shape.field,
+            answer_schema.field,
         )
-
-
-def _arguments_source(tool: Tool) -> GrammarSource:
-    return schema_source(_arguments_schema(tool), tool.field)
 
 
 def _arguments_schema(tool: Tool) -> dict[str, Any]:
     return {"type": "object"} | tool.parameters
 
 
-def _tool_rules(index: int, tool: Tool, written: ToolCallFormat) -> str:
-    # Signs and texts by themselves, as in JSON: what is read may yet turn out to be no call.
-    pieces = [["{", '"name"', ":"], [f'"{tool.name}"', ","], [f'"{written.arguments}"', ":"]]
+def _tool_rules(index: int, tool: Tool, tool_format: ToolCallFormat) -> str:
+    """Returns the rules of one tool's JSON object."""
+    # One terminal for each JSON token, as in free JSON: a prefix of a call may turn out to be none.
+    key = f'"{tool_format.arguments_key}"'
+    pieces = [["{", '"name"', ":"], [f'"{tool.name}"', ","], [key, ":"]]
     head = " SPACE? ".join(" ".join(map(json.dumps, piece)) for piece in pieces)
     schema = json.dumps(_arguments_schema(tool) | {"x-guidance": JSON_OPTIONS})
     rule = f'tool_{index}: {head} SPACE? arguments_{index} "}}"'
     return f"{rule}\narguments_{index}{JSON_SIGN}{schema}"
 
 
-def _forced_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
-    return f"start: calls\n{_call_rules(choice, written)}"
+def _forced_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
+    """Returns the rules of answers of calls alone."""
+    return f"start: calls\n{_call_rules(choice, tool_format)}"
 
 
-def _shaped_rules(choice: ToolChoice, written: ToolCallFormat, shape: GrammarSource) -> str:
-    """Calls, or else JSON that a schema allows."""
-    schema = json.dumps(json.loads(shape.text) | {"x-guidance": JSON_OPTIONS})
+def _schema_rules(
+    choice: ToolChoice, tool_format: ToolCallFormat, answer_schema: GrammarSource
+) -> str:
+    """Returns the rules of answers of calls, or else of JSON by a schema."""
+    schema = json.dumps(json.loads(answer_schema.text) | {"x-guidance": JSON_OPTIONS})
     rules = f"start: calls | content\ncontent{JSON_SIGN}{schema}"
-    return f"{rules}\n{_call_rules(choice, written)}"
+    return f"{rules}\n{_call_rules(choice, tool_format)}"
 
 
-def _call_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
-    begin, end = _quoted(written.begin, written), _quoted(written.end, written)
+def _call_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
+    begin, end = (_lark_terms(tag, tool_format) for tag in (tool_format.begin, tool_format.end))
     more = ""
-    if written.separator is not None and choice.is_parallel:
-        more = f" ({_quoted(written.separator, written)} call)*"
+    if tool_format.separator is not None and choice.is_parallel:
+        more = f" ({_lark_terms(tool_format.separator, tool_format)} call)*"
     return f"calls: call{more}\ncall: {begin} body {end}"
 
 
-def _free_rules(choice: ToolChoice, written: ToolCallFormat) -> str:
-    """Text, and then calls; a tag in the text, or a brace at its beginning, is a call's."""
-    if not written.tag:
+def _free_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
+    """Returns the rules of text followed by calls: a tag, or a first brace, begins a call."""
+    tag = tool_format.tag
+    if not tag:
         return "start: TEXT? | body\nTEXT: /[^{](.|\\n)*/"
-    rest = written.begin.removeprefix(written.tag)
+    rest = tool_format.begin.removeprefix(tag)
     more = ""
-    if written.separator is not None and choice.is_parallel:
-        more = f" ({_quoted(written.separator + written.tag, written)} call)*"
-    token = _quoted(written.tag, written)
-    by_token = f" | TEXT? {token} call{more}" if written.special else ""
+    if tool_format.separator is not None and choice.is_parallel:
+        more = f" ({_lark_terms(tool_format.separator + tag, tool_format)} call)*"
+    by_token = ""
+    if tool_format.special_tokens:
+        by_token = f" | TEXT? {_lark_terms(tag, tool_format)} call{more}"
     return (
         f"start: TEXT | head call{more}{by_token}\n"
-        f"head[lazy]: TEXT {json.dumps(written.tag)}\n"  # also where it could be a token
+        f"head[lazy]: TEXT {json.dumps(tag)}\n"  # also for a tag that is spelled letter by letter
         "TEXT: /(.|\\n)*/\n"
-        f"call: {_quoted(rest, written)} body {_quoted(written.end, written)}"
+        f"call: {_lark_terms(rest, tool_format)} body {_lark_terms(tool_format.end, tool_format)}"
     )
 
 
-def _quoted(text: str, written: ToolCallFormat) -> str:
-    """As grammars name it: texts, and special tokens by their ids."""
-    for tag, token_id in written.special:
-        before, found, after = text.partition(tag)
-        if found:
-            pieces = (_quoted(before, written), f"<[{token_id}]>", _quoted(after, written))
-            return " ".join(piece for piece in pieces if piece)
+def _lark_terms(text: str, tool_format: ToolCallFormat) -> str:
+    """Returns a text as Lark terms: string literals, and special tokens by their ids."""
+    for tag, token_id in tool_format.special_tokens:
+        before, match, after = text.partition(tag)
+        if match:
+            terms = (_lark_terms(before, tool_format), f"<[{token_id}]>")
+            return " ".join(term for term in (*terms, _lark_terms(after, tool_format)) if term)
     return json.dumps(text) if text else ""

@@ -1,4 +1,4 @@
-"""Reads calls of tools out of an answer while it comes: text and calls, as events for any API."""
+"""`ToolCallParser`: splits a streamed answer into text and tool calls, as events for any API."""
 
 import re
 import uuid
@@ -10,11 +10,11 @@ from src.tool_calling.format import ToolCallFormat
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """A call has begun.
+    """The beginning of a call.
 
     Args:
-        index: which of the answer's calls.
-        call_id: by which its result is told.
+        index: number of the call in the answer, from 0.
+        call_id: reference for the message with the call's result.
         name: of the tool.
     """
 
@@ -25,7 +25,7 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsDelta:
-    """More of a call's arguments, which are JSON in the end."""
+    """The next part of a call's arguments, a JSON text."""
 
     index: int
     text: str
@@ -33,7 +33,7 @@ class ArgumentsDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentDelta:
-    """More of the text that is no call."""
+    """The next part of the text outside of calls."""
 
     text: str
 
@@ -43,7 +43,7 @@ Event = ContentDelta | CallStarted | ArgumentsDelta
 
 @dataclass(slots=True)
 class ToolCall:
-    """A call, as far as it is written."""
+    """A call; its arguments may be incomplete."""
 
     call_id: str
     name: str
@@ -52,7 +52,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """What a parser's events make up: text, or calls, or both."""
+    """The sum of a parser's events: text, calls, or both."""
 
     content: str = ""
     calls: list[ToolCall] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Answer:
 
 
 class TextReader:
-    """Reads an answer that calls no tools: all of it is text."""
+    """A parser for answers without tools: all of the answer is text."""
 
     num_calls = 0
 
@@ -80,45 +80,47 @@ class TextReader:
 
 
 class ToolCallParser:
-    """Reads the text of an answer that `tool_grammar` shapes, as it comes.
+    """Parses the text of an answer by `tool_grammar` as it is generated.
 
-    Text that could become a tag is held back until it is one, or is none. Of a call that is cut
-    before its tool is known nothing is told.
+    A state machine: `_read` is the method for the current state, and `_rest` the text that it has
+    not consumed. Text that is a prefix of a tag stays in `_rest` until it is a tag or is not. A
+    call that is cut before its tool's name is complete gives no events.
 
     Args:
-        written: how calls are.
-        is_forced: there is nothing but calls.
-        is_shaped: there are calls, or else JSON, in which nothing is a tag.
+        tool_format: the model's format of calls.
+        is_forced: the answer is calls alone.
+        is_shaped: the answer is calls, or else JSON by a schema, in which a tag is text.
     """
 
     def __init__(
-        self, written: ToolCallFormat, *, is_forced: bool = False, is_shaped: bool = False
+        self, tool_format: ToolCallFormat, *, is_forced: bool = False, is_shaped: bool = False
     ) -> None:
         self.num_calls = 0
-        self._written = written
+        self._format = tool_format
         self._is_forced = is_forced
         self._is_shaped = is_shaped and not is_forced
-        head = ['\\{"name":', " ?", '"', '([^"]+)', '",', " ?", f'"{written.arguments}":', " ?"]
+        key = tool_format.arguments_key
+        head = ['\\{"name":', " ?", '"', '([^"]+)', '",', " ?", f'"{key}":', " ?"]
         self._head = re.compile(r"\s*" + "".join(head) + r"(?=\{)")
-        self._beginning = _beginning_of(head)
-        self._rest = ""  # not told yet
+        self._head_prefix = _prefix_pattern(head)
+        self._rest = ""
         self._read = self._read_start
         self._scanner = _ObjectScanner()
 
     def push(self, text: str) -> list[Event]:
-        """Takes more text, and returns what is new."""
+        """Takes more text, and returns the new events."""
         self._rest += text
         return list(self._advance())
 
     def finish(self) -> list[Event]:
-        """Returns what was held back, as no more text comes."""
+        """Returns the text held back at the end of the answer."""
         is_text = self._read in (self._read_start, self._read_text) and self._rest
-        if self._is_shaped and self._written.tag:  # its JSON does not begin as a tag does
+        if self._is_shaped and self._format.tag:  # a prefix of a tag is no JSON
             is_text = ""
         return [ContentDelta(self._rest)] if is_text else []
 
     def _advance(self) -> Iterator[Event]:
-        """Reads on, by one step after the other, until one needs more text."""
+        """Takes steps until one neither consumes text nor changes the state."""
         before = None
         while self._rest and before != (self._rest, self._read):
             before = (self._rest, self._read)
@@ -127,17 +129,18 @@ class ToolCallParser:
                 yield event
 
     def _read_start(self) -> Event | None:
+        """Chooses the state by the beginning of the answer."""
         if self._is_shaped:
             self._read_start_of_shaped()
-        elif not self._written.tag and self._rest.startswith("{"):
+        elif not self._format.tag and self._rest.startswith("{"):
             self._read = self._read_head
         else:
             self._read = self._read_between if self._is_forced else self._read_text
         return None
 
     def _read_start_of_shaped(self) -> None:
-        """What begins as a call is one; while it may yet turn out to be one it waits."""
-        tag = self._written.tag
+        """Chooses between calls and JSON, or waits while the text is a prefix of a call."""
+        tag = self._format.tag
         if tag:
             if self._rest.startswith(tag):
                 self._read = self._read_between
@@ -145,34 +148,37 @@ class ToolCallParser:
                 self._read = self._read_all
         elif self._head.match(self._rest):
             self._read = self._read_head
-        elif not self._beginning.fullmatch(self._rest):
+        elif not self._head_prefix.fullmatch(self._rest):
             self._read = self._read_all
 
     def _read_all(self) -> Event | None:
-        """Where nothing is a call any more."""
+        """Emits all as text; a final state."""
         text, self._rest = self._rest, ""
         return ContentDelta(text)
 
     def _read_text(self) -> Event | None:
-        tag = self._written.tag
-        text, found, rest = self._rest.partition(tag) if tag else (self._rest, "", "")
-        if found:
+        """Emits text up to the next tag, or to a suffix that may become one."""
+        tag = self._format.tag
+        text, match, rest = self._rest.partition(tag) if tag else (self._rest, "", "")
+        if match:
             self._read, self._rest = self._read_head, rest
         else:
-            held = _length_of_beginning(text, tag)
+            held = _overlap(text, tag)
             text, self._rest = text[: len(text) - held], text[len(text) - held :]
         return ContentDelta(text) if text else None
 
     def _read_head(self) -> Event | None:
-        found = self._head.match(self._rest)
-        if found is None:
+        """Starts a call once the tool's name is complete."""
+        match = self._head.match(self._rest)
+        if match is None:
             return None
-        self._rest = self._rest[found.end() :]
+        self._rest = self._rest[match.end() :]
         self._read, self._scanner = self._read_arguments, _ObjectScanner()
         self.num_calls += 1
-        return CallStarted(self.num_calls - 1, f"call_{uuid.uuid4().hex[:24]}", found[1])
+        return CallStarted(self.num_calls - 1, f"call_{uuid.uuid4().hex[:24]}", match[1])
 
     def _read_arguments(self) -> Event | None:
+        """Emits arguments up to the end of their JSON object."""
         length = self._scanner.find_end(self._rest)
         text, self._rest = self._rest[:length], self._rest[length:]
         if self._scanner.is_done:
@@ -180,24 +186,24 @@ class ToolCallParser:
         return ArgumentsDelta(self.num_calls - 1, text)
 
     def _read_between(self) -> Event | None:
-        """Where nothing but a call can come."""
-        tag = self._written.tag
+        """Skips to the next tag; only calls may follow."""
+        tag = self._format.tag
         if tag and tag in self._rest:
             self._read, self._rest = self._read_head, self._rest.partition(tag)[2]
         return None
 
 
 class _ObjectScanner:
-    """Finds the end of a JSON object that comes in pieces."""
+    """Finds the end of a JSON object that comes in pieces, by counting braces outside strings."""
 
     def __init__(self) -> None:
         self.is_done = False
         self._depth = 0
-        self._in_text = False
+        self._in_string = False
         self._is_escaped = False
 
     def find_end(self, text: str) -> int:
-        """How many of these characters belong to the object."""
+        """Returns the number of characters that belong to the object."""
         for index, character in enumerate(text):
             self._take(character)
             if self.is_done:
@@ -207,21 +213,21 @@ class _ObjectScanner:
     def _take(self, character: str) -> None:
         if self._is_escaped:
             self._is_escaped = False
-        elif self._in_text:
+        elif self._in_string:
             self._is_escaped = character == "\\"
-            self._in_text = character != '"'
+            self._in_string = character != '"'
         elif character == '"':
-            self._in_text = True
+            self._in_string = True
         elif character in "{}":
             self._depth += 1 if character == "{" else -1
             self.is_done = self._depth == 0
 
 
-def _beginning_of(pieces: list[str]) -> re.Pattern[str]:
-    """What matches any beginning of a text that these patterns match in a row.
+def _prefix_pattern(pieces: list[str]) -> re.Pattern[str]:
+    """Returns a pattern for every prefix of the texts that a sequence of patterns matches.
 
     Args:
-        pieces: patterns of one character or a class that is repeated, or texts without patterns.
+        pieces: literal texts, optional spaces, and groups of one repeated character class.
     """
     atoms: list[str] = []
     for piece in pieces:
@@ -233,8 +239,8 @@ def _beginning_of(pieces: list[str]) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _length_of_beginning(text: str, tag: str) -> int:
-    """How many characters at the end of a text could be the beginning of the tag."""
+def _overlap(text: str, tag: str) -> int:
+    """Returns the length of the longest suffix of a text that is a proper prefix of the tag."""
     for length in range(min(len(text), len(tag) - 1), 0, -1):
         if tag.startswith(text[-length:]):
             return length

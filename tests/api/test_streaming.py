@@ -351,7 +351,7 @@ def test_what_nobody_foresaw_ends_the_stream_with_an_error_that_says_no_more(sta
     gate.permit(1)
     with streaming(server, LONG | {"logprobs": 0}) as events:
         next(events)
-        server.engine.token_text = None
+        server.engine._host.codec = None
         gate.open()
         error = json.loads(list(events)[-1])["error"]
     assert error == {"message": "Internal server error.", "code": 500}

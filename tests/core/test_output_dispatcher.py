@@ -1,4 +1,4 @@
-"""OutputDispatcher: routing of outputs to streams, and the outcome of each sequence."""
+"""OutputDispatcher: routing of outputs to calls, and the observed times and outcomes."""
 
 import asyncio
 import threading
@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from src.core.output_dispatcher import Outcome, OutputDispatcher, Trim
+from src.core.observers import Outcome, SequenceStats
+from src.core.output_dispatcher import OutputDispatcher, Trim
 from src.engine.request import (
     Admission,
     EngineStats,
@@ -22,7 +23,7 @@ from src.errors import OverloadedError
 
 
 class Recorder:
-    """An observer that remembers what it was told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -33,9 +34,13 @@ class Recorder:
     def of(self, name: str) -> list[tuple[object, ...]]:
         return [call[1:] for call in self.calls if call[0] == name]
 
+    @property
+    def ended(self) -> list[SequenceStats]:
+        return [sequence for (sequence,) in self.of("sequence_ended")]
 
-class Door:
-    """An engine that takes requests, and does nothing with them."""
+
+class StubEngine:
+    """An engine that admits requests and computes nothing."""
 
     def __init__(self) -> None:
         self.added: list[str] = []
@@ -51,31 +56,31 @@ class Door:
         self.aborted.append(request_id)
 
 
-class House:
-    """A delivery between a door and a recorder."""
+class Bench:
+    """A dispatcher between a stub engine and a recorder."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
-        self.door = Door()
-        self.delivery = OutputDispatcher(self.recorder)
+        self.engine = StubEngine()
+        self.dispatcher = OutputDispatcher(self.recorder)
 
     async def submit(self, *names: str, trim: Trim | None = None) -> asyncio.Queue[RequestOutput]:
         requests = [Request(name, [1, 2, 3], SamplingParams()) for name in names]
         trims = dict.fromkeys(names, trim) if trim else {}
-        return await self.delivery.submit(self.door, requests, "chat", trims)
+        return await self.dispatcher.submit(self.engine, requests, "chat", trims)
 
     async def receive(self, *outputs: RequestOutput, step: StepStats | None = None) -> None:
-        """Hands an update over as the engine does: in a thread of its own."""
+        """Hands an update over as the engine does: in another thread."""
         update = EngineUpdate(list(outputs), EngineStats(1, 2, 3, 0.5), step)
-        thread = threading.Thread(target=self.delivery.receive, args=(update,))
+        thread = threading.Thread(target=self.dispatcher.receive, args=(update,))
         thread.start()
         thread.join()
-        await asyncio.sleep(0)  # what it left to the event loop is done now
+        await asyncio.sleep(0)  # runs what the thread has scheduled in the event loop
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def bench() -> Bench:
+    return Bench()
 
 
 FIRST = Admission(queue_seconds=0.25, num_cached_tokens=2)
@@ -85,134 +90,151 @@ def output(name: str, reason: FinishReason | None = None, **fields: object) -> R
     return RequestOutput(name, [7], reason, **fields)
 
 
-def test_outputs_reach_the_queue_of_their_own_call_in_their_order(house):
+def test_outputs_reach_the_queue_of_their_call_in_order(bench):
     async def scenario() -> None:
-        first, second = await house.submit("a", "b"), await house.submit("c")
+        first, second = await bench.submit("a", "b"), await bench.submit("c")
         outputs = [output("c"), output("a"), output("b"), output("a", FinishReason.STOP)]
-        await house.receive(*outputs[:2])
-        await house.receive(*outputs[2:])
+        await bench.receive(*outputs[:2])
+        await bench.receive(*outputs[2:])
         assert [first.get_nowait() for _ in range(3)] == outputs[1:]
         assert second.get_nowait() == outputs[0]
         assert first.empty()
         assert second.empty()
-        assert house.door.added == ["a", "b", "c"]
+        assert bench.engine.added == ["a", "b", "c"]
 
     asyncio.run(scenario())
 
 
-def test_what_the_engine_refuses_is_neither_counted_nor_kept(house):
+def test_refused_requests_are_neither_counted_nor_kept(bench):
     async def scenario() -> None:
-        house.door.is_full = True
+        bench.engine.is_full = True
         with pytest.raises(OverloadedError):
-            await house.submit("a")
-        house.delivery.end(house.door, "a", Outcome.CANCELLED)
+            await bench.submit("a")
+        bench.dispatcher.end(bench.engine, "a", Outcome.CANCELLED)
 
     asyncio.run(scenario())
-    assert house.recorder.calls == []
-    assert house.door.aborted == []
+    assert bench.recorder.calls == []
+    assert bench.engine.aborted == []
 
 
-def test_an_update_before_any_request_is_dropped(house):
-    asyncio.run(house.receive(output("a")))
-    assert house.recorder.calls == []
+def test_an_update_before_any_request_is_dropped(bench):
+    asyncio.run(bench.receive(output("a")))
+    assert bench.recorder.calls == []
 
 
-def test_counts_each_token_with_what_is_known_of_it(house):
+def test_times_of_queue_prefill_and_tokens_are_observed(bench):
     async def scenario() -> None:
-        await house.submit("a")
+        await bench.submit("a")
         await asyncio.sleep(0.02)
-        await house.receive(output("a", admission=FIRST))
+        await bench.receive(output("a", admission=FIRST))
         await asyncio.sleep(0.02)
-        await house.receive(output("a"))
+        await bench.receive(output("a"))
         await asyncio.sleep(0.04)
-        await house.receive(output("a", FinishReason.LENGTH))
+        await bench.receive(output("a", FinishReason.LENGTH))
 
     asyncio.run(scenario())
-    recorder = house.recorder
+    recorder = bench.recorder
     assert recorder.of("sequence_started") == [()]
-    assert recorder.of("queue_left") == [("chat", "admitted", 0.25)]
-    ((operation, to_first),) = recorder.of("first_token")
-    assert operation == "chat"
-    assert to_first >= 0.02
-    ((operation, for_prompt, *rest),) = recorder.of("prompt_computed")
-    assert operation == "chat"
-    assert for_prompt == pytest.approx(to_first - 0.25)
-    assert rest == [3, 2]
-    between = [seconds for (seconds,) in recorder.of("next_token")]
-    assert between[0] >= 0.02
-    assert between[1] >= 0.04
-    ((operation, outcome, seconds, seconds_per_token),) = recorder.of("sequence_ended")
-    assert (operation, outcome) == ("chat", "length")
-    assert seconds_per_token == pytest.approx(sum(between) / 2)
-    assert seconds == pytest.approx(to_first + sum(between))
+    (stats,) = recorder.ended
+    assert recorder.of("sequence_admitted") == recorder.of("first_token") == [(stats,)]
+    assert (stats.request_id, stats.operation) == ("a", "chat")
+    assert (stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_tokens) == (3, 2, 3)
+    assert stats.queue_seconds == pytest.approx(0.25)
+    assert stats.time_to_first_token >= 0.02
+    ((_, prefill_seconds),) = recorder.of("prompt_computed")
+    assert prefill_seconds == pytest.approx(stats.time_to_first_token - 0.25)
+    gaps = [seconds for count, seconds in recorder.of("next_tokens") if count == 1]
+    assert gaps[0] >= 0.02
+    assert gaps[1] >= 0.04
+    assert stats.outcome == "length"
+    assert stats.time_per_output_token == pytest.approx(sum(gaps) / 2)
+    assert stats.seconds == pytest.approx(stats.time_to_first_token + sum(gaps))
 
 
-def test_of_a_single_token_there_is_no_time_between_tokens(house):
+def test_tokens_of_one_step_share_its_time(bench):
     async def scenario() -> None:
-        await house.submit("a")
-        await house.receive(output("a", FinishReason.STOP, admission=FIRST))
+        await bench.submit("a")
+        await bench.receive(output("a", admission=FIRST))
+        await asyncio.sleep(0.04)
+        await bench.receive(RequestOutput("a", [1, 2, 3, 4]))
 
     asyncio.run(scenario())
-    ((_, outcome, _, seconds_per_token),) = house.recorder.of("sequence_ended")
-    assert (outcome, seconds_per_token) == ("stop", None)
+    ((count, seconds),) = bench.recorder.of("next_tokens")
+    assert count == 4
+    assert 0.01 <= seconds < 0.04
 
 
-def test_an_embedding_is_counted_with_its_prompt(house):
+def test_a_single_token_has_no_time_per_output_token(bench):
+    async def scenario() -> None:
+        await bench.submit("a")
+        await bench.receive(output("a", FinishReason.STOP, admission=FIRST))
+
+    asyncio.run(scenario())
+    (stats,) = bench.recorder.ended
+    assert (stats.outcome, stats.time_per_output_token) == ("stop", None)
+
+
+def test_an_embedding_is_counted_with_its_prompt(bench):
     async def scenario() -> None:
         request = Request("a", [1, 2], SamplingParams(), embeds=True)
-        await house.delivery.submit(house.door, [request], "embeddings")
-        await house.receive(
+        await bench.dispatcher.submit(bench.engine, [request], "embeddings")
+        await bench.receive(
             RequestOutput("a", [], FinishReason.EMBEDDED, admission=FIRST, embedding=[1.0])
         )
 
     asyncio.run(scenario())
-    assert house.recorder.of("queue_left") == [("embeddings", "admitted", 0.25)]
-    ((operation, _, *counts),) = house.recorder.of("prompt_computed")
-    assert (operation, counts) == ("embeddings", [2, 2])
-    ((operation, outcome, _, seconds_per_token),) = house.recorder.of("sequence_ended")
-    assert (operation, outcome, seconds_per_token) == ("embeddings", "embedded", None)
-    assert house.recorder.of("first_token") == []
+    (stats,) = bench.recorder.ended
+    assert bench.recorder.of("sequence_admitted") == [(stats,)]
+    assert [sequence for sequence, _ in bench.recorder.of("prompt_computed")] == [stats]
+    assert (stats.operation, stats.outcome) == ("embeddings", "embedded")
+    assert (stats.num_prompt_tokens, stats.num_cached_tokens, stats.num_tokens) == (2, 2, 0)
+    assert stats.time_per_output_token is None
+    assert bench.recorder.of("first_token") == []
 
 
 @pytest.mark.parametrize(
     "outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.EXPIRED, Outcome.DISPLACED]
 )
-def test_who_leaves_the_queue_without_a_turn_was_in_it_all_the_time(house, outcome):
+def test_a_sequence_that_leaves_the_queue_was_in_it_until_its_end(bench, outcome):
     async def scenario() -> None:
-        await house.submit("a")
+        await bench.submit("a")
         await asyncio.sleep(0.02)
         if outcome in (Outcome.EXPIRED, Outcome.DISPLACED):
-            await house.receive(RequestOutput("a", [], FinishReason(outcome)))
+            await bench.receive(RequestOutput("a", [], FinishReason(outcome)))
         else:
-            house.delivery.end(house.door, "a", outcome)
-            await house.receive(RequestOutput("a", [], FinishReason.ABORT))
+            bench.dispatcher.end(bench.engine, "a", outcome)
+            await bench.receive(RequestOutput("a", [], FinishReason.ABORT))
 
     asyncio.run(scenario())
-    ((operation, why, seconds),) = house.recorder.of("queue_left")
-    assert (operation, why) == ("chat", outcome)
-    assert seconds >= 0.02
-    assert house.recorder.of("prompt_computed") == []
+    (stats,) = bench.recorder.ended
+    assert (stats.outcome, stats.admitted_at) == (outcome, None)
+    assert stats.queue_seconds == stats.seconds
+    assert stats.seconds >= 0.02
+    assert bench.recorder.of("sequence_admitted") == bench.recorder.of("prompt_computed") == []
 
 
-def test_who_leaves_before_the_first_token_was_in_the_queue_until_its_turn(house):
+def test_a_sequence_cancelled_after_admission_was_in_the_queue_until_then(bench):
     async def scenario() -> None:
-        await house.submit("a")
-        house.delivery.end(house.door, "a", Outcome.CANCELLED)
-        await house.receive(RequestOutput("a", [], FinishReason.ABORT, admission=FIRST))
+        await bench.submit("a")
+        bench.dispatcher.end(bench.engine, "a", Outcome.CANCELLED)
+        await bench.receive(RequestOutput("a", [], FinishReason.ABORT, admission=FIRST))
 
     asyncio.run(scenario())
-    assert house.recorder.of("queue_left") == [("chat", "admitted", 0.25)]
-    assert house.recorder.of("prompt_computed") == []
+    (stats,) = bench.recorder.ended
+    assert bench.recorder.of("sequence_admitted") == [(stats,)]
+    assert stats.queue_seconds == pytest.approx(0.25)
+    assert bench.recorder.of("prompt_computed") == []
 
 
 @pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.ERROR])
-def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
+def test_the_end_of_the_engine_gives_no_time_in_the_queue(bench, reason):
     async def scenario() -> None:
-        await house.submit("a")
-        await house.receive(RequestOutput("a", [], reason))
+        await bench.submit("a")
+        await bench.receive(RequestOutput("a", [], reason))
 
     asyncio.run(scenario())
-    assert house.recorder.of("queue_left") == []
+    (stats,) = bench.recorder.ended
+    assert stats.queue_seconds is None
 
 
 @pytest.mark.parametrize(
@@ -226,77 +248,79 @@ def test_when_the_engine_ends_nobody_is_taken_for_one_who_waited(house, reason):
         (FinishReason.ERROR, "error"),
     ],
 )
-def test_an_end_of_the_engines_counts_as_what_it_was(house, reason, outcome):
+def test_each_finish_reason_has_its_outcome(bench, reason, outcome):
     async def scenario() -> None:
-        await house.submit("a")
-        await house.receive(RequestOutput("a", [], reason))
+        await bench.submit("a")
+        await bench.receive(RequestOutput("a", [], reason))
 
     asyncio.run(scenario())
-    assert [call[1] for call in house.recorder.of("sequence_ended")] == [outcome]
+    assert [stats.outcome for stats in bench.recorder.ended] == [outcome]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.STOP])
-def test_who_ends_a_sequence_here_says_why_and_the_first_reason_counts(house, outcome):
+def test_the_first_outcome_of_an_aborted_sequence_counts(bench, outcome):
     async def scenario() -> None:
-        await house.submit("a")
-        house.delivery.end(house.door, "a", outcome)
-        house.delivery.end(house.door, "a", Outcome.ERROR)
-        assert house.recorder.of("sequence_ended") == []  # it is over when the engine says so
-        await house.receive(RequestOutput("a", [], FinishReason.ABORT))
-        house.delivery.end(house.door, "a", Outcome.ERROR)
+        await bench.submit("a")
+        bench.dispatcher.end(bench.engine, "a", outcome)
+        bench.dispatcher.end(bench.engine, "a", Outcome.ERROR)
+        assert bench.recorder.ended == []  # the engine's output is the end
+        await bench.receive(RequestOutput("a", [], FinishReason.ABORT))
+        bench.dispatcher.end(bench.engine, "a", Outcome.ERROR)
 
     asyncio.run(scenario())
-    assert [call[1] for call in house.recorder.of("sequence_ended")] == [outcome]
-    assert house.door.aborted == ["a", "a"]
+    assert [stats.outcome for stats in bench.recorder.ended] == [outcome]
+    assert bench.engine.aborted == ["a", "a"]
 
 
-def test_what_comes_after_the_end_is_dropped(house):
+def test_outputs_after_the_end_are_dropped(bench):
     async def scenario() -> None:
-        outputs = await house.submit("a")
-        await house.receive(output("a", FinishReason.STOP, admission=FIRST), output("a"))
-        await house.receive(output("a", FinishReason.ERROR))
+        outputs = await bench.submit("a")
+        await bench.receive(output("a", FinishReason.STOP, admission=FIRST), output("a"))
+        await bench.receive(output("a", FinishReason.ERROR))
         assert outputs.qsize() == 1
 
     asyncio.run(scenario())
-    assert len(house.recorder.of("sequence_ended")) == 1
-    assert house.recorder.of("next_token") == []
+    assert len(bench.recorder.ended) == 1
+    assert bench.recorder.of("next_tokens") == []
 
 
-def test_hands_on_how_the_engine_is_and_what_a_step_did(house):
+def test_state_of_the_engine_and_steps_are_observed(bench):
+    step = StepStats(3, 17, 0.125)
+
     async def scenario() -> None:
-        await house.submit("a")
-        await house.receive(step=StepStats(3, 17, 0.125))
-        await house.receive()
+        await bench.submit("a")
+        await bench.receive(step=step)
+        await bench.receive()
 
     asyncio.run(scenario())
-    assert house.recorder.of("engine_changed") == [(1, 2, 3, 0.5)] * 2
-    assert house.recorder.of("step_done") == [(3, 17, 0.125)]
+    stats = EngineStats(1, 2, 3, 0.5)
+    assert bench.recorder.of("engine_updated") == [(stats, step), (stats, None)]
 
 
-def test_serves_the_next_event_loop_when_one_has_ended(house):
-    asyncio.run(submit_and_leave(house))
+def test_the_dispatcher_serves_the_next_event_loop_after_the_end_of_one(bench):
+    asyncio.run(submit_and_leave(bench))
     update = EngineUpdate([output("left behind")], EngineStats())
-    house.delivery.receive(update)  # nobody is there to read it, and nothing is raised
+    bench.dispatcher.receive(update)  # no reader is left, and nothing is raised
 
     async def scenario() -> None:
-        outputs = await house.submit("b")
-        await house.receive(output("b"))
+        outputs = await bench.submit("b")
+        await bench.receive(output("b"))
         assert outputs.get_nowait().request_id == "b"
 
     asyncio.run(scenario())
 
 
-async def submit_and_leave(house: House) -> None:
-    await house.submit("left behind")
+async def submit_and_leave(bench: Bench) -> None:
+    await bench.submit("left behind")
 
 
-def test_without_an_observer_nothing_is_counted_and_all_is_delivered():
-    house = House()
-    house.delivery = OutputDispatcher(None)
+def test_without_an_observer_all_outputs_are_delivered():
+    bench = Bench()
+    bench.dispatcher = OutputDispatcher(None)
 
     async def scenario() -> None:
-        outputs = await house.submit("a")
-        await house.receive(
+        outputs = await bench.submit("a")
+        await bench.receive(
             output("a", FinishReason.STOP, admission=FIRST), step=StepStats(1, 1, 0.1)
         )
         assert outputs.get_nowait().finish_reason is FinishReason.STOP
@@ -311,34 +335,35 @@ def stop_after_2(output: RequestOutput) -> RequestOutput:
     return replace(output, new_token_ids=kept, finish_reason=FinishReason.STOP)
 
 
-def test_tokens_that_a_trim_leaves_out_are_not_counted(house):
-    async def use() -> asyncio.Queue:
-        outputs = await house.submit("a", trim=stop_after_2)
-        await house.receive(RequestOutput("a", [1], admission=FIRST))
-        await house.receive(RequestOutput("a", [2, 3]))
-        assert house.door.aborted == ["a"]
-        await house.receive(RequestOutput("a", [4]))  # a step that ran by then
-        await house.receive(RequestOutput("a", [], FinishReason.ABORT))
+def test_tokens_that_a_trim_drops_are_not_counted(bench):
+    async def scenario() -> asyncio.Queue:
+        outputs = await bench.submit("a", trim=stop_after_2)
+        await bench.receive(RequestOutput("a", [1], admission=FIRST))
+        await bench.receive(RequestOutput("a", [2, 3]))
+        assert bench.engine.aborted == ["a"]
+        await bench.receive(RequestOutput("a", [4]))  # of a step in progress
+        await bench.receive(RequestOutput("a", [], FinishReason.ABORT))
         return outputs
 
-    outputs = asyncio.run(use())
+    outputs = asyncio.run(scenario())
     received = [outputs.get_nowait() for _ in range(4)]
-    assert [one.new_token_ids for one in received] == [[1], [2], [], []]
+    assert [received_output.new_token_ids for received_output in received] == [[1], [2], [], []]
     assert received[1].finish_reason is FinishReason.STOP
-    assert len(house.recorder.of("first_token") + house.recorder.of("next_token")) == 2
-    assert house.recorder.of("sequence_ended")[0][1] == Outcome.STOP
+    (stats,) = bench.recorder.ended
+    assert (stats.num_tokens, stats.outcome) == (2, Outcome.STOP)
+    assert [count for count, _ in bench.recorder.of("next_tokens")] == [1]
 
 
-def test_a_trim_that_raises_fails_its_own_sequence_alone(house):
+def test_a_trim_that_raises_fails_its_own_sequence_alone(bench):
     def fail(output: RequestOutput) -> RequestOutput:
         raise ValueError(output)
 
-    async def use() -> list[RequestOutput]:
-        broken, sound = await house.submit("a", trim=fail), await house.submit("b")
-        await house.receive(RequestOutput("a", [1]), RequestOutput("b", [2]))
+    async def scenario() -> list[RequestOutput]:
+        broken, sound = await bench.submit("a", trim=fail), await bench.submit("b")
+        await bench.receive(RequestOutput("a", [1]), RequestOutput("b", [2]))
         return [broken.get_nowait(), sound.get_nowait()]
 
-    broken, sound = asyncio.run(use())
+    broken, sound = asyncio.run(scenario())
     assert (broken.new_token_ids, broken.finish_reason) == ([], FinishReason.ERROR)
     assert (sound.new_token_ids, sound.finish_reason) == ([2], None)
-    assert house.door.aborted == ["a"]
+    assert bench.engine.aborted == ["a"]

@@ -96,7 +96,7 @@ def test_a_refusal_without_redis_says_when_to_come_again(start_replica, storage)
     answer = client.post("/v1/completions", json={"prompt": "the"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"] == {
-        "message": "Requests cannot be counted at the moment, and none is taken uncounted.",
+        "message": "The rate-limit storage is unavailable; try again later.",
         "type": "server_error",
         "param": None,
         "code": "unavailable",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from src.core.request_runner import HOLD_SECONDS, _Outputs
+from src.core.request_runner import HOLD_SECONDS, OutputReader
 from src.engine.request import RequestOutput
 from src.observability.event_loop_watchdog import TICK_SECONDS, EventLoopWatchdog
 from tests.support.hostile_bodies import Hostile, all_bodies
@@ -114,7 +114,7 @@ def test_reading_queued_outputs_yields_to_the_event_loop():
         queue: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         for _ in range(num_outputs):
             queue.put_nowait(RequestOutput("a", []))
-        outputs = _Outputs(queue)
+        outputs = OutputReader(queue)
         for _ in range(num_outputs):
             await outputs.get()
             time.sleep(HOLD_SECONDS / 10)  # noqa: ASYNC251 - as rendering does

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from src.api.routes import route_policies
-from src.core.output_dispatcher import Outcome
+from src.core.observers import Outcome
 from src.engine.model.hidden_states import find_decoder
 from src.main import create_app
 from src.observability.engine_metrics import (

@@ -23,7 +23,9 @@ PERSONS = re.compile(
 )
 TEST_NAME = re.compile(r"test_(what|who|whose|whom|which|how|where|whether|why|whatever|whoever)_")
 MAX_WORDS = 30
-SENTENCE_END = re.compile(r"[.:;!?][)\"'`]*\s|\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\n(?=\s*\w+: )")
+SENTENCE_END = re.compile(
+    r"[.:;!?][)\"'`]*\s|\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\n\s*[├│└]|\n(?=\s*\w+: )"
+)
 CODE = re.compile(r"`[^`]*`")
 
 CORE_PATH = (

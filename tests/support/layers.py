@@ -78,9 +78,9 @@ ROOMS = {
         WEB,
         WIRE,
     ),
-    "text": room("errors core.request_validation engine.model.loader", WEB, WIRE, {"torch"}),
+    "text": room("errors", WEB, WIRE, {"torch"}),
     "tool_calling": room(
-        "errors text inference engine.config engine.structured_output.source", WEB, WIRE, MODEL
+        "errors text engine.config engine.structured_output.source", WEB, WIRE, MODEL
     ),
     "core": room("errors engine text", WEB, WIRE, MODEL),
     "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
@@ -95,8 +95,10 @@ ROOMS = {
     "auth": room(
         "errors config core.identity limits middleware.error_body middleware.route_policy", MODEL
     ),
-    "limits": room("errors config core.identity middleware observability.http_metrics", MODEL),
-    "observability": room("errors config", MODEL),
+    "limits": room(
+        "errors config core.identity core.observers middleware observability.http_metrics", MODEL
+    ),
+    "observability": room("errors config core.observers engine.request", MODEL),
     "middleware": room("errors config observability.http_metrics", MODEL),
     "server": room(
         "errors config core.request_validation engine.structured_output.compile_pool inference"

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
-from src.text.token_bytes import TokenTexts
+from src.text.token_bytes import TokenBytes
 from tests.support.servers import ROOT
 from tests.support.tiny_models import END, create_tokenizer
 
@@ -17,14 +17,14 @@ def bundled() -> Tokenizer:
 @pytest.mark.parametrize("text", ["The capital of France", "Grüße 👩‍🚀 日本\n\t", "naïve €5"])
 def test_bytes_of_tokens_make_up_the_text(tokenizer, text):
     tokenizer.encode_special_tokens = True
-    texts = TokenTexts(tokenizer)
+    texts = TokenBytes(tokenizer)
     token_ids = tokenizer.encode(text).ids
     assert b"".join(texts.get(one).data for one in token_ids).decode() == text
 
 
 def test_every_token_has_bytes_and_only_special_ones_are_special():
     tokenizer = bundled()
-    texts = TokenTexts(tokenizer)
+    texts = TokenBytes(tokenizer)
     special = [one for one in range(tokenizer.get_vocab_size()) if texts.get(one).is_special]
     assert special == [0, 1, 2, 3, 4]
     assert texts.get(0).text == END
@@ -33,12 +33,12 @@ def test_every_token_has_bytes_and_only_special_ones_are_special():
 
 def test_a_piece_of_a_character_has_no_text():
     tokenizer = create_tokenizer().backend_tokenizer
-    texts = [TokenTexts(tokenizer).get(one) for one in tokenizer.encode("€").ids]
+    texts = [TokenBytes(tokenizer).get(one) for one in tokenizer.encode("€").ids]
     assert [one.text for one in texts] == [None] * 3
 
 
 def test_ids_beyond_the_tokenizer_add_nothing():
-    assert TokenTexts(create_tokenizer().backend_tokenizer).get(10**6).data == b""
+    assert TokenBytes(create_tokenizer().backend_tokenizer).get(10**6).data == b""
 
 
 def test_vocabularies_in_the_way_of_sentencepiece():
@@ -46,5 +46,5 @@ def test_vocabularies_in_the_way_of_sentencepiece():
     tokenizer = Tokenizer(BPE(vocab, [], byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
-    texts = TokenTexts(tokenizer)
+    texts = TokenBytes(tokenizer)
     assert [texts.get(one).data for one in range(3)] == [b"\xe2", b" the", b"cat"]

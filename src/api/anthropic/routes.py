@@ -22,6 +22,7 @@ from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
 from src.api.openapi import error_responses, stream_documentation
 from src.api.sse import stream_events
+from src.core.outputs import Operation
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
@@ -61,5 +62,6 @@ async def create_message(
 @router.post("/count_tokens", response_model=TokenCount)
 async def count_tokens(request: Request, body: CountTokensRequest, engine: EngineDep) -> TokenCount:
     """Tell how many tokens a conversation has."""
-    conversation = await tokenize_conversation(request, body, engine, engine.deadline())
+    context = engine.context(("messages",), Operation.CHAT)
+    conversation = await tokenize_conversation(request, body, engine, context)
     return TokenCount(input_tokens=len(conversation.token_ids))

@@ -64,11 +64,11 @@ async def _stream(
     engine: InferenceEngine,
     settings: Settings,
 ) -> EventStream:
-    deadline = engine.deadline()
-    tokenizing = engine.tokenize(body.prompt, params, deadline=deadline)
+    context = engine.context()
+    tokenizing = engine.tokenize(body.prompt, params, context)
     token_ids = await while_connected(request, tokenizing)
     renderer = _renderer(body, body.prompt, engine, len(token_ids))
-    deltas = engine.stream(token_ids, params, body.num_return_sequences, deadline)
+    deltas = engine.stream(token_ids, params, body.num_return_sequences, context)
     return await stream_events(request, deltas, renderer.deltas, settings.send_timeout_seconds)
 
 

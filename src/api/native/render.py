@@ -83,7 +83,7 @@ class Renderer:
     def _logprob(self, token: logprobs.TokenLogprob) -> dict[str, Any]:
         text = self._texts.get(token.token_id)
         if text is None:
-            text = self._texts[token.token_id] = self.engine.token_text(token.token_id)
+            text = self._texts[token.token_id] = self.engine.codec.decode_token(token.token_id)
         return {"id": token.token_id, "token": text, "logprob": token.logprob}
 
 

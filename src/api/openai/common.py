@@ -104,7 +104,7 @@ def answer_head(prefix: str, kind: str, engine: InferenceEngine) -> dict[str, An
 
 def token_logprob(engine: InferenceEngine, logprob: TokenLogprob) -> dict[str, Any]:
     """Returns the fields of a `WrittenLogprob`."""
-    token = engine.token(logprob.token_id)
+    token = engine.codec.token_bytes.get(logprob.token_id)
     text = token.text
     if text is None:
         text = "".join(f"\\x{byte:02x}" for byte in token.data)

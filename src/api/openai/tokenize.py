@@ -25,7 +25,7 @@ from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
 from src.api.openapi import error_responses
 from src.api.served_model import check_model
-from src.core.outputs import TOKEN_SIZE
+from src.core.outputs import TOKEN_SIZE, Operation
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
@@ -148,7 +148,7 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
     def respond() -> TokenizeResponse:
         texts = None
         if body.return_token_strs:
-            texts = [engine.token_text(token_id) for token_id in token_ids]
+            texts = [engine.codec.decode_token(token_id) for token_id in token_ids]
         return TokenizeResponse(
             count=len(token_ids),
             max_model_len=engine.max_model_len,
@@ -165,7 +165,7 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
             request,
             body,
             engine,
-            engine.deadline(),
+            engine.context(("messages",), Operation.CHAT),
             begins_answer=body.add_generation_prompt is not False,
         )
         return conversation.token_ids
@@ -173,7 +173,7 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
     body.check()
     assert body.prompt is not None
     if body.add_special_tokens is False:
-        token_id = engine.special_token_id(body.prompt)
+        token_id = engine.codec.special_token_id(body.prompt)
         if token_id is not None:
             return [token_id]
     has_special_tokens = body.add_special_tokens is not False
@@ -204,10 +204,11 @@ class TokenizerInfo(BaseModel):
 @router.get("/tokenizer_info")
 async def tokenizer_info(engine: EngineDep) -> TokenizerInfo:
     """Describe the tokenizer."""
+    template = engine.codec.chat_template
     names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    tokens = {name: engine.special_tokens.get(name) for name in names}
+    tokens = {name: engine.codec.special_tokens.get(name) for name in names}
     return TokenizerInfo(
-        tokenizer_class=engine.tokenizer_class,
-        chat_template=engine.chat_template_source,
+        tokenizer_class=engine.codec.class_name,
+        chat_template=template.source if template else None,
         **tokens,
     )

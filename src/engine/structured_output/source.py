@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from src.errors import InvalidSchemaError
+from src.errors import FieldPath, InvalidSchemaError
 
 GrammarKind = Literal["json_schema", "regex", "choice", "lark"]
 
@@ -43,7 +43,7 @@ class GrammarSource:
 
     kind: GrammarKind
     text: str
-    field: tuple[str | int, ...] = dataclasses.field(default=(), compare=False)
+    field: FieldPath = dataclasses.field(default=(), compare=False)
     parts: "tuple[GrammarSource, ...]" = dataclasses.field(default=(), compare=False)
     special_token_ids: frozenset[int] = frozenset()
 
@@ -53,7 +53,7 @@ class GrammarSource:
         return tuple(part.field for part in self.parts)
 
 
-def schema_source(schema: dict[str, Any] | str, field: tuple[str | int, ...]) -> GrammarSource:
+def schema_source(schema: dict[str, Any] | str, field: FieldPath) -> GrammarSource:
     """The grammar of answers in JSON that a schema allows, whose objects `close_objects` closes.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from openai.types import CreateEmbeddingResponse
 from transformers import AutoModel
 
-from src.inference import MAX_EMBEDDED_AT_ONCE
+from src.core.request_runner import MAX_EMBEDDED_AT_ONCE
 from tests.api.openai.test_chat_and_completions import MODEL, tokens_of
 from tests.api.openai.test_errors import error_of, refused
 from tests.conftest import wait_until

@@ -118,7 +118,7 @@ class CompletionRenderer:
         token_ids += [position.chosen.token_id for position in positions if position]
         if not token_ids:
             return None
-        tokens = [self.engine.token(token_id) for token_id in token_ids]
+        tokens = [self.engine.codec.token_bytes.get(token_id) for token_id in token_ids]
         return Logprobs(
             tokens=list(map(_spelling, tokens)),
             token_logprobs=[
@@ -134,7 +134,9 @@ class CompletionRenderer:
         top: dict[str, float] = {}
         # The most likely of several tokens with the same spelling wins.
         for token in [*position.top, position.chosen]:
-            top.setdefault(_spelling(self.engine.token(token.token_id)), token.logprob)
+            top.setdefault(
+                _spelling(self.engine.codec.token_bytes.get(token.token_id)), token.logprob
+            )
         return top
 
 

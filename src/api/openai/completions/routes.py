@@ -20,6 +20,7 @@ from src.api.openapi import error_responses
 from src.api.sampling import sampling_params
 from src.api.served_model import check_model
 from src.api.structured import only_one
+from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
@@ -42,18 +43,18 @@ async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue texts or token ids."""
-    deadline = engine.deadline()
+    context = engine.context()
     check_model(body.model, engine)
     params = await off_loop(request, partial(_sampling_params, body))
-    prompts = await while_connected(request, _tokenize(body, params, engine, deadline))
+    prompts = await while_connected(request, _tokenize(body, params, engine, context))
     token_ids = [prompt.token_ids for prompt in prompts]
     renderer = CompletionRenderer(engine, body, prompts)
     count = UsageCount(sum(map(len, token_ids)), body.num_sequences, body.max_tokens == 0)
     if body.stream:
-        deltas = engine.stream_batch(token_ids, params, body.num_sequences, deadline)
+        deltas = engine.stream_batch(token_ids, params, body.num_sequences, context)
         return await stream_chunks(request, body, deltas, renderer, count, settings)
     generations = await while_connected(
-        request, engine.collect(token_ids, params, body.num_sequences, deadline)
+        request, engine.collect(token_ids, params, body.num_sequences, context)
     )
     for generation in generations:
         count.add_all(generation)
@@ -81,14 +82,17 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
 
 
 async def _tokenize(
-    body: CompletionRequest, params: SamplingParams, engine: InferenceEngine, deadline: float
+    body: CompletionRequest,
+    params: SamplingParams,
+    engine: InferenceEngine,
+    context: RequestContext,
 ) -> list[EchoedPrompt]:
     """Returns all prompts, checked before any runs."""
     prompts: list[Prompt] = body.prompt
     echoed = []
     for index, prompt in enumerate(prompts):
         field = ("prompt", index) if len(prompts) > 1 else ("prompt",)
-        token_ids = await engine.tokenize(prompt, params, field, deadline)
+        token_ids = await engine.tokenize(prompt, params, context.at(field))
         echoed.append(EchoedPrompt(token_ids, await _echoed(body, prompt, engine)))
     return echoed
 
