@@ -28,7 +28,12 @@ from src.engine.leaders import follow_leader, is_waiting
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.slots import Lease, SlotPool
-from src.engine.structured_output.matcher import receive, send
+from src.engine.structured_output.matcher import (
+    END_WAIT_SECONDS,
+    receive,
+    send,
+    wait_for_answers,
+)
 from src.engine.waiting import WaitingQueue
 
 if TYPE_CHECKING:
@@ -286,6 +291,9 @@ class Scheduler:
             self.isolate(one.sequence, partial(self._record, one, result))
             for one, result in zip(scheduled, results, strict=True)
         ]
+        sequences = [one.sequence for one in scheduled]
+        full = [one.matcher for one in sequences if one.matcher is not None and one.is_full]
+        wait_for_answers(full, END_WAIT_SECONDS)
         return [output for output in outputs if output is not None]
 
     def _record(self, one: ScheduledSequence, result: SequenceResult) -> RequestOutput | None:
