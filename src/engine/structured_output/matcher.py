@@ -230,9 +230,9 @@ def _wait_until(
         answering = _wait(processes, left)
         for process in answering:
             process.receive()
-        if not answering:
+        if not answering or left == 0:  # a process may send without end
             break
-    return missing
+    return [one for one in missing if not is_done(one)]
 
 
 def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[GrammarProcess]:
