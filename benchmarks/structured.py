@@ -74,11 +74,11 @@ async def latency(
     return 1000 * (time.perf_counter() - started)
 
 
-async def measure(url: str, model: str, rounds: int, seconds: float) -> None:
+async def measure(url: str, model: str, rounds: int, seconds: float, clients: list[int]) -> None:
     """Prints all figures of a server."""
     async with httpx2.AsyncClient(base_url=url, timeout=300) as client:
         print("| clients | plain, tokens/s | schema, tokens/s | ratio |\n|---|---|---|---|")
-        for num_clients in (1, 8, 32):
+        for num_clients in clients:
             plain, shaped = [], []
             for _ in range(rounds):
                 plain.append(await throughput(client, model, None, num_clients, seconds))
@@ -100,10 +100,11 @@ def main() -> None:
     parser.add_argument("--model", help="default: the benchmarks' own, of gpt2's shape")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6, help="of each round")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     options = parser.parse_args()
     model = options.model or str(ensure_model())
     with serve_ours(model, **UNAIDED) as server:
-        asyncio.run(measure(server.url, model, options.rounds, options.seconds))
+        asyncio.run(measure(server.url, model, options.rounds, options.seconds, options.clients))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class EngineCore:
         """Computes one step and returns what is new."""
         started = time.perf_counter()
         outputs = self._scheduler.expire() + self._scheduler.settle()
+        if outputs:  # ends are told at once: the model takes long
+            return self._update(outputs)
         work = self._scheduler.schedule()
         if not work.scheduled:  # all who waited have expired, or grammar processes are awaited
             outputs += self._scheduler.settle(MAX_WAIT_SECONDS)

@@ -29,7 +29,12 @@ from src.engine.scheduling.prompt_lookup import DraftLimits, PromptLookup
 from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
 from src.engine.scheduling.stop_conditions import find_end, find_late_end, grammar_steps
 from src.engine.scheduling.token_budget import TokenBudget
-from src.engine.structured_output.matcher import receive, send
+from src.engine.structured_output.matcher import (
+    END_WAIT_SECONDS,
+    receive,
+    send,
+    wait_for_answers,
+)
 
 if TYPE_CHECKING:
     from src.engine.sampling.sampler import SampledToken
@@ -286,6 +291,9 @@ class Scheduler:
             self.isolate(one.sequence, partial(self._record, one, result))
             for one, result in zip(scheduled, results, strict=True)
         ]
+        sequences = [one.sequence for one in scheduled]
+        full = [one.matcher for one in sequences if one.matcher is not None and one.is_full]
+        wait_for_answers(full, END_WAIT_SECONDS)
         return [output for output in outputs if output is not None]
 
     def _record(self, one: ScheduledSequence, result: SequenceResult) -> RequestOutput | None:

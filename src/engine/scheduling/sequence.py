@@ -71,10 +71,14 @@ class Sequence:
         return self.num_missing > 1
 
     @property
+    def is_full(self) -> bool:
+        """Whether it has all tokens that were asked for."""
+        return self.num_generated == self.request.sampling_params.max_tokens
+
+    @property
     def is_left_out(self) -> bool:
         """Whether it is left out of steps until its grammar's process has answered."""
-        is_full = self.num_generated == self.request.sampling_params.max_tokens
-        return self.matcher is not None and (self.matcher.is_left_out or is_full)
+        return self.matcher is not None and (self.matcher.is_left_out or self.is_full)
 
     @property
     def needs_every_position(self) -> bool:

@@ -37,7 +37,7 @@ def find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
         return FinishReason.STOP
     if matcher is not None:
         return None
-    return FinishReason.LENGTH if _is_full(sequence) else None
+    return FinishReason.LENGTH if sequence.is_full else None
 
 
 def find_late_end(sequence: Sequence) -> FinishReason | None:
@@ -52,8 +52,4 @@ def find_late_end(sequence: Sequence) -> FinishReason | None:
     if matcher.is_complete and matcher.has_tokens:
         return FinishReason.STOP
     matcher.check()
-    return FinishReason.LENGTH if _is_full(sequence) else None
-
-
-def _is_full(sequence: Sequence) -> bool:
-    return sequence.num_generated == sequence.request.sampling_params.max_tokens
+    return FinishReason.LENGTH if sequence.is_full else None

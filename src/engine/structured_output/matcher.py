@@ -20,6 +20,9 @@ from src.engine.structured_output.vocabulary import MaskLayout
 MAX_WAIT_SECONDS = 0.05
 """How long a step waits for grammar processes, at most twice; most answer in microseconds."""
 
+END_WAIT_SECONDS = 0.002
+"""How long a step waits to know why sequences end that have all their tokens."""
+
 
 class Grammar:
     """A compiled grammar, which many sequences may share.
@@ -143,12 +146,12 @@ def send(steps: Iterable[tuple[Matcher, list[int]]]) -> None:
         process.advance(own)
 
 
-def wait_for_answers(matchers: Sequence[Matcher], timeout: float | None = MAX_WAIT_SECONDS) -> None:
+def wait_for_answers(matchers: Sequence[Matcher], timeout: float | None) -> None:
     """Waits until the processes have taken all tokens.
 
     Args:
         matchers: of any processes.
-        timeout: seconds to wait; None as long as it takes. A matcher without an answer is late.
+        timeout: seconds to wait; None as long as it takes.
     """
     _wait_until(lambda matcher: matcher.is_answered, matchers, timeout)
 
@@ -172,7 +175,9 @@ def find_allowed(
     """
     for matcher in matchers:
         matcher.begin()
-    _wait_until(lambda matcher: matcher.is_ready, matchers, timeout)
+    for matcher in _wait_until(lambda matcher: matcher.is_ready, matchers, timeout):
+        matcher.was_late = True
+        matcher.process.is_slow = True
     allowed = np.zeros((len(matchers), len(matchers[0].end_bits)), dtype=np.uint8)
     are_there = [
         _fill(row, matcher, is_early=is_early)
@@ -211,8 +216,8 @@ def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
 
 def _wait_until(
     is_done: Callable[[Matcher], bool], matchers: Sequence[Matcher], timeout: float | None
-) -> None:
-    """Waits until all matchers are done; marks those that are not in time as late.
+) -> list[Matcher]:
+    """Waits until all matchers are done; returns those that are not in time.
 
     It does not wait for processes that are slow: they had their one wait.
     """
@@ -225,11 +230,9 @@ def _wait_until(
         answering = _wait(processes, left)
         for process in answering:
             process.receive()
-        if not answering:
-            for matcher in missing:
-                matcher.was_late = True
-                matcher.process.is_slow = True
-            return
+        if not answering or left == 0:  # a process may send without end
+            break
+    return [one for one in missing if not is_done(one)]
 
 
 def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[GrammarProcess]:

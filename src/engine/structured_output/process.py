@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import src
+from src.engine.structured_output.mask_file import MAX_MASKS, create_mask_file, read_masks
+from src.engine.structured_output.message_reader import MAX_MESSAGE_BYTES, MessageReader
 from src.engine.structured_output.source import GrammarSource, to_values
 from src.engine.structured_output.vocabulary import MaskLayout, UnreadableTokenizerError
 from src.errors import InvalidGrammarError, InvalidSchemaError
@@ -34,12 +36,14 @@ logger = logging.getLogger(__name__)
 WORKER = "src.engine.structured_output.worker"
 ENDED = "the grammar's process has ended: it crossed a limit of time or memory, or crashed"
 
-
 PROCESS_SHARE = 4
 """One process may take this part of the memory of all."""
 
 SLOW_SECONDS = 0.02
 """Steps do not wait for a process whose last answer took longer."""
+
+MAX_CLOSED = 1024
+"""Ended sequences of one message, which is to fit into a socket."""
 
 END_SECONDS = 2
 """How long the fork server may take to end before it is killed."""
@@ -113,10 +117,12 @@ class _Link:
 
     Args:
         connection: to the process, over a socket.
+        mask_file: descriptor of the file in which it writes masks.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, mask_file: int) -> None:
         self.connection = connection
+        self.mask_file = mask_file
         self.is_open = True
         self._process: int | None = None  # a descriptor, which never names another process
         self._lock = threading.Lock()
@@ -153,6 +159,7 @@ class _Link:
             if self.is_open:
                 self.is_open = False
                 self.connection.close()
+                os.close(self.mask_file)
                 if self._process is not None:
                     os.close(self._process)
 
@@ -178,25 +185,28 @@ class GrammarProcess:
     ends when this object is deleted.
 
     A message is sent when the one before it was answered, with all that has come up meanwhile. So
-    the process always reads, and sending never blocks.
+    the process always reads; one that does not, but answers, is ended. Nothing but `compile` waits
+    for the process.
 
     Args:
         connection: to the process, over a socket.
         budget: of the memory of all processes.
+        num_mask_bytes: of a token mask.
 
     Attributes:
         is_slow: its last answer took longer than `SLOW_SECONDS`, or one is overdue.
     """
 
-    def __init__(self, connection: Connection, budget: MemoryBudget) -> None:
+    def __init__(self, connection: Connection, budget: MemoryBudget, num_mask_bytes: int) -> None:
         self.connection = connection
-        self._link = _Link(connection)
-        self._poll = select.poll()  # `connection.poll` takes ten times as long
-        self._poll.register(connection, select.POLLIN)
+        self._reader = MessageReader(connection.fileno())
+        self._num_mask_bytes = num_mask_bytes
+        self._link = _Link(connection, create_mask_file(num_mask_bytes))
         self._budget = budget
         self.is_slow = False
         self._sequences: dict[int, SequenceState] = {}
         self._next_number = 0
+        self._num_asked = 0  # masks that the next answer may bring
         self._is_busy = False
         self._steps: list[tuple[int, list[int]]] = []  # that wait while it is busy
         self._closed: list[int] = []  # likewise
@@ -225,7 +235,8 @@ class GrammarProcess:
             ProcessEndedError: the process crossed its limits, or crashed.
         """
         try:
-            self._link.identify(self._receive()[0]["pid"])
+            self._link.identify(self._receive()["pid"])
+            send_handle(self.connection, self._link.mask_file, None)
             self._send(
                 {
                     "source": to_values(source),
@@ -233,7 +244,8 @@ class GrammarProcess:
                     "max_memory_bytes": self._budget.max_bytes // PROCESS_SHARE,
                 }
             )
-            answer, _ = self._receive()
+            answer = self._receive()
+            os.set_blocking(self.connection.fileno(), False)
         except (EOFError, OSError, ValueError, LookupError) as error:
             self.end()
             raise ProcessEndedError(ENDED) from error
@@ -265,6 +277,8 @@ class GrammarProcess:
 
     def advance(self, steps: Iterable[tuple[SequenceState, list[int]]]) -> None:
         """Asks for sequences' states after more tokens, and for their masks; does not wait."""
+        if self._is_busy:
+            self.receive()
         for state, token_ids in steps:
             state.mask = None
             state.num_unanswered += 1
@@ -274,9 +288,10 @@ class GrammarProcess:
     def receive(self) -> None:
         """Takes the answers that have come; does not wait."""
         try:
-            while self.is_open and self._poll.poll(0):
-                self._take(*self._receive())
-        except (EOFError, OSError, ValueError, LookupError):  # it has ended, or answers nonsense
+            if self.is_open:
+                for message in self._reader.read():
+                    self._take(json.loads(message))
+        except Exception:  # noqa: BLE001 - it has ended, or answers nonsense of any kind
             self.end()
         if not self.is_open:
             self.end()  # for sequences that were opened since
@@ -299,17 +314,19 @@ class GrammarProcess:
         for state in self._sequences.values():
             state.error = state.error or ENDED
 
-    def _take(self, answer: dict[str, Any], content: bytes) -> None:
+    def _take(self, answer: dict[str, Any]) -> None:
         for row in answer.get("states", ()):
             self._take_state(*row)
         if "memory_bytes" in answer and not self._budget.take(id(self), answer["memory_bytes"]):
             self.end()
         if "masks" in answer:
-            self._take_masks(answer, content)
+            self._take_masks(answer)
 
-    def _take_masks(self, answer: dict[str, Any], content: bytes) -> None:
+    def _take_masks(self, answer: dict[str, Any]) -> None:
         numbers = answer["masks"]
-        masks = np.frombuffer(content, dtype=np.uint8).reshape(len(numbers), -1) if numbers else ()
+        if len(numbers) > self._num_asked:
+            raise ValueError(len(numbers))
+        masks = read_masks(self._link.mask_file, len(numbers), self._num_mask_bytes)
         for number, mask in zip(numbers, masks, strict=True):
             self._take_mask(number, mask, answer["errors"][str(number)])
         self.is_slow = answer["seconds"] > SLOW_SECONDS
@@ -330,11 +347,12 @@ class GrammarProcess:
         """Sends what has come up, if the process has answered the last message."""
         if self._is_busy or not (self._steps or self._closed):
             return None
-        message = {"advance": self._steps, "close": self._closed}
-        for number, _ in self._steps:
+        steps, self._steps = self._steps[:MAX_MASKS], self._steps[MAX_MASKS:]
+        closed, self._closed = self._closed[:MAX_CLOSED], self._closed[MAX_CLOSED:]
+        message = {"advance": steps, "close": closed}
+        for number, _ in steps:
             self._sequences[number].is_known = True
-        self._is_busy = bool(self._steps)
-        self._steps, self._closed = [], []
+        self._is_busy, self._num_asked = True, len(steps)
         try:
             if self.is_open:
                 return self._send(message)
@@ -345,9 +363,9 @@ class GrammarProcess:
     def _send(self, message: dict[str, Any]) -> None:
         self.connection.send_bytes(json.dumps(message).encode())
 
-    def _receive(self) -> tuple[dict[str, Any], bytes]:
-        line, _, content = self.connection.recv_bytes().partition(b"\n")
-        return json.loads(line), content
+    def _receive(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
+        return answer
 
 
 def _release(link: _Link, budget: MemoryBudget, owner: int) -> None:
@@ -398,7 +416,7 @@ class ForkServer:
                 self._end()
                 self._control, _ = self._start()
                 send_handle(self._control, theirs.fileno(), None)
-        process = GrammarProcess(Connection(ours.detach()), self._budget)
+        process = GrammarProcess(Connection(ours.detach()), self._budget, self.layout.num_bytes)
         self._processes.add(process)
         return process
 

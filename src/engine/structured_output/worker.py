@@ -27,6 +27,7 @@ from llguidance import LLMatcher
 from numpy.typing import NDArray
 
 from src.engine.structured_output.compiler import compile_grammar
+from src.engine.structured_output.mask_file import map_masks
 from src.engine.structured_output.source import GrammarSource, from_values
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError, Vocabulary
 from src.errors import InvalidGrammarError, InvalidSchemaError
@@ -80,7 +81,7 @@ def _serve_forks(control: Connection, vocabulary: Vocabulary) -> None:
 class GrammarServer:
     """Compiles one grammar and follows its sequences; ends when the connection does.
 
-    Messages are JSON, replies JSON in one line, after which bytes may follow.
+    Messages are JSON. Masks are written in a file that comes after the greeting.
 
     Args:
         connection: to the service.
@@ -98,13 +99,14 @@ class GrammarServer:
         """Answers messages until the service closes the connection."""
         try:
             self._send({"pid": os.getpid()})
+            masks = map_masks(recv_handle(self._connection), self._vocabulary.layout.num_bytes)
             start = json.loads(self._connection.recv_bytes())
             _limit_memory(start["max_memory_bytes"])
             grammar = self._compile(from_values(start["source"]), start["timeout_seconds"])
             while grammar is not None:
                 message = json.loads(self._connection.recv_bytes())
                 self._set_timer(start["timeout_seconds"])
-                self._answer(grammar, message)
+                self._answer(grammar, message, masks)
                 self._set_timer(0)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass
@@ -130,20 +132,20 @@ class GrammarServer:
         """Ends the process after so many seconds, whatever it does then; 0 never."""
         signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM has no handler: it terminates
 
-    def _answer(self, grammar: LLMatcher, message: dict[str, Any]) -> None:
+    def _answer(
+        self, grammar: LLMatcher, message: dict[str, Any], masks: NDArray[np.uint8]
+    ) -> None:
         """Sends the sequences' states at once, and their masks when these are computed."""
         started = time.monotonic()
         for number in message["close"]:
             self._matchers.pop(number, None)
         states = [self._advance(grammar, *one) for one in message["advance"]]
-        if not states:
-            return
         self._send({"states": states})
         numbers = [number for number, _, is_complete, error in states if not (is_complete or error)]
-        masks = self._masks(numbers).tobytes() if numbers else b""
+        self._compute_masks(numbers, masks)
         errors = {number: self._matchers[number].get_error() for number in numbers}
         answer = {"masks": numbers, "errors": errors, "memory_bytes": self._num_own_bytes()}
-        self._send(answer | {"seconds": time.monotonic() - started}, masks)
+        self._send(answer | {"seconds": time.monotonic() - started})
 
     def _advance(
         self, grammar: LLMatcher, number: int, token_ids: list[int]
@@ -156,24 +158,27 @@ class GrammarServer:
         is_accepting = matcher.is_accepting()
         return number, is_accepting, is_accepting and matcher.is_stopped(), matcher.get_error()
 
-    def _masks(self, numbers: list[int]) -> NDArray[np.uint8]:
-        """Computes which tokens may come next: (len(numbers), num_bytes)."""
-        num_bytes = self._vocabulary.layout.num_bytes
-        masks = np.zeros((len(numbers), num_bytes), dtype=np.uint8)
+    def _compute_masks(self, numbers: list[int], masks: NDArray[np.uint8]) -> None:
+        """Writes which tokens may come next in the first masks, (at least len(numbers), num_bytes).
+
+        The engine does not read them before it has the answer.
+        """
+        if not numbers:
+            return
+        masks[: len(numbers)] = 0
         self._vocabulary.executor.unsafe_compute_mask_ptr(
             [(self._matchers[number], row) for row, number in enumerate(numbers)],
             masks.ctypes.data,
-            num_bytes,
+            masks.shape[1],
             len(numbers),
         )
-        return masks
 
     def _num_own_bytes(self) -> int:
         """Returns the memory that the process took since it was forked."""
         return max(0, self._process.memory_info().rss - self._num_shared_bytes)
 
-    def _send(self, message: dict[str, Any], content: bytes = b"") -> None:
-        self._connection.send_bytes(json.dumps(message).encode() + b"\n" + content)
+    def _send(self, message: dict[str, Any]) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
 
 
 def _limit_memory(max_bytes: int) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from src.engine import scheduler
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output import matcher as matchers
-from src.engine.structured_output.matcher import Grammar
+from src.engine.structured_output.matcher import Grammar, Matcher
 from src.engine.structured_output.source import DeadEndError, GrammarSource
 from tests.support.engines import PROMPT, SteppedCore
 from tests.support.grammars import Grammars, allowed_by
@@ -129,6 +130,43 @@ def test_an_end_that_is_known_late_is_told_when_it_is(
     process.resume()
     stepped.finish()
     assert (len(answer.token_ids), answer.reason) == (1, reason)
+
+
+@pytest.mark.parametrize(("pattern", "reason"), [("qq", "stop"), ("q{9}", "length")])
+def test_an_end_at_max_tokens_is_told_before_the_model_runs_again(
+    folder, compiled, monkeypatch, pattern, reason
+):
+    monkeypatch.setattr(scheduler, "END_WAIT_SECONDS", 30)
+    grammar, _ = compiled(pattern)
+    stepped = create_stepped(folder)
+    stepped.add(create_request("shaped", grammar, max_tokens=2), create_request("free"))
+    while len(stepped.answers["shaped"].token_ids) < 2:
+        stepped.step()
+    assert stepped.step().step is None
+    assert stepped.answers["shaped"].reason == reason
+    stepped.finish()
+
+
+def test_the_end_of_a_full_sequence_is_waited_for_once(folder, compiled, monkeypatch):
+    grammar, process = compiled("q{9}")
+    stepped = create_stepped(folder)
+    stepped.add(create_request("shaped", grammar, max_tokens=2), create_request("free"))
+    stepped.step()
+    waits: list[float | None] = []
+    real = scheduler.wait_for_answers
+
+    def wait(full: list[Matcher], timeout: float | None) -> None:
+        if full:
+            process.suspend()
+            waits.append(timeout)
+        real(full, timeout)
+
+    monkeypatch.setattr(scheduler, "wait_for_answers", wait)
+    for _ in range(5):
+        stepped.step()
+    assert waits == [scheduler.END_WAIT_SECONDS]
+    process.resume()
+    assert stepped.finish()["shaped"].reason is FinishReason.LENGTH
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 3])
