@@ -248,7 +248,7 @@ def test_every_series_exists_before_its_first_event(tiny_client):
 def test_readiness_sequence_limit_and_process_figures_are_reported(tiny_model):
     settings = create_settings(model_name=str(tiny_model()), max_batch_size=3, max_queue_size=5)
     app = create_app(settings)
-    before = parse_samples(app.state.service.metrics.render("")[0].decode())
+    before = parse_samples(app.state.service.http_metrics.render("")[0].decode())
     assert before["inference_ready",] == before["inference_sequences_limit",] == 0
     with serve_app(app) as server:
         wait_until(lambda: server.sample("inference_ready") == 1)
