@@ -48,7 +48,7 @@ def test_requests_durations_and_tokens_have_the_promised_names(tiny_client):
     assert metrics["inference_requests_total", "/generate", "client_error"] == 1
     assert metrics["inference_request_duration_seconds_count", "/generate"] == 2
     assert metrics["inference_request_duration_seconds_sum", "/generate"] > 0
-    assert metrics["generated_tokens_total",] == sum(one["tokens"] for one in generated)
+    assert metrics["generated_tokens_total",] == sum(sequence["tokens"] for sequence in generated)
 
 
 def test_a_failure_counts_as_error(tiny_client):
