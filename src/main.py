@@ -76,7 +76,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(UsageMiddleware, usage=service.usage)
     app.add_middleware(DrainMiddleware, draining=service.draining)
     _add_auth(app, service)
-    app.add_middleware(RequestLogMiddleware, metrics=service.metrics)
+    app.add_middleware(RequestLogMiddleware, metrics=service.http_metrics)
     app.add_middleware(RoutePolicyMiddleware, policies=service.policies)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **cors_options(settings))

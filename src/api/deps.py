@@ -26,7 +26,7 @@ def get_settings(request: Request) -> Settings:
 
 
 def get_metrics(request: Request) -> HttpMetrics:
-    return service_of(request.app).metrics
+    return service_of(request.app).http_metrics
 
 
 def get_draining(request: Request) -> Draining:

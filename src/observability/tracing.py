@@ -2,10 +2,10 @@
 
 Spans are nested in this way:
 
-- FastAPI creates one for each HTTP request, below the client's span if `traceparent` names one.
-- Each sequence has one by OpenTelemetry's conventions for generative AI
+- FastAPI creates a span for each HTTP request, below the client's span if `traceparent` is sent.
+- Each sequence has a span by OpenTelemetry's conventions for generative AI
   (opentelemetry.io/docs/specs/semconv/gen-ai).
-- Its phases have one each: queue, prefill and decode.
+- Each phase of a sequence has a span: queue, prefill and decode.
 
 Spans of sequences are created at their end, from the times that `core/output_dispatcher.py` took.
 No span holds a prompt, a stop text, a generated text, or the query of a URL.

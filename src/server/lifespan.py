@@ -54,7 +54,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _load_and_watch(service: Service) -> None:
     """Loads the model, then measures the event loop: imports of large libraries hold it before."""
     await _load_model(service)
-    await EventLoopWatchdog(service.metrics.loop_lag).watch()
+    await EventLoopWatchdog(service.http_metrics.loop_lag).watch()
 
 
 async def _load_model(service: Service) -> None:
@@ -83,9 +83,10 @@ def _mark_loaded(service: Service) -> None:
     # A full collection visits every object, those of the libraries and the model too, and takes
     # half a second. Frozen objects are left out; they live as long as the process anyway.
     gc.freeze()
-    service.metrics.max_live.set(service.engine.max_live)
+    service.http_metrics.max_live.set(service.engine.max_live)
     service.is_loaded = True
-    service.metrics.ready.set(1)  # a scrape sets it too, but only in the worker that answers it
+    # A scrape sets it too, but only in the worker that answers it.
+    service.http_metrics.ready.set(1)
 
 
 async def _wait_for_model(service: Service) -> None:
@@ -97,7 +98,7 @@ async def _wait_for_model(service: Service) -> None:
 async def _watch_engine(service: Service) -> None:
     """Ends the process when the engine is dead."""
     await service.engine.wait_until_dead(service.settings.hang_timeout_seconds)
-    service.metrics.ready.set(0)
+    service.http_metrics.ready.set(0)
     logger.critical("the engine is dead: the process ends")
     await asyncio.sleep(FLUSH_SECONDS)
     end_process(ENGINE_FAILURE)

@@ -27,7 +27,7 @@ class Service:
         settings: of the service.
         policies: of all routes.
         engine: generates text; has no model before the lifespan has loaded one.
-        metrics: of the process and of HTTP requests; owns the registry.
+        http_metrics: of the process and of HTTP requests; owns the registry.
         engine_metrics: of the engine, in the same registry.
         rate_limit: counts requests, tokens and open requests against limits.
         usage: accounts of requests.
@@ -43,7 +43,7 @@ class Service:
     settings: Settings
     policies: RoutePolicies
     engine: InferenceEngine
-    metrics: HttpMetrics
+    http_metrics: HttpMetrics
     engine_metrics: EngineMetrics
     rate_limit: RateLimit
     usage: Usage
@@ -81,18 +81,18 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         SettingsError: a setting has a bad value.
     """
     tracing = create_tracing(settings.model_name)
-    metrics = HttpMetrics()
-    metrics.max_step_seconds.set(settings.hang_timeout_seconds)
+    http_metrics = HttpMetrics()
+    http_metrics.max_step_seconds.set(settings.hang_timeout_seconds)
     measured = (policy.path for policy in policies.policies if policy.is_measured)
-    metrics.expect_requests(sorted(measured))
-    engine_metrics = EngineMetrics(metrics.registry, settings.model_name)
-    rate_limit = RateLimit(settings, metrics.limit_storage_up)
-    usage = Usage(settings, rate_limit, metrics)
+    http_metrics.expect_requests(sorted(measured))
+    engine_metrics = EngineMetrics(http_metrics.registry, settings.model_name)
+    rate_limit = RateLimit(settings, http_metrics.limit_storage_up)
+    usage = Usage(settings, rate_limit, http_metrics)
     return Service(
         settings=settings,
         policies=policies,
         engine=_create_engine(settings, engine_metrics, tracing, usage),
-        metrics=metrics,
+        http_metrics=http_metrics,
         engine_metrics=engine_metrics,
         rate_limit=rate_limit,
         usage=usage,

@@ -63,7 +63,7 @@ def pod(resources: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def metric_names() -> set[str]:
-    metrics = create_app(create_settings()).state.service.metrics
+    metrics = create_app(create_settings()).state.service.http_metrics
     return {sample.name for family in metrics.registry.collect() for sample in family.samples}
 
 

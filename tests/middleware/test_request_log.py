@@ -24,7 +24,7 @@ def test_an_invalid_request_id_is_replaced(client, bad):
 
 def test_an_unhandled_error_answers_500_with_an_id_only(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model("gpt2")))
-    client.app.state.service.metrics = None  # makes the route raise AttributeError
+    client.app.state.service.http_metrics = None  # makes the route raise AttributeError
     response = client.get("/metrics")
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal server error."}

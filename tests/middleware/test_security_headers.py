@@ -79,10 +79,10 @@ def _while_slow(server: LocalServer) -> httpx2.Response:
 
 def test_an_unhandled_error_has_them(start_server):
     server = start_server()
-    metrics = server.service.metrics
-    server.service.metrics = None  # makes the route raise AttributeError
+    metrics = server.service.http_metrics
+    server.service.http_metrics = None  # makes the route raise AttributeError
     response = server.get("/metrics")
-    server.service.metrics = metrics
+    server.service.http_metrics = metrics
     assert response.status_code == 500
     assert_headers(response, "/metrics")
 
@@ -158,7 +158,7 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
     origin = {"Origin": ORIGIN}
     answers = [client.post("/generate", json=BODY, headers=origin | bearer(key)) for _ in range(3)]
     answers.append(client.post("/generate", json=BODY, headers=origin))
-    client.app.state.service.metrics = None
+    client.app.state.service.http_metrics = None
     answers.append(client.get("/metrics", headers=origin | bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 401, 403]
     for answer in answers:
@@ -169,7 +169,7 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
 
 def test_a_page_can_read_an_unhandled_error(start_client, tiny_model):
     client = start_client(model_name=str(tiny_model()), cors_origins=ORIGIN)
-    client.app.state.service.metrics = None  # makes the route raise AttributeError
+    client.app.state.service.http_metrics = None  # makes the route raise AttributeError
     answer = client.get("/metrics", headers={"Origin": ORIGIN})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == ORIGIN

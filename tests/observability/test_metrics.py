@@ -48,7 +48,7 @@ def test_requests_durations_and_tokens_have_the_promised_names(tiny_client):
     assert metrics["inference_requests_total", "/generate", "client_error"] == 1
     assert metrics["inference_request_duration_seconds_count", "/generate"] == 2
     assert metrics["inference_request_duration_seconds_sum", "/generate"] > 0
-    assert metrics["generated_tokens_total",] == sum(one["tokens"] for one in generated)
+    assert metrics["generated_tokens_total",] == sum(sequence["tokens"] for sequence in generated)
 
 
 def test_a_failure_counts_as_error(tiny_client):
@@ -248,7 +248,7 @@ def test_every_series_exists_before_its_first_event(tiny_client):
 def test_readiness_sequence_limit_and_process_figures_are_reported(tiny_model):
     settings = create_settings(model_name=str(tiny_model()), max_batch_size=3, max_queue_size=5)
     app = create_app(settings)
-    before = parse_samples(app.state.service.metrics.render("")[0].decode())
+    before = parse_samples(app.state.service.http_metrics.render("")[0].decode())
     assert before["inference_ready",] == before["inference_sequences_limit",] == 0
     with serve_app(app) as server:
         wait_until(lambda: server.sample("inference_ready") == 1)

@@ -207,14 +207,14 @@ def test_concurrent_requests_are_each_answered_with_their_own_text(server):
     prompts = [f"The capital of {country} is" for country in ("France", "Italy", "Peru", "Kenya")]
     bodies = [{"prompt": prompt, "max_length": 8, "temperature": 0} for prompt in prompts * 4]
 
-    async def ask() -> list[dict]:
+    async def post_all() -> list[dict]:
         async with httpx2.AsyncClient(base_url=server.url, timeout=120) as client:
             responses = await asyncio.gather(
                 *(client.post("/generate", json=body) for body in bodies)
             )
         return [response.json() for response in responses]
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(post_all())
     for body, answer in zip(bodies, answers, strict=True):
         assert answer["generated"][0]["text"].startswith(body["prompt"])
         assert answer["generated"] == answers[bodies.index(body)]["generated"]

@@ -252,6 +252,17 @@ def test_old_workers_stay_if_new_ones_cannot_start(tmp_path, tiny_model):
         assert server.stop() == 0
 
 
+def test_sigttin_adds_a_worker_and_sigttou_removes_one(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        server.process.send_signal(signal.SIGTTIN)
+        wait_until(lambda: num_ready(server) == 3, seconds=120)
+        server.process.send_signal(signal.SIGTTOU)
+        wait_until(lambda: len(workers_of(server)) == 2, seconds=60)
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+
+
 def test_sigterm_ends_a_replacement_of_workers(tmp_path):
     with serve(tmp_path, workers=2) as server:
         wait_until(lambda: num_ready(server) == 2, seconds=120)
