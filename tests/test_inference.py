@@ -35,7 +35,7 @@ def engine(tiny_model) -> Iterator[InferenceEngine]:
     """An engine with a tiny random model without end tokens."""
     engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))), timeout_seconds=60)
     engine.load_model()
-    engine._host.loaded.eos_token_ids.clear()
+    engine._lifecycle.loaded.eos_token_ids.clear()
     yield engine
     if engine.state is EngineState.READY:
         wait_until(lambda: engine.num_live == 0)
@@ -44,13 +44,13 @@ def engine(tiny_model) -> Iterator[InferenceEngine]:
 
 def slow_down(engine: InferenceEngine, seconds: float) -> None:
     """Makes each step of the model take longer."""
-    real = engine._host.loaded.model.forward
+    real = engine._lifecycle.loaded.model.forward
 
     def forward(*args: object, **kwargs: object) -> object:
         time.sleep(seconds)
         return real(*args, **kwargs)
 
-    engine._host.loaded.model.forward = forward
+    engine._lifecycle.loaded.model.forward = forward
 
 
 def generate(engine: InferenceEngine, prompt: str, n: int = 1, **params: object):
@@ -121,7 +121,7 @@ def test_a_stop_text_ends_the_text_before_it(engine):
 
 def test_text_that_spells_a_special_token_stays_text(engine):
     token_ids = asyncio.run(engine.tokenize(f"{END}<|user|>", SamplingParams(max_tokens=1)))
-    tokenizer = engine._host.loaded.tokenizer
+    tokenizer = engine._lifecycle.loaded.tokenizer
     assert tokenizer.token_to_id(END) not in token_ids
     assert tokenizer.decode(token_ids) == f"{END}<|user|>"
 
@@ -147,7 +147,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_remedy(
 
 
 def test_a_prompt_too_long_for_any_tokenization_is_refused_before_it(engine):
-    longest = max(len(token) for token in engine._host.loaded.tokenizer.get_vocab())
+    longest = max(len(token) for token in engine._lifecycle.loaded.tokenizer.get_vocab())
     with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} fits"):
         generate(engine, "a" * (CONTEXT * longest + 1), max_tokens=1)
     with pytest.raises(InvalidRequestError, match="tokens"):
@@ -198,7 +198,7 @@ def test_the_time_limit_counts_waiting_and_running(engine):
 
 
 def test_the_time_limit_counts_tokenization(engine):
-    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
+    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
     engine._timeout_seconds = 0.001
     with pytest.raises(GenerationTimeoutError):
         generate(engine, "the cat " * 125_000)
@@ -251,7 +251,7 @@ def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
             await tokenizing
         return turns
 
-    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
+    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
     # With the GIL held, the loop would get one turn before and one after.
     assert asyncio.run(turns_meanwhile()) >= 10
 
@@ -268,25 +268,25 @@ def test_a_model_that_raises_fails_the_request_and_not_the_engine(engine):
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail, with the prompt in it")
 
-    real = engine._host.loaded.model.forward
-    engine._host.loaded.model.forward = fail
+    real = engine._lifecycle.loaded.model.forward
+    engine._lifecycle.loaded.model.forward = fail
     with pytest.raises(GenerationFailedError) as caught:
         generate(engine, "the")
     assert "made to fail" not in str(caught.value)
-    engine._host.loaded.model.forward = real
+    engine._lifecycle.loaded.model.forward = real
     assert generate(engine, "the", max_tokens=3).completions[0].num_tokens == 3
 
 
 def test_a_batch_fails_when_one_of_its_sequences_fails(engine):
-    real = engine._host.loaded.model.forward
-    (poison,) = engine._host.loaded.tokenizer.encode_batch(["!"])[0].ids
+    real = engine._lifecycle.loaded.model.forward
+    (poison,) = engine._lifecycle.loaded.tokenizer.encode_batch(["!"])[0].ids
 
     def fail_on_poison(input_ids: torch.Tensor, **kwargs: object) -> object:
         if (input_ids == poison).any():
             raise RuntimeError("made to fail")
         return real(input_ids, **kwargs)
 
-    engine._host.loaded.model.forward = fail_on_poison
+    engine._lifecycle.loaded.model.forward = fail_on_poison
     with pytest.raises(GenerationFailedError):
         asyncio.run(engine.generate_batch(["the", "cat!"], LONG))
 
@@ -295,7 +295,7 @@ def test_a_dead_engine_refuses_requests(engine):
     def die(*args: object, **kwargs: object) -> object:
         raise SystemExit("made to die")
 
-    engine._host.loaded.model.forward = die
+    engine._lifecycle.loaded.model.forward = die
     with pytest.raises(EngineDeadError):
         generate(engine, "the")
     assert engine.state is EngineState.DEAD
@@ -324,7 +324,7 @@ def start_engine(request, tiny_model) -> Iterator[Callable[..., InferenceEngine]
         config = EngineConfig(str(tiny_model()), engine=request.param, **options)
         engines.append(InferenceEngine(config))
         engines[-1].load_model()
-        engines[-1]._host.loaded.eos_token_ids.clear()
+        engines[-1]._lifecycle.loaded.eos_token_ids.clear()
         return engines[-1]
 
     yield start
@@ -356,7 +356,7 @@ def test_a_hung_engine_is_dead_and_fails_all_requests(start_engine):
         with pytest.raises(EngineDeadError):
             await engine.generate("the", LONG)
 
-    engine._host.loaded.model.forward = hang
+    engine._lifecycle.loaded.model.forward = hang
     try:
         asyncio.run(hang_meanwhile())
     finally:
@@ -370,7 +370,7 @@ def test_a_busy_or_idle_engine_does_not_count_as_hung(start_engine):
         watching = asyncio.ensure_future(engine.wait_until_dead(1))
         slow_down(engine, 0.1)
         await engine.generate("the", replace(LONG, max_tokens=15))
-        assert engine._host.engine.seconds_in_step == 0
+        assert engine._lifecycle.engine.seconds_in_step == 0
         await asyncio.sleep(1.5)
         assert not watching.done()
         watching.cancel()
