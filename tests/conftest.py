@@ -157,7 +157,7 @@ def one_thread() -> Iterator[None]:
 def tool_server(
     request: pytest.FixtureRequest, one_thread: None, roomy_model: Path
 ) -> Iterator[LocalServer]:
-    """A server whose random model is told of tools, and calls them, in each of the known ways."""
+    """A server with a random model that calls tools, for each of the known tool call formats."""
     template = TEMPLATES[request.param]
     settings = create_settings(model_name=str(roomy_model), chat_template=template, kv_cache_gb=0.1)
     with serve_app(create_app(settings)) as server:
@@ -207,7 +207,7 @@ def way(storage: Redis) -> Iterator[Way]:
 
 @pytest.fixture
 def start_replica(start_client, tiny_model, storage: Redis) -> Callable[..., TestClient]:
-    """As `start_client`, of one of several processes that count in the same Redis."""
+    """Returns `start_client` for processes that count rate limits in the same Redis."""
 
     def start(**settings: object) -> TestClient:
         defaults = {"model_name": str(tiny_model("gpt2")), "rate_limit_storage": storage.url}

@@ -178,7 +178,7 @@ def test_tells_the_log_probability_of_each_prompt_token_but_the_first(client):
 
 
 def test_prompt_and_new_tokens_have_the_log_probabilities_that_scoring_gives(client):
-    """What was generated, sent back as a prompt, is scored as it was when it was generated."""
+    """Generated text that is sent back as a prompt gets the log-probabilities of its generation."""
     answer = generated(client, logprobs=0, max_length=8)
     scored = post(client, prompt=answer["text"], max_length=1, prompt_logprobs=0).json()
     for new, old in zip(scored["prompt_logprobs"][-8:], answer["logprobs"], strict=True):

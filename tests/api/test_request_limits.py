@@ -1,4 +1,4 @@
-"""What one request may ask for is a setting, and what asks for more is refused with the figure."""
+"""Settings that bound one request; a request for more is refused with the limit."""
 
 import json
 

@@ -16,15 +16,10 @@ from src.api.structured import schema_source
 from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidSchemaError
-from tests.api.openai.test_chat_and_completions import (
-    PLAIN_TEMPLATE,
-    QUESTION,
-    chunks_of,
-    create_client,
-    post,
-)
+from tests.api.openai.test_chat_and_completions import QUESTION, chunks_of
 from tests.conftest import create_settings, wait_until
 from tests.support.servers import LocalServer, serve_app
+from tests.support.wire import PLAIN_TEMPLATE, openai_client, post
 
 ENGINES = ("continuous", "reference")
 SCHEMA = {
@@ -189,14 +184,14 @@ class Kind(BaseModel):
 
 
 class Thing(BaseModel):
-    """What the client makes a schema of, with references and unions."""
+    """A model that becomes a schema with references and unions."""
 
     k: list[Kind] = Field(max_length=1)
     o: bool
 
 
 def test_the_clients_parse_gives_an_object_of_the_wanted_class(shaped):
-    with create_client(shaped) as client:
+    with openai_client(shaped) as client:
         fields = chat(shaped, temperature=0)
         answer = client.chat.completions.parse(**fields, response_format=Thing)
         assert isinstance(answer.choices[0].message.parsed, Thing)
@@ -371,7 +366,7 @@ def test_limits_are_settings(start_server):
 def test_leaving_a_stream_of_a_shape_ends_it(start_server):
     server = start_server()
     server.slow_down(0.02)
-    with create_client(server) as client:
+    with openai_client(server) as client:
         stream = client.completions.create(
             **text(server, prompt="the", max_tokens=100),
             stream=True,

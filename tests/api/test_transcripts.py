@@ -15,10 +15,10 @@ import pytest
 
 from src.config import Settings
 from src.main import create_app
-from tests.api.openai.test_errors import fail_after
 from tests.conftest import assert_nothing_is_left, create_settings
 from tests.support.servers import LocalServer, serve_app
 from tests.support.tiny_models import END
+from tests.support.wire import fail_after
 
 FOLDER = Path(__file__).parent / "transcripts"
 TEXT = f"the cat sat 👩‍🚀 on the mat.{END}"

@@ -1,4 +1,4 @@
-"""What a person sees in a browser: Swagger UI with keys and tokens, ReDoc, and pages of others."""
+"""The documentation in a real browser: Swagger UI with keys and tokens, ReDoc, other origins."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def browser() -> str:
 
 
 def credentials(auth: str, folder: Path) -> tuple[str, dict[str, object]]:
-    """What somebody has who may ask, and the settings of a service that knows it."""
+    """Creates valid credentials; returns them and the settings of a service that accepts them."""
     if auth == "api_key":
         file = folder / "keys.json"
         return create_key(file, "reader", "--scopes", "generate,metrics"), {"api_keys_file": file}

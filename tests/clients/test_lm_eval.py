@@ -28,7 +28,7 @@ COMMAND, PRINTED = re.search(
 
 @pytest.fixture(scope="module")
 def evaluation(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What the documentation's command prints, and the folder with its samples."""
+    """Output of the documented command, and the folder with its samples."""
     folder = tmp_path_factory.mktemp("evaluation")
     command = COMMAND.strip().replace("http://localhost:8000", server.url)
     done = subprocess.run(

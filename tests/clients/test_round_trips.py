@@ -15,9 +15,10 @@ import pytest
 from anthropic import beta_tool
 from pydantic import BaseModel
 
-from tests.api.anthropic.test_messages import ASKED, BODY, MESSAGES, QUESTION, create_client
-from tests.api.openai.test_chat_and_completions import CHAT, post
+from tests.api.anthropic.test_messages import ASKED, BODY, MESSAGES, QUESTION
+from tests.api.openai.test_chat_and_completions import CHAT
 from tests.support.servers import ROOT, Server
+from tests.support.wire import anthropic_client, post
 
 CHOSEN = {"type": "any", "disable_parallel_tool_use": True}
 
@@ -33,7 +34,7 @@ TOOL = {"name": "City", "input_schema": City.model_json_schema()}
 
 @pytest.fixture(scope="module")
 def ai(server: Server) -> Iterator[anthropic.Anthropic]:
-    with create_client(server) as client:
+    with anthropic_client(server) as client:
         yield client
 
 

@@ -1,5 +1,8 @@
-"""What LangChain's users do: asynchronous calls, batches, log-probabilities, objects for answers,
-embeddings, tools, OpenAI's newer API, answers sent back, errors by class."""
+"""LangChain against the service.
+
+Asynchronous calls, batches, log-probabilities, parsed answers, embeddings, tools, OpenAI's
+Responses API, answers sent back, error classes.
+"""
 
 import asyncio
 import os
@@ -60,7 +63,7 @@ def ask_for_more_than_text() -> None:
 
 
 class City(BaseModel):
-    """What is known of a city."""
+    """Facts about a city."""
 
     name: str
     is_capital: bool

@@ -1,5 +1,8 @@
-"""What litellm's users do: usage of streams, JSON, tools, texts, embeddings, asynchronous calls,
-answers sent back, errors by class."""
+"""litellm against the service.
+
+Usage of streams, JSON, tools, completions, embeddings, asynchronous calls, answers sent back, error
+classes.
+"""
 
 import asyncio
 import json

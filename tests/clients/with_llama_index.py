@@ -1,4 +1,4 @@
-"""What LlamaIndex's users do: conversations, whole, streamed and asynchronous."""
+"""LlamaIndex against the service: conversations, whole, streamed and asynchronous."""
 
 import asyncio
 import os

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from tests.api.openai.test_chat_and_completions import PLAIN_TEMPLATE
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, parse_events
+from tests.support.wire import PLAIN_TEMPLATE
 
 SECONDS = 3
 NUM_TOKENS = 3

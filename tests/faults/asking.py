@@ -1,4 +1,4 @@
-"""How the tests of faults ask: in whole requests, or in bytes that no client would send."""
+"""Requests of the fault tests: whole ones, and bytes that no client would send."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import httpx2
 from tests.support.servers import Asked, LocalServer
 
 DEADLINE = 20
-"""Seconds in which there must be an answer, whatever was sent; on a busy machine, so it is long."""
+"""Seconds within which any request must be answered, also on a busy machine."""
 
 CLIENT = httpx2.Client(
     timeout=DEADLINE, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0)
@@ -26,13 +26,13 @@ USUAL = {
 TEMPLATE = "{% for message in messages %}<|user|>{{ message.content }}{% endfor %}"
 MOST_MESSAGE = 120
 STAMPS = {r"in \d+ s": "in N s", r"`/[^`]*`": "`MODEL`"}
-"""What is not the same each time, and what stands in its place."""
+"""Replacements of text that differs from run to run."""
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def post(server: Asked, path: str = TEXTS, **fields: object) -> httpx2.Response:
-    """Asks for as little as can be, but for what `fields` say."""
+    """Sends the smallest valid request, changed by `fields`."""
     name = fields.get("model") or name_of(server)
     return send(server, json.dumps({"model": name} | USUAL.get(path, {}) | fields), path)
 
@@ -86,7 +86,7 @@ def parse(received: bytes) -> httpx2.Response:
 
 
 def told(response: httpx2.Response) -> str:
-    """What an answer says, in a line; an error of OpenAI's API must have its whole shape."""
+    """Summarises an answer in a line; an error must have the whole shape of OpenAI's API."""
     if response.status_code < 400:
         return str(response.status_code)
     assert response.headers["x-request-id"]

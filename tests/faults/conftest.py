@@ -20,7 +20,7 @@ def assert_serves(server: LocalServer) -> None:
 
 @contextmanager
 def serving(model: object, send_buffer: int | None = None, **settings: object):
-    """A server in this process on a real port, whose model never ends a text by itself."""
+    """A server in this process on a real port; its model never generates an end token."""
     usual = {"model_name": str(model), "chat_template": TEMPLATE, "log_level": "warning"}
     app = create_app(create_settings(**usual | settings))
     with serve_app(app, send_buffer) as server:

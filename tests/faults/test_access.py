@@ -1,4 +1,4 @@
-"""Who is not let in, and who had enough: told so, and nobody else waits for it."""
+"""Clients without access or over their limits: refused, and no other client waits for it."""
 
 import json
 import signal
@@ -98,7 +98,7 @@ def test_hosts_and_targets_that_lie(locked):
 
 
 def status_and_message(response: httpx2.Response) -> str:
-    """Also of an answer in the native shape, as paths have that are nobody's."""
+    """Summarises an answer, also in the native shape, which unknown paths have."""
     body = response.json()
     return told(response) if "error" in body else f"{response.status_code}: {body['detail']}"
 

@@ -1,4 +1,4 @@
-"""Bodies that are no request: refused, whatever they hold, and nobody else notices."""
+"""Invalid bodies: refused whatever they contain, without effect on other requests."""
 
 import gzip
 import json

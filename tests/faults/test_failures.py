@@ -1,4 +1,4 @@
-"""What breaks in a real process: who is told what, who goes on, and when the process ends."""
+"""Failures in a real process: answers, effects on other requests, and exit statuses."""
 
 import json
 import signal

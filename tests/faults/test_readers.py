@@ -21,7 +21,7 @@ FREE_SECONDS = 1
 EMOJI = "the cat 👩‍🚀 sat 🇩🇪 on ❤️ it. "
 MUCH = {"n": 8, "max_tokens": 120, "logprobs": 20}
 MOST_BYTES = 500_000
-"""What the system holds of an answer that is some megabytes long."""
+"""Bytes of an unread answer of some megabytes that the system buffers at most."""
 
 
 @contextmanager
@@ -53,7 +53,9 @@ def test_clients_that_leave(start, stream):
                     wait_until(lambda now=before: server.sample("generated_tokens_total") > now)
             wait_until(lambda: server.engine.num_live == 0, FREE_SECONDS)
             found[case] = "its slot is free within a second"
-        assert server.sample("generated_tokens_total") == before  # of none whose prompt was cut
+        assert (
+            server.sample("generated_tokens_total") == before
+        )  # no token where the client left during prefill
         with asking(server, **long):
             wait_until(lambda: running_and_waiting(server) == (1, 0))
             with asking(server, **long):
@@ -88,7 +90,7 @@ def established(server: LocalServer) -> list[object]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What still comes of an answer that was broken off."""
+    """Reads the rest of an answer that was broken off."""
     received = b""
     try:
         while piece := connection.recv(65536):

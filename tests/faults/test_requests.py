@@ -21,18 +21,18 @@ TRIES = 5
 
 
 def answers(server: LocalServer, cases: dict[str, dict], path: str = "/v1/completions") -> dict:
-    """What each case is told."""
+    """Sends each case and returns summaries of the answers."""
     return {case: told(post(server, path, **fields)) for case, fields in cases.items()}
 
 
 def work(server: LocalServer) -> tuple[float, float]:
-    """How much the model has done."""
+    """Returns counts of steps and sequences, which grow when the model works."""
     steps = server.sample("inference_step_tokens_count")
     return steps, server.sample("inference_sequences_started_total")
 
 
 def refused(server: LocalServer, cases: dict[str, dict], path: str = "/v1/completions") -> dict:
-    """What each case is told, for none of which the model works."""
+    """Sends each case and asserts that all are refused before the model works."""
     before = work(server)
     found = answers(server, cases, path)
     assert work(server) == before
@@ -208,7 +208,7 @@ def test_a_megabyte_of_one_letter(server):
 
 
 def lag_while(server: LocalServer, body: str) -> tuple[float, httpx2.Response]:
-    """How long the server's event loop lets others wait at most while it answers."""
+    """Returns the longest time for which the event loop was held, and the answer."""
     lags = [0.0]
 
     async def watch() -> None:

@@ -12,7 +12,7 @@ NUM_ROWS = 50
 
 
 def shown_by(path: Path) -> list[tuple[int, str, str]]:
-    """Of each test that measures: the row's number, the module, the test."""
+    """Returns row number, module and name of each test that measures."""
     return [
         (call.args[0].value, path.stem, function.name)
         for function in ast.parse(path.read_text()).body

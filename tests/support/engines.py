@@ -1,4 +1,4 @@
-"""What tests of engines share: collecting outputs, starting engines, HuggingFace as the oracle."""
+"""Helpers for tests of engines: outputs, started engines, HuggingFace as the oracle."""
 
 import queue
 from collections import defaultdict
@@ -30,13 +30,15 @@ Engine = EngineLoop | ReferenceEngine
 PROMPT = [70, 80, 90, 100, 110]
 
 TOLERANCE = 2e-5
-"""Of log-probabilities. In float32 nothing but the order of additions differs, and in models of two
-layers that moves the logits, which are of size 1, by less than 5e-6."""
+"""Largest difference of log-probabilities in float32.
+
+Only the order of additions differs. With two layers it moves logits of size 1 by less than 5e-6.
+"""
 
 
 @dataclass
 class Answer:
-    """All that an engine said of one request."""
+    """All outputs of one request together."""
 
     token_ids: list[int] = field(default_factory=list)
     reason: FinishReason | None = None
@@ -57,7 +59,7 @@ class Answer:
 
 
 class Outputs:
-    """What an engine says of one request, as it comes."""
+    """Outputs of one request in the order of their arrival."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[RequestOutput] = queue.SimpleQueue()
@@ -126,7 +128,7 @@ class SteppedCore:
     Args:
         core: no step of it may raise, though it would get over that, unless `may_fail`.
         answers: by request.
-        followers: who has waited for another one's prefix.
+        followers: requests that have waited for the prefix of another one.
         num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
         num_preempted: sequences that gave their place to another tenant's.
     """
@@ -146,7 +148,7 @@ class SteppedCore:
 
     @property
     def leaders(self) -> list[str]:
-        """Those whose prefix is half computed, and others wait for it."""
+        """Ids of requests with a partly computed prefix that others wait for."""
         running = self.core._scheduler._running
         return [
             follower.leader.request.request_id
@@ -164,7 +166,7 @@ class SteppedCore:
 
     def step(self) -> EngineUpdate:
         self._receive(update := self.core.step())
-        if update.step is not None:  # it is None where all who waited have expired
+        if update.step is not None:  # None if all waiting requests have expired
             self.num_preempted += update.step.num_preempted
             self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
         waiting = [one for one in self.core._scheduler._running if one.leader is not None]
@@ -192,7 +194,7 @@ def create_request(request_id: str = "a", **params: object) -> Request:
 
 
 def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list[int]:
-    """What a caller of HuggingFace's library gets for the same."""
+    """Returns the new tokens of HuggingFace's `generate` for the same prompt."""
     prompt = torch.tensor([PROMPT])
     options = {"max_new_tokens": max_tokens, "pad_token_id": 0, "eos_token_id": 0} | options
     output = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)

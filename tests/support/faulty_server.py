@@ -1,9 +1,17 @@
 """The service with faults to inject: `python -m tests.support.faulty_server FOLDER`.
 
-The settings are the service's own. A token of the prompt makes the model fail on its request alone:
-POISON makes it raise, NO_NUMBER makes its logits no numbers. A file in FOLDER makes it fail for
-all: `dies` ends the engine's thread, `hangs` makes a step last for ever, `fits` holds the number of
-tokens that there is memory for in one step, and with a `loading` the model does not get loaded.
+The settings are those of the service. A token of the prompt makes the model fail on its request:
+
+- POISON raises an exception.
+- NO_NUMBER makes the logits NaN.
+
+A file in FOLDER makes the model fail for all requests:
+
+- `dies` ends the engine's thread.
+- `hangs` makes a step last for ever.
+- `fits` holds the number of tokens that one step has memory for.
+- `loading` keeps the model from being loaded.
+
 FAULTY_STEP_SECONDS slows each step down.
 """
 

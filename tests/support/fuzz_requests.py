@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing of request bodies: `python -m tests.support.fuzz_requests --seconds 60`.
 
-atheris changes bodies by what code they reach, beginning with the documented examples. The app is
-the real one, from its outermost middleware to the check of every field; no model is loaded, so what
-passes is answered with 503. It ends with a status that is not 0 when something is answered
-otherwise than requests are, and leaves that body in a file `crash-...`, which may be given to it.
+atheris mutates bodies by the code that they reach, beginning with the documented examples. The app
+is the real one, from its outermost middleware to the check of every field. No model is loaded, so a
+valid request gets 503. On an unexpected status the process fails and leaves the body in a file
+`crash-...`, which can be passed to it again.
 
 `make fuzz` installs atheris, which nothing else needs.
 """
@@ -53,7 +53,7 @@ class AdmissionController:
         return next(iter(schema.get("examples", [])), dict.fromkeys(schema["properties"]))
 
     def try_one(self, data: bytes) -> None:
-        """What atheris calls."""
+        """Sends one body; the entry point of atheris."""
         path = self.paths[data[0] % len(self.paths)] if data else self.paths[0]
         status = self._loop.run_until_complete(self._status(path, data[1:]))
         assert status in EXPECTED, f"{path} answers {status}"

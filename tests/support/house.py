@@ -21,6 +21,7 @@ OPENERS = re.compile(r"(What|Who|Whose|Whom|Which|How|Where|Whether|When|Why|As|
 PERSONS = re.compile(
     r"\b(who|whose|whom|whoever|nobody|somebody|anybody|everybody)\b", re.IGNORECASE
 )
+TEST_NAME = re.compile(r"test_(what|who|whose|whom|which|how|where|whether|why|whatever|whoever)_")
 MAX_WORDS = 30
 SENTENCE_END = re.compile(
     r"[.:;!?][)\"'`]*\s|\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\n\s*[├│└]|\n(?=\s*\w+: )"
@@ -113,9 +114,13 @@ def problems_of_text(path: Path, line: int, text: str) -> Iterator[Problem]:
 
 
 def problems(path: Path) -> Iterator[Problem]:
-    """Yields the problems of a file's docstrings and comments."""
+    """Yields the problems of a file's docstrings and comments, and of the names of its tests."""
     source = path.read_text()
-    for line, text in docstrings(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and TEST_NAME.match(node.name):
+            yield Problem(path, node.lineno, "opener", node.name)
+    for line, text in docstrings(tree):
         if OPENERS.match(text.lstrip()):
             yield Problem(path, line, "opener", text.strip().partition("\n")[0])
         yield from problems_of_text(path, line, text)
@@ -162,7 +167,7 @@ def numbers() -> dict[str, int]:
         "lines of a function, 90th percentile": int(statistics.quantiles(sizes, n=10)[-1]),
         "lines of the longest function": sizes[-1],
         "lines of the core path": num_lines(*CORE_PATH),
-        "docstrings that open with a question word": rules["openers"],
+        "docstrings and test names that open with a question word": rules["openers"],
         "persons": rules["persons"],
         "sentences of more than 30 words": rules["long sentences"],
     }

@@ -44,7 +44,7 @@ class Repository:
 
 @dataclass
 class Hub:
-    """What the hub holds, what it was asked for, and how it fails.
+    """State of the hub: repositories, requests so far, and injected failures.
 
     Args:
         repositories: by id.
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo_id, action, revision, file = match.group("repository", "action", "revision", "file")
         self.hub.requests.append(f"{self.command} {action} {repo_id} {revision} {file}")
         repository = self.hub.repositories.get(repo_id)
-        if repository is None:  # whoever has no token is not told that there is none
+        if repository is None:  # without a token, a missing repository looks like a private one
             self._refuse(404 if self._token else 401, "RepoNotFound")
         elif (found := repository.find(revision)) is None:
             self._refuse(404, "RevisionNotFound")

@@ -16,7 +16,7 @@ import jsonschema_rs
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-# What is said of a field whose own shape is wrong, in pydantic's words and in ours.
+# Messages about a field of a wrong shape, pydantic's and ours.
 WRONG_SHAPE = re.compile(
     r"Field required|Input should|(List|String|Dictionary|Value) should|There is no such field"
     r"|It must be|Item \d+ (is neither|holds)|Part \d+ must|A key must"

@@ -57,7 +57,7 @@ def parse_events(body: str) -> list[tuple[str, str]]:
 
 @dataclass
 class Streamed:
-    """What a whole stream of `/generate` said; its shape is checked as it is read."""
+    """A whole stream of `/generate`; reading it checks its shape."""
 
     deltas: list[dict[str, Any]] = field(default_factory=list)
     error: dict[str, Any] | None = None
@@ -99,7 +99,7 @@ class Streamed:
         return texts
 
     def generated(self) -> list[dict[str, Any]]:
-        """What the same request answers without a stream."""
+        """Returns the answer that the same request gives without a stream."""
         texts = self.texts
         return [
             {"text": texts[index]}
@@ -118,7 +118,7 @@ class Streamed:
 
 
 class Asked:
-    """What can be asked of a server by its address."""
+    """Requests to a server by its address."""
 
     url: str
     headers: Mapping[str, str] = MappingProxyType({})

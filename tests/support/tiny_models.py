@@ -68,7 +68,7 @@ UNUSUAL = {
     | {"head_dim": 8, "attention_chunk_size": 64, "layer_types": ["chunked_attention"] * 2}
     | {"no_rope_layers": [1, 1]},
 }
-"""What the continuous engine knows may not be enough for these."""
+"""Architectures that need the reference engine."""
 
 
 def create_tokenizer(*special: str) -> PreTrainedTokenizerFast:
@@ -94,7 +94,7 @@ def create_tokenizer(*special: str) -> PreTrainedTokenizerFast:
 
 
 def create_byte_fallback_tokenizer() -> Tokenizer:
-    """As SentencePiece's models are written for the library: bytes stand in for the unknown."""
+    """Creates a tokenizer like SentencePiece's with byte fallback for unknown characters."""
     names = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     names += [SPACE, *'abcdefghijklmnopqrstuvwxyz{}[]:,."', "th", SPACE + "t", SPACE + "th", '":']
     model = BPE(

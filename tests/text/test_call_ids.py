@@ -7,10 +7,10 @@ import pytest
 from src.errors import InvalidRequestError
 from src.text.call_ids import SHORT_ID, short_id, with_short_ids
 from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
-from tests.api.openai.test_chat_and_completions import post
 from tests.support.servers import LocalServer
 from tests.support.tiny_models import create_tokenizer
 from tests.support.tools import HERMES_TEMPLATE, SCHEMAS
+from tests.support.wire import post
 
 REFUSAL = "{{ raise_exception('Tool call IDs should have length 9!') }}"
 STRICT_TEMPLATE = HERMES_TEMPLATE.replace(

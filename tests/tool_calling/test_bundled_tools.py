@@ -6,8 +6,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessage
 
-from tests.api.openai.test_chat_and_completions import create_client
 from tests.support.servers import Server
+from tests.support.wire import openai_client
 from training.action_skills import ACTION_SKILLS
 from training.lookup_skills import LOOKUP_SKILLS
 
@@ -42,7 +42,7 @@ CALLS = [
 
 @pytest.fixture(scope="module")
 def ai(server: Server) -> openai.OpenAI:
-    return create_client(server)
+    return openai_client(server)
 
 
 def ask(ai: openai.OpenAI, tools: list[dict], *messages: object) -> ChatCompletionMessage:

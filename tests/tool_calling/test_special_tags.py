@@ -18,13 +18,13 @@ from src.text.chat_template import ChatTemplate
 from src.text.detokenizer import IncrementalDetokenizer
 from src.tool_calling.format import find_format
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
-from tests.api.openai.test_chat_and_completions import create_client, post
 from tests.api.openai.test_chat_tools import PLACE, SHAPED, TOOLS, ask, calls_of, chat
 from tests.conftest import create_settings
 from tests.support.grammars import Grammars, allowed_by, take
 from tests.support.servers import LocalServer, serve_app
 from tests.support.tiny_models import SHAPE, create_tokenizer
 from tests.support.tools import HERMES_TEMPLATE, QUESTION, RECITING_TEMPLATE, WROTE
+from tests.support.wire import openai_client, post
 
 TAGS = ("<tool_call>", "</tool_call>")
 TOKENIZER = create_tokenizer(*TAGS).backend_tokenizer
@@ -135,7 +135,7 @@ def test_a_stream_has_the_content_of_the_whole_answer(server, tool_choice):
     (whole,) = ask(server, **fields)
     assert calls_of(whole["message"])
     with (
-        create_client(server) as client,
+        openai_client(server) as client,
         client.chat.completions.stream(**chat(server, **fields)) as stream,
     ):
         final = stream.get_final_completion().choices[0]
@@ -200,7 +200,7 @@ def test_a_stream_follows_a_schema_for_a_model_with_special_tags(server):
     fields = SHAPED | {"tool_choice": "auto", "logit_bias": {str(BEGIN): -100}, "seed": 3}
     (whole,) = ask(server, **fields)
     with (
-        create_client(server) as client,
+        openai_client(server) as client,
         client.chat.completions.stream(**chat(server, **fields)) as stream,
     ):
         final = stream.get_final_completion().choices[0]

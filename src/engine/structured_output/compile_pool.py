@@ -114,7 +114,7 @@ class GrammarCompiler:
         self._quick = FairSlots(NUM_QUICK)
         self._slow = FairSlots(NUM_SLOW, max_per_tenant=1)
         self._known: OrderedDict[GrammarSource, Grammar] = OrderedDict()
-        self._refused: OrderedDict[GrammarSource, _Refusal] = OrderedDict()
+        self._refused: OrderedDict[tuple[object, ...], _Refusal] = OrderedDict()
         self._compiling: set[GrammarProcess] = set()
         self._running: dict[tuple[object, ...], asyncio.Task[Grammar]] = {}
 
@@ -164,26 +164,28 @@ class GrammarCompiler:
 
     def _check_not_refused(self, source: GrammarSource) -> None:
         """Refuses again what was refused lately; the field is this request's."""
-        refusal = self._refused.get(source)
+        key = (source, source.part_fields)
+        refusal = self._refused.get(key)
         if refusal is None:
             return
         if refusal.until < time.monotonic():
-            del self._refused[source]
+            del self._refused[key]
             return
         raise refusal.kind(refusal.message, (*source.field, *refusal.path))
 
     def _remember_refusal(self, source: GrammarSource, error: InvalidGrammarError) -> None:
         # The refusal of a part stands elsewhere in the request, where another one may have another.
-        if source not in self._refused and error.field[: len(source.field)] == source.field:
+        key = (source, source.part_fields)
+        if key not in self._refused and error.field[: len(source.field)] == source.field:
             path = error.field[len(source.field) :]
             until = time.monotonic() + REFUSAL_SECONDS
-            self._refused[source] = _Refusal(type(error), str(error), path, until)
+            self._refused[key] = _Refusal(type(error), str(error), path, until)
             while len(self._refused) > self._limits.cache_size:
                 self._refused.popitem(last=False)
 
     async def _compile_once(self, source: GrammarSource, tenant: str) -> "Grammar":
         """Waits for the compilation of this grammar that runs already, or starts it."""
-        key = (source, source.field, tenant)
+        key = (source, source.field, source.part_fields, tenant)
         if key not in self._running:
             self._check_size(source)
             task = asyncio.create_task(self._compile(source, tenant))

@@ -47,6 +47,11 @@ class GrammarSource:
     parts: "tuple[GrammarSource, ...]" = dataclasses.field(default=(), compare=False)
     special_token_ids: frozenset[int] = frozenset()
 
+    @property
+    def part_fields(self) -> tuple[tuple[str | int, ...], ...]:
+        """Places of the parts in the request, which equal sources of two requests may differ in."""
+        return tuple(part.field for part in self.parts)
+
 
 def schema_source(schema: dict[str, Any] | str, field: FieldPath) -> GrammarSource:
     """The grammar of answers in JSON that a schema allows, whose objects `close_objects` closes.

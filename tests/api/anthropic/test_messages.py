@@ -1,6 +1,5 @@
 """Anthropic's API through its own client: what it reads, whole and streamed, and its errors."""
 
-import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -12,27 +11,24 @@ import pytest
 from anthropic.types import (
     Message,
     MessageTokensCount,
-    RawMessageStreamEvent,
     ThreadUnsupportedRequestErrorDetails,
 )
 from anthropic.types.shared import ErrorResponse
-from fastapi.testclient import TestClient
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from docs.openai_fields import anthropic_table
 from src.api.anthropic.request import CountTokensRequest, MessageRequest
 from src.api.fields import NoEffect, Refused
-from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
+from tests.conftest import wait_until
+from tests.support.servers import ROOT, LocalServer, Server, parse_events
+from tests.support.wire import (
     PLAIN_TEMPLATE,
-    assert_no_extras,
+    anthropic_client,
     assert_shape,
+    fail_after,
     marked,
     post,
 )
-from tests.api.openai.test_errors import fail_after
-from tests.conftest import create_settings, wait_until
-from tests.support.servers import ROOT, LocalServer, Server, parse_events
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 MODEL = "storyteller"
@@ -41,13 +37,9 @@ BODY = {"model": MODEL, "messages": QUESTION, "max_tokens": 30, "temperature": 0
 ASKED = {"model": MODEL, "messages": QUESTION, "max_tokens": 30, "extra_body": {"temperature": 0}}
 
 
-def create_client(server: Server | LocalServer) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=server.url, api_key="none is needed", max_retries=0)
-
-
 @pytest.fixture(scope="module")
 def ai(server) -> Iterator[anthropic.Anthropic]:
-    with create_client(server) as client:
+    with anthropic_client(server) as client:
         yield client
 
 
@@ -108,13 +100,6 @@ def test_turns_of_one_speaker_that_follow_one_another_are_one(ai):
     assert counts[0] == counts[1]
 
 
-def test_an_answer_can_be_sent_back_as_it_came(ai):
-    message = ai.messages.create(**ASKED)
-    turns = [*QUESTION, message.to_param(), {"role": "user", "content": "And of Italy?"}]
-    again = ai.messages.create(**ASKED | {"messages": turns})
-    assert again.usage.input_tokens + again.usage.cache_read_input_tokens > 20
-
-
 @pytest.mark.parametrize(
     ("fields", "reason", "sequence"),
     [
@@ -153,33 +138,6 @@ def test_a_stream_says_what_the_whole_message_says(server, fields, reason, seque
         assert end["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
 
 
-def test_each_event_has_the_shape_that_the_client_knows(server):
-    adapter = TypeAdapter(RawMessageStreamEvent)
-    for event in events_of(server, **BODY):
-        assert_no_extras(adapter.validate_python(event, strict=True))
-
-
-def test_the_clients_own_stream_makes_up_the_message(ai):
-    with ai.messages.stream(**ASKED) as stream:
-        text = "".join(stream.text_stream)
-        message = stream.get_final_message()
-    whole = ai.messages.create(**ASKED)
-    assert message.content[0].text == text == whole.content[0].text
-    assert (message.stop_reason, message.stop_sequence) == ("end_turn", None)
-    assert message.usage.output_tokens == whole.usage.output_tokens
-
-
-def test_the_asynchronous_client_streams_too(server):
-    async def ask() -> str:
-        async with (
-            anthropic.AsyncAnthropic(base_url=server.url, api_key="x") as client,
-            client.messages.stream(**ASKED) as stream,
-        ):
-            return await stream.get_final_text()
-
-    assert asyncio.run(ask()) == "The capital of France is Paris."
-
-
 def test_usage_parts_the_conversation_in_what_was_cached_and_what_was_not(ai):
     body = ASKED | {"messages": [{"role": "user", "content": "How old is the moon, my friend?"}]}
     count = ai.messages.count_tokens(model=MODEL, messages=body["messages"])
@@ -205,7 +163,7 @@ def test_an_answer_ends_where_the_context_does(start_server):
 
 
 class Place(BaseModel):
-    """What an answer can be made to be."""
+    """The shape that a schema gives to an answer."""
 
     city: Literal["Paris", "Rome"]
     size: Literal["small", "large"]
@@ -238,7 +196,7 @@ def test_a_shaped_answer_is_the_same_as_events(server):
 
 
 def error_of(response: httpx2.Response, status_code: int, kind: str) -> str:
-    """What an error says; its shape is checked."""
+    """Checks the shape of an error and returns its message."""
     assert response.status_code == status_code, response.text
     body = response.json()
     if (details := body["error"].pop("details", None)) is not None:
@@ -335,32 +293,6 @@ def test_what_the_framework_refuses_has_the_shape_too(client):
     error_of(client.post(MESSAGES, json=body), 413, "invalid_request_error")
 
 
-def test_another_model_is_not_found(ai):
-    with pytest.raises(anthropic.NotFoundError) as caught:
-        ai.messages.create(**ASKED | {"model": "another"})
-    assert caught.value.type == "not_found_error"
-    assert caught.value.request_id
-    assert MODEL in str(caught.value)
-
-
-def test_over_the_limit(start_server):
-    server = start_server(rate_limit_requests=1, chat_template=PLAIN_TEMPLATE)
-    body = {"model": server.engine.model_name, "messages": QUESTION}
-    with create_client(server) as client:
-        client.messages.count_tokens(**body)
-        with pytest.raises(anthropic.RateLimitError) as caught:
-            client.messages.create(**body, max_tokens=1, stream=True)
-    assert caught.value.type == "rate_limit_error"
-    assert int(caught.value.response.headers["retry-after"]) >= 1
-
-
-def test_while_the_model_loads(tiny_model):
-    client = TestClient(create_app(create_settings(model_name=str(tiny_model()))))
-    response = client.post(MESSAGES, json=BODY | {"model": str(tiny_model())})
-    error_of(response, 503, "overloaded_error")
-    assert int(response.headers["retry-after"]) >= 1
-
-
 def test_a_full_queue_is_told_as_what_the_client_tries_again(start_server):
     server = start_server(max_batch_size=1, max_queue_size=0, chat_template=PLAIN_TEMPLATE)
     gate = server.hold()
@@ -376,21 +308,12 @@ def test_a_full_queue_is_told_as_what_the_client_tries_again(start_server):
     asking.join()
 
 
-def test_a_model_that_fails(start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
-    fail_after(server, 0)
-    body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 9}
-    for fields in ({}, {"stream": True}):
-        message = error_of(post(server, MESSAGES, **body | fields), 500, "api_error")
-        assert "made to fail" not in message
-
-
 def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_server):
     server = start_server(chat_template=PLAIN_TEMPLATE)
     fail_after(server, 5)
     body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 50}
     events = []
-    with create_client(server) as client, client.messages.create(**body, stream=True) as stream:
+    with anthropic_client(server) as client, client.messages.create(**body, stream=True) as stream:
         with pytest.raises(anthropic.APIStatusError) as caught:
             events += stream
         assert caught.value.type == "api_error"
@@ -398,16 +321,6 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
     wait_until(lambda: server.sample("inference_sequences_failed_total", "error") == 1)
     endpoint = ("inference_requests_total", MESSAGES, "error")
     wait_until(lambda: server.sample(*endpoint) == 1)
-
-
-def test_a_client_that_leaves_ends_its_generation(start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
-    server.slow_down(0.02)
-    body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 5000}
-    with create_client(server) as client:
-        with client.messages.create(**body, stream=True) as stream:
-            next(iter(stream))
-        wait_until(lambda: server.sample("inference_sequences_aborted_total", "cancelled") == 1)
 
 
 def test_the_documentation_has_every_field():

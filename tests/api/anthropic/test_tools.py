@@ -1,22 +1,15 @@
 """Tools in Anthropic's messages, over HTTP and through its client: a model calls by the rules."""
 
-import json
-
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent, ToolUseBlock
-from pydantic import TypeAdapter
+from anthropic.types import Message, ToolUseBlock
 
-from src.main import create_app
-from tests.api.anthropic.test_messages import COUNT, MESSAGES, create_client, error_of, events_of
-from tests.api.openai.test_chat_and_completions import (
-    PLAIN_TEMPLATE,
-    assert_no_extras,
+from tests.api.anthropic.test_messages import COUNT, MESSAGES, error_of, events_of
+from tests.support.servers import LocalServer
+from tests.support.tools import QUESTION, SCHEMAS, WEATHER, assert_fits
+from tests.support.wire import (
     assert_shape,
     post,
 )
-from tests.conftest import create_settings
-from tests.support.servers import LocalServer, serve_app
-from tests.support.tools import QUESTION, RECITING_TEMPLATE, SCHEMAS, WEATHER, WROTE, assert_fits
 
 TOOLS = [
     {"name": "weather", "description": "Tells it.", "input_schema": WEATHER},
@@ -62,28 +55,6 @@ def calls_of(message: dict) -> list[dict]:
     return calls
 
 
-def test_a_call_that_must_be_comes_with_arguments_that_fit(server):
-    for temperature in (0, 1, 1, 1):
-        # Whoever draws calls at random may never come to an end of them.
-        choice = {"type": "any", "disable_parallel_tool_use": temperature > 0}
-        message = ask(server, tool_choice=choice, temperature=temperature)
-        assert calls_of(message) == message["content"] != []
-        assert message["stop_reason"] == "tool_use"
-
-
-def test_a_named_tool_is_called_once(server):
-    message = ask(server, tool_choice={"type": "tool", "name": "clock"}, temperature=1)
-    (call,) = calls_of(message)
-    assert (call["name"], call["input"]) == ("clock", {})
-    assert message["stop_reason"] == "tool_use"
-
-
-def test_parallel_calls_can_be_switched_off(server):
-    choice = {"type": "any", "disable_parallel_tool_use": True}
-    for _ in range(4):
-        assert len(calls_of(ask(server, tool_choice=choice, temperature=1))) == 1
-
-
 def test_a_call_that_is_cut_says_so(server):
     choice = {"type": "tool", "name": "weather"}
     message = ask(server, tool_choice=choice, max_tokens=45)
@@ -91,46 +62,6 @@ def test_a_call_that_is_cut_says_so(server):
     assert message["content"][-1]["input"] == {}
     *_, end, _ = events_of(server, **body(server, tool_choice=choice, max_tokens=45))
     assert end["delta"]["stop_reason"] == "max_tokens"
-
-
-@pytest.mark.parametrize("kind", ["auto", "any"])
-def test_a_stream_says_what_the_whole_message_says(server, kind):
-    fields = {"tool_choice": {"type": kind}, "max_tokens": 60 if kind == "auto" else 400}
-    whole = ask(server, **fields)
-    adapter = TypeAdapter(RawMessageStreamEvent)
-    blocks: list[dict] = []
-    for event in events_of(server, **body(server, **fields)):
-        assert_no_extras(adapter.validate_python(event, strict=True))
-        if event["type"] == "content_block_start":
-            assert event["index"] == len(blocks)
-            blocks.append(event["content_block"] | {"json": ""})
-        elif event["type"] == "content_block_delta":
-            assert event["index"] == len(blocks) - 1
-            delta = event["delta"]
-            blocks[-1]["json"] += delta.get("partial_json", "")
-            if "text" in delta:
-                blocks[-1]["text"] += delta["text"]
-        elif event["type"] == "message_delta":
-            assert event["delta"]["stop_reason"] == whole["stop_reason"]
-    for block, expected in zip(blocks, whole["content"], strict=True):
-        written = block.pop("json")
-        if block["type"] == "tool_use":
-            assert block["input"] == {}
-            block["input"] = json.loads(written)
-        assert {**block, "id": None} == {**expected, "id": None}
-
-
-def test_the_clients_own_stream_puts_calls_together(server):
-    fields = body(server)
-    extra = {"temperature": fields.pop("temperature")}
-    with (
-        create_client(server) as client,
-        client.messages.stream(**fields, extra_body=extra) as stream,
-    ):
-        message = stream.get_final_message()
-    expected = [(call["name"], call["input"]) for call in calls_of(ask(server))]
-    assert [(block.name, block.input) for block in message.content] == expected
-    assert message.stop_reason == "tool_use"
 
 
 def test_a_conversation_goes_on_after_a_call(server):
@@ -169,23 +100,6 @@ def test_tools_are_counted_unless_none_may_be_called(server):
     assert usage["input_tokens"] + usage["cache_read_input_tokens"] == count(tools=TOOLS)
 
 
-def test_what_a_model_writes_by_itself_is_text_and_a_call(reciting_model):
-    settings = create_settings(
-        model_name=str(reciting_model(WROTE)),
-        chat_template=RECITING_TEMPLATE,
-        tool_call_format="hermes",
-    )
-    with serve_app(create_app(settings)) as server:
-        fields = {"tool_choice": {"type": "auto"}, "tools": TOOLS[1:], "max_tokens": 120}
-        message = ask(server, **fields)
-        text, call = message["content"]
-        assert (text["type"], text["text"]) == ("text", "See <tool: ")
-        assert (call["type"], call["name"], call["input"]) == ("tool_use", "clock", {})
-        assert message["stop_reason"] == "tool_use"
-        kinds = [event["type"] for event in events_of(server, **body(server, **fields))]
-        assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 2
-
-
 @pytest.mark.parametrize(
     ("fields", "place"),
     [
@@ -215,13 +129,3 @@ def test_what_a_model_writes_by_itself_is_text_and_a_call(reciting_model):
 def test_what_is_wrong_is_named(server, fields, place):
     response = post(server, MESSAGES, **body(server, **fields))
     assert error_of(response, 400, "invalid_request_error").startswith(f"{place}: ")
-
-
-def test_a_model_that_calls_no_tools_says_so(start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
-    calling = {"messages": [QUESTION, CALLING, RESULTS], "tools": None, "tool_choice": None}
-    for fields, place in (({}, "tools"), (calling, "messages")):
-        response = post(server, MESSAGES, **body(server, max_tokens=5) | fields)
-        message = error_of(response, 400, "invalid_request_error")
-        assert message.startswith(f"{place}: ")
-        assert "CHAT_TEMPLATE" in message

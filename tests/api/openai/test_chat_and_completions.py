@@ -11,7 +11,6 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import BaseModel
 from transformers import AutoTokenizer
 
 from docs.openai_fields import openai_table
@@ -22,9 +21,15 @@ from tests.conftest import wait_until
 from tests.support.bundled import BUNDLED_FOLDER
 from tests.support.servers import ROOT, LocalServer, Server, parse_events
 from tests.support.tiny_models import END
+from tests.support.wire import (
+    PLAIN_TEMPLATE,
+    assert_shape,
+    marked,
+    openai_client,
+    post,
+)
 
 MODEL = "storyteller"
-PLAIN_TEMPLATE = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '\n' }}{% endfor %}"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 30, "seed": 3}
 CHAT = {"model": MODEL, "messages": QUESTION, "max_completion_tokens": 30, "seed": 3}
@@ -32,31 +37,8 @@ CHAT = {"model": MODEL, "messages": QUESTION, "max_completion_tokens": 30, "seed
 
 @pytest.fixture(scope="module")
 def ai(server: Server) -> Iterator[openai.OpenAI]:
-    with create_client(server) as client:
+    with openai_client(server) as client:
         yield client
-
-
-def create_client(server: Server | LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none is needed", max_retries=0)
-
-
-def post(server: Server | LocalServer, path: str, **body: object) -> httpx2.Response:
-    return httpx2.post(server.url + path, json=body, timeout=60)
-
-
-def assert_shape(kind: type[BaseModel], data: object) -> None:
-    """The client's own type takes it as it is, and knows all that is in it."""
-    assert_no_extras(kind.model_validate(data, strict=True))
-
-
-def assert_no_extras(value: object) -> None:
-    if isinstance(value, BaseModel):
-        assert not value.model_extra, value
-        for name in type(value).model_fields:
-            assert_no_extras(getattr(value, name))
-    elif isinstance(value, list):
-        for one in value:
-            assert_no_extras(one)
 
 
 def chunks_of(server: Server | LocalServer, path: str, **body: object) -> list[dict]:
@@ -80,7 +62,7 @@ def test_the_served_model_is_listed(ai):
 
 
 def test_a_model_whose_id_has_slashes_can_be_asked_for(shared_server):
-    with create_client(shared_server) as client:
+    with openai_client(shared_server) as client:
         (model,) = client.models.list().data
         assert model.id.startswith("/")
         assert client.models.retrieve(model.id) == model
@@ -115,7 +97,7 @@ def test_completions_have_16_tokens_when_nobody_says_how_many(ai):
 
 def test_a_chat_has_the_rest_of_the_context_when_nobody_says_how_many(start_server):
     server = start_server(chat_template=PLAIN_TEMPLATE)
-    with create_client(server) as client:
+    with openai_client(server) as client:
         answer = client.chat.completions.create(
             model=server.engine.model_name, messages=[{"role": "user", "content": "the"}], seed=1
         )
@@ -392,13 +374,6 @@ def test_32_streams_at_once_each_give_their_own_text(server):
         assert answer.startswith("The capital of"), answer
 
 
-def test_the_stream_helper_of_the_client_puts_the_answer_together(ai):
-    with ai.chat.completions.stream(**CHAT | {"temperature": 0}) as stream:
-        texts = [event.delta for event in stream if event.type == "content.delta"]
-        final = stream.get_final_completion()
-    assert final.choices[0].message.content == "".join(texts) == "The capital of France is Paris."
-
-
 def test_raw_responses_have_the_requests_id(ai):
     raw = ai.chat.completions.with_raw_response.create(
         **CHAT, extra_headers={"X-Request-ID": "find-me"}
@@ -410,7 +385,7 @@ def test_raw_responses_have_the_requests_id(ai):
 def test_leaving_a_stream_ends_its_generation(start_server):
     server = start_server()
     server.slow_down(0.02)
-    with create_client(server) as client:
+    with openai_client(server) as client:
         stream = client.completions.create(
             model=server.engine.model_name, prompt="the cat", n=3, max_tokens=100, stream=True
         )
@@ -428,20 +403,6 @@ def test_parts_of_a_text_are_lines_and_a_developer_is_the_system(server):
     assert ids({"role": "developer", "content": parts}, *QUESTION) == ids(
         {"role": "system", "content": "Be kind.\nBe brief."}, *QUESTION
     )
-
-
-def test_an_answer_can_be_sent_back_as_it_came(ai):
-    answer = ai.chat.completions.create(**CHAT).choices[0].message
-    more = [*QUESTION, answer, {"role": "user", "content": "And of Italy?"}]
-    assert ai.chat.completions.create(**CHAT | {"messages": more}).choices[0].message.content
-
-
-def marked(kind: type[BaseModel], mark: type) -> list[str]:
-    return [
-        name
-        for name, field in kind.model_fields.items()
-        if any(isinstance(one, mark) for one in field.metadata)
-    ]
 
 
 VALUES = {

@@ -9,13 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, Field
 
 from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
-    PLAIN_TEMPLATE,
-    assert_shape,
-    chunks_of,
-    create_client,
-    post,
-)
+from tests.api.openai.test_chat_and_completions import chunks_of
 from tests.conftest import create_settings
 from tests.support.servers import LocalServer, serve_app
 from tests.support.tools import (
@@ -26,6 +20,7 @@ from tests.support.tools import (
     WROTE,
     assert_fits,
 )
+from tests.support.wire import assert_shape, openai_client, post
 
 TOOLS = [
     {
@@ -125,24 +120,6 @@ def test_several_calls_come_only_where_they_are_wanted(server):
     assert (max(counts[True]) > 1) == is_hermes(server)
 
 
-def test_a_call_that_is_cut_says_so(server):
-    for stream in (False, True):
-        body = chat(
-            server,
-            max_completion_tokens=45,
-            tool_choice={"type": "function", "function": {"name": "weather"}},
-        )
-        if stream:
-            *_, last = chunks_of(server, "/v1/chat/completions", **body)
-            choice = last["choices"][0]
-        else:
-            (choice,) = post(server, "/v1/chat/completions", **body).json()["choices"]
-            (call,) = choice["message"]["tool_calls"]
-            assert call["function"]["name"] == "weather"
-            assert call["function"]["arguments"].startswith("{")
-        assert choice["finish_reason"] == "length"
-
-
 def test_a_call_that_is_cut_before_its_name_is_none(server):
     (choice,) = ask(server, max_completion_tokens=2)
     assert choice["finish_reason"] == "length"
@@ -198,21 +175,8 @@ def test_chunks_have_the_shape_that_the_client_knows(server):
         assert_shape(ChatCompletionChunk, chunk)
 
 
-def test_the_clients_own_helpers_put_calls_together(server):
-    with create_client(server) as client:
-        with client.chat.completions.stream(**chat(server)) as stream:
-            done = [event for event in stream if event.type.endswith("function.arguments.done")]
-            final = stream.get_final_completion()
-        message = final.choices[0].message
-        assert final.choices[0].finish_reason == "tool_calls"
-        assert [event.name for event in done] == [call.function.name for call in message.tool_calls]
-        calls_of(message.model_dump())
-        whole = client.chat.completions.create(**chat(server)).choices[0].message
-        assert calls_of(whole.model_dump()) == calls_of(message.model_dump())
-
-
 def bias_against(server: LocalServer, characters: str) -> dict[str, int]:
-    """What makes an answer begin in the other way, if there is one."""
+    """Returns a bias that bans these characters, so that an answer begins in another way."""
     token_ids = [post(server, "/tokenize", prompt=one).json()["tokens"] for one in characters]
     return {str(token_id): -100 for (token_id,) in token_ids}
 
@@ -264,24 +228,12 @@ class Weather(BaseModel):
 
 
 def test_the_client_parses_arguments_into_a_class(server):
-    with create_client(server) as client:
+    with openai_client(server) as client:
         answer = client.chat.completions.parse(
             **chat(server, tools=[openai.pydantic_function_tool(Weather)])
         )
     for call in answer.choices[0].message.tool_calls:
         assert isinstance(call.function.parsed_arguments, Weather)
-
-
-def test_a_conversation_goes_on_after_a_call(server):
-    with create_client(server) as client:
-        first = client.chat.completions.create(**chat(server)).choices[0].message
-        results = [
-            {"role": "tool", "tool_call_id": call.id, "content": [{"type": "text", "text": "4"}]}
-            for call in first.tool_calls
-        ]
-        messages = [QUESTION, first, *results]
-        fields = chat(server, messages=messages, tool_choice="auto", max_completion_tokens=5)
-        assert client.chat.completions.create(**fields).choices[0].finish_reason
 
 
 def test_a_free_answer_is_text_or_calls(server):
@@ -321,27 +273,13 @@ def test_what_a_model_writes_by_itself_is_text_or_calls(
         assert calls_of(choice["message"]) == calls
         assert choice["finish_reason"] == reason
         with (
-            create_client(server) as client,
+            openai_client(server) as client,
             client.chat.completions.stream(**chat(server, **fields)) as stream,
         ):
             final = stream.get_final_completion().choices[0]
         assert (final.message.content or "") == content
         assert calls_of(final.message.model_dump()) == calls
         assert final.finish_reason == reason
-
-
-def test_tools_are_told_to_the_model_unless_none_may_be_called(server):
-    def num_prompt_tokens(**fields: object) -> int:
-        body = chat(server, tool_choice="auto", max_completion_tokens=1) | fields
-        body = {key: value for key, value in body.items() if value is not None}
-        return post(server, "/v1/chat/completions", **body).json()["usage"]["prompt_tokens"]
-
-    without = num_prompt_tokens(tools=None, tool_choice=None)
-    assert num_prompt_tokens(tool_choice="none") == without
-    assert num_prompt_tokens(tools=[], tool_choice=None) == without
-    assert num_prompt_tokens() > without + 50
-    named = {"type": "function", "function": {"name": "clock"}}
-    assert num_prompt_tokens(tool_choice=named) == num_prompt_tokens()
 
 
 def test_what_a_caller_says_of_tools_stays_text(server):
@@ -469,19 +407,6 @@ def test_arguments_nested_too_deep_are_refused(server):
     call = CALL | {"function": {"name": "clock", "arguments": deep}}
     body = chat(server, messages=[QUESTION, CALLING | {"tool_calls": [call]}, RESULT])
     assert post(server, "/v1/chat/completions", **body).status_code == 400
-
-
-def test_a_template_without_tools_refuses_them_unless_none_may_be_called(roomy_model):
-    settings = create_settings(model_name=str(roomy_model), chat_template=PLAIN_TEMPLATE)
-    with serve_app(create_app(settings)) as server:
-        for choice, status in (("auto", 400), ("required", 400), ("none", 200)):
-            body = chat(server, tool_choice=choice, max_completion_tokens=1)
-            response = post(server, "/v1/chat/completions", **body)
-            assert response.status_code == status, response.text
-        body = chat(server, messages=[QUESTION, CALLING, RESULT], tool_choice="none")
-        response = post(server, "/v1/chat/completions", **body)
-        assert response.status_code == 400
-        assert response.json()["error"]["param"] == "messages"
 
 
 def test_a_setting_says_how_calls_are_written_where_the_template_does_not(roomy_model):

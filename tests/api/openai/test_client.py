@@ -1,4 +1,4 @@
-"""What OpenAI's client for Python does by itself: waits, tries again, gives up, names errors."""
+"""Retries, timeouts and error classes of OpenAI's client for Python against the service."""
 
 import asyncio
 import threading
@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta
-from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY, create_client
+from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, Server
+from tests.support.wire import openai_client
 
 ANSWER = "The capital of France is Paris."
 GREEDY = {"model": MODEL, "messages": QUESTION, "temperature": 0}
@@ -22,7 +23,7 @@ GREEDY = {"model": MODEL, "messages": QUESTION, "temperature": 0}
 
 @pytest.fixture(scope="module")
 def ai(server: Server) -> Iterator[openai.OpenAI]:
-    with create_client(server) as client:
+    with openai_client(server) as client:
         yield client
 
 
@@ -263,7 +264,7 @@ def test_a_client_that_gives_up_ends_its_generation(start_server, stream):
     server = start_server()
     gate = server.hold()
     body = {"model": server.engine.model_name, "prompt": "the", "stream": stream}
-    with create_client(server) as client, pytest.raises(openai.APITimeoutError):
+    with openai_client(server) as client, pytest.raises(openai.APITimeoutError):
         client.completions.create(**body, timeout=0.5)
     gate.open()
     wait_until(lambda: server.engine.num_live == 0)

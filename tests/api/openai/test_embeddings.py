@@ -12,16 +12,11 @@ from openai.types import CreateEmbeddingResponse
 from transformers import AutoModel
 
 from src.core.request_runner import MAX_EMBEDDED_AT_ONCE
-from tests.api.openai.test_chat_and_completions import (
-    MODEL,
-    assert_shape,
-    create_client,
-    post,
-    tokens_of,
-)
+from tests.api.openai.test_chat_and_completions import MODEL, tokens_of
 from tests.api.openai.test_errors import error_of, refused
 from tests.conftest import wait_until
 from tests.support.servers import ROOT
+from tests.support.wire import assert_shape, openai_client, post
 
 EMBEDDINGS = "/v1/embeddings"
 TEXTS = [
@@ -35,7 +30,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def ai(server):
-    with create_client(server) as client:
+    with openai_client(server) as client:
         yield client
 
 
@@ -140,7 +135,7 @@ def test_more_inputs_than_the_queue_holds_are_embedded_in_their_order(start_serv
     server = start_server(engine=engine, max_batch_size=2, max_queue_size=3)
     name = server.engine.model_name
     texts = ["the cat " * (1 + number % 7) for number in range(MAX_EMBEDDED_AT_ONCE + 9)]
-    with create_client(server) as client:
+    with openai_client(server) as client:
         found = embed(client, name, *texts)
         for number in (0, 5, 40):
             (alone,) = embed(client, name, texts[number])

@@ -1,7 +1,6 @@
 """Errors of OpenAI's API: their status, their body, and what OpenAI's client makes of them."""
 
 import json
-from collections.abc import Callable
 
 import httpx2
 import openai
@@ -12,22 +11,15 @@ from src.api.fields import Refused
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.completions.schemas import CompletionRequest
 from src.main import create_app
-from tests.api.openai.test_chat_and_completions import (
-    CHAT,
-    MODEL,
-    QUESTION,
-    STORY,
-    create_client,
-    marked,
-)
+from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY
 from tests.conftest import create_settings
-from tests.support.servers import LocalServer
+from tests.support.wire import fail_after, marked, openai_client
 
 CHATS, TEXTS = "/v1/chat/completions", "/v1/completions"
 
 
 def error_of(response: httpx2.Response, status_code: int) -> dict:
-    """The error in an answer, whose shape is checked."""
+    """Checks the shape of an error answer and returns its error."""
     assert response.status_code == status_code, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
@@ -260,7 +252,7 @@ def test_the_host_header_does_not_decide_the_shape(client):
 def test_over_the_limit(start_server):
     server = start_server(rate_limit_requests=1)
     body = {"model": server.engine.model_name, "prompt": "the", "max_tokens": 1}
-    with create_client(server) as client:
+    with openai_client(server) as client:
         client.completions.create(**body)
         with pytest.raises(openai.RateLimitError) as caught:
             client.completions.create(**body, stream=True)
@@ -276,17 +268,6 @@ def test_while_the_model_loads(tiny_model):
     for response in (client.post(TEXTS, json=body), client.get("/v1/models")):
         assert error_of(response, 503)["code"] == "unavailable"
         assert int(response.headers["retry-after"]) >= 1
-
-
-def fail_after(server: LocalServer, num_steps: int) -> None:
-    steps = iter(range(num_steps))
-
-    def forward(real: Callable[..., object], *args: object, **kwargs: object) -> object:
-        if next(steps, None) is None:
-            raise RuntimeError("made to fail")
-        return real(*args, **kwargs)
-
-    server.break_model(forward)
 
 
 def test_a_model_that_fails(start_server):
@@ -305,7 +286,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
     fail_after(server, 5)
     name = server.engine.model_name
     chat = {"model": name, "messages": QUESTION}
-    with create_client(server) as client:
+    with openai_client(server) as client:
         with pytest.raises(openai.APIError) as caught:
             list(client.chat.completions.create(**chat, stream=True))
         assert caught.value.type == "server_error"
@@ -320,20 +301,6 @@ def test_an_unforeseen_error_has_the_shape_too(start_client, tiny_model, capfd):
     body = {"model": str(tiny_model()), "prompt": "the", "logprobs": 1}
     error = error_of(client.post(TEXTS, json=body), 500)
     assert error["message"] == "Internal server error."
-
-
-def test_a_model_without_a_chat_template_says_how_to_set_one(shared_server):
-    body = {"model": shared_server.engine.model_name, "messages": QUESTION}
-    error = error_of(httpx2.post(shared_server.url + CHATS, json=body), 400)
-    assert error["param"] == "messages"
-    assert "CHAT_TEMPLATE" in error["message"]
-
-
-def test_what_a_template_refuses_is_said(start_server):
-    server = start_server(chat_template="{{ raise_exception('Only one turn, please') }}")
-    body = {"model": server.engine.model_name, "messages": QUESTION}
-    error = error_of(httpx2.post(server.url + CHATS, json=body), 400)
-    assert (error["param"], "Only one turn, please" in error["message"]) == ("messages", True)
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": "a", "messages": QUESTION}])

@@ -11,9 +11,9 @@ from docs.openai_fields import REQUESTS
 from src.api.fields import NoEffect, Refused
 from src.main import create_app
 from tests.api.openai.test_chat_and_completions import VALUES as USUAL
-from tests.api.openai.test_chat_and_completions import marked
 from tests.api.openai.test_errors import error_of
 from tests.conftest import create_settings
+from tests.support.wire import marked
 
 DOCUMENT = create_app(create_settings()).openapi()
 SCHEMAS = DOCUMENT["components"]["schemas"]

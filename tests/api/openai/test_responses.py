@@ -1,33 +1,26 @@
 """`/v1/responses` through OpenAI's client: what it reads, field by field, whole and streamed."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from typing import Literal
 
-import httpx2
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, Field, TypeAdapter
 
-from src.api.fields import NoEffect, Refused
-from src.api.openai.responses.request import ResponseRequest
-from tests.api.openai.test_chat_and_completions import (
-    CHAT,
-    MODEL,
-    PLAIN_TEMPLATE,
-    QUESTION,
-    assert_no_extras,
-    assert_shape,
-    create_client,
-    marked,
-    post,
-)
-from tests.api.openai.test_errors import error_of, fail_after, refused
+from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION
+from tests.api.openai.test_errors import refused
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, Server, parse_events
+from tests.support.wire import (
+    PLAIN_TEMPLATE,
+    assert_no_extras,
+    assert_shape,
+    fail_after,
+    openai_client,
+    post,
+)
 
 RESPONSES = "/v1/responses"
 TEXT = QUESTION[0]["content"]
@@ -38,7 +31,7 @@ LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
 
 @pytest.fixture(scope="module")
 def ai(server) -> Iterator[openai.OpenAI]:
-    with create_client(server) as client:
+    with openai_client(server) as client:
         yield client
 
 
@@ -89,15 +82,6 @@ def test_instructions_come_before_the_conversation_as_the_systems(ai, server):
         {"input": [{"role": "developer", "content": "Be short."}, *QUESTION]},
     ):
         assert ai.responses.create(**BODY | fields).usage.input_tokens == expected
-
-
-def test_an_answer_can_be_sent_back_as_it_came(ai, server):
-    response = ai.responses.create(**BODY)
-    turns = [*QUESTION, *response.output, {"role": "user", "content": "And of Italy?"}]
-    again = ai.responses.create(**BODY | {"input": turns})
-    chat = [*QUESTION, {"role": "assistant", "content": ANSWER}, turns[-1]]
-    tokens = post(server, "/tokenize", messages=chat).json()["tokens"]
-    assert again.usage.input_tokens == len(tokens)
 
 
 def test_the_answer_is_that_of_a_chat(ai):
@@ -157,31 +141,6 @@ def test_a_stream_says_what_the_whole_answer_says(server, fields):
         assert len(one["content"][0]["logprobs"]) == len(other["content"][0]["logprobs"])
 
 
-@pytest.mark.parametrize("fields", [{}, {"max_output_tokens": 3}, LOGPROBS])
-def test_each_event_has_the_shape_that_the_client_knows(server, fields):
-    adapter = TypeAdapter(ResponseStreamEvent)
-    for event in events_of(server, **BODY | fields):
-        assert_no_extras(adapter.validate_python(event, strict=True))
-
-
-def test_the_clients_own_stream_makes_up_the_answer(ai):
-    with ai.responses.stream(**BODY) as stream:
-        text = "".join(one.delta for one in stream if one.type == "response.output_text.delta")
-        response = stream.get_final_response()
-    assert response.output_text == text == ANSWER
-    assert response.status == "completed"
-
-
-def test_the_asynchronous_client_streams_too(server):
-    async def ask() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="x") as client:
-            stream = await client.responses.create(**BODY, stream=True)
-            return [event.type async for event in stream]
-
-    kinds = asyncio.run(ask())
-    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
-
-
 def test_an_answer_that_is_cut_says_why(ai):
     response = ai.responses.create(**BODY, max_output_tokens=3)
     assert response.status == "incomplete"
@@ -219,7 +178,7 @@ def test_cached_tokens_are_told(ai):
 
 
 class Place(BaseModel):
-    """What an answer can be made to be."""
+    """The shape that a schema gives to an answer."""
 
     city: str = Field(max_length=20)
     size: Literal["small", "large"]
@@ -251,39 +210,7 @@ def test_a_shaped_answer_is_json_whole_and_streamed(server, shape):
         Place.model_validate_json(text)
 
 
-VALUES = {
-    "metadata": {"a": "b"},
-    "user": "me",
-    "safety_identifier": "me",
-    "prompt_cache_key": "k",
-    "prompt_cache_retention": "in_memory",
-    "service_tier": "auto",
-    "store": False,
-    "background": False,
-    "truncation": "disabled",
-    "stream_options": {"include_obfuscation": False},
-}
-
-
-def test_fields_without_effect_have_none_and_null_is_leaving_out(server):
-    effectless = {name: VALUES[name] for name in marked(ResponseRequest, NoEffect)}
-    empty = dict.fromkeys(ResponseRequest.model_fields)
-    texts = [
-        post(server, RESPONSES, **fields | BODY).json()["output"][0]["content"]
-        for fields in ({}, effectless, empty)
-    ]
-    assert texts[0] == texts[1] == texts[2]
-
-
 # Errors.
-
-
-def test_every_refused_field_is_refused_by_name(client):
-    names = marked(ResponseRequest, Refused)
-    assert {"max_tool_calls", "previous_response_id", "conversation", "reasoning"} <= set(names)
-    for name in names:
-        answer = refused(client, RESPONSES, BODY | {name: "x"})
-        assert answer == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(
@@ -335,47 +262,6 @@ def test_what_is_wrong_is_named(client, fields, param, code):
         assert refused(client, RESPONSES, BODY | fields) == (param, code)
 
 
-def test_another_model_is_not_found(ai):
-    with pytest.raises(openai.NotFoundError) as caught:
-        ai.responses.create(**BODY | {"model": "another"})
-    assert caught.value.code == "model_not_found"
-
-
-def test_a_model_without_a_chat_template_says_how_to_set_one(shared_server):
-    body = {"model": shared_server.engine.model_name, "input": "the"}
-    error = error_of(post(shared_server, RESPONSES, **body), 400)
-    assert error["param"] == "input"
-    assert "CHAT_TEMPLATE" in error["message"]
-
-
-def test_what_a_template_refuses_is_said(start_server):
-    server = start_server(chat_template="{{ raise_exception('Only one turn, please') }}")
-    error = error_of(post(server, RESPONSES, model=server.engine.model_name, input="the"), 400)
-    assert (error["param"], "Only one turn, please" in error["message"]) == ("input", True)
-
-
-def test_a_full_queue_has_a_status_also_if_a_stream_was_asked_for(start_server):
-    server = start_server(max_batch_size=1, max_queue_size=0, chat_template=PLAIN_TEMPLATE)
-    gate = server.hold()
-    body = {"model": server.engine.model_name, "input": "the", "max_output_tokens": 2}
-    asking = threading.Thread(target=post, args=[server, RESPONSES], kwargs=body)
-    asking.start()
-    gate.wait()
-    response = post(server, RESPONSES, stream=True, **body)
-    assert error_of(response, 503)["code"] == "overloaded"
-    gate.open()
-    asking.join()
-
-
-def test_a_model_that_fails(start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
-    fail_after(server, 0)
-    for fields in ({}, {"stream": True}):
-        body = {"model": server.engine.model_name, "input": "the"}
-        error = error_of(post(server, RESPONSES, **body | fields), 500)
-        assert error["code"] == "internal_error"
-
-
 def test_a_stream_that_fails_ends_with_a_failed_response(start_server):
     server = start_server(chat_template=PLAIN_TEMPLATE)
     fail_after(server, 30)  # a few tokens might be nothing but pieces of characters
@@ -390,13 +276,3 @@ def test_a_stream_that_fails_ends_with_a_failed_response(start_server):
     assert response["output"][0]["status"] == "incomplete"
     assert response["output"][0]["content"][0]["text"]
     wait_until(lambda: server.sample("inference_requests_total", RESPONSES, "error") == 1)
-
-
-def test_a_client_that_leaves_ends_its_generation(start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
-    gate = server.hold()
-    body = {"model": server.engine.model_name, "input": "the"}
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(server.url + RESPONSES, json=body, timeout=0.5)
-    gate.open()
-    wait_until(lambda: server.sample("inference_sequences_aborted_total", "cancelled") == 1)

@@ -1,0 +1,104 @@
+"""A trained model with a real tokenizer and context: SmolLM2, against HuggingFace's `generate`."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from src.main import create_app
+from tests.conftest import create_settings, wait_until
+from tests.support.chat_apis import CHAT_APIS, ChatApi, Turn
+from tests.support.servers import ROOT, LocalServer, serve_app
+from tests.support.wire import post
+
+FOLDER = ROOT / ".real-models" / "SmolLM2-135M-Instruct"
+CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+MAX_TOKENS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_the_model() -> None:
+    if not FOLDER.exists():
+        assert "CI" not in os.environ, "make real-models"
+        pytest.skip("needs trained models: make real-models")
+
+
+@pytest.fixture(scope="module")
+def oracle() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    settings = create_settings(model_name=str(FOLDER), dtype="float32", kv_cache_gb=2)
+    with serve_app(create_app(settings)) as server:
+        yield server
+        wait_until(lambda: server.engine.num_live == 0)
+
+
+def chat(server: LocalServer, messages: list[dict], **fields: object) -> str:
+    body = {"model": server.engine.model_name, "messages": messages, "max_tokens": MAX_TOKENS}
+    answer = post(server, "/v1/chat/completions", **body | {"temperature": 0} | fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["message"]["content"]
+
+
+def expected(oracle: PreTrainedModel, messages: list[dict]) -> str:
+    """Returns the greedy answer of HuggingFace's `generate` to a conversation."""
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    output = oracle.generate(**prompt, max_new_tokens=MAX_TOKENS, do_sample=False)
+    return tokenizer.decode(output[0][prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_a_chat_equals_that_of_huggingface(server, oracle):
+    answer = chat(server, CAPITAL)
+    assert "Paris" in answer
+    assert answer == expected(oracle, CAPITAL)
+
+
+@pytest.mark.parametrize("api", CHAT_APIS, ids=str)
+def test_each_chat_api_answers_and_streams(api: ChatApi, server):
+    asked = {"turns": [Turn("user", CAPITAL[0]["content"])], "max_tokens": MAX_TOKENS}
+    whole = api.ask(server, **asked)
+    assert "Paris" in whole.text
+    assert api.stream(server, **asked) == whole
+
+
+def test_a_prompt_of_two_thousand_tokens_equals_that_of_huggingface(server, oracle):
+    text = (ROOT / "docs" / "architecture.md").read_text()[:6000]
+    messages = [{"role": "user", "content": f"{text}\n\nSummarize the text in one sentence."}]
+    assert chat(server, messages) == expected(oracle, messages)
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(server):
+    questions = [f"What is {number} plus {number}?" for number in range(8)]
+    alone = [chat(server, [{"role": "user", "content": one}]) for one in questions]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(
+            pool.map(lambda one: chat(server, [{"role": "user", "content": one}]), questions)
+        )
+    assert together == alone
+
+
+def test_a_schema_shapes_the_answer(server):
+    schema = {
+        "type": "object",
+        "properties": {"capital": {"enum": ["Paris", "Rome"]}},
+        "required": ["capital"],
+        "additionalProperties": False,
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    assert json.loads(chat(server, CAPITAL, response_format=shape)) == {"capital": "Paris"}
+
+
+def test_int8_weights_give_a_sensible_answer():
+    settings = create_settings(model_name=str(FOLDER), quantization="int8", kv_cache_gb=1)
+    with serve_app(create_app(settings)) as server:
+        assert "Paris" in chat(server, CAPITAL)
