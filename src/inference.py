@@ -56,48 +56,48 @@ class InferenceEngine:
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._limits = request_limits or RequestLimits()
-        self._delivery = OutputDispatcher(observer, tracer, meter)
-        self._host = EngineLifecycle(
-            config, self._delivery.receive, observer, grammar_limits or GrammarLimits()
+        self._dispatcher = OutputDispatcher(observer, tracer, meter)
+        self._lifecycle = EngineLifecycle(
+            config, self._dispatcher.receive, observer, grammar_limits or GrammarLimits()
         )
-        self._runner = RequestRunner(self._host, self._delivery)
+        self._runner = RequestRunner(self._lifecycle, self._dispatcher)
         self._tool_call_format: ToolCallFormat | None = None  # set at the first use
         self.created_at = int(time.time())
 
     @property
     def state(self) -> EngineState:
-        return self._host.state
+        return self._lifecycle.state
 
     @property
     def num_live(self) -> int:
         """Number of sequences that run or wait."""
-        engine = self._host.engine
+        engine = self._lifecycle.engine
         return engine.admission.num_live if engine else 0
 
     def load_model(self, check: Callable[[int], None] | None = None) -> None:
         """Loads the model and starts the engine; see `EngineLifecycle.load`."""
-        self._host.load(check)
+        self._lifecycle.load(check)
 
     def end(self) -> None:
         """Ends all requests at once with an error that names the server's shutdown."""
-        self._host.end()
+        self._lifecycle.end()
 
     def shutdown(self) -> None:
         """Stops the engine and ends all requests. Idempotent, and safe before `load_model`."""
-        self._host.shutdown()
+        self._lifecycle.shutdown()
 
     async def wait_until_dead(self, hang_seconds: float) -> None:
         """Returns when the engine is dead; see `EngineLifecycle.wait_until_dead`."""
-        await self._host.wait_until_dead(hang_seconds)
+        await self._lifecycle.wait_until_dead(hang_seconds)
 
     @property
     def model_name(self) -> str:
-        return self._host.config.model_name
+        return self._lifecycle.config.model_name
 
     @property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that change with anything a seed's answer depends on."""
-        config = self._host.config
+        config = self._lifecycle.config
         parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
         if config.kernels != "pytorch":
             parts += usable_variants()[:1]
@@ -106,22 +106,22 @@ class InferenceEngine:
     @property
     def max_model_len(self) -> int:
         """Context length: tokens of prompt and answer together."""
-        return self._host.require_model().max_model_len
+        return self._lifecycle.require_model().max_model_len
 
     @property
     def max_live(self) -> int:
         """Number of sequences that may run and wait; more are refused."""
-        return self._host.require_engine().admission.max_live
+        return self._lifecycle.require_engine().admission.max_live
 
     @property
     def embedding_size(self) -> int | None:
         """Dimension of an embedding; None if the model has none."""
-        return self._host.require_model().embedding_size
+        return self._lifecycle.require_model().embedding_size
 
     @property
     def codec(self) -> TextCodec:
         """The tokenizer with its chat template, without validation of what it gets."""
-        return self._host.require_codec()
+        return self._lifecycle.require_codec()
 
     @property
     def tool_call_format(self) -> ToolCallFormat:
@@ -133,7 +133,7 @@ class InferenceEngine:
         """
         template = self.codec.require_chat_template(("messages",))
         if self._tool_call_format is None:  # detection renders two conversations
-            self._tool_call_format = find_format(template, self._host.config.tool_call_format)
+            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
         return self._tool_call_format
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -347,7 +347,7 @@ class InferenceEngine:
             return await self.codec.encode(prompt, add_special_tokens=add_special_tokens)
 
     def _validator(self) -> RequestValidator:
-        loaded, engine = self._host.require_model(), self._host.require_engine()
+        loaded, engine = self._lifecycle.require_model(), self._lifecycle.require_engine()
         limits = ModelLimits(
             loaded.max_model_len,
             loaded.max_prompt_bytes,

@@ -228,7 +228,7 @@ def start_server(tiny_model) -> Iterator[Callable[..., LocalServer]]:
         def start(send_buffer: int | None = None, **values: object) -> LocalServer:
             settings = create_settings(**({"model_name": str(tiny_model())} | values))
             server = stack.enter_context(serve_app(create_app(settings), send_buffer))
-            server.engine._host.loaded.eos_token_ids.clear()
+            server.engine._lifecycle.loaded.eos_token_ids.clear()
             servers.append(server)
             return server
 
@@ -241,7 +241,7 @@ def start_server(tiny_model) -> Iterator[Callable[..., LocalServer]]:
 def shared_server(tiny_model) -> Iterator[LocalServer]:
     """Such a server for tests that leave it as it was."""
     with serve_app(create_app(create_settings(model_name=str(tiny_model())))) as server:
-        server.engine._host.loaded.eos_token_ids.clear()
+        server.engine._lifecycle.loaded.eos_token_ids.clear()
         yield server
         assert_nothing_is_left(server)
 
@@ -251,7 +251,7 @@ def assert_nothing_is_left(server: LocalServer) -> None:
     for gate in server.gates:
         gate.open()
     wait_until(lambda: server.engine.num_live == 0)
-    wait_until(lambda: not server.engine._delivery._live)
+    wait_until(lambda: not server.engine._dispatcher._live)
     states = ("live", "running", "waiting")
     wait_until(lambda: not any(server.sample(f"inference_sequences_{one}") for one in states))
 

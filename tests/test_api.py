@@ -411,7 +411,7 @@ def test_a_failing_model_gives_500_without_its_reason(start_client, tiny_model, 
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail")
 
-    client.app.state.service.engine._host.loaded.model.forward = fail
+    client.app.state.service.engine._lifecycle.loaded.model.forward = fail
     response = post(client, prompt="secret words")
     assert response.status_code == 500
     assert "made to fail" not in response.text

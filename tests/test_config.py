@@ -1,4 +1,4 @@
-"""Settings come from the environment, are bounded, and are documented where a user looks."""
+"""Settings: sources, bounds, error messages and documentation."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ NAMES = {name.upper() for name in Settings.model_fields}
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_here(monkeypatch, tmp_path):
+def _isolated_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_defaults_are_those_that_were_promised():
+def test_the_defaults_are_the_required_ones():
     settings = load_settings()
     assert settings.model_name == "gpt2"
     assert settings.max_length == 100
@@ -43,12 +43,12 @@ def test_the_environment_wins_over_the_env_file(monkeypatch):
     assert (settings.model_name, settings.top_p) == ("from-environment", 0.5)
 
 
-def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setenv("MAX_LENGTH", "")
     assert load_settings().max_length == 100
 
 
-def test_the_log_level_may_be_written_small(monkeypatch):
+def test_the_log_level_may_be_lower_case(monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", "warning")
     assert load_settings().log_level == "WARNING"
 
@@ -91,20 +91,20 @@ def test_proxies_are_addresses_and_networks(monkeypatch):
     assert load_settings().forwarded_allow_ips == proxies
 
 
-def test_all_bad_values_are_named_at_once(monkeypatch):
+def test_all_invalid_values_are_listed_at_once(monkeypatch):
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("TOP_P", "2")
     with pytest.raises(SettingsError, match=r"(?s)PORT=x.*TOP_P=2|TOP_P=2.*PORT=x"):
         load_settings()
 
 
-def test_a_step_that_has_no_room_for_all_sequences_is_refused(monkeypatch):
+def test_a_step_too_small_for_all_sequences_is_refused(monkeypatch):
     monkeypatch.setenv("MAX_NUM_BATCHED_TOKENS", "4")
     with pytest.raises(SettingsError, match="MAX_NUM_BATCHED_TOKENS=4 is less than"):
         load_settings()
 
 
-def test_an_env_file_that_is_no_text_is_named():
+def test_an_env_file_that_is_not_text_is_refused():
     Path(".env").write_bytes(b"\xff\xfeP")
     with pytest.raises(SettingsError, match=r"The file \.env cannot be read as text"):
         load_settings()
@@ -117,7 +117,7 @@ def test_reload_with_several_workers_is_refused(monkeypatch):
         load_settings()
 
 
-def test_nothing_changes_settings_after_start():
+def test_settings_are_immutable():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().port = 1
 
@@ -142,7 +142,7 @@ def settings_with(monkeypatch, **values: str) -> Settings:
     return load_settings()
 
 
-def test_production_is_open_to_anybody_only_if_that_is_said(monkeypatch):
+def test_production_requires_auth_to_be_chosen(monkeypatch):
     with pytest.raises(SettingsError, match="set AUTH=api_key or AUTH=jwt"):
         settings_with(monkeypatch, environment="production")
     assert settings_with(monkeypatch, auth="none").environment == "production"
@@ -162,6 +162,6 @@ def test_production_is_open_to_anybody_only_if_that_is_said(monkeypatch):
         ),
     ],
 )
-def test_settings_of_auth_that_do_not_go_together_are_refused(monkeypatch, values, problem):
+def test_contradictory_settings_of_auth_are_refused(monkeypatch, values, problem):
     with pytest.raises(SettingsError, match=problem):
         settings_with(monkeypatch, **values)

@@ -1,4 +1,4 @@
-"""InferenceEngine: text in, text out; time limits, stop strings, cancellation."""
+"""InferenceEngine: generation, validation, time limits, cancellation, failures."""
 
 import asyncio
 import threading
@@ -32,10 +32,10 @@ LONG = SamplingParams(max_tokens=CONTEXT - 20, seed=1, temperature=1.0, top_p=1.
 
 @pytest.fixture
 def engine(tiny_model) -> Iterator[InferenceEngine]:
-    """An engine on a tiny random model which never ends a text by itself."""
+    """An engine with a tiny random model without end tokens."""
     engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))), timeout_seconds=60)
     engine.load_model()
-    engine._host.loaded.eos_token_ids.clear()
+    engine._lifecycle.loaded.eos_token_ids.clear()
     yield engine
     if engine.state is EngineState.READY:
         wait_until(lambda: engine.num_live == 0)
@@ -44,20 +44,20 @@ def engine(tiny_model) -> Iterator[InferenceEngine]:
 
 def slow_down(engine: InferenceEngine, seconds: float) -> None:
     """Makes each step of the model take longer."""
-    real = engine._host.loaded.model.forward
+    real = engine._lifecycle.loaded.model.forward
 
     def forward(*args: object, **kwargs: object) -> object:
         time.sleep(seconds)
         return real(*args, **kwargs)
 
-    engine._host.loaded.model.forward = forward
+    engine._lifecycle.loaded.model.forward = forward
 
 
 def generate(engine: InferenceEngine, prompt: str, n: int = 1, **params: object):
     return asyncio.run(engine.generate(prompt, SamplingParams(**params), n))
 
 
-def test_generate_gives_what_the_stream_gives(engine):
+def test_generate_returns_the_text_of_the_stream(engine):
     async def both() -> tuple[list[str], str]:
         token_ids = await engine.tokenize("the cat", LONG)
         deltas = [delta async for delta in engine.stream(token_ids, LONG)]
@@ -71,7 +71,7 @@ def test_generate_gives_what_the_stream_gives(engine):
     assert "".join(texts) == text
 
 
-def test_text_is_that_of_huggingface(engine, tiny_model):
+def test_text_equals_that_of_huggingface(engine, tiny_model):
     loaded = load_model(EngineConfig(str(tiny_model("gpt2"))))
     completion = generate(engine, "the cat", max_tokens=20, temperature=0).completions[0]
     prompt = torch.tensor([loaded.tokenizer.encode_batch(["the cat"])[0].ids])
@@ -82,13 +82,13 @@ def test_text_is_that_of_huggingface(engine, tiny_model):
 
 
 @pytest.mark.parametrize("seed", [5, -1, -(2**63), 2**63 - 1])
-def test_sequences_of_one_prompt_use_seeds_that_follow_each_other(engine, seed):
+def test_sequences_of_a_prompt_use_consecutive_seeds(engine, seed):
     params = {"max_tokens": 10, "temperature": 1.5, "top_p": 1.0}
     three = generate(engine, "the", n=3, seed=seed, **params).completions
     seeds = [seed, seed + 1, seed + 2]
-    if seed == 2**63 - 1:  # after the largest of 64 bits comes the least
+    if seed == 2**63 - 1:  # it wraps around to the smallest 64-bit integer
         seeds = [seed, -(2**63), -(2**63) + 1]
-    alone = [generate(engine, "the", seed=one, **params).completions[0] for one in seeds]
+    alone = [generate(engine, "the", seed=start, **params).completions[0] for start in seeds]
     assert three == alone
     assert len({completion.text for completion in three}) == 3
 
@@ -101,14 +101,14 @@ def test_without_a_seed_texts_differ(engine):
     assert len(texts) == 3
 
 
-def test_batch_answers_are_in_the_prompts_order(engine):
+def test_generations_of_a_batch_are_in_the_prompts_order(engine):
     prompts = ["the cat", "on", "mat and the hat"]
     params = SamplingParams(max_tokens=5, temperature=0)
     batch = asyncio.run(engine.generate_batch(prompts, params))
     assert batch == [asyncio.run(engine.generate(prompt, params)) for prompt in prompts]
 
 
-def test_a_stop_string_ends_the_text_before_it(engine):
+def test_a_stop_text_ends_the_text_before_it(engine):
     whole = generate(engine, "the cat", max_tokens=30, temperature=0).completions[0].text
     stop = whole[5:8]
     completion = generate(
@@ -121,7 +121,7 @@ def test_a_stop_string_ends_the_text_before_it(engine):
 
 def test_text_that_spells_a_special_token_stays_text(engine):
     token_ids = asyncio.run(engine.tokenize(f"{END}<|user|>", SamplingParams(max_tokens=1)))
-    tokenizer = engine._host.loaded.tokenizer
+    tokenizer = engine._lifecycle.loaded.tokenizer
     assert tokenizer.token_to_id(END) not in token_ids
     assert tokenizer.decode(token_ids) == f"{END}<|user|>"
 
@@ -135,7 +135,9 @@ def test_text_that_spells_a_special_token_stays_text(engine):
         (200, 500, "shorten the prompt and ask for fewer new tokens."),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tokens, remedies):
+def test_a_prompt_beyond_the_context_is_refused_with_the_remedy(
+    engine, num_words, max_tokens, remedies
+):
     with pytest.raises(InvalidRequestError) as caught:
         generate(engine, " the" * num_words, max_tokens=max_tokens)
     limit = f"This model's maximum context length is {CONTEXT} tokens. "
@@ -144,15 +146,15 @@ def test_what_does_not_fit_is_refused_with_the_remedy(engine, num_words, max_tok
     assert caught.value.field == (("max_tokens",) if max_tokens > CONTEXT else ("prompt",))
 
 
-def test_what_is_too_long_for_any_tokenization_is_refused_without_one(engine):
-    longest = max(len(token) for token in engine._host.loaded.tokenizer.get_vocab())
+def test_a_prompt_too_long_for_any_tokenization_is_refused_before_it(engine):
+    longest = max(len(token) for token in engine._lifecycle.loaded.tokenizer.get_vocab())
     with pytest.raises(InvalidRequestError, match=f"more than {CONTEXT * longest} fits"):
         generate(engine, "a" * (CONTEXT * longest + 1), max_tokens=1)
     with pytest.raises(InvalidRequestError, match="tokens"):
         generate(engine, "a" * (CONTEXT * longest), max_tokens=1)
 
 
-def test_what_just_fits_is_served(engine):
+def test_a_prompt_that_fills_the_context_is_served(engine):
     generation = generate(engine, " the" * 100, max_tokens=28, temperature=0)
     assert len(generation.prompt_token_ids) == 100
     assert generation.completions[0].num_tokens == 28
@@ -170,7 +172,7 @@ def test_no_prompt_of_a_batch_runs_when_one_is_refused(engine):
     assert engine.num_live == 0
 
 
-def test_a_model_that_does_not_fit_the_settings_is_never_ready(tiny_model):
+def test_a_model_refused_by_the_check_is_never_ready(tiny_model):
     engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))))
     states = []
 
@@ -196,14 +198,14 @@ def test_the_time_limit_counts_waiting_and_running(engine):
 
 
 def test_the_time_limit_counts_tokenization(engine):
-    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
+    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
     engine._timeout_seconds = 0.001
     with pytest.raises(GenerationTimeoutError):
         generate(engine, "the cat " * 125_000)
 
 
 def leave(engine: InferenceEngine, work: Callable[[], Awaitable[object]]) -> None:
-    """Starts the work, cancels it while it runs, and sees that the engine is free soon after."""
+    """Starts work, cancels it while it runs, and checks that the engine is free soon after."""
 
     async def start_and_cancel() -> None:
         task = asyncio.ensure_future(work())
@@ -217,15 +219,15 @@ def leave(engine: InferenceEngine, work: Callable[[], Awaitable[object]]) -> Non
     wait_until(lambda: engine.num_live == 0, seconds=1)
 
 
-def test_leaving_generate_ends_it(engine):
+def test_cancelling_generate_frees_the_engine(engine):
     leave(engine, lambda: engine.generate("the", LONG, n=3))
 
 
-def test_leaving_a_batch_ends_all_of_it(engine):
+def test_cancelling_a_batch_frees_the_engine(engine):
     leave(engine, lambda: engine.generate_batch(["the"] * 5, LONG))
 
 
-def test_leaving_a_stream_ends_it(engine):
+def test_closing_a_stream_frees_the_engine(engine):
     async def read_some() -> None:
         stream = engine.stream(await engine.tokenize("the", LONG), LONG, n=2)
         async for delta in stream:
@@ -249,51 +251,51 @@ def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
             await tokenizing
         return turns
 
-    engine._host.loaded = replace(engine._host.loaded, max_prompt_bytes=None)
-    # Were the interpreter lock held, the loop would get a turn before and one after.
+    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
+    # With the GIL held, the loop would get one turn before and one after.
     assert asyncio.run(turns_meanwhile()) >= 10
 
 
-def test_before_the_model_is_loaded_there_is_an_error(tiny_model):
+def test_requests_before_the_model_is_loaded_are_refused(tiny_model):
     engine = InferenceEngine(EngineConfig(str(tiny_model("gpt2"))))
     assert engine.state is EngineState.LOADING
     with pytest.raises(EngineNotReadyError):
         generate(engine, "the")
-    engine.shutdown()  # does nothing, and does not fail
+    engine.shutdown()  # has no effect
 
 
 def test_a_model_that_raises_fails_the_request_and_not_the_engine(engine):
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail, with the prompt in it")
 
-    real = engine._host.loaded.model.forward
-    engine._host.loaded.model.forward = fail
+    real = engine._lifecycle.loaded.model.forward
+    engine._lifecycle.loaded.model.forward = fail
     with pytest.raises(GenerationFailedError) as caught:
         generate(engine, "the")
     assert "made to fail" not in str(caught.value)
-    engine._host.loaded.model.forward = real
+    engine._lifecycle.loaded.model.forward = real
     assert generate(engine, "the", max_tokens=3).completions[0].num_tokens == 3
 
 
-def test_a_batch_ends_when_one_of_it_fails(engine):
-    real = engine._host.loaded.model.forward
-    (poison,) = engine._host.loaded.tokenizer.encode_batch(["!"])[0].ids
+def test_a_batch_fails_when_one_of_its_sequences_fails(engine):
+    real = engine._lifecycle.loaded.model.forward
+    (poison,) = engine._lifecycle.loaded.tokenizer.encode_batch(["!"])[0].ids
 
     def fail_on_poison(input_ids: torch.Tensor, **kwargs: object) -> object:
         if (input_ids == poison).any():
             raise RuntimeError("made to fail")
         return real(input_ids, **kwargs)
 
-    engine._host.loaded.model.forward = fail_on_poison
+    engine._lifecycle.loaded.model.forward = fail_on_poison
     with pytest.raises(GenerationFailedError):
         asyncio.run(engine.generate_batch(["the", "cat!"], LONG))
 
 
-def test_a_dead_engine_says_so(engine):
+def test_a_dead_engine_refuses_requests(engine):
     def die(*args: object, **kwargs: object) -> object:
         raise SystemExit("made to die")
 
-    engine._host.loaded.model.forward = die
+    engine._lifecycle.loaded.model.forward = die
     with pytest.raises(EngineDeadError):
         generate(engine, "the")
     assert engine.state is EngineState.DEAD
@@ -301,7 +303,7 @@ def test_a_dead_engine_says_so(engine):
         generate(engine, "the")
 
 
-def test_shutdown_ends_whoever_waits(engine):
+def test_shutdown_fails_waiting_requests(engine):
     async def shut_down_meanwhile() -> None:
         slow_down(engine, 0.02)
         task = asyncio.ensure_future(engine.generate("the", LONG))
@@ -315,14 +317,14 @@ def test_shutdown_ends_whoever_waits(engine):
 
 @pytest.fixture(params=["continuous", "reference"])
 def start_engine(request, tiny_model) -> Iterator[Callable[..., InferenceEngine]]:
-    """Starts engines of each kind; after the test no sequence may be left over."""
+    """Starts engines of each kind; the test must leave no live sequence."""
     engines: list[InferenceEngine] = []
 
     def start(**options: object) -> InferenceEngine:
         config = EngineConfig(str(tiny_model()), engine=request.param, **options)
         engines.append(InferenceEngine(config))
         engines[-1].load_model()
-        engines[-1]._host.loaded.eos_token_ids.clear()
+        engines[-1]._lifecycle.loaded.eos_token_ids.clear()
         return engines[-1]
 
     yield start
@@ -331,7 +333,7 @@ def start_engine(request, tiny_model) -> Iterator[Callable[..., InferenceEngine]
         engine.shutdown()
 
 
-def test_an_engine_that_hangs_is_dead_and_everybody_is_told(start_engine):
+def test_a_hung_engine_is_dead_and_fails_all_requests(start_engine):
     engine = start_engine()
     is_held, release = threading.Event(), threading.Event()
 
@@ -354,21 +356,21 @@ def test_an_engine_that_hangs_is_dead_and_everybody_is_told(start_engine):
         with pytest.raises(EngineDeadError):
             await engine.generate("the", LONG)
 
-    engine._host.loaded.model.forward = hang
+    engine._lifecycle.loaded.model.forward = hang
     try:
         asyncio.run(hang_meanwhile())
     finally:
         release.set()
 
 
-def test_an_engine_that_works_or_waits_for_work_does_not_hang(start_engine):
+def test_a_busy_or_idle_engine_does_not_count_as_hung(start_engine):
     engine = start_engine()
 
     async def watch() -> None:
         watching = asyncio.ensure_future(engine.wait_until_dead(1))
         slow_down(engine, 0.1)
         await engine.generate("the", replace(LONG, max_tokens=15))
-        assert engine._host.engine.seconds_in_step == 0
+        assert engine._lifecycle.engine.seconds_in_step == 0
         await asyncio.sleep(1.5)
         assert not watching.done()
         watching.cancel()
@@ -377,10 +379,10 @@ def test_an_engine_that_works_or_waits_for_work_does_not_hang(start_engine):
     assert engine.state is EngineState.READY
 
 
-def test_what_finds_no_room_is_refused_and_leaves_no_trace(start_engine):
+def test_requests_beyond_the_queue_are_refused_and_leave_no_trace(start_engine):
     engine = start_engine(max_num_seqs=1, max_queue_size=1)
 
-    async def come_third() -> None:
+    async def submit_third() -> None:
         slow_down(engine, 0.01)
         token_ids = await engine.tokenize("the", LONG)
         running = asyncio.ensure_future(engine.generate("the", LONG, n=2))
@@ -391,12 +393,14 @@ def test_what_finds_no_room_is_refused_and_leaves_no_trace(start_engine):
         assert engine.num_live == 2
         with pytest.raises(InvalidRequestError, match="3 sequences are more than"):
             await engine.generate("the", LONG, n=3)
-        assert [one.num_tokens for one in (await running).completions] == [LONG.max_tokens] * 2
+        assert [completion.num_tokens for completion in (await running).completions] == [
+            LONG.max_tokens
+        ] * 2
 
-    asyncio.run(come_third())
+    asyncio.run(submit_third())
 
 
-def test_who_waits_too_long_is_told(start_engine):
+def test_a_request_that_waits_too_long_is_refused(start_engine):
     engine = start_engine(max_num_seqs=1, max_queue_size=1, max_queue_seconds=0.2)
 
     async def wait_too_long() -> None:
@@ -411,7 +415,7 @@ def test_who_waits_too_long_is_told(start_engine):
     asyncio.run(wait_too_long())
 
 
-def test_who_leaves_the_queue_makes_room_while_another_runs(start_engine):
+def test_a_cancelled_request_leaves_the_queue_while_another_runs(start_engine):
     engine = start_engine(max_num_seqs=1, max_queue_size=1)
 
     async def leave_the_queue() -> None:

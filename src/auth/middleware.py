@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
 from src.auth.api_keys import Scope
-from src.core.identity import ANYBODY, Caller, current_caller
+from src.core.identity import ANONYMOUS, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.limits.rate_limit import RateLimit, limit_response
 from src.limits.storage import begin_waiting
@@ -74,7 +74,7 @@ class AuthMiddleware:
 
     async def _find(self, scope: Connection) -> Caller:
         if self._finder is None:
-            return ANYBODY
+            return ANONYMOUS
         try:
             await self._limits.count_address(scope)
         except LimitStorageDownError:

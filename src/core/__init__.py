@@ -1,1 +1,1 @@
-"""The asyncio side of the engine: validation, dispatch of outputs, life of the engine."""
+"""The asyncio side: request validation, running requests, output dispatch, engine lifecycle."""

@@ -41,7 +41,7 @@ class Caller:
     weight: int = 1
 
 
-ANYBODY = Caller()
+ANONYMOUS = Caller()
 """The caller of all requests without authentication."""
 
-current_caller: ContextVar[Caller] = ContextVar("current_caller", default=ANYBODY)
+current_caller: ContextVar[Caller] = ContextVar("current_caller", default=ANONYMOUS)

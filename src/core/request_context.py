@@ -44,6 +44,6 @@ class RequestContext:
 def timeout_error() -> GenerationTimeoutError:
     """Creates the error for a request without a token at its deadline."""
     return GenerationTimeoutError(
-        "No answer was begun within the time that this server allows (TIMEOUT_SECONDS). Send a"
-        " shorter prompt, or try again when it is less busy."
+        "No token was generated within the server's time limit (TIMEOUT_SECONDS). Send a shorter"
+        " prompt, or try again when the server is less busy."
     )

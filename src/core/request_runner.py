@@ -73,9 +73,11 @@ class RequestRunner:
         async with context.time_limit():
             grammar = await self._compile(params)
         loaded = self._lifecycle.require_model()
-        special = self._lifecycle.require_codec().token_bytes.special_token_ids
+        skipped = self._lifecycle.require_codec().token_bytes.special_token_ids
+        if grammar is not None:
+            skipped -= grammar.special_token_ids
         streams = [
-            TextStream(index, index % n, loaded, prompts[index // n], params, grammar, special)
+            TextStream(index, index % n, loaded, prompts[index // n], params, grammar, skipped)
             for index in range(n * len(prompts))
         ]
         by_id = {stream.request.request_id: stream for stream in streams}

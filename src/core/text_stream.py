@@ -25,7 +25,7 @@ class TextStream:
         prompt_token_ids: the prompt.
         params: sampling parameters.
         grammar: compiled grammar of the answer; None leaves it free.
-        special_token_ids: the tokenizer's special tokens.
+        skipped: special tokens that are not part of the text.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TextStream:
         prompt_token_ids: list[int],
         params: SamplingParams,
         grammar: "Grammar | None" = None,
-        special_token_ids: frozenset[int] = frozenset(),
+        skipped: frozenset[int] = frozenset(),
     ) -> None:
         if params.seed is not None:
             params = replace(params, seed=_wrap_to_64_bits(params.seed + seed_offset))
@@ -47,7 +47,7 @@ class TextStream:
         self._deltas: deque[TextDelta] = deque()  # of outputs that the caller has not read yet
         spelled = grammar.special_token_ids if grammar else frozenset()
         self._detokenizer = IncrementalDetokenizer(
-            loaded.tokenizer, prompt_token_ids, params.stop, spelled, special_token_ids - spelled
+            loaded.tokenizer, prompt_token_ids, params.stop, spelled, skipped
         )
 
     def trim(self, output: RequestOutput) -> RequestOutput:

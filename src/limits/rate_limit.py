@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from limits.storage import MemoryStorage, RedisStorage
 from src.config import Settings
-from src.core.identity import ANYBODY, Caller
+from src.core.identity import ANONYMOUS, Caller
 from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
 from src.limits.client_address import rate_limit_key
 from src.limits.concurrency import Concurrency, Lease
@@ -218,7 +218,7 @@ def limit_response(scope: Scope, error: RateLimitedError | LimitStorageDownError
 
 
 def _caller(request: Request) -> Caller:
-    return request.scope.get(CALLER, ANYBODY)  # type: ignore[no-any-return]
+    return request.scope.get(CALLER, ANONYMOUS)  # type: ignore[no-any-return]
 
 
 def _who(request: Request) -> str:

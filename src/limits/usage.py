@@ -21,7 +21,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.config import Settings
-from src.core.identity import ANYBODY, Caller
+from src.core.identity import ANONYMOUS, Caller
 from src.core.observers import SequenceStats
 from src.errors import InvalidRequestError, LimitStorageDownError, RateLimitedError
 from src.limits.client_address import rate_limit_key
@@ -142,7 +142,7 @@ class Usage:
             RateLimitedError: too many of its caller's are being answered.
             LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
-        caller: Caller = scope.get(CALLER, ANYBODY)
+        caller: Caller = scope.get(CALLER, ANONYMOUS)
         who = caller.id or rate_limit_key(scope)
         most = caller.limits.concurrent or self._settings.rate_limit_concurrent
         lease = None if most is None else await self._limits.begin(who, most)

@@ -120,7 +120,7 @@ def answer_grammar(
         return answer_schema
     if answer_schema is not None and answer_schema.kind != "json_schema":
         raise InvalidRequestError(
-            "Beside tools answers are shaped by JSON schemas alone: leave this out, or the tools.",
+            "With tools a JSON schema is the only structured output: leave this out, or the tools.",
             answer_schema.field[:1],
         )
     return tool_grammar(choice, tool_format, answer_schema)

@@ -101,9 +101,9 @@ def _check_differs_from_call(answer_schema: GrammarSource) -> None:
     is_closed = schema.get("type") == "object" and schema.get("additionalProperties") is False
     if not is_closed or {"name", LLAMA3.arguments_key} <= properties.keys():
         raise InvalidRequestError(
-            "This model writes calls as bare JSON objects, from which such an answer could not be"
-            " told: beside tools a schema needs type object and additionalProperties false, and"
-            " not both of the properties name and parameters.",
+            "This model writes tool calls as bare JSON objects, for which such an answer could be"
+            " mistaken: with tools a schema needs type object, additionalProperties false, and at"
+            " most one of the properties name and parameters.",
             answer_schema.field,
         )
 

@@ -54,7 +54,7 @@ class WireModel:
 
 @pytest.fixture
 def prepare(client):
-    engine = client.app.state.engine
+    engine = client.app.state.service.engine
 
     async def receive() -> Message:
         await asyncio.Event().wait()  # the client stays

@@ -351,7 +351,7 @@ def test_what_nobody_foresaw_ends_the_stream_with_an_error_that_says_no_more(sta
     gate.permit(1)
     with streaming(server, LONG | {"logprobs": 0}) as events:
         next(events)
-        server.engine._host.codec = None
+        server.engine._lifecycle.codec = None
         gate.open()
         error = json.loads(list(events)[-1])["error"]
     assert error == {"message": "Internal server error.", "code": 500}
@@ -520,7 +520,7 @@ def test_a_client_that_never_gets_its_first_event_frees_its_slots(start_server, 
             await server.app(scope, receive, send)
         # In the event loop of the sequences, where their end is counted.
         await asyncio.to_thread(wait_until, lambda: server.engine.num_live == 0)
-        await asyncio.to_thread(wait_until, lambda: not server.engine._delivery._live)
+        await asyncio.to_thread(wait_until, lambda: not server.engine._dispatcher._live)
 
     server.slow_down(0.02)
     asyncio.run(ask())

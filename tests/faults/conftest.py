@@ -24,7 +24,7 @@ def serving(model: object, send_buffer: int | None = None, **settings: object):
     usual = {"model_name": str(model), "chat_template": TEMPLATE, "log_level": "warning"}
     app = create_app(create_settings(**usual | settings))
     with serve_app(app, send_buffer) as server:
-        server.engine._host.loaded.eos_token_ids.clear()
+        server.engine._lifecycle.loaded.eos_token_ids.clear()
         yield server
         assert_serves(server)
         assert_nothing_is_left(server)

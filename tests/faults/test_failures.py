@@ -242,14 +242,14 @@ class _Unforeseen:
 
 def test_an_exception_that_nobody_foresaw(start):
     with start() as server:
-        codec = server.engine._host.codec
-        server.engine._host.codec = replace(codec, tokenizer=_Unforeseen())
+        codec = server.engine._lifecycle.codec
+        server.engine._lifecycle.codec = replace(codec, tokenizer=_Unforeseen())
         answers = {
             "whole": post(server, prompt=SECRET),
             "streamed": post(server, prompt=SECRET, stream=True),
         }
         native = server.post({"prompt": SECRET})
-        server.engine._host.codec = codec
+        server.engine._lifecycle.codec = codec
     assert native.json() == {"detail": "Internal server error."}
     for answer in answers.values():
         for told_too_much in ("passwd", "0x7f", "10.0.0.1", SECRET):

@@ -158,7 +158,9 @@ def test_a_calm_key_waits_for_no_running_flood_and_takes_nothing_from_it(
     server, first_token = tenants.server, threading.Event()
 
     def read_stream() -> int:
-        letter = server.engine._host.loaded.tokenizer.token_to_id("a")  # shown as soon as drawn
+        letter = server.engine._lifecycle.loaded.tokenizer.token_to_id(
+            "a"
+        )  # shown as soon as drawn
         body = {"model": server.engine.model_name, "prompt": PROMPT, "max_tokens": 4}
         body |= {"logit_bias": {str(letter): 100}}
         headers = bearer(tenants.keys["calm"])
@@ -196,7 +198,7 @@ def test_a_heavier_key_runs_more_at_once(start_tenants):
         heavy = pool.submit(tenants.complete, "heavy", **body)
         wait_until(lambda: tenants.server.engine.num_live == 16)
         gate.let(3)
-        running = tenants.server.engine._host.engine._core._scheduler._running
+        running = tenants.server.engine._lifecycle.engine._core._scheduler._running
         held = Counter(one.request.weight for one in running)
         gate.open()
         assert len(light.result()["choices"]) == len(heavy.result()["choices"]) == 8

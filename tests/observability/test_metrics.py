@@ -55,7 +55,7 @@ def test_a_failure_counts_as_error(tiny_client):
     def fail(*args: object, **kwargs: object) -> object:
         raise RuntimeError("made to fail")
 
-    tiny_client.app.state.service.engine._host.loaded.model.forward = fail
+    tiny_client.app.state.service.engine._lifecycle.loaded.model.forward = fail
     assert tiny_client.post("/generate", json={"prompt": "the"}).status_code == 500
     assert samples(tiny_client)["inference_requests_total", "/generate", "error"] == 1
 
@@ -264,7 +264,7 @@ def test_the_age_and_the_limit_of_a_step_are_reported(start_server, engine):
     server = start_server(engine=engine, hang_timeout_seconds=77)
     gate = Gate()
     server.gates.append(gate)
-    decoder = find_decoder(server.engine._host.loaded.model)
+    decoder = find_decoder(server.engine._lifecycle.loaded.model)
     decoder.forward = partial(gate.forward, decoder.forward)
     body = {"model": server.engine.model_name, "input": "the cat"}
     assert server.sample("inference_step_age_seconds") == 0
@@ -313,7 +313,7 @@ async def storm(url: str, num_requests: int) -> None:
 
 
 def break_for_poison(server: LocalServer) -> None:
-    tokenizer = server.engine._host.loaded.tokenizer
+    tokenizer = server.engine._lifecycle.loaded.tokenizer
     poison = tokenizer.token_to_id(POISON)
 
     def forward(real, input_ids, **kwargs):

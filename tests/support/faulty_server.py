@@ -40,8 +40,8 @@ def main(folder: Path) -> None:
         while (folder / "loading").exists():
             time.sleep(0.01)
         load_model(check)
-        model, tokenizer = engine._host.loaded.model, engine._host.loaded.tokenizer
-        engine._host.loaded.eos_token_ids.clear()
+        model, tokenizer = engine._lifecycle.loaded.model, engine._lifecycle.loaded.tokenizer
+        engine._lifecycle.loaded.eos_token_ids.clear()
         poison, no_number = (tokenizer.token_to_id(text) for text in (POISON, NO_NUMBER))
         model.forward = failing(model.forward, folder, poison, no_number)
 

@@ -80,10 +80,18 @@ ROOMS = {
     ),
     "text": room("errors", WEB, WIRE, {"torch"}),
     "tool_calling": room(
-        "errors text engine.config engine.structured_output.source", WEB, WIRE, MODEL
+        "errors text.chat_template engine.config engine.structured_output.source", WEB, WIRE, MODEL
     ),
-    "core": room("errors engine text", WEB, WIRE, MODEL),
-    "inference": room("errors config core engine text tool_calling", WEB, WIRE, MODEL),
+    "core": room("core errors engine text", WEB, WIRE, MODEL),
+    "core.identity": room("", WEB, WIRE, MODEL),
+    "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
+    "inference": room(
+        "errors core engine.config engine.kernels.build engine.sampling_params"
+        " engine.structured_output.compile_pool text tool_calling",
+        WEB,
+        WIRE,
+        MODEL,
+    ),
     "api": room(
         f"{API} auth.api_keys limits.rate_limit middleware observability server.draining"
         " server.connection server.service",

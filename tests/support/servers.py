@@ -301,7 +301,7 @@ class LocalServer(Asked):
 
     def break_model(self, forward: Callable[..., object]) -> None:
         """Puts `forward(real, *args, **kwargs)` in the place of the model's own."""
-        model = self.engine._host.loaded.model
+        model = self.engine._lifecycle.loaded.model
         real = model.forward
         model.forward = lambda *args, **kwargs: forward(real, *args, **kwargs)
 
@@ -359,7 +359,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         thread.start()
         try:
             deadline = time.monotonic() + START_TIMEOUT
-            while not running.started or server.engine._host.engine is None:
+            while not running.started or server.engine._lifecycle.engine is None:
                 assert thread.is_alive()
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

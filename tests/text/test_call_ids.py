@@ -1,4 +1,4 @@
-"""Chat templates that want ids of calls of nine characters, as Mistral's do, get them."""
+"""Short ids of tool calls for chat templates that demand nine characters, as Mistral's do."""
 
 import json
 
@@ -37,18 +37,21 @@ def create_template(source: str) -> ChatTemplate:
     return ChatTemplate(source, {}, create_tokenizer().backend_tokenizer)
 
 
-def test_a_short_id_is_itself_and_any_other_has_one_of_its_own():
+def test_a_short_id_is_kept_and_others_are_hashed():
     assert short_id("aB3456789") == "aB3456789"
-    made = {short_id(one) for one in (LONG_ID, "call_1", "", "aB345678", "aB345678é", "ab-456789")}
+    made = {
+        short_id(call_id)
+        for call_id in (LONG_ID, "call_1", "", "aB345678", "aB345678é", "ab-456789")
+    }
     assert len(made) == 6
-    assert all(SHORT_ID.fullmatch(one) for one in made)
+    assert all(SHORT_ID.fullmatch(call_id) for call_id in made)
     _, calling, result = with_short_ids(conversation(LONG_ID))
     assert calling.tool_calls[0].call_id == result.tool_call_id == short_id(LONG_ID)
 
 
 def test_the_template_gets_the_same_short_id_for_a_call_and_its_result():
     template = create_template(STRICT_TEMPLATE)
-    for _ in range(2):  # the second time it is known
+    for _ in range(2):  # the second time the need for short ids is known
         text = template.render(conversation(LONG_ID))
         assert text.count(f"[{short_id(LONG_ID)}]") == 2
     assert template.encode(conversation(LONG_ID)) == template.encode(
@@ -56,14 +59,14 @@ def test_the_template_gets_the_same_short_id_for_a_call_and_its_result():
     )
 
 
-def test_a_template_that_takes_any_id_gets_it_as_it_is():
+def test_a_template_without_limits_on_ids_gets_them_unchanged():
     text = create_template(HERMES_TEMPLATE + "{{ messages[2].tool_call_id }}").render(
         conversation(LONG_ID)
     )
     assert text.endswith(LONG_ID)
 
 
-def test_another_reason_to_refuse_is_told():
+def test_an_error_for_another_reason_is_kept():
     source = HERMES_TEMPLATE + "{{ raise_exception('no tools today') }}"
     with pytest.raises(InvalidRequestError, match="no tools today"):
         create_template(source).encode(conversation(LONG_ID))
@@ -75,7 +78,7 @@ def ask(server: LocalServer, path: str, **fields: object) -> dict:
     return response.json()
 
 
-def test_a_loop_of_tools_goes_on_in_every_api(start_server, roomy_model):
+def test_calls_and_results_with_long_ids_work_in_every_api(start_server, roomy_model):
     server = start_server(model_name=str(roomy_model), chat_template=STRICT_TEMPLATE)
     question = {"role": "user", "content": "When?"}
     fields = {"messages": [question], "tools": [{"type": "function", "function": TOOL}]}

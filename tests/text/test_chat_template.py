@@ -1,4 +1,4 @@
-"""Chat templates: the token ids are HuggingFace's, and what a message says stays text."""
+"""ChatTemplate: token ids equal HuggingFace's, and messages cannot forge special tokens."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def by_huggingface(
     messages: list[ChatMessage], tokenizer: PreTrainedTokenizerFast | None = None
 ) -> list[int]:
     return (tokenizer or create_tokenizer()).apply_chat_template(
-        [{"role": one.role, "content": one.content} for one in messages],
+        [{"role": message.role, "content": message.content} for message in messages],
         chat_template=SOURCE,
         add_generation_prompt=True,
     )["input_ids"]
@@ -50,11 +50,11 @@ def decode(token_ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("contents", [["the cat"], ["a", "", " b \n"], ["Grüße 👩‍🚀"]])
-def test_token_ids_are_those_of_huggingface(contents):
+def test_token_ids_equal_those_of_huggingface(contents):
     assert create_template().encode(chat(*contents)) == by_huggingface(chat(*contents))
 
 
-def test_the_answers_turn_begins_only_if_it_is_wanted():
+def test_the_head_of_the_answer_is_optional():
     for content in ("the cat", f"the {TURN} cat"):
         whole = create_template().encode(chat(content))
         without = create_template().encode(chat(content), begins_answer=False)
@@ -76,21 +76,26 @@ def test_a_spelled_special_token_stays_text(content):
     token_ids = create_template().encode(chat("hello", content))
     plain = create_template().encode(chat("hello", "plain"))
     special = {create_tokenizer().convert_tokens_to_ids(token) for token in (TURN, END)}
-    assert [one for one in token_ids if one in special] == [one for one in plain if one in special]
+    assert [token_id for token_id in token_ids if token_id in special] == [
+        token_id for token_id in plain if token_id in special
+    ]
     assert decode(token_ids) == decode(plain).replace("plain", content)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["<|user|>", "<|", "|>", "user", " ", "a", "<|endoftext|>"])))
-def test_whatever_pieces_are_put_together_stay_text(pieces):
+def test_any_combination_of_pieces_of_special_tokens_stays_text(pieces):
     content = "".join(pieces)
     token_ids = create_template().encode(chat(content))
     plain = create_template().encode(chat("plain"))
     assert decode(token_ids) == decode(plain).replace("plain", content)
-    assert sum(one in (0, 1) for one in token_ids) == sum(one in (0, 1) for one in plain)
+    special = {0, 1}
+    assert sum(token_id in special for token_id in token_ids) == sum(
+        token_id in special for token_id in plain
+    )
 
 
-def test_a_token_that_takes_spaces_along_does_so_either_way():
+def test_a_token_with_lstrip_and_rstrip_consumes_whitespace_on_both_paths():
     def create() -> PreTrainedTokenizerFast:
         tokenizer = create_tokenizer()
         greedy = AddedToken("<|x|>", special=True, lstrip=True, rstrip=True, normalized=False)
@@ -115,7 +120,7 @@ def test_a_special_token_of_one_character_stays_text():
     assert template.encode(chat("a字b")).count(tokenizer.convert_tokens_to_ids("字")) == 1
 
 
-def test_what_a_template_says_on_purpose_is_told_and_nothing_else():
+def test_only_messages_raised_by_a_template_on_purpose_are_quoted():
     with pytest.raises(InvalidRequestError, match="turns must alternate"):
         create_template("{{ raise_exception('turns must alternate') }}").encode(chat("a"))
     for broken in ("{{ nothing.at.all }}", "{{ messages[0].content.__class__.mro() }}"):
@@ -133,7 +138,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize(("source", "name"), FAULTY.items())
-def test_a_fault_of_the_template_names_the_error_without_its_text(source, name):
+def test_an_error_in_a_template_is_named_without_its_text(source, name):
     with pytest.raises(InvalidRequestError) as caught:
         create_template(source).encode(chat("secret"))
     expected = f"The model's chat template cannot write these messages: it raises {name}."
@@ -143,7 +148,7 @@ def test_a_fault_of_the_template_names_the_error_without_its_text(source, name):
 @pytest.mark.parametrize("source", FAULTY)
 def test_a_template_that_fails_on_the_trial_message_is_a_warning(tiny_model, caplog, source):
     assert load(tiny_model, source) is not None
-    (record,) = [one for one in caplog.records if "chat template" in one.message]
+    (record,) = [record for record in caplog.records if "chat template" in record.message]
     assert record.levelname == "WARNING"
     assert FAULTY[source] in record.message
 
@@ -152,7 +157,7 @@ CHAT_ROUTES = ("chat/completions", "responses", "messages", "messages/count_toke
 
 
 @pytest.mark.parametrize("source", FAULTY)
-def test_every_route_refuses_what_a_faulty_template_cannot_write(start_server, source):
+def test_every_route_refuses_messages_that_a_faulty_template_cannot_render(start_server, source):
     server = start_server(chat_template=source)
     turns = [{"role": "user", "content": "secret"}]
     for route in CHAT_ROUTES:
@@ -178,16 +183,16 @@ def test_a_model_without_a_template_has_none_until_one_is_set(tiny_model, tmp_pa
     file = tmp_path / "template.jinja"
     file.write_text(SOURCE)
     expected = create_template().encode(chat("the cat"))
-    for given_template in (SOURCE, str(file)):
-        template = load(tiny_model, given_template)
+    for chat_template in (SOURCE, str(file)):
+        template = load(tiny_model, chat_template)
         assert template is not None
         assert template.encode(chat("the cat")) == expected
 
 
-@pytest.mark.parametrize("given_template", ["{% for %}", "/no/such/file"])
-def test_a_bad_template_ends_the_start(tiny_model, given_template):
+@pytest.mark.parametrize("chat_template", ["{% for %}", "/no/such/file"])
+def test_an_invalid_template_fails_the_start(tiny_model, chat_template):
     with pytest.raises(ModelLoadError, match="CHAT_TEMPLATE"):
-        load(tiny_model, given_template)
+        load(tiny_model, chat_template)
 
 
 TOOL_SOURCE = (
@@ -201,14 +206,14 @@ TOOL = {
 }
 
 
-def test_tools_and_calls_are_written_as_huggingface_writes_them():
+def test_tools_and_calls_render_as_by_huggingface():
     call = MessageToolCall("1", "clock", {"a": {"b": [1, 2.5, None, True, "é"]}})
     messages = [
         ChatMessage("user", "When?"),
         ChatMessage("assistant", "", (call,)),
         ChatMessage("tool", "noon", tool_call_id="1", name="clock"),
     ]
-    told = [
+    by_openai = [
         {"role": "user", "content": "When?"},
         {
             "role": "assistant",
@@ -224,14 +229,14 @@ def test_tools_and_calls_are_written_as_huggingface_writes_them():
         {"role": "tool", "content": "noon", "tool_call_id": "1", "name": "clock"},
     ]
     expected = create_tokenizer().apply_chat_template(
-        told, tools=[TOOL], chat_template=TOOL_SOURCE, add_generation_prompt=True
+        by_openai, tools=[TOOL], chat_template=TOOL_SOURCE, add_generation_prompt=True
     )["input_ids"]
     assert create_template(TOOL_SOURCE).encode(messages, [TOOL]) == expected
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["<|user|>", "<|", "|>", "user", '"', "\\", "<|endoftext|>"])))
-def test_what_is_said_of_tools_stays_text_wherever_it_stands(pieces):
+def test_special_tokens_spelled_in_tools_and_calls_stay_text(pieces):
     text = "".join(pieces)
     call = MessageToolCall("1", "clock", {text: [text, {"a": text}]})
     tool = {"type": "function", "function": {"name": "clock", "description": text}}

@@ -1,4 +1,4 @@
-"""The bundled model calls tools by itself, by OpenAI's client, and tells what they returned."""
+"""The bundled model calls tools and reports their results, through OpenAI's client."""
 
 import json
 
@@ -54,23 +54,23 @@ def ask(ai: openai.OpenAI, tools: list[dict], *messages: object) -> ChatCompleti
     return choice.message
 
 
-def test_the_tools_here_are_those_that_it_was_trained_on():
+def test_the_tools_are_those_of_the_training_data():
     known = {skill.name for skill in (*LOOKUP_SKILLS, *ACTION_SKILLS)}
     assert {tools[0]["function"]["name"] for _, tools, _, _ in CALLS} == known
 
 
 @pytest.mark.parametrize(("text", "tools", "arguments", "result"), CALLS)
-def test_it_calls_a_listed_tool_and_tells_its_result(ai, text, tools, arguments, result):
+def test_the_model_calls_a_listed_tool_and_reports_its_result(ai, text, tools, arguments, result):
     question = {"role": "user", "content": text}
     message = ask(ai, tools, question)
     (call,) = message.tool_calls
     assert call.function.name == tools[0]["function"]["name"]
     assert json.loads(call.function.arguments) == arguments
-    told = {"role": "tool", "tool_call_id": call.id, "content": json.dumps({"result": result})}
-    assert result in ask(ai, tools, question, message, told).content
+    reply = {"role": "tool", "tool_call_id": call.id, "content": json.dumps({"result": result})}
+    assert result in ask(ai, tools, question, message, reply).content
 
 
-def test_a_stream_tells_of_the_same_call(ai):
+def test_a_stream_has_the_same_call(ai):
     question = {"role": "user", "content": CALLS[0][0]}
     with ai.chat.completions.stream(
         model=MODEL, messages=[question], tools=[WEATHER], temperature=0
@@ -89,6 +89,6 @@ def test_a_stream_tells_of_the_same_call(ai):
         ("What is 3 + 4?", "3 + 4 = 7."),
     ],
 )
-def test_it_answers_by_itself_what_needs_no_tool(ai, text, answer):
+def test_questions_that_need_no_tool_are_answered_with_text(ai, text, answer):
     message = ask(ai, [WEATHER], {"role": "user", "content": text})
     assert (message.tool_calls, message.content) == (None, answer)

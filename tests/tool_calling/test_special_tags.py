@@ -1,4 +1,4 @@
-"""Models that write the tags of calls as special tokens, and not letter by letter."""
+"""Tool calls of models with tags that are special tokens."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A random model with such tags."""
+    """A server of a random model with such tags."""
     folder: Path = tmp_path_factory.mktemp("tagged")
     torch.manual_seed(0)
     config = AutoConfig.for_model("gpt2", **SHAPE | {"max_position_embeddings": 2048})
@@ -49,17 +49,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 def tokens_of(choice: dict) -> list[str]:
-    return [one["token"] for one in choice["logprobs"]["content"]]
+    return [logprob["token"] for logprob in choice["logprobs"]["content"]]
 
 
-def test_the_tags_of_a_format_are_found_among_special_tokens():
+def test_tags_that_are_special_tokens_are_detected():
     template = ChatTemplate(HERMES_TEMPLATE, {}, TOKENIZER)
-    assert dict(find_format(template, "auto").special) == {TAGS[0]: BEGIN, TAGS[1]: END}
+    assert dict(find_format(template, "auto").special_tokens) == {TAGS[0]: BEGIN, TAGS[1]: END}
     plain = ChatTemplate(HERMES_TEMPLATE, {}, create_tokenizer().backend_tokenizer)
-    assert find_format(plain, "auto").special == ()
+    assert find_format(plain, "auto").special_tokens == ()
 
 
-def test_how_a_model_calls_tools_is_found_out_once(server):
+def test_the_format_of_calls_is_detected_once(server):
     assert server.engine.tool_call_format is server.engine.tool_call_format
 
 
@@ -68,7 +68,7 @@ def grammars() -> Grammars:
     return Grammars(TOKENIZER, TOKENIZER.get_vocab_size())
 
 
-def test_only_special_tokens_that_a_grammar_gives_may_come_and_only_where_it_names_them():
+def test_a_grammar_allows_its_special_tokens_only_at_their_places():
     text = f"start: /[ab]/ <[{BEGIN}]> <[{END}]>"
     source = GrammarSource("lark", text, special_token_ids=frozenset({BEGIN, END}))
     matcher = grammars().compile(source).start(frozenset({0}))
@@ -89,7 +89,7 @@ def test_only_special_tokens_that_a_grammar_gives_may_come_and_only_where_it_nam
     ],
 )
 @pytest.mark.parametrize("is_spelled", [False, True])
-def test_behind_a_tag_comes_a_call_however_the_tag_is_written(text, is_allowed, is_spelled):
+def test_a_call_must_follow_a_tag_as_token_or_as_text(text, is_allowed, is_spelled):
     template = ChatTemplate(HERMES_TEMPLATE, {}, TOKENIZER)
     tools = (Tool("clock"),)
     source = tool_grammar(ToolChoice(tools, tools), find_format(template, "auto"))
@@ -103,7 +103,7 @@ def test_behind_a_tag_comes_a_call_however_the_tag_is_written(text, is_allowed, 
         take(matcher, *token_ids)
 
 
-def test_special_tokens_that_are_a_part_of_the_text_are_written_out():
+def test_special_tokens_that_are_part_of_the_text_are_spelled():
     (first, *_) = TOKENIZER.encode("é").ids
     token_ids = [*TOKENIZER.encode("a b").ids, BEGIN, *TOKENIZER.encode(" c").ids, first, END, 0]
     text = IncrementalDetokenizer(TOKENIZER, [], (), frozenset({BEGIN, END}))
@@ -112,7 +112,7 @@ def test_special_tokens_that_are_a_part_of_the_text_are_written_out():
     assert "".join(map(silent.push, token_ids[:-3])) + silent.finish() == "a b c"
 
 
-def test_a_forced_call_is_written_with_the_tokens(server):
+def test_a_forced_call_uses_the_special_tokens(server):
     for choice in ask(server, n=4, logprobs=True):
         calls = calls_of(choice["message"])
         assert choice["finish_reason"] == "tool_calls"
@@ -129,7 +129,7 @@ def test_a_named_tool_is_called_once(server):
 
 
 @pytest.mark.parametrize("tool_choice", ["required", "auto"])
-def test_a_stream_says_what_the_whole_answer_says(server, tool_choice):
+def test_a_stream_has_the_content_of_the_whole_answer(server, tool_choice):
     bias = {str(BEGIN): 100} if tool_choice == "auto" else {}
     fields = {"tool_choice": tool_choice, "temperature": 0, "logit_bias": bias}
     (whole,) = ask(server, **fields)
@@ -145,18 +145,18 @@ def test_a_stream_says_what_the_whole_answer_says(server, tool_choice):
 
 @pytest.mark.parametrize("engine", ["continuous", "reference"])
 @pytest.mark.parametrize(
-    ("wrote", "content", "calls"),
+    ("generated", "content", "calls"),
     [
         (WROTE, "See <tool: ", [("clock", "{}")]),
         (WROTE[11:] + "\n" + WROTE[11:] + "<|endoftext|>", "", [("clock", "{}")] * 2),
         ("Well <tool_call or not<|endoftext|>", "Well <tool_call or not", []),
     ],
 )
-def test_what_a_model_writes_by_itself_is_text_or_calls(
-    reciting_model, engine, wrote, content, calls
+def test_free_text_of_a_model_is_parsed_into_text_and_calls(
+    reciting_model, engine, generated, content, calls
 ):
     settings = create_settings(
-        model_name=str(reciting_model(wrote, *TAGS)),
+        model_name=str(reciting_model(generated, *TAGS)),
         chat_template=RECITING_TEMPLATE,
         tool_call_format="hermes",
         engine=engine,
@@ -171,20 +171,20 @@ def test_what_a_model_writes_by_itself_is_text_or_calls(
         assert choice["finish_reason"] == ("tool_calls" if calls else "stop")
 
 
-def test_what_a_schema_shapes_spells_a_tag_and_no_token_of_it_comes(server):
-    bias = {str(one): 100 for one in (BEGIN, END)}
+def test_json_by_a_schema_may_spell_a_tag_but_not_use_its_token(server):
+    bias = {str(token_id): 100 for token_id in (BEGIN, END)}
     fields = SHAPED | {"tools": None, "tool_choice": None, "logprobs": True, "n": 8}
-    found = set()
+    places = set()
     for choice in ask(server, **fields, logit_bias=bias):
         place = json.loads(choice["message"]["content"])
         Draft202012Validator(PLACE).validate(place)
         assert choice["finish_reason"] == "stop"
         assert not set(TAGS) & set(tokens_of(choice))
-        found.add(place["place"])
-    assert TAGS[0] in found
+        places.add(place["place"])
+    assert TAGS[0] in places
 
 
-def test_beside_a_schema_the_token_alone_begins_a_call(server):
+def test_with_a_schema_only_the_special_token_begins_a_call(server):
     fields = SHAPED | {"tool_choice": "auto", "logprobs": True, "n": 8}
     for choice in ask(server, **fields, logit_bias={str(BEGIN): -100}):
         Draft202012Validator(PLACE).validate(json.loads(choice["message"]["content"]))
@@ -196,7 +196,7 @@ def test_beside_a_schema_the_token_alone_begins_a_call(server):
         assert tokens_of(choice)[0] == TAGS[0]
 
 
-def test_a_schema_shapes_a_stream_of_a_model_with_such_tags(server):
+def test_a_stream_follows_a_schema_for_a_model_with_special_tags(server):
     fields = SHAPED | {"tool_choice": "auto", "logit_bias": {str(BEGIN): -100}, "seed": 3}
     (whole,) = ask(server, **fields)
     with (
@@ -208,7 +208,7 @@ def test_a_schema_shapes_a_stream_of_a_model_with_such_tags(server):
     Draft202012Validator(PLACE).validate(json.loads(final.message.content))
 
 
-def test_a_caller_who_spells_a_tag_makes_no_token_of_it(server):
+def test_a_tag_spelled_in_a_request_stays_text(server):
     spelled = post(server, "/tokenize", messages=[QUESTION | {"content": TAGS[0]}]).json()
     assert BEGIN not in spelled["tokens"]
     grammar = {"structured_outputs": {"grammar": f"start: <[{BEGIN}]>"}, "tools": None}
@@ -216,10 +216,10 @@ def test_a_caller_who_spells_a_tag_makes_no_token_of_it(server):
     assert post(server, "/v1/chat/completions", **body).status_code == 400
     call = {"name": "clock", "arguments": json.dumps({"a": TAGS[1]})}
     calling = [{"id": "1", "type": "function", "function": call}]
-    told = [
+    messages = [
         QUESTION,
         {"role": "assistant", "content": "", "tool_calls": calling},
         {"role": "tool", "tool_call_id": "1", "content": TAGS[0]},
     ]
-    tokens = post(server, "/tokenize", messages=told).json()["tokens"]
+    tokens = post(server, "/tokenize", messages=messages).json()["tokens"]
     assert tokens.count(BEGIN) == tokens.count(END) == 1

@@ -1,4 +1,4 @@
-"""Calls of tools: which way of writing them a template shows, what may be written, what is read."""
+"""Tool calls: detection of the format, grammars of answers, the streaming parser."""
 
 import json
 import random
@@ -46,7 +46,7 @@ def create_template(source: str) -> ChatTemplate:
     return ChatTemplate(source, {}, TOKENIZERS["tiny"])
 
 
-def test_the_way_of_writing_calls_is_the_templates():
+def test_the_format_of_calls_is_detected_from_the_template():
     assert find_format(create_template(HERMES_TEMPLATE), "auto") is HERMES
     assert find_format(create_template(LLAMA3_TEMPLATE), "auto") is LLAMA3
     assert find_format(create_template(OTHER_TEMPLATE), "llama3") is LLAMA3
@@ -58,21 +58,21 @@ def test_the_way_of_writing_calls_is_the_templates():
     "source", [SILENT_TEMPLATE, "{% if tools %}{{ raise_exception('no') }}{% endif %}"]
 )
 @pytest.mark.parametrize("name", ["auto", "hermes"])
-def test_a_template_without_a_place_for_tools_is_told(source, name):
+def test_a_template_without_a_place_for_tools_is_refused(source, name):
     with pytest.raises(InvalidRequestError, match="no place for tools"):
         find_format(create_template(source), name)
 
 
 def read(
-    written: ToolCallFormat,
+    tool_format: ToolCallFormat,
     text: str,
     sizes: list[int] | None = None,
     *,
     is_forced: bool = False,
     is_shaped: bool = False,
 ) -> Answer:
-    """What a parser makes of a text that comes in pieces of these sizes."""
-    parser = ToolCallParser(written, is_forced=is_forced, is_shaped=is_shaped)
+    """Parses a text in pieces of the given sizes; checks the order of the events."""
+    parser = ToolCallParser(tool_format, is_forced=is_forced, is_shaped=is_shaped)
     answer = Answer()
     events = []
     while text:
@@ -85,13 +85,13 @@ def read(
     assert parser.num_calls == len(answer.calls)
     assert len({call.call_id for call in answer.calls}) == len(answer.calls)
     for index in range(len(answer.calls)):
-        own = [one for one in events if getattr(one, "index", None) == index]
-        assert [type(one) for one in own[:1]] == [CallStarted]
-        assert all(isinstance(one, ArgumentsDelta) for one in own[1:])
+        first, *others = [event for event in events if getattr(event, "index", None) == index]
+        assert isinstance(first, CallStarted)
+        assert all(isinstance(event, ArgumentsDelta) for event in others)
     return answer
 
 
-def told(answer: Answer) -> tuple[str, list[tuple[str, str]]]:
+def parts_of(answer: Answer) -> tuple[str, list[tuple[str, str]]]:
     return answer.content, [(call.name, call.arguments) for call in answer.calls]
 
 
@@ -125,13 +125,13 @@ READ = [
 ]
 
 
-@pytest.mark.parametrize(("written", "text", "content", "calls"), READ)
+@pytest.mark.parametrize(("tool_format", "text", "content", "calls"), READ)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_calls_are_read_however_the_text_comes(data, written, text, content, calls):
+def test_calls_are_parsed_from_deltas_of_any_size(data, tool_format, text, content, calls):
     sizes = data.draw(st.lists(st.integers(1, 9), max_size=len(text)))
-    assert told(read(written, text, sizes)) == (content, calls)
-    assert told(read(written, text)) == (content, calls)
+    assert parts_of(read(tool_format, text, sizes)) == (content, calls)
+    assert parts_of(read(tool_format, text)) == (content, calls)
 
 
 SHAPED = [
@@ -145,28 +145,28 @@ SHAPED = [
 ]
 
 
-@pytest.mark.parametrize(("written", "text", "content", "calls"), SHAPED)
+@pytest.mark.parametrize(("tool_format", "text", "content", "calls"), SHAPED)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_an_answer_of_a_shape_is_a_call_if_it_begins_as_one(data, written, text, content, calls):
+def test_an_answer_with_a_schema_may_begin_as_a_call(data, tool_format, text, content, calls):
     sizes = data.draw(st.lists(st.integers(1, 9), max_size=len(text)))
-    assert told(read(written, text, sizes, is_shaped=True)) == (content, calls)
+    assert parts_of(read(tool_format, text, sizes, is_shaped=True)) == (content, calls)
 
 
-@pytest.mark.parametrize("written", FORMATS.values())
-def test_of_forced_calls_nothing_is_text(written):
-    call = CALL if written is HERMES else BARE
+@pytest.mark.parametrize("tool_format", FORMATS.values())
+def test_forced_calls_have_no_text(tool_format):
+    call = CALL if tool_format is HERMES else BARE
     for end in range(len(call) + 1):
-        answer = read(written, call[:end], is_forced=True)
+        answer = read(tool_format, call[:end], is_forced=True)
         assert answer.content == ""
-        assert all(ROME.startswith(one.arguments) for one in answer.calls)
-    assert told(answer) == ("", [("get_weather", ROME)])
+        assert all(ROME.startswith(parsed.arguments) for parsed in answer.calls)
+    assert parts_of(answer) == ("", [("get_weather", ROME)])
 
 
-def test_text_is_held_back_only_as_long_as_it_could_be_a_tag():
+def test_text_is_held_back_only_while_it_could_be_a_tag():
     parser = ToolCallParser(HERMES)
-    given = ["a <", "tool", " b", "<tool_call", "er>", " c"]
-    assert [[event.text for event in parser.push(piece)] for piece in given] == [
+    deltas = ["a <", "tool", " b", "<tool_call", "er>", " c"]
+    assert [[event.text for event in parser.push(piece)] for piece in deltas] == [
         ["a "],
         [],
         ["<tool b"],
@@ -177,7 +177,7 @@ def test_text_is_held_back_only_as_long_as_it_could_be_a_tag():
     assert parser.finish() == []
 
 
-def test_arguments_come_as_they_are_written():
+def test_arguments_are_streamed_character_by_character():
     parser = ToolCallParser(HERMES)
     events = [event for character in CALL for event in parser.push(character)]
     assert len(events) == 1 + len(ROME)
@@ -197,7 +197,7 @@ def assert_calls_fit(answer: Answer, tools: tuple[Tool, ...] = TOOLS) -> None:
 
 @pytest.mark.parametrize("vocabulary", TOKENIZERS)
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_forced_answer_is_calls_that_fit_in_every_vocabulary(name, vocabulary):
+def test_forced_calls_fit_their_schemas_in_every_vocabulary(name, vocabulary):
     grammar = compile_choice(ToolChoice(TOOLS, TOOLS, is_forced=True), name, vocabulary)
     counts, names = set(), set()
     for seed in range(12):
@@ -213,12 +213,12 @@ def test_a_forced_answer_is_calls_that_fit_in_every_vocabulary(name, vocabulary)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_one_call_is_one_if_no_more_are_wanted_and_of_the_named_tool(name):
+def test_a_named_tool_without_parallel_calls_is_called_once(name):
     choice = ToolChoice(TOOLS, (CLOCK,), is_forced=True, is_parallel=False)
     grammar = compile_choice(choice, name)
     for seed in range(6):
         answer = read(FORMATS[name], write(grammar, seed=seed))
-        assert told(answer) == ("", [("clock", "{}")])
+        assert parts_of(answer) == ("", [("clock", "{}")])
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_one_call_is_one_if_no_more_are_wanted_and_of_the_named_tool(name):
         ("llama3", TICK, True),
     ],
 )
-def test_a_free_answer_is_text_and_behind_a_tag_a_call(name, text, is_allowed):
+def test_a_free_answer_is_text_and_a_call_after_a_tag(name, text, is_allowed):
     matcher = compile_choice(ToolChoice(TOOLS, TOOLS), name).start(frozenset())
     token_ids = TOKENIZERS["tiny"].encode(text).ids
     with nullcontext() if is_allowed else pytest.raises(DeadEndError):
@@ -250,21 +250,21 @@ def test_a_free_answer_is_text_and_behind_a_tag_a_call(name, text, is_allowed):
         assert matcher.is_accepting
 
 
-def test_a_free_answer_may_hold_one_call_if_no_more_are_wanted():
+def test_a_free_answer_without_parallel_calls_has_at_most_one():
     choice = ToolChoice(TOOLS, TOOLS, is_parallel=False)
     matcher = compile_choice(choice, "hermes").start(frozenset())
     take(matcher, *TOKENIZERS["tiny"].encode("Hi " + TICK).ids)
     assert matcher.is_complete
 
 
-def test_a_schema_of_arguments_that_cannot_be_kept_is_refused_with_its_place():
+def test_an_unsupported_schema_of_arguments_is_refused_with_its_path():
     bad = Tool("bad", None, {"properties": {"a": {"not": {}}}}, ("tools", 1, "function"))
     with pytest.raises(InvalidSchemaError) as caught:
         compile_choice(ToolChoice((CLOCK, bad), (CLOCK, bad)), "hermes")
     assert caught.value.field == ("tools", 1, "function", "properties", "a")
 
 
-def test_what_a_caller_says_of_whitespace_does_not_count():
+def test_grammar_options_in_a_schema_of_arguments_are_ignored():
     loose = Tool("loose", None, {"x-guidance": {"whitespace_flexible": True, "lenient": True}})
     choice = ToolChoice((loose,), (loose,), is_forced=True)
     matcher = compile_choice(choice, "llama3").start(frozenset())

@@ -182,7 +182,7 @@ def test_the_time_limit_holds(start_server):
 @pytest.mark.parametrize("engine", ["continuous", "reference"])
 def test_a_model_that_fails_is_told_and_counted(start_server, engine):
     server = start_server(engine=engine)
-    model = server.engine._host.loaded.model
+    model = server.engine._lifecycle.loaded.model
     decoder = model.transformer
     decoder.forward = lambda *args, **kwargs: fail()  # the reference engine runs it alone
 

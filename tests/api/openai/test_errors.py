@@ -297,7 +297,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
 
 def test_an_unforeseen_error_has_the_shape_too(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model()))
-    client.app.state.service.engine._host.codec = None  # what no route expects
+    client.app.state.service.engine._lifecycle.codec = None  # what no route expects
     body = {"model": str(tiny_model()), "prompt": "the", "logprobs": 1}
     error = error_of(client.post(TEXTS, json=body), 500)
     assert error["message"] == "Internal server error."

@@ -128,7 +128,7 @@ def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without
         start_server(model_name=str(tiny_model("gpt2")), num_speculative_tokens=number)
         for number in (0, 15)
     ]
-    the = servers[0].engine._host.loaded.tokenizer.token_to_id("Ġthe")
+    the = servers[0].engine._lifecycle.loaded.tokenizer.token_to_id("Ġthe")
 
     def ask(server: LocalServer, **body: object) -> dict[str, object]:
         body |= {"prompt": "the cat", "max_length": 40, "logit_bias": {str(the): 6}, "seed": 1}
