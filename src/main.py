@@ -171,9 +171,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(_load_and_watch(app)), app.state.watch]
     if app.state.watched_keys is not None:
         tasks.append(asyncio.create_task(app.state.watched_keys.watch()))
-    limit_storage = app.state.rate_limit.storage
-    if limit_storage is not None:
-        tasks.append(asyncio.create_task(limit_storage.watch()))
+    tasks.append(asyncio.create_task(app.state.rate_limit.watch()))
     if app.state.wait_for_model:
         await _wait_for_model(app)
     yield
@@ -181,8 +179,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(app.state.engine.shutdown)
-    if limit_storage is not None:
-        limit_storage.close()
+    await app.state.rate_limit.close()
     await asyncio.to_thread(app.state.usage.shutdown)
     if app.state.tracing is not None:
         await asyncio.to_thread(app.state.tracing.shutdown)

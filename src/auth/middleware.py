@@ -15,7 +15,6 @@ from src.auth.api_keys import Scope
 from src.core.identity import ANYBODY, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.limits.rate_limit import RateLimit, limit_response
-from src.limits.storage import begin_waiting
 from src.middleware.error_body import CALLER, Dialect, dialect_of, error_body
 
 REALM = 'Bearer realm="llm-inference"'
@@ -80,7 +79,6 @@ class AuthMiddleware:
         if scope["type"] != "http" or is_public(scope["path"]):
             await self._app(scope, receive, send)
             return
-        begin_waiting()
         try:
             caller = await self._find(scope)
         except (RateLimitedError, LimitStorageDownError) as error:

@@ -34,6 +34,7 @@ from src.limits.rate_limit import (
     allowance_headers,
     limit_response,
 )
+from src.limits.storage import WaitBudget, wait_budget
 from src.limits.token_quota import Reservation
 from src.middleware.error_body import CALLER, REQUEST_ID
 from src.observability.http_metrics import HttpMetrics
@@ -46,12 +47,13 @@ class Account:
     """One HTTP request: what it has reserved, and what it has used."""
 
     caller: Caller
-    who: str
+    key: str
     request_id: str
     endpoint: str
     lease: Lease | None
     reservations: list[Reservation]
     allowances: dict[str, Allowance]
+    wait_budget: WaitBudget
     is_open: bool = True
     num_live: int = 0
     num_sequences: int = 0
@@ -117,11 +119,15 @@ class Usage:
                     f" {self._settings.rate_limit_period} seconds: ask for fewer.",
                     field,
                 )
-            reservation = await self._limits.reserve_tokens(account.who, total, quota)
+            reservation = await self._limits.reserve_tokens(
+                account.key, total, quota, account.wait_budget
+            )
             if reservation is not None:
                 account.reservations.append(reservation)
                 period = self._settings.rate_limit_period
-                account.allowances["tokens"] = Allowance("tokens", quota, period, reservation.left)
+                account.allowances["tokens"] = Allowance(
+                    "tokens", quota, period, reservation.num_left
+                )
         account.num_prompt_tokens += num_prompt_tokens
         account.num_sequences += count
         account.num_live += count
@@ -152,13 +158,16 @@ class Usage:
             LimitStorageDownError: they cannot be counted, and such a request is to be refused.
         """
         caller: Caller = scope.get(CALLER, ANYBODY)
-        who = caller.id or rate_limit_key(scope)
-        most = caller.limits.concurrent or self._settings.rate_limit_concurrent
-        lease = None if most is None else await self._limits.begin(who, most)
+        key = caller.id or rate_limit_key(scope)
+        budget = wait_budget(scope)
+        max_running = caller.limits.concurrent or self._settings.rate_limit_concurrent
+        lease = None
+        if max_running is not None:
+            lease = await self._limits.start(key, max_running, budget)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
         allowances = scope.setdefault(ALLOWANCES, {})
         request_id = str(scope.get(REQUEST_ID))
-        return Account(caller, who, request_id, scope["path"], lease, [], allowances)
+        return Account(caller, key, request_id, scope["path"], lease, [], allowances, budget)
 
     def close(self, account: Account) -> None:
         """The request is answered; what it began may still end."""
@@ -179,10 +188,9 @@ class Usage:
         unused = sum(one.num_tokens for one in account.reservations)
         unused -= prompt + account.num_generated_tokens
         for reservation in account.reservations:
-            amount = min(unused, reservation.num_tokens)
-            if amount > 0:
-                self._limits.give_back_tokens(reservation, amount)
-                unused -= amount
+            amount = max(0, min(unused, reservation.num_tokens))
+            self._limits.give_back_tokens(reservation, amount)
+            unused -= amount
         label = self._metrics.caller_label(account.caller.id)
         self._metrics.caller_tokens.labels(label, "prompt").inc(prompt)
         self._metrics.caller_tokens.labels(label, "generated").inc(account.num_generated_tokens)

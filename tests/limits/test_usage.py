@@ -193,7 +193,7 @@ def test_an_address_has_so_many_requests_whatever_its_keys(start_metered):
         response = httpx2.get(metered.server.url + path, headers=headers)
         assert_limited(response, "address", 50)
     assert httpx2.get(metered.server.url + "/health").status_code == 200
-    metered.server.app.state.rate_limit._limiter.reset()
+    metered.server.app.state.rate_limit._requests.limiter.reset()
 
 
 def test_each_request_that_used_tokens_has_one_line_and_no_prompt_is_anywhere(
