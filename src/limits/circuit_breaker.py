@@ -25,14 +25,14 @@ class CircuitBreaker:
         self.is_open = False
 
     def open(self, problem: object) -> None:
-        """Stop commands; the problem is logged once."""
+        """Stops commands; the problem is logged once."""
         if not self.is_open:
             logger.error("rate limits are not counted: Redis is unavailable: %s", problem)
         self.is_open = True
         self._storage_up.set(0)
 
     def close(self) -> None:
-        """Let commands through."""
+        """Lets commands through."""
         if self.is_open:
             logger.warning("rate limits are counted again: Redis answers")
         self.is_open = False

@@ -45,7 +45,7 @@ class Concurrency(Protocol):
     """Running requests of all keys."""
 
     async def start(self, lease: Lease, max_running: int, budget: WaitBudget) -> None:
-        """Take a lease.
+        """Takes a lease.
 
         Raises:
             RateLimitedError: the maximum number of requests runs already.
@@ -53,13 +53,13 @@ class Concurrency(Protocol):
         """
 
     def hold(self, lease: Lease) -> None:
-        """Count a request that runs, also one whose lease could not be taken."""
+        """Counts a running request, also one without a lease in Redis."""
 
     def end(self, lease: Lease) -> None:
-        """End the lease of a request that was held."""
+        """Ends the lease of a running request."""
 
     async def renew(self) -> None:
-        """Renew the leases of this process."""
+        """Renews the leases of this process."""
 
 
 class MemoryConcurrency:
@@ -70,22 +70,22 @@ class MemoryConcurrency:
         """Ids of the leases that run in this process, by rate-limit key."""
 
     async def start(self, lease: Lease, max_running: int, _: WaitBudget) -> None:
-        """Take a lease."""
+        """Takes a lease."""
         if len(self.held.get(lease.key, ())) >= max_running:
             raise RateLimitedError("concurrent", max_running, None, 0, 1)
 
     def hold(self, lease: Lease) -> None:
-        """Count a request that runs."""
+        """Counts a running request."""
         self.held[lease.key].add(lease.id)
 
     def end(self, lease: Lease) -> None:
-        """End the lease of a request that was held."""
+        """Ends the lease of a running request."""
         self.held[lease.key].discard(lease.id)
         if not self.held[lease.key]:
             del self.held[lease.key]
 
     async def renew(self) -> None:
-        """Do nothing: leases in memory last until they are ended."""
+        """Does nothing: leases in memory last until they are ended."""
 
 
 class RedisConcurrency:
@@ -101,7 +101,7 @@ class RedisConcurrency:
         self._local = MemoryConcurrency()
 
     async def start(self, lease: Lease, max_running: int, budget: WaitBudget) -> None:
-        """Take a lease.
+        """Takes a lease.
 
         Raises:
             RateLimitedError: the maximum number of requests runs already.
@@ -116,17 +116,17 @@ class RedisConcurrency:
             raise RateLimitedError("concurrent", max_running, None, 0, 1)
 
     def hold(self, lease: Lease) -> None:
-        """Count a request that runs, also one whose lease could not be taken."""
+        """Counts a running request, also one without a lease in Redis."""
         self._local.hold(lease)
 
     def end(self, lease: Lease) -> None:
-        """End the lease of a request that was held."""
+        """Ends the lease of a running request."""
         self._local.end(lease)
         if self._storage.is_up:  # otherwise it ends by itself
             self._storage.post(lambda: self._release(lease))
 
     async def renew(self) -> None:
-        """Renew the leases of this process, also those that Redis has lost.
+        """Renews the leases of this process, also those that Redis has lost.
 
         Raises:
             LimitStorageDownError: Redis does not answer.
@@ -141,7 +141,7 @@ class RedisConcurrency:
         return bool(await self._script(keys=[_key(key)], args=arguments))
 
     async def _release(self, lease: Lease) -> None:
-        """End a lease in Redis before its time, unless its request runs."""
+        """Ends a lease in Redis before its time, unless its request runs."""
         if lease.id not in self._local.held.get(lease.key, ()):
             await self._storage.client.zrem(_key(lease.key), lease.id)
 

@@ -97,17 +97,17 @@ class RateLimit:
         self._concurrency = RedisConcurrency(storage)
 
     async def watch(self) -> None:
-        """Notice when Redis comes or goes, and renew leases there, until cancelled."""
+        """Watches over Redis and renews leases there, until cancelled."""
         if self._storage is not None:
             await self._storage.watch(self._concurrency.renew)
 
     async def close(self) -> None:
-        """Close the connections to Redis."""
+        """Closes the connections to Redis."""
         if self._storage is not None:
             await self._storage.close()
 
     async def count(self, request: Request) -> None:
-        """Count a request of its caller.
+        """Counts a request of its caller.
 
         Raises:
             RateLimitedError: over the limit.
@@ -124,7 +124,7 @@ class RateLimit:
             request.scope[ALLOWANCES]["requests"] = allowance
 
     async def count_address(self, scope: Scope) -> None:
-        """Count a request of its address, before authentication; raises as `count`."""
+        """Counts a request of its address, before authentication; raises as `count`."""
         hit = self._hit(
             rate_limit_key(scope), "address", self._max_address_requests, wait_budget(scope)
         )
@@ -133,7 +133,7 @@ class RateLimit:
     async def reserve_tokens(
         self, key: str, num_tokens: int, quota: int, budget: WaitBudget
     ) -> Reservation | None:
-        """Take tokens; return None if they go uncounted.
+        """Takes tokens; returns None if they go uncounted.
 
         Raises:
             RateLimitedError: fewer tokens are left.
@@ -142,11 +142,11 @@ class RateLimit:
         return await self._unless_down(self._tokens.reserve(key, num_tokens, quota, budget))
 
     def give_back_tokens(self, reservation: Reservation, num_tokens: int) -> None:
-        """Give back unused tokens of a reservation, soon; to be called once, also for none."""
+        """Gives unused tokens of a reservation back, soon; call it once for each, also with 0."""
         self._tokens.give_back(reservation, num_tokens)
 
     async def start(self, key: str, max_running: int, budget: WaitBudget) -> Lease:
-        """Count a request that runs from now on until `end`.
+        """Counts a request that runs from now on until `end`.
 
         Raises:
             RateLimitedError: the maximum number of requests runs already.
@@ -158,11 +158,11 @@ class RateLimit:
         return lease
 
     def end(self, lease: Lease) -> None:
-        """Count a request as answered."""
+        """Counts a request as answered."""
         self._concurrency.end(lease)
 
     async def _unless_down(self, answer: Awaitable[T]) -> T | None:
-        """Return an answer of the storage; None if it is down and requests go uncounted then."""
+        """Returns an answer of the storage; None if it is down and requests go uncounted then."""
         try:
             return await answer
         except LimitStorageDownError:
@@ -179,7 +179,7 @@ class RateLimit:
     async def _hit(
         self, key: str, name: str, quota: int, budget: WaitBudget
     ) -> RateLimitItemPerSecond:
-        """Count a request; return the limit that holds.
+        """Counts a request; returns its limit.
 
         Raises:
             RateLimitedError: over the limit.
@@ -192,7 +192,7 @@ class RateLimit:
 
 
 def allowance_headers(allowances: Collection[Allowance]) -> dict[str, str]:
-    """Return the headers of draft-ietf-httpapi-ratelimit-headers-10: quotas and what is left."""
+    """Returns the headers of draft-ietf-httpapi-ratelimit-headers-10: quotas and what is left."""
     left, policies = [], []
     for allowance in allowances:
         reset = "" if allowance.reset is None else f";t={allowance.reset}"
@@ -203,13 +203,13 @@ def allowance_headers(allowances: Collection[Allowance]) -> dict[str, str]:
 
 
 def limit_headers(error: RateLimitedError) -> dict[str, str]:
-    """Return the headers of a 429: the limit, what is left of it, the time to wait."""
+    """Returns the headers of a 429: the limit, what is left of it, the time to wait."""
     refused = Allowance(error.limit, error.quota, error.period, error.left, error.retry_after)
     return {"Retry-After": str(error.retry_after)} | allowance_headers([refused])
 
 
 def limit_response(scope: Scope, error: RateLimitedError | LimitStorageDownError) -> JSONResponse:
-    """Create the 429 or 503 of a middleware, in the body format of the path's API."""
+    """Creates the 429 or 503 of a middleware, in the body format of the path's API."""
     if isinstance(error, LimitStorageDownError):
         return JSONResponse(error_body(scope, 503, str(error)), 503, {"Retry-After": "1"})
     return JSONResponse(error_body(scope, 429, str(error)), 429, limit_headers(error))
@@ -240,7 +240,7 @@ class RateLimitedRoute(APIRoute):
         return handle_limited
 
     def _validate(self, body: Any) -> Any:
-        """Return the body as the route's model, which FastAPI accepts as validated.
+        """Returns the body as the route's model, which FastAPI accepts as validated.
 
         Raises:
             RequestValidationError: the model refuses it.

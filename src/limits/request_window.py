@@ -1,12 +1,11 @@
 """Moving-window limit on requests, with SlowAPI in memory and with `limits` in Redis.
 
-SlowAPI's decorators count after a body was validated, and synchronously. Here a request is counted
-before its body is read, and no answer of Redis may block the event loop. So SlowAPI serves with its
-public surface alone: the `Limiter`, its configuration, and its counter in memory. Redis is counted
-by `limits.aio`, the asynchronous half of the library that SlowAPI itself counts with, under the
-same keys.
+SlowAPI's decorators count synchronously, and after a body was validated. Here a request counts
+before its body is read, and a slow Redis must not block the event loop. SlowAPI is therefore used
+by its public surface alone: the `Limiter`, its configuration, and its counter in memory. In Redis
+`limits.aio` counts, the asynchronous half of the library that SlowAPI is built on.
 
-The moving window keeps the time of each request, so a limit holds for every span of its length.
+A moving window keeps the time of each request, so a limit holds in every span of its length.
 """
 
 from typing import Protocol
@@ -26,12 +25,12 @@ class RequestWindow(Protocol):
     """Times of requests, by their rate-limit key and the name of their limit."""
 
     async def hit(self, item: RateLimitItem, key: str, name: str, budget: WaitBudget) -> bool:
-        """Count a request; return False, and count nothing, above the limit."""
+        """Counts a request; returns False, and counts nothing, above the limit."""
 
     async def stats(
         self, item: RateLimitItem, key: str, name: str, budget: WaitBudget
     ) -> WindowStats:
-        """Return the number of requests left, and the time at which the oldest leaves."""
+        """Returns the number of requests left, and the time at which the oldest leaves."""
 
 
 class MemoryRequestWindow:
@@ -43,11 +42,11 @@ class MemoryRequestWindow:
         )
 
     async def hit(self, item: RateLimitItem, key: str, name: str, _: WaitBudget) -> bool:
-        """Count a request; return False, and count nothing, above the limit."""
+        """Counts a request; returns False, and counts nothing, above the limit."""
         return self.limiter.limiter.hit(item, key, name)
 
     async def stats(self, item: RateLimitItem, key: str, name: str, _: WaitBudget) -> WindowStats:
-        """Return the number of requests left, and the time at which the oldest leaves."""
+        """Returns the number of requests left, and the time at which the oldest leaves."""
         return self.limiter.limiter.get_window_stats(item, key, name)
 
     @property
@@ -70,13 +69,13 @@ class RedisRequestWindow:
         )
 
     async def hit(self, item: RateLimitItem, key: str, name: str, budget: WaitBudget) -> bool:
-        """Count a request; return False, and count nothing, above the limit."""
+        """Counts a request; returns False, and counts nothing, above the limit."""
         return await self._storage.run(lambda: self._limiter.hit(item, key, name), budget)
 
     async def stats(
         self, item: RateLimitItem, key: str, name: str, budget: WaitBudget
     ) -> WindowStats:
-        """Return the number of requests left, and the time at which the oldest leaves."""
+        """Returns the number of requests left, and the time at which the oldest leaves."""
         return await self._storage.run(
             lambda: self._limiter.get_window_stats(item, key, name), budget
         )

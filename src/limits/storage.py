@@ -1,13 +1,13 @@
 """Redis that counts the rate limits of all replicas, with deadlines for one that is slow or gone.
 
 All commands of an HTTP request share one budget of time (`WaitBudget`). A command without an answer
-in time fails that request alone and starts a probe; the circuit breaker opens after NUM_PROBES
+in time fails that request alone and starts a probe. The circuit breaker opens after NUM_PROBES
 probes without an answer, or at once without a connection. `watch` probes every second and closes
 the breaker again. No request waits for a probe.
 
-A command whose answer came too late, or got lost, may have been executed. So commands that give
-something back are idempotent and name what they give back. They are sent in the background, and
-again after the next successful probe until Redis has acknowledged them.
+A command with a late or lost answer may have been executed all the same. Commands that give
+something back are therefore idempotent. They run in the background, and again after the next
+successful probe until Redis has answered them.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ PREFIX = "LIMITS:"
 
 ANSWER_SECONDS = 0.2
 GRACE_SECONDS = 0.015
-"""Wait beyond a deadline: a busy event loop may find an answer and the deadline at once."""
+"""Extra time after a deadline: a busy event loop finds an answer and the deadline at once."""
 
 PROBE_SECONDS = 1.0
 NUM_PROBES = 3
@@ -69,16 +69,16 @@ class WaitBudget:
 
 
 def wait_budget(scope: Scope) -> WaitBudget:
-    """Return the budget of a request's scope; create it at the first call."""
+    """Returns the budget of a request, which is created at the first call."""
     budget: WaitBudget = scope.setdefault(WAIT_BUDGET, WaitBudget())
     return budget
 
 
 async def answer_within(seconds: float, command: Command[T]) -> T:
-    """Run a command to its answer; cancel it, which closes its connection, after the deadline.
+    """Returns the answer to a command; cancels it after the deadline, which closes its connection.
 
-    `asyncio.timeout` would cancel at the deadline also where the answer lies unread in the socket:
-    an event loop that was busy runs timers before it reads sockets.
+    `asyncio.timeout` would also discard an answer that lies unread in the socket: an event loop
+    that was busy runs timers before it reads sockets.
 
     Raises:
         TimeoutError: no answer in time.
@@ -125,19 +125,19 @@ class SharedStorage:
 
     @property
     def is_up(self) -> bool:
-        """Return True while commands are sent."""
+        """Returns True while commands are sent."""
         return not self._breaker.is_open
 
     async def run(
         self, command: Command[T], budget: WaitBudget, undo: Command[object] | None = None
     ) -> T:
-        """Return the answer to a command, and raise what it raises.
+        """Returns the answer to a command, or raises its exception.
 
         Args:
-            command: is sent once.
+            command: sent once.
             budget: of its request.
-            undo: idempotent command that takes back what the first one did, if it did; posted when
-                the answer is late or lost, or nothing waits for it any more.
+            undo: idempotent command that reverts the first one; posted if the answer is late or
+                lost, or the request was cancelled.
 
         Raises:
             LimitStorageDownError: no answer in time, or the circuit breaker is open.
@@ -159,7 +159,7 @@ class SharedStorage:
             budget.seconds -= loop.time() - start
 
     def post(self, message: Command[object]) -> None:
-        """Send an idempotent command in the background, again until Redis has answered it."""
+        """Sends an idempotent command in the background, again until Redis has answered it."""
         if self._breaker.is_open:
             self._unsent.append(message)
             return
@@ -170,11 +170,11 @@ class SharedStorage:
     async def _send(self, message: Command[object]) -> None:
         try:
             await answer_within(ANSWER_SECONDS, message)
-        except (TimeoutError, RedisError):  # commands and probes open the breaker
+        except (TimeoutError, RedisError):  # opening the breaker is left to commands and probes
             self._unsent.append(message)
 
     async def watch(self, renew: Callable[[], Awaitable[None]]) -> None:
-        """Probe Redis every second until cancelled.
+        """Probes Redis every second until cancelled.
 
         Args:
             renew: run after each successful probe; may raise LimitStorageDownError.
@@ -196,9 +196,9 @@ class SharedStorage:
             self._probe = asyncio.create_task(self._run_probes())
 
     async def _run_probes(self) -> None:
-        """Close the circuit breaker at the first answer to a PING; open it without any.
+        """Closes the circuit breaker at the first answer to a PING; opens it without any.
 
-        One late answer may be due to this process alone, where other work kept the cores busy.
+        One late answer may be due to this process alone, if its cores were busy.
         """
         for _ in range(NUM_PROBES):
             try:
@@ -217,7 +217,7 @@ class SharedStorage:
         await self._probe_client.ping()
 
     async def close(self) -> None:
-        """Wait briefly for messages on their way, then close all connections."""
+        """Waits briefly for posted messages, then closes all connections."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=ANSWER_SECONDS)
         for task in (*self._sending, *filter(None, [self._probe])):

@@ -1,7 +1,7 @@
 """Sliding-window counter of tokens: two numbers for each key, however many tokens there are.
 
-Time is cut into periods. The tokens in the window are those of this period, and of the last one the
-share that the window still covers, as if they had been spread evenly:
+Time is cut into periods. The window holds the tokens of this period and, of the previous one, the
+share that the window still covers, as if its tokens were spread evenly:
 
     num_used = current + previous * (1 - elapsed part of this period)
 
@@ -19,7 +19,7 @@ from src.errors import RateLimitedError
 from src.limits.storage import PREFIX, SharedStorage, WaitBudget
 
 ABANDONED_SECONDS = 60
-"""Time within which a command arrives, or never does."""
+"""Time for which a reservation stays marked as abandoned: no command is on its way for longer."""
 
 TAKE = """
 local current = tonumber(redis.call('GET', KEYS[1]) or '0')
@@ -51,9 +51,9 @@ redis.call('DECRBY', KEYS[1], math.min(current, reserved, tonumber(ARGV[1])))
 """
 """Gives unused tokens of a reservation back, once.
 
-KEYS: counter of its period, the reservation. ARGV: tokens, ABANDONED_SECONDS. A reservation that
-Redis does not have was given back, was lost with its counter, or is still on its way. So it is
-marked as abandoned, and tokens are not taken for it any more.
+KEYS: counter of its period, the reservation. ARGV: tokens, ABANDONED_SECONDS. A reservation unknown
+to Redis was given back before, was lost with its counter, or is still on its way. It is marked as
+abandoned, so that no tokens are taken for it later.
 """
 
 
@@ -89,11 +89,11 @@ class Window:
     previous: int
 
     def num_left(self, quota: int, share: float) -> int:
-        """Return how much of a quota is left where this share of the previous period counts."""
+        """Returns how much of a quota is left where this share of the previous period counts."""
         return int(quota - self.current - self.previous * share)
 
     def periods_until(self, max_used: int, elapsed: float) -> float:
-        """Return the number of periods until at most so much is used, if nothing is taken."""
+        """Returns the number of periods until at most so much is used, if nothing is taken."""
         if self.current <= max_used:  # the previous period's share has to shrink
             return 1 - (max_used - self.current) / max(1, self.previous) - elapsed
         return 1 - elapsed + 1 - max_used / self.current
@@ -105,10 +105,10 @@ class TokenCounter(Protocol):
     async def take(
         self, reservation: Reservation, share: float, quota: int, budget: WaitBudget
     ) -> Window:
-        """Take tokens if the quota allows it; return those taken before."""
+        """Takes tokens if the quota allows it; returns those taken before."""
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
-        """Give unused tokens of a reservation back."""
+        """Gives unused tokens of a reservation back."""
 
 
 class MemoryTokenCounter:
@@ -126,7 +126,7 @@ class MemoryTokenCounter:
     async def take(
         self, reservation: Reservation, share: float, quota: int, _: WaitBudget
     ) -> Window:
-        """Take tokens if the quota allows it; return those taken before."""
+        """Takes tokens if the quota allows it; returns those taken before."""
         current = self._key(reservation.key, reservation.period)
         previous = self._key(reservation.key, reservation.period - 1)
         window = Window(self._storage.get(current), self._storage.get(previous))
@@ -135,7 +135,7 @@ class MemoryTokenCounter:
         return window
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
-        """Give unused tokens of a reservation back."""
+        """Gives unused tokens of a reservation back."""
         if num_tokens:
             key = self._key(reservation.key, reservation.period)
             self._storage.incr(key, 2 * self._seconds, -num_tokens)
@@ -161,7 +161,7 @@ class RedisTokenCounter:
     async def take(
         self, reservation: Reservation, share: float, quota: int, budget: WaitBudget
     ) -> Window:
-        """Take tokens if the quota allows it; return those taken before.
+        """Takes tokens if the quota allows it; returns those taken before.
 
         Raises:
             LimitStorageDownError: Redis does not answer; tokens that it took are given back.
@@ -182,7 +182,7 @@ class RedisTokenCounter:
         )
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
-        """Give unused tokens of a reservation back, soon."""
+        """Gives unused tokens of a reservation back, soon."""
         self._storage.post(lambda: self._send_back(reservation, num_tokens))
 
     async def _send_back(self, reservation: Reservation, num_tokens: int) -> None:
@@ -211,7 +211,7 @@ class TokenQuota:
     async def reserve(
         self, key: str, num_tokens: int, quota: int, budget: WaitBudget
     ) -> Reservation:
-        """Take tokens.
+        """Takes tokens.
 
         Raises:
             RateLimitedError: fewer are left; none are taken.
@@ -227,7 +227,7 @@ class TokenQuota:
         raise RateLimitedError("tokens", quota, self._seconds, max(0, num_left), wait)
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
-        """Give unused tokens back, unless their period is too long ago to count."""
+        """Gives unused tokens back, unless their period is too long ago to count."""
         if reservation.period >= int(time.time() / self._seconds) - 1:
             self._counter.give_back(reservation, num_tokens)
 
