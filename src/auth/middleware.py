@@ -1,7 +1,7 @@
-"""Who may do what: each request is somebody's, or it is refused, before anything reads it.
+"""Authentication and authorization of requests, before anything reads their bodies.
 
-What is not named here needs the scope `admin`: a new route is closed until somebody opens it. The
-path as it was sent decides, which is what routes are chosen by, and no header does.
+Routes without an entry here need the scope `admin`, so a new route is closed until it is opened.
+The path decides, exactly as it was sent and as the router sees it; no header does.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from src.middleware.error_body import CALLER, Dialect, dialect_of, error_body
 
 REALM = 'Bearer realm="llm-inference"'
 API_KEY_HEADER = b"x-api-key"
-"""Where Anthropic's clients send it."""
+"""Header in which Anthropic's clients send the key."""
 
 PUBLIC = frozenset(
     {
@@ -49,23 +49,23 @@ SCOPES = {
     "/metrics": Scope.METRICS,
 }
 METERED = frozenset(path for path, scope in SCOPES.items() if scope is not Scope.METRICS)
-"""Where tokens are used, or could be."""
+"""Paths of the routes that may use tokens."""
 
 
 class Authenticator(Protocol):
-    """Knows whose a key or a token is."""
+    """Verifies API keys or tokens."""
 
     def find(self, credential: bytes) -> Caller:
-        """Raises AuthenticationError if it is nobody's."""
+        """Returns the caller that a credential identifies; raises AuthenticationError."""
 
 
 class AuthMiddleware:
-    """Lets through requests of those who may make them, and says who that is.
+    """Authenticates requests and checks their scopes; sets the caller in scope and ContextVar.
 
     Args:
-        app: what they are for.
-        finder: returns who knows whose a credential is; None lets everybody do everything.
-        limits: counts the requests of each address before anything is made of them.
+        app: the application.
+        finder: returns the current authenticator; None disables authentication.
+        limits: counts the requests of each address before authentication.
     """
 
     def __init__(
@@ -108,39 +108,39 @@ class AuthMiddleware:
             await self._limits.count_address(scope)
         except LimitStorageDownError:
             if scope["path"] in METERED:
-                raise  # the rest costs little, and /metrics tells that the storage is down
+                raise  # other routes cost little, and /metrics must report that the storage is down
         return self._finder().find(_credential(scope))
 
 
 def is_public(path: str) -> bool:
-    """Whether nobody has to say who they are."""
+    """Returns True for paths that need no authentication."""
     return path in PUBLIC or path.startswith(PUBLIC_FOLDER)
 
 
 def needed_scope(path: str) -> Scope | None:
-    """What one must be allowed to do there; None: any key will do."""
+    """Returns the scope that a path needs; None if any key is enough."""
     if path == ANY_KEY[0] or path.startswith(ANY_KEY[1]):
         return None
     return SCOPES.get(path, Scope.ADMIN)
 
 
 def _credential(scope: Connection) -> bytes:
-    """What a client says to be known by.
+    """Returns the API key or token of a request.
 
     Raises:
-        AuthenticationError: nothing, or more than one thing.
+        AuthenticationError: there is none, or more than one.
     """
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(given) == 1:
-        kind, _, credential = given[0].partition(b" ")
+    headers = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(headers) == 1:
+        kind, _, credential = headers[0].partition(b" ")
         if kind.lower() == b"bearer" and credential.strip():
             return bytes(credential.strip())
-    if not given and dialect_of(scope) is Dialect.ANTHROPIC:
-        given = [value for name, value in scope["headers"] if name == API_KEY_HEADER]
-        if len(given) == 1 and given[0]:
-            return bytes(given[0])
-    message = "Say who you are with the header `Authorization: Bearer KEY`, once."
-    raise AuthenticationError(message, was_given=bool(given))
+    if not headers and dialect_of(scope) is Dialect.ANTHROPIC:
+        headers = [value for name, value in scope["headers"] if name == API_KEY_HEADER]
+        if len(headers) == 1 and headers[0]:
+            return bytes(headers[0])
+    message = "Send the header `Authorization: Bearer KEY`, once."
+    raise AuthenticationError(message, was_given=bool(headers))
 
 
 def _refuse(scope: Connection, status_code: int, message: str, challenge: str) -> JSONResponse:

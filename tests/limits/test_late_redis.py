@@ -15,13 +15,13 @@ from src.limits.token_quota import Reservation
 from src.observability.http_metrics import HttpMetrics
 from tests.conftest import create_settings, wait_until
 from tests.limits.test_storage import is_up
-from tests.support.redis_server import Redis, Way
+from tests.support.redis_server import Redis, RedisProxy
 
 BODY = {"prompt": "the", "max_length": 9}
 
 
 def taken(storage: Redis, kind: str = "tokens") -> list[int]:
-    """The numbers of tokens in Redis, or of leases."""
+    """Returns the counters of tokens in Redis, or the numbers of leases."""
     with redis.Redis(port=storage.port) as client:
         keys = client.keys(f"LIMITS:{kind}/*")
         return [client.zcard(key) if kind == "concurrent" else int(client.get(key)) for key in keys]
@@ -33,12 +33,12 @@ def num_reservations(storage: Redis) -> int:
 
 
 @pytest.fixture
-def run(storage: Redis, way: Way):
+def run(storage: Redis, redis_proxy: RedisProxy):
     """Runs a scenario with limits in Redis, and with the task that watches over it."""
 
     def run(scenario: Callable[[RateLimit], Coroutine[None, None, None]]) -> None:
         async def run_watched() -> None:
-            async with watched(way.url) as limits:
+            async with watched(redis_proxy.url) as limits:
                 await scenario(limits)
 
         asyncio.run(run_watched())
@@ -68,30 +68,35 @@ async def reserve(limits: RateLimit, num_tokens: int, key: str = "a") -> Reserva
 
 @pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
 def test_gives_back_tokens_that_were_taken_too_late(
-    start_replica, storage, way, policy, status_code
+    start_replica, storage, redis_proxy, policy, status_code
 ):
-    settings = {"rate_limit_storage": way.url, "rate_limit_storage_failure": policy}
+    settings = {"rate_limit_storage": redis_proxy.url, "rate_limit_storage_failure": policy}
     client = start_replica(rate_limit_tokens=100, rate_limit_period=3600, **settings)
     used = client.post("/generate", json=BODY).json()["generated"][0]["tokens"]
     wait_until(lambda: taken(storage) == [1 + used])
-    way.delay, way.asked = 0.4 * ANSWER_SECONDS, b""  # two commands count requests, then tokens
+    redis_proxy.delay, redis_proxy.commands = (
+        0.4 * ANSWER_SECONDS,
+        b"",
+    )  # two commands count requests, then tokens
     assert client.post("/generate", json=BODY).status_code == status_code
-    wait_until(lambda: way.asked.count(b"tokens/") == 3)  # two periods to take, one to give back
+    wait_until(
+        lambda: redis_proxy.commands.count(b"tokens/") == 3
+    )  # two periods to take, one to give back
     wait_until(lambda: taken(storage) == [1 + used])
-    way.delay = 0
+    redis_proxy.delay = 0
     wait_until(lambda: is_up(client))
     assert client.post("/generate", json=BODY).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["tokens", "concurrent"])
-def test_gives_back_what_was_taken_for_a_client_that_left(run, storage, way, kind):
+def test_gives_back_what_was_taken_for_a_client_that_left(run, storage, redis_proxy, kind):
     before = {"tokens": [20], "concurrent": [2]}[kind]
     after = {"tokens": [10], "concurrent": [1]}[kind]
 
     async def scenario(limits: RateLimit) -> None:
         await reserve(limits, 10)  # scripts are known, connections open
         await limits.start("a", 5, WaitBudget())
-        way.delay = ANSWER_SECONDS / 2
+        redis_proxy.delay = ANSWER_SECONDS / 2
         take = reserve(limits, 10) if kind == "tokens" else limits.start("a", 5, WaitBudget())
         asked = asyncio.create_task(take)
         await asyncio.sleep(ANSWER_SECONDS / 4)
@@ -105,17 +110,17 @@ def test_gives_back_what_was_taken_for_a_client_that_left(run, storage, way, kin
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_gives_back_after_redis_was_gone(run, storage, way, is_lost):
+def test_gives_back_after_redis_was_gone(run, storage, redis_proxy, is_lost):
     async def scenario(limits: RateLimit) -> None:
         reservation = await reserve(limits, 40)
-        way.delay = None
+        redis_proxy.delay = None
         assert await reserve(limits, 1, "b") is None
         limits.give_back_tokens(reservation, 30)
         assert 40 in taken(storage)
         if is_lost:  # nothing is there to be given back, and no quota grows
             storage.stop()
             storage.start()
-        way.delay = 0
+        redis_proxy.delay = 0
         if is_lost:
             await until(lambda: limits._storage.is_up)
             await asyncio.sleep(ANSWER_SECONDS)
@@ -173,25 +178,25 @@ def test_a_reservation_leaves_nothing_behind(run, storage):
     run(scenario)
 
 
-def test_sends_a_command_without_an_answer_once(run, way):
+def test_sends_a_command_without_an_answer_once(run, redis_proxy):
     async def scenario(limits: RateLimit) -> None:
         await reserve(limits, 10)
-        way.delay, way.asked = None, b""
+        redis_proxy.delay, redis_proxy.commands = None, b""
         assert await reserve(limits, 10) is None
         take = limits._tokens._counter._take.sha.encode()
-        assert way.asked.count(take) == 1
+        assert redis_proxy.commands.count(take) == 1
 
     run(scenario)
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_reads_an_answer_that_came_while_the_event_loop_was_busy(way, new_loop):
+def test_reads_an_answer_that_came_while_the_event_loop_was_busy(redis_proxy, new_loop):
     async def scenario() -> None:
-        async with watched(way.url) as limits:
+        async with watched(redis_proxy.url) as limits:
             await reserve(limits, 10)
-            way.delay, way.asked = ANSWER_SECONDS / 4, b""
+            redis_proxy.delay, redis_proxy.commands = ANSWER_SECONDS / 4, b""
             asked = asyncio.create_task(reserve(limits, 10))
-            await until(lambda: b"tokens/" in way.asked)
+            await until(lambda: b"tokens/" in redis_proxy.commands)
             time.sleep(2 * ANSWER_SECONDS)  # noqa: ASYNC251 - holds the loop
             assert await asked is not None
 
