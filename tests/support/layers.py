@@ -92,9 +92,11 @@ ROOMS = {
     "api.native": room(f"{API} server.draining", MODEL),
     "api.openai": room(API, MODEL),
     "api.anthropic": room(API, MODEL),
-    "auth": room("errors config core.identity limits middleware.error_body", MODEL),
+    "auth": room("errors config core.identity limits.rate_limit middleware.error_body", MODEL),
     "limits": room(
-        "errors config core.identity auth.middleware middleware observability.http_metrics", MODEL
+        "errors config core.identity auth.middleware middleware.error_body middleware.request_body"
+        " observability.http_metrics",
+        MODEL,
     ),
     "observability": room("errors config middleware.request_log", MODEL),
     "middleware": room("errors config observability.http_metrics", MODEL),

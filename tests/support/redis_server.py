@@ -37,16 +37,16 @@ class RedisProxy:
                     threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        is_answer = source.getpeername()[1] == self._port
         with suppress(OSError), source, sink:
+            is_answer = source.getpeername()[1] == self._port
             while data := source.recv(2**16):
+                delay = self.delay if is_answer else 0
                 if not is_answer:
                     self.commands += data
-                elif self.delay is None:
-                    continue
-                else:
-                    time.sleep(self.delay)
-                sink.sendall(data)
+                if delay is not None:
+                    time.sleep(delay)
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
