@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from src.config import Settings
 from src.main import create_app
 from src.observability.event_loop_watchdog import EventLoopWatchdog
-from tests.support.redis_server import Redis, Way
+from tests.support.redis_server import Redis, RedisProxy
 from tests.support.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.support.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 from tests.support.tools import TEMPLATES
@@ -34,7 +34,7 @@ from tests.support.tools import TEMPLATES
 SERVING_NAMES = {"serve", "serve_app", "create_app", "TestClient", "subprocess"}
 SERVING_FIXTURES = {
     *("client", "server", "start_client", "start_server", "start_replica", "shared_server"),
-    *("tool_server", "storage", "way"),
+    *("tool_server", "storage", "redis_proxy"),
 }
 """A module that imports one of the names, or a test with one of the fixtures, starts servers."""
 
@@ -199,10 +199,10 @@ def storage(tmp_path: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def way(storage: Redis) -> Iterator[Way]:
-    way = Way(storage.port)
-    yield way
-    way.close()
+def redis_proxy(storage: Redis) -> Iterator[RedisProxy]:
+    proxy = RedisProxy(storage.port)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""API keys: how they are written, made, and found again by what a client sends.
+"""API keys: their format, creation and verification.
 
-A key is `llmk_ID_SECRET`. Its id is public and stands in logs. Of the rest, 32 random bytes, no
-more is kept than the SHA-256 of the whole key: so much randomness needs no slow hash.
+A key is `llmk_ID_SECRET`. The id is public and appears in logs. The secret is 32 random bytes. Only
+the SHA-256 of the whole key is stored; with this much entropy no slow hash is needed.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from src.errors import AuthenticationError, KeysError
 
 PREFIX = "llmk"
 NO_SHA256 = hashlib.sha256(b"").hexdigest()
-"""Compared with where there is no such key, so that this takes as long."""
+"""Compared with for unknown ids, which then take as long as known ones."""
 
-WRONG = "The API key is wrong, or it is not valid any more."
+WRONG = "The API key is unknown, expired or revoked."
 Amount = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Scope(StrEnum):
-    """What a caller may do."""
+    """Permission of an API key or token."""
 
     GENERATE = "generate"
     EMBEDDINGS = "embeddings"
@@ -39,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class KeyLimits(_Strict):
-    """What a key may have; None is what the settings say."""
+    """Limits of a key; None stands for those of the settings."""
 
     requests: Amount | None = None
     tokens: Amount | None = None
@@ -47,7 +47,7 @@ class KeyLimits(_Strict):
 
 
 class APIKey(_Strict):
-    """One key, without its secret."""
+    """An API key without its secret."""
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}*$")]  # one line
@@ -61,12 +61,12 @@ class APIKey(_Strict):
 
     @property
     def is_valid(self) -> bool:
-        """Whether it is neither revoked nor expired."""
+        """Returns True if the key is neither revoked nor expired."""
         expired = self.expires_at is not None and self.expires_at <= datetime.now(UTC)
         return self.revoked_at is None and not expired
 
     def caller(self) -> Caller:
-        """Who has it."""
+        """Returns the caller that the key identifies."""
         return Caller(
             self.id,
             self.name,
@@ -77,7 +77,7 @@ class APIKey(_Strict):
 
 
 class APIKeys(_Strict):
-    """All keys, as the file holds them."""
+    """All keys, as in the file of API_KEYS_FILE."""
 
     keys: list[APIKey] = []
 
@@ -92,7 +92,7 @@ class APIKeys(_Strict):
         """Reads keys from JSON.
 
         Raises:
-            KeysError: says what is wrong and where, without repeating what is there.
+            KeysError: names the first problem and its place, without quoting the input.
         """
         try:
             return cls.model_validate_json(text)
@@ -102,38 +102,38 @@ class APIKeys(_Strict):
             raise KeysError(f"{place}: {problem['msg']}") from None
 
     def dump(self) -> str:
-        """Writes them as JSON."""
+        """Returns the keys as JSON."""
         return json.dumps(self.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
 
 
 class KeyVerifier:
-    """Finds whose key it is that a client sent."""
+    """Authenticator for API keys."""
 
     def __init__(self, keys: APIKeys) -> None:
         self._keys = {key.id: key for key in keys.keys}
 
     def find(self, credential: bytes) -> Caller:
-        """Returns whose key this is; equally fast wherever a wrong one differs.
+        """Returns the caller of a key, in a time that does not depend on where a wrong one differs.
 
         Raises:
-            AuthenticationError: nobody's.
+            AuthenticationError: the key is unknown, expired or revoked.
         """
         key = self._keys.get(_id_of(credential))
-        found = hashlib.sha256(credential).hexdigest()
-        is_same = hmac.compare_digest(found, key.sha256 if key else NO_SHA256)
+        digest = hashlib.sha256(credential).hexdigest()
+        is_same = hmac.compare_digest(digest, key.sha256 if key else NO_SHA256)
         if key is None or not is_same or not key.is_valid:
             raise AuthenticationError(WRONG)
         return key.caller()
 
 
 def create_secret() -> tuple[str, str]:
-    """Returns a new key's id, and the key itself, which is kept nowhere."""
+    """Returns the id of a new key, and the key itself."""
     key_id = secrets.token_hex(6)
     return key_id, f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def sha256_of(key: str) -> str:
-    """What is kept of a key."""
+    """Returns the hash by which a key is stored."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""JSON Web Tokens that others issue and we check (RFC 7519, with PyJWT).
+"""Verification of JSON Web Tokens (RFC 7519) from an external issuer, with PyJWT.
 
-One algorithm is pinned by the settings, whatever a token's header says, and it is one with a public
-key: what checks tokens can issue none. Signature, issuer, audience and expiry must all be right.
+The settings pin one asymmetric algorithm, whatever a token's header says, so the keys that verify
+tokens cannot sign any. Signature, issuer, audience and expiry must all be valid.
 """
 
 import json
@@ -17,7 +17,7 @@ from src.core.identity import Caller
 from src.errors import AuthenticationError, KeysError
 
 LEEWAY_SECONDS = 10
-"""So far the clocks of issuer and server may be apart."""
+"""Tolerated difference between the clocks of issuer and server."""
 
 REQUIRED = ["exp", "iss", "aud", "sub"]
 WRONG = (
@@ -25,34 +25,34 @@ WRONG = (
 )
 MAX_SUBJECT = 255
 MIN_RSA_BITS = 2048
-"""RFC 7518, 3.3; a smaller one can be broken."""
+"""Minimum by RFC 7518, section 3.3; smaller keys can be broken."""
 
 
 class VerificationKeys:
-    """The public keys by which tokens are checked: one from a PEM file, or those of a JWKS file.
+    """Public keys that verify tokens: one from a PEM file, or all of a JWKS file (RFC 7517).
 
     Args:
-        text: what the file holds.
-        algorithm: that tokens are signed with.
+        text: content of the file.
+        algorithm: of the tokens' signatures.
 
     Raises:
-        KeysError: it holds no public key for this algorithm.
+        KeysError: the file holds no public key for this algorithm, or other keys beside.
     """
 
     def __init__(self, text: str, algorithm: str) -> None:
         try:
             self._by_id = _read_pem(text) if "-----BEGIN" in text else _read_jwks(text, algorithm)
             fit = [_fits(key, algorithm) for key in self._by_id.values()]
-        except Exception:  # noqa: BLE001 - libraries raise all kinds at what is no key
+        except Exception:  # noqa: BLE001 - libraries raise all kinds of errors for malformed keys
             fit = []
         if not fit or not all(fit):
             raise KeysError(
-                f"it must hold public keys for {algorithm}, as PEM or JWKS with an id each, and no"
-                f" others; of RSA at least {MIN_RSA_BITS} bits"
+                f"it must hold public keys for {algorithm} alone, as PEM, or as JWKS with one id"
+                f" for each key; RSA keys need at least {MIN_RSA_BITS} bits"
             )
 
     def find(self, key_id: str | None) -> Any:
-        """Returns the key of this id; where there is but one, a token need not name it.
+        """Returns the key of an id; a token may leave the id out if there is one key.
 
         Raises:
             AuthenticationError: there is no such key.
@@ -65,13 +65,13 @@ class VerificationKeys:
 
 
 class TokenVerifier:
-    """Finds whom a token speaks of.
+    """Authenticator for JSON Web Tokens.
 
     Args:
-        keys: that tokens are signed with.
-        algorithm: likewise.
-        issuer: who must have issued them.
-        audience: whom they must be for.
+        keys: verify the signatures.
+        algorithm: of the signatures.
+        issuer: required value of the claim `iss`.
+        audience: required value of the claim `aud`.
     """
 
     def __init__(self, keys: VerificationKeys, algorithm: str, issuer: str, audience: str) -> None:
@@ -81,7 +81,7 @@ class TokenVerifier:
         self._audience = audience
 
     def find(self, credential: bytes) -> Caller:
-        """Returns the token's subject; its scopes are those of ours that its claim `scope` names.
+        """Returns the token's subject, with the known scopes of its claim `scope`.
 
         Raises:
             AuthenticationError: the token is not valid.
@@ -90,11 +90,11 @@ class TokenVerifier:
             claims = self._decode(credential)
         except (jwt.PyJWTError, ValueError) as error:
             raise AuthenticationError(WRONG) from error
-        subject, words = claims["sub"], claims.get("scope", "")
+        subject, claimed_scopes = claims["sub"], claims.get("scope", "")
         is_name = subject.isprintable() and 0 < len(subject) <= MAX_SUBJECT
-        if not is_name or not isinstance(words, str):
+        if not is_name or not isinstance(claimed_scopes, str):
             raise AuthenticationError(WRONG)
-        scopes = frozenset(scope for scope in Scope if scope in words.split())
+        scopes = frozenset(scope for scope in Scope if scope in claimed_scopes.split())
         return Caller(f"jwt:{subject}", subject, scopes)
 
     def _decode(self, credential: bytes) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class TokenVerifier:
 
 
 def _fits(key: Any, algorithm: str) -> bool:
-    """Whether it is of the algorithm's kind and public: a private one has no place on a server."""
+    """Returns True if a key is public and of the algorithm's kind; raises if of another kind."""
     get_default_algorithms()[algorithm].prepare_key(key)
     if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
         return False
@@ -123,7 +123,7 @@ def _read_pem(text: str) -> dict[str | None, Any]:
 
 
 def _read_jwks(text: str, algorithm: str) -> dict[str | None, Any]:
-    """Keys for encryption, which some issuers publish beside the others, are none of ours."""
+    """Returns the keys by id, without encryption keys, which some issuers publish beside them."""
     keys = [key for key in json.loads(text)["keys"] if key.get("use", "sig") == "sig"]
     by_id = {key.get("kid"): jwt.PyJWK(key, algorithm).key for key in keys}
     if len(by_id) < len(keys):

@@ -1,7 +1,7 @@
-"""Makes, lists and revokes API keys: `python -m src.keys create|list|revoke`.
+"""Creates, lists and revokes API keys: `python -m src.keys create|list|revoke`.
 
-A key is shown once, when it is made; the file keeps what it can be recognised by. The service reads
-the file again when it changes, so nothing has to be restarted.
+A key is shown once, when it is created; the file keeps its hash. The service reads the file again
+when it changes, without a restart.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MAX_DAYS = 36500
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Does what the command line says; exits with a message if it cannot."""
+    """Runs the command line; exits with a message on errors."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -37,42 +37,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m src.keys", description=__doc__)
-    file = os.environ.get(FILE) or None  # empty is as if it were not set
+    file = os.environ.get(FILE) or None  # an empty value counts as not set
     parser.add_argument(
         "--file",
         type=Path,
         default=file,
         required=file is None,
-        help=f"the file of keys; by default what {FILE} is in the environment",
+        help=f"file of the keys; default: the environment variable {FILE}",
     )
     commands = parser.add_subparsers(required=True)
-    create = commands.add_parser("create", help="make a key, and show it once")
-    create.add_argument("name", help="whose it is, for people")
+    create = commands.add_parser("create", help="create a key, and show it once")
+    create.add_argument("name", help="name of the key's owner, for logs and lists")
     create.add_argument(
         "--scopes",
         default="generate,embeddings",
-        help=f"of {', '.join(Scope)}; by default %(default)s",
+        help=f"of {', '.join(Scope)}, separated by commas; default: %(default)s",
     )
-    create.add_argument("--days", type=_days, help="how long it is valid; by default for ever")
+    create.add_argument("--days", type=_days, help="days until it expires; default: never")
     create.add_argument("--requests", type=int, help="requests in each RATE_LIMIT_PERIOD")
     create.add_argument("--tokens", type=int, help="tokens in each RATE_LIMIT_PERIOD")
     create.add_argument("--concurrent", type=int, help="requests at the same time")
     create.add_argument(
-        "--weight", type=int, default=1, help="turns in the queue for one of others'"
+        "--weight",
+        type=int,
+        default=1,
+        help="share of the queue and of the engine, beside keys of weight 1",
     )
     create.set_defaults(run=_create)
     commands.add_parser(
-        "list", help="tell of all keys: id, state, made when, scopes, expiry, weight, limits, name"
+        "list",
+        help="print all keys: id, state, creation date, scopes, expiry, weight, limits, name",
     ).set_defaults(run=_list)
-    revoke = commands.add_parser("revoke", help="make a key invalid")
-    revoke.add_argument("id", help="as `list` shows it")
+    revoke = commands.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", help="id of the key, as `list` prints it")
     revoke.set_defaults(run=_revoke)
     return parser
 
 
 def _days(text: str) -> timedelta:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_DAYS:
-        raise argparse.ArgumentTypeError(f"{text} is no number of days from 1 to {MAX_DAYS}")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days from 1 to {MAX_DAYS}")
     return timedelta(days=int(text))
 
 
@@ -95,7 +99,7 @@ def _create(options: argparse.Namespace) -> None:
         keys = _read(options.file) if options.file.exists() else APIKeys()
         _write(options.file, APIKeys(keys=[*keys.keys, key]))
     print(secret)
-    print("This is shown once; the file holds its SHA-256 alone.", file=sys.stderr)
+    print("This key is shown once; the file keeps its SHA-256 only.", file=sys.stderr)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -106,13 +110,13 @@ def _list(options: argparse.Namespace) -> None:
             state,
             f"{key.created_at:%Y-%m-%d}",
             ",".join(sorted(key.scopes)),
-            *_particulars(key),
+            *_options(key),
             key.name,
         )
 
 
-def _particulars(key: APIKey) -> Iterator[str]:
-    """What a key has that not all have."""
+def _options(key: APIKey) -> Iterator[str]:
+    """Yields the expiry, weight and limits of a key, as far as it has them."""
     if key.expires_at is not None:
         yield f"expires={key.expires_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
     if key.weight != 1:
@@ -124,13 +128,15 @@ def _particulars(key: APIKey) -> Iterator[str]:
 def _revoke(options: argparse.Namespace) -> None:
     with _locked(options.file):
         keys = _read(options.file).keys
-        found = [key for key in keys if key.id == options.id and key.revoked_at is None]
-        if not found:
-            raise KeysError(f"there is no key {options.id} that could be revoked")
+        active = {key.id: key for key in keys if key.revoked_at is None}
+        if options.id not in active:
+            raise KeysError(f"there is no key {options.id} to revoke; `list` prints all ids")
         now = datetime.now(UTC).replace(microsecond=0)
-        revoked = found[0].model_copy(update={"revoked_at": now})
-        _write(options.file, APIKeys(keys=[revoked if key is found[0] else key for key in keys]))
-    print(f"revoked {options.id}: {found[0].name}")
+        revoked = active[options.id].model_copy(update={"revoked_at": now})
+        _write(
+            options.file, APIKeys(keys=[revoked if key.id == revoked.id else key for key in keys])
+        )
+    print(f"revoked {options.id}: {revoked.name}")
 
 
 def _read(path: Path) -> APIKeys:
@@ -139,7 +145,7 @@ def _read(path: Path) -> APIKeys:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Nobody else changes the file meanwhile; its folder is locked, as the file is replaced."""
+    """Locks the file against other writers; the lock is its folder's, as the file is replaced."""
     folder = os.open(path.resolve().parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -149,9 +155,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: APIKeys) -> None:
-    """Replaces the file whole, for its owner alone to read."""
+    """Replaces the file atomically, with mode 0600."""
     path = path.resolve()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 600
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(keys.dump())

@@ -1,7 +1,7 @@
-"""Who may do what: each request is somebody's, or it is refused, before anything reads it.
+"""Authentication and authorization of requests, before anything reads their bodies.
 
-What is not named here needs the scope `admin`: a new route is closed until somebody opens it. The
-path as it was sent decides, which is what routes are chosen by, and no header does.
+Routes without an entry here need the scope `admin`, so a new route is closed until it is opened.
+The path decides, exactly as it was sent and as the router sees it; no header does.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from src.auth.api_keys import Scope
 from src.core.identity import ANONYMOUS, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.limits.rate_limit import RateLimit, limit_response
-from src.limits.storage import begin_waiting
 from src.middleware.error_body import CALLER, error_body
 from src.middleware.route_policy import policy_of
 
@@ -23,19 +22,19 @@ REALM = 'Bearer realm="llm-inference"'
 
 
 class Authenticator(Protocol):
-    """Knows whose a key or a token is."""
+    """Verifies API keys or tokens."""
 
     def find(self, credential: bytes) -> Caller:
-        """Raises AuthenticationError if it is nobody's."""
+        """Returns the caller that a credential identifies; raises AuthenticationError."""
 
 
 class AuthMiddleware:
-    """Lets through requests of those who may make them, and says who that is.
+    """Authenticates requests and checks their scopes; sets the caller in scope and ContextVar.
 
     Args:
-        app: what they are for.
-        finder: returns who knows whose a credential is; None lets everybody do everything.
-        limits: counts the requests of each address before anything is made of them.
+        app: the application.
+        finder: returns the current authenticator; None disables authentication.
+        limits: counts the requests of each address before authentication.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class AuthMiddleware:
         if scope["type"] != "http" or policy_of(scope).is_public:
             await self._app(scope, receive, send)
             return
-        begin_waiting()
         try:
             caller = await self._find(scope)
         except (RateLimitedError, LimitStorageDownError) as error:
@@ -79,28 +77,28 @@ class AuthMiddleware:
             await self._limits.count_address(scope)
         except LimitStorageDownError:
             if policy_of(scope).is_metered:
-                raise  # the rest costs little, and /metrics tells that the storage is down
+                raise  # other routes cost little, and /metrics must report that the storage is down
         return self._finder().find(_credential(scope))
 
 
 def _credential(scope: Connection) -> bytes:
-    """What a client says to be known by.
+    """Returns the API key or token of a request.
 
     Raises:
-        AuthenticationError: nothing, or more than one thing.
+        AuthenticationError: there is none, or more than one.
     """
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(given) == 1:
-        kind, _, credential = given[0].partition(b" ")
+    headers = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(headers) == 1:
+        kind, _, credential = headers[0].partition(b" ")
         if kind.lower() == b"bearer" and credential.strip():
             return bytes(credential.strip())
     key_header = policy_of(scope).family.api_key_header
-    if not given and key_header is not None:
-        given = [value for name, value in scope["headers"] if name == key_header]
-        if len(given) == 1 and given[0]:
-            return bytes(given[0])
-    message = "Say who you are with the header `Authorization: Bearer KEY`, once."
-    raise AuthenticationError(message, was_given=bool(given))
+    if not headers and key_header is not None:
+        headers = [value for name, value in scope["headers"] if name == key_header]
+        if len(headers) == 1 and headers[0]:
+            return bytes(headers[0])
+    message = "Send the header `Authorization: Bearer KEY`, once."
+    raise AuthenticationError(message, was_given=bool(headers))
 
 
 def _refuse(scope: Connection, status_code: int, message: str, challenge: str) -> JSONResponse:

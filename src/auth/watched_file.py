@@ -1,4 +1,4 @@
-"""A file that is read again when it changes, while the service runs."""
+"""File that is read again when it changes, while the service runs."""
 
 import asyncio
 import logging
@@ -17,21 +17,21 @@ T = TypeVar("T")
 
 
 class WatchedFile(Generic[T]):
-    """What a file holds.
+    """Parsed content of a file, as `value`.
 
     Args:
         path: of the file.
-        setting: its name among the settings.
-        read: makes of the file's text what `value` is; raises KeysError.
+        setting: name of the setting that holds the path.
+        parse: turns the file's text into the value; raises KeysError.
 
     Raises:
-        SettingsError: the file cannot be read at the start.
+        SettingsError: the file cannot be read or parsed at the start.
     """
 
-    def __init__(self, path: Path, setting: str, read: Callable[[str], T]) -> None:
+    def __init__(self, path: Path, setting: str, parse: Callable[[str], T]) -> None:
         self._path = path
         self._setting = setting
-        self._read = read
+        self._parse = parse
         self._stamp: Stamp | None = None
         self._problem = ""
         try:
@@ -40,37 +40,38 @@ class WatchedFile(Generic[T]):
             raise SettingsError(f"{setting}={path} cannot be used: {error}.") from None
 
     async def watch(self) -> None:
-        """Reads the file again whenever it has changed, until it is cancelled.
+        """Reads the file again whenever it has changed, until cancelled.
 
-        While it is missing or broken what it held last stays: a slip of the pen locks nobody out.
+        While the file is missing or broken the last value stays, so that a typing error does not
+        invalidate all keys.
         """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            await asyncio.to_thread(self._look)
+            await asyncio.to_thread(self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
-            if self._stamp_of_now() == self._stamp:
+            if self._read_stamp() == self._stamp:
                 return
             self.value = self._load()
         except (OSError, UnicodeDecodeError, KeysError) as error:
-            self._tell(f"cannot be used, and what it held stays: {error}")
+            self._log_problem(f"cannot be used, its last content stays in force: {error}")
         else:
             self._problem = ""
             logger.info("%s: the file has changed and was read again", self._setting)
 
-    def _tell(self, problem: str) -> None:
-        """Once, not every second."""
+    def _log_problem(self, problem: str) -> None:
+        """Logs a problem once, not every second."""
         if problem != self._problem:
             logger.error("%s: the file %s", self._setting, problem)
         self._problem = problem
 
     def _load(self) -> T:
-        self._stamp = self._stamp_of_now()
-        return self._read(self._path.read_text("utf-8"))
+        self._stamp = self._read_stamp()
+        return self._parse(self._path.read_text("utf-8"))
 
-    def _stamp_of_now(self) -> Stamp:
+    def _read_stamp(self) -> Stamp:
         status = self._path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe could take for ever
-            raise KeysError("it is no file")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe may block for ever
+            raise KeysError("it is not a regular file")
         return status.st_mtime_ns, status.st_size, status.st_ino

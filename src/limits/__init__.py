@@ -1,1 +1,1 @@
-"""Limits per client and per key: requests, tokens, concurrency; the log of usage."""
+"""Limits per client and per API key: requests, tokens, concurrency; the usage log."""

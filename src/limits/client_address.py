@@ -1,4 +1,4 @@
-"""What a client is counted by where nobody knows more of it than its address."""
+"""Rate-limit key of unauthenticated clients: the IPv4 address or the IPv6 /64."""
 
 from collections.abc import MutableMapping
 from functools import lru_cache
@@ -6,19 +6,19 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 PREFIX_BITS = 64
-"""Of an IPv6 address: whoever has one has all others of its /64 too, and may use each but once."""
+"""Prefix of an IPv6 address that counts as one client, which can use any address of its /64."""
 
 UNKNOWN = "unknown"
 
 
 def rate_limit_key(scope: MutableMapping[str, Any]) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address; an IPv4 address in IPv6's form is IPv4."""
+    """Returns the key of a request's client; IPv4-mapped IPv6 addresses count as IPv4."""
     client = scope.get("client")
     return _counted(client[0]) if client else UNKNOWN
 
 
 def plain_address(text: str) -> str:
-    """An IPv4 address that a socket for both kinds has in IPv6's form in its own; others as is."""
+    """Returns an IPv4-mapped IPv6 address, as dual-stack sockets have it, as IPv4; others as is."""
     return text.removeprefix("::ffff:") if "." in text else text
 
 

@@ -1,21 +1,24 @@
-"""Counts the requests of each caller that are answered at the same time.
+"""Limit on the requests of each key that run at the same time.
 
-In a Redis that processes share, each such request has a lease: an entry in its caller's sorted set,
-by the time at which it ends. A process renews the leases of what it answers every second, also of
-what it took while Redis was gone; those of a process that was killed end by themselves.
+In a Redis that replicas share, a running request has a lease: an entry in its key's sorted set,
+scored by the time of its end. Each process renews the leases of its running requests every second,
+also of those that were let through while Redis was gone. Leases of a process that was killed
+end by themselves.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 from uuid import uuid4
 
-from limits.storage import MemoryStorage, RedisStorage
 from src.errors import RateLimitedError
+from src.limits.storage import PREFIX, SharedStorage, WaitBudget
 
 LEASE_SECONDS = 10
 NO_LIMIT = 10**9
 
-TAKE = b"""
+TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
@@ -24,71 +27,124 @@ for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[i]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return 1
 """
-"""Takes leases that last ARGV[1] ms unless there are ARGV[2] already; by the clock of Redis."""
+"""Takes or renews leases, unless there are too many; by the clock of Redis.
+
+KEYS: the sorted set. ARGV: milliseconds that leases last, their maximum number, their ids.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A request that is being answered, and whose it is."""
+    """Place of a running request among those of its rate-limit key."""
 
-    who: str
+    key: str
     id: str = field(default_factory=lambda: uuid4().hex)
 
 
-class Concurrency:
-    """Requests of all callers that are being answered.
+class Concurrency(Protocol):
+    """Running requests of all keys."""
 
-    What asks the storage (`take`, `renew`, `release`) may run in any thread.
-
-    Args:
-        storage: where they are counted; a memory's are those of this process.
-    """
-
-    def __init__(self, storage: MemoryStorage | RedisStorage) -> None:
-        self._held: dict[str, set[str]] = defaultdict(set)
-        self._redis = storage if isinstance(storage, RedisStorage) else None
-        if self._redis is not None:
-            self._script = self._redis.get_connection().register_script(TAKE)
-
-    def hold(self, lease: Lease) -> None:
-        """The request is being answered from now on."""
-        self._held[lease.who].add(lease.id)
-
-    def let_go(self, lease: Lease) -> None:
-        """The request is answered; `release` tells the others."""
-        self._held[lease.who].discard(lease.id)
-        if not self._held[lease.who]:
-            del self._held[lease.who]
-
-    def take(self, lease: Lease, most: int) -> None:
-        """Asks for one more.
+    async def start(self, lease: Lease, max_running: int, budget: WaitBudget) -> None:
+        """Takes a lease.
 
         Raises:
-            RateLimitedError: there are as many as may be.
+            RateLimitedError: the maximum number of requests runs already.
+            LimitStorageDownError: they cannot be counted.
         """
-        if self._redis is None:
-            is_free = len(self._held.get(lease.who, ())) < most
-        else:
-            is_free = self._run(lease.who, most, lease.id)
+
+    def hold(self, lease: Lease) -> None:
+        """Counts a running request, also one without a lease in Redis."""
+
+    def end(self, lease: Lease) -> None:
+        """Ends the lease of a running request."""
+
+    async def renew(self) -> None:
+        """Renews the leases of this process."""
+
+
+class MemoryConcurrency:
+    """Running requests of this process, counted in its memory."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, set[str]] = defaultdict(set)
+        """Ids of the leases that run in this process, by rate-limit key."""
+
+    async def start(self, lease: Lease, max_running: int, _: WaitBudget) -> None:
+        """Takes a lease."""
+        if len(self.held.get(lease.key, ())) >= max_running:
+            raise RateLimitedError("concurrent", max_running, None, 0, 1)
+
+    def hold(self, lease: Lease) -> None:
+        """Counts a running request."""
+        self.held[lease.key].add(lease.id)
+
+    def end(self, lease: Lease) -> None:
+        """Ends the lease of a running request."""
+        self.held[lease.key].discard(lease.id)
+        if not self.held[lease.key]:
+            del self.held[lease.key]
+
+    async def renew(self) -> None:
+        """Does nothing: leases in memory last until they are ended."""
+
+
+class RedisConcurrency:
+    """Running requests of all processes, counted in Redis.
+
+    Args:
+        storage: the Redis.
+    """
+
+    def __init__(self, storage: SharedStorage) -> None:
+        self._storage = storage
+        self._script = storage.client.register_script(TAKE)
+        self._local = MemoryConcurrency()
+
+    async def start(self, lease: Lease, max_running: int, budget: WaitBudget) -> None:
+        """Takes a lease.
+
+        Raises:
+            RateLimitedError: the maximum number of requests runs already.
+            LimitStorageDownError: Redis does not answer.
+        """
+        is_free = await self._storage.run(
+            lambda: self._take(lease.key, max_running, lease.id),
+            budget,
+            undo=lambda: self._release(lease),
+        )
         if not is_free:
-            raise RateLimitedError("concurrent", most, None, 0, 1)
+            raise RateLimitedError("concurrent", max_running, None, 0, 1)
 
-    def renew(self) -> None:
-        """Lets all leases of this process last on, and those that Redis has lost be there again."""
-        for who, ids in [(who, set(ids)) for who, ids in list(self._held.items())]:
-            self._run(who, NO_LIMIT, *ids)
-            for ended in ids - self._held.get(who, set()):  # while that was said
-                self.release(Lease(who, ended))
+    def hold(self, lease: Lease) -> None:
+        """Counts a running request, also one without a lease in Redis."""
+        self._local.hold(lease)
 
-    def release(self, lease: Lease) -> None:
-        """Ends a lease in Redis before its time, unless its request is being answered."""
-        is_held = lease.id in self._held.get(lease.who, ())
-        if self._redis is not None and not is_held:
-            self._redis.storage.zrem(self._key(lease.who), lease.id)
+    def end(self, lease: Lease) -> None:
+        """Ends the lease of a running request."""
+        self._local.end(lease)
+        if self._storage.is_up:  # otherwise it ends by itself
+            self._storage.post(lambda: self._release(lease))
 
-    def _run(self, who: str, most: int, *ids: str) -> bool:
-        return bool(self._script(keys=[self._key(who)], args=[1000 * LEASE_SECONDS, most, *ids]))
+    async def renew(self) -> None:
+        """Renews the leases of this process, also those that Redis has lost.
 
-    def _key(self, who: str) -> str:
-        assert self._redis is not None
-        return self._redis.prefixed_key(f"concurrent/{who}")
+        Raises:
+            LimitStorageDownError: Redis does not answer.
+        """
+        for key, ids in [(key, set(ids)) for key, ids in self._local.held.items()]:
+            await self._storage.run(partial(self._take, key, NO_LIMIT, *ids), WaitBudget())
+            for ended in ids - self._local.held.get(key, set()):  # while the command ran
+                self._storage.post(partial(self._release, Lease(key, ended)))
+
+    async def _take(self, key: str, max_running: int, *ids: str) -> bool:
+        arguments: list[str | int] = [1000 * LEASE_SECONDS, max_running, *ids]
+        return bool(await self._script(keys=[_key(key)], args=arguments))
+
+    async def _release(self, lease: Lease) -> None:
+        """Ends a lease in Redis before its time, unless its request runs."""
+        if lease.id not in self._local.held.get(lease.key, ()):
+            await self._storage.client.zrem(_key(lease.key), lease.id)
+
+
+def _key(key: str) -> str:
+    return f"{PREFIX}concurrent/{key}"

@@ -1,15 +1,12 @@
-"""Limits what a caller may have: requests, with SlowAPI, requests at the same time, and tokens.
+"""Limits of each client: requests, requests at the same time, and tokens.
 
-`RateLimitedRoute` counts the requests of all routes of a router.
-
-The route counts a request before its body is read, so bad requests count as good ones do, and a
-flood of them costs no parsing. SlowAPI's own ways do not do that: its decorators run after the
-body's validation, and its middlewares wrap streams or repeat their head.
+`RateLimitedRoute` counts the requests of all routes of a router before their bodies are read: bad
+requests count as good ones do, and a flood of them costs no parsing.
 """
 
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,38 +14,42 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import Gauge
-from slowapi import Limiter
-from slowapi.errors import RateLimitExceeded
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from limits.storage import MemoryStorage, RedisStorage
+from limits import RateLimitItemPerSecond
 from src.config import Settings
 from src.core.identity import ANONYMOUS, Caller
-from src.errors import LimitStorageDownError, RateLimitedError, SettingsError
+from src.errors import LimitStorageDownError, RateLimitedError
 from src.limits.client_address import rate_limit_key
-from src.limits.concurrency import Concurrency, Lease
-from src.limits.storage import MEMORY, SharedStorage, redis_options
-from src.limits.token_quota import Reservation, TokenCount
+from src.limits.concurrency import Concurrency, Lease, MemoryConcurrency, RedisConcurrency
+from src.limits.request_window import MemoryRequestWindow, RedisRequestWindow, RequestWindow
+from src.limits.storage import MEMORY, SharedStorage, WaitBudget, wait_budget
+from src.limits.token_quota import (
+    MemoryTokenCounter,
+    RedisTokenCounter,
+    Reservation,
+    TokenQuota,
+)
 from src.middleware.error_body import CALLER, error_body
 from src.middleware.request_body import BYTES_PER_CONTAINER, JSONLimits, JSONRequest
 
 T = TypeVar("T")
 
 ALLOWANCES = "allowances"
-"""Where `UsageMiddleware` has a request's scope collect what is left of each limit, by its name."""
+"""Key of a request's scope: what is left of each limit, by the limit's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a caller has left of a limit.
+    """Rest of a limit.
 
     Args:
-        limit: of what.
-        quota: how much there is.
-        period: in so many seconds; None is at the same time.
-        left: how much of that is left.
-        reset: whole seconds after which there is more; None if that is not known.
+        limit: its name.
+        quota: amount in each period.
+        period: in seconds; None for requests at the same time.
+        left: amount that is left.
+        reset: whole seconds until more is left; None if unknown.
     """
 
     limit: str
@@ -59,159 +60,156 @@ class Allowance:
 
 
 class RateLimit:
-    """Counts requests over a window that moves, and tokens over one that nearly does.
+    """Counts what clients use, in memory or in Redis.
 
-    All routes share one count for each key, or for each peer's address if nobody has a key.
+    All routes share one count for each API key, or for each address without authentication.
 
     Args:
-        settings: how many requests, in how long, counted where.
-        storage_up: set to 0 while the storage of the counts does not answer.
+        settings: limits, their period, and RATE_LIMIT_STORAGE.
+        storage_up: gauge, set to 0 while the storage does not answer.
 
     Raises:
-        SettingsError: RATE_LIMIT_STORAGE is no address.
+        SettingsError: RATE_LIMIT_STORAGE is malformed.
     """
 
     def __init__(self, settings: Settings, storage_up: Gauge) -> None:
-        self._limiter = _create_limiter(settings.rate_limit_storage)
-        self._is_open = settings.rate_limit_storage_failure == "open"
+        self._serves_uncounted = settings.rate_limit_storage_failure == "open"
         self._period = settings.rate_limit_period
-        self._usual = settings.request_limit
-        self._limits: dict[int, Callable[[Request], None]] = {}
-        self._address = self._declare(settings.rate_limit_address_requests, "address", _address)
-        storage = self._limiter._storage
-        assert isinstance(storage, MemoryStorage | RedisStorage)
-        self._tokens = TokenCount(storage, self._period)
-        self._concurrency = Concurrency(storage)
-        self.storage: SharedStorage | None = None
-        if isinstance(storage, RedisStorage):
-            self.storage = SharedStorage(storage, storage_up, self._concurrency.renew)
+        self._max_requests = settings.request_limit
+        self._max_address_requests = settings.rate_limit_address_requests
+        self._storage: SharedStorage | None = None
+        if settings.rate_limit_storage == MEMORY:
+            self._use_memory(storage_up)
+        else:
+            self._use_redis(settings.rate_limit_storage, storage_up)
+
+    def _use_memory(self, storage_up: Gauge) -> None:
+        window = MemoryRequestWindow()
+        self._requests: RequestWindow = window
+        self._tokens = TokenQuota(MemoryTokenCounter(window.storage, self._period), self._period)
+        self._concurrency: Concurrency = MemoryConcurrency()
         storage_up.set(1)
+
+    def _use_redis(self, url: str, storage_up: Gauge) -> None:
+        self._storage = storage = SharedStorage(url, storage_up)
+        self._requests = RedisRequestWindow(storage, url)
+        self._tokens = TokenQuota(RedisTokenCounter(storage, self._period), self._period)
+        self._concurrency = RedisConcurrency(storage)
+
+    async def watch(self) -> None:
+        """Watches over Redis and renews leases there, until cancelled."""
+        if self._storage is not None:
+            await self._storage.watch(self._concurrency.renew)
+
+    async def close(self) -> None:
+        """Closes the connections to Redis."""
+        if self._storage is not None:
+            await self._storage.close()
 
     async def count(self, request: Request) -> None:
         """Counts a request of its caller.
 
         Raises:
             RateLimitedError: over the limit.
-            LimitStorageDownError: it cannot be counted, and such a request is to be refused.
+            LimitStorageDownError: it cannot be counted, and RATE_LIMIT_STORAGE_FAILURE is closed.
         """
-        most = _caller(request).limits.requests or self._usual
-        if most is None:
+        caller = _caller(request)
+        quota = caller.limits.requests or self._max_requests
+        if quota is None:
             return
-        if most not in self._limits:  # as many as keys have different ones
-            self._limits[most] = self._declare(most, "requests", _who)
-        hit = self._limits[most]
-        allowance = await self._ask(lambda: self._count(request, hit, "requests"))
+        key = caller.id or rate_limit_key(request.scope)
+        budget = wait_budget(request.scope)
+        allowance = await self._unless_down(self._count(key, "requests", quota, budget))
         if allowance is not None and ALLOWANCES in request.scope:
             request.scope[ALLOWANCES]["requests"] = allowance
 
     async def count_address(self, scope: Scope) -> None:
-        """Counts a request of whom nothing is known yet but the address; raises as `count`."""
-        request = Request({**scope, "state": {}})  # SlowAPI counts but once what has its mark there
-        await self._ask(lambda: self._count(request, self._address, "address", is_told=False))
+        """Counts a request of its address, before authentication; raises as `count`."""
+        hit = self._hit(
+            rate_limit_key(scope), "address", self._max_address_requests, wait_budget(scope)
+        )
+        await self._unless_down(hit)
 
-    async def reserve_tokens(self, who: str, num_tokens: int, quota: int) -> Reservation | None:
-        """Takes tokens; None if they cannot be counted and that does not matter.
+    async def reserve_tokens(
+        self, key: str, num_tokens: int, quota: int, budget: WaitBudget
+    ) -> Reservation | None:
+        """Takes tokens; returns None if they go uncounted.
 
         Raises:
-            RateLimitedError: so many are not left.
+            RateLimitedError: fewer tokens are left.
             LimitStorageDownError: as of `count`.
         """
-        return await self._ask(
-            lambda: self._tokens.reserve(who, num_tokens, quota),
-            lambda reservation: self._tokens.give_back(reservation, num_tokens),
-        )
+        return await self._unless_down(self._tokens.reserve(key, num_tokens, quota, budget))
 
     def give_back_tokens(self, reservation: Reservation, num_tokens: int) -> None:
-        """Gives back some of them, soon."""
-        if self.storage is None:
-            self._tokens.give_back(reservation, num_tokens)
-        else:
-            # There are no more of them than requests that ran when it went down.
-            self.storage.tell(lambda: self._tokens.give_back(reservation, num_tokens), is_kept=True)
+        """Gives unused tokens of a reservation back, soon; call it once for each, also with 0."""
+        self._tokens.give_back(reservation, num_tokens)
 
-    async def begin(self, who: str, most: int) -> Lease:
-        """A caller has one more request answered, of so many at the same time; see `end`.
+    async def start(self, key: str, max_running: int, budget: WaitBudget) -> Lease:
+        """Counts a request that runs from now on until `end`.
 
         Raises:
-            RateLimitedError: that would be more.
+            RateLimitedError: the maximum number of requests runs already.
             LimitStorageDownError: as of `count`.
         """
-        lease = Lease(who)
-        await self._ask(
-            lambda: self._concurrency.take(lease, most),
-            lambda _: self._concurrency.release(lease),
-        )
+        lease = Lease(key)
+        await self._unless_down(self._concurrency.start(lease, max_running, budget))
         self._concurrency.hold(lease)
         return lease
 
     def end(self, lease: Lease) -> None:
-        """The request is answered."""
-        self._concurrency.let_go(lease)
-        if self.storage is not None:
-            self.storage.tell(lambda: self._concurrency.release(lease))
+        """Counts a request as answered."""
+        self._concurrency.end(lease)
 
-    async def _ask(
-        self, question: Callable[[], T], undo: Callable[[T], None] | None = None
-    ) -> T | None:
-        if self.storage is None:
-            return question()
+    async def _unless_down(self, answer: Awaitable[T]) -> T | None:
+        """Returns an answer of the storage; None if it is down and requests go uncounted then."""
         try:
-            return await self.storage.ask(question, undo)
+            return await answer
         except LimitStorageDownError:
-            if not self._is_open:
+            if not self._serves_uncounted:
                 raise
         return None
 
-    def _declare(
-        self, num_requests: int, name: str, key: Callable[[Request], str]
-    ) -> Callable[[Request], None]:
-        """A limit of SlowAPI's: a function that counts a request when it is called."""
+    async def _count(self, key: str, name: str, quota: int, budget: WaitBudget) -> Allowance:
+        item = await self._hit(key, name, quota, budget)
+        reset_time, left = await self._requests.stats(item, key, name, budget)
+        wait = max(1, math.ceil(reset_time - time.time()))
+        return Allowance(name, quota, self._period, left, wait)
 
-        def hit(request: Request) -> None:
-            """All that there is to do is done by the decorator."""
+    async def _hit(
+        self, key: str, name: str, quota: int, budget: WaitBudget
+    ) -> RateLimitItemPerSecond:
+        """Counts a request; returns its limit.
 
-        hit.__name__ = f"{name}_{num_requests}"  # by which SlowAPI tells limits apart
-        declared = f"{num_requests} per {self._period} seconds"
-        return self._limiter.shared_limit(declared, scope=name, key_func=key)(hit)  # type: ignore[no-any-return]
-
-    def _count(
-        self, request: Request, hit: Callable[[Request], None], name: str, *, is_told: bool = True
-    ) -> Allowance | None:
-        """Counts; what is left is another question to the storage, asked if somebody is told."""
-        exceeded: RateLimitExceeded | None = None
-        try:
-            hit(request)
-        except RateLimitExceeded as error:
-            exceeded = error
-        if exceeded is None and not is_told:
-            return None
-        limit, arguments = request.state.view_rate_limit
-        reset_time, left = self._limiter.limiter.get_window_stats(limit, *arguments)
-        wait = reset_time - time.time()
-        if exceeded is not None:
-            raise RateLimitedError(name, limit.amount, self._period, left, wait) from exceeded
-        return Allowance(name, limit.amount, self._period, left, max(1, math.ceil(wait)))
+        Raises:
+            RateLimitedError: over the limit.
+        """
+        item = RateLimitItemPerSecond(quota, self._period)
+        if not await self._requests.hit(item, key, name, budget):
+            reset_time, left = await self._requests.stats(item, key, name, budget)
+            raise RateLimitedError(name, quota, self._period, left, reset_time - time.time())
+        return item
 
 
 def allowance_headers(allowances: Collection[Allowance]) -> dict[str, str]:
-    """What is left of limits, as draft-ietf-httpapi-ratelimit-headers-10 has it."""
+    """Returns the headers of draft-ietf-httpapi-ratelimit-headers-10: quotas and what is left."""
     left, policies = [], []
-    for one in allowances:
-        reset = "" if one.reset is None else f";t={one.reset}"
-        window = "" if one.period is None else f";w={one.period}"
-        left.append(f'"{one.limit}";r={one.left}{reset}')
-        policies.append(f'"{one.limit}";q={one.quota}{window}')
+    for allowance in allowances:
+        reset = "" if allowance.reset is None else f";t={allowance.reset}"
+        window = "" if allowance.period is None else f";w={allowance.period}"
+        left.append(f'"{allowance.limit}";r={allowance.left}{reset}')
+        policies.append(f'"{allowance.limit}";q={allowance.quota}{window}')
     return {"RateLimit": ", ".join(left), "RateLimit-Policy": ", ".join(policies)}
 
 
 def limit_headers(error: RateLimitedError) -> dict[str, str]:
-    """What the headers of a 429 say: which limit, how much is left, when to come again."""
+    """Returns the headers of a 429: the limit, what is left of it, the time to wait."""
     refused = Allowance(error.limit, error.quota, error.period, error.left, error.retry_after)
     return {"Retry-After": str(error.retry_after)} | allowance_headers([refused])
 
 
 def limit_response(scope: Scope, error: RateLimitedError | LimitStorageDownError) -> JSONResponse:
-    """The answer where no route has been reached yet."""
+    """Creates the 429 or 503 of a middleware, in the body format of the path's API."""
     if isinstance(error, LimitStorageDownError):
         return JSONResponse(error_body(scope, 503, str(error)), 503, {"Retry-After": "1"})
     return JSONResponse(error_body(scope, 429, str(error)), 429, limit_headers(error))
@@ -221,33 +219,10 @@ def _caller(request: Request) -> Caller:
     return request.scope.get(CALLER, ANONYMOUS)  # type: ignore[no-any-return]
 
 
-def _who(request: Request) -> str:
-    return _caller(request).id or _address(request)
-
-
-def _address(request: Request) -> str:
-    return rate_limit_key(request.scope)
-
-
-def _create_limiter(storage: str) -> Limiter:
-    is_memory = storage == MEMORY
-    try:
-        limiter = Limiter(
-            _address,
-            strategy="moving-window",
-            storage_uri="memory://" if is_memory else storage,
-            storage_options={} if is_memory else redis_options(),
-        )
-    except ValueError as error:
-        raise SettingsError(f"RATE_LIMIT_STORAGE is no address of a Redis: {error}.") from None
-    limiter.enabled = True  # whatever RATELIMIT_ENABLED, which is no setting of ours, says
-    return limiter
-
-
 class RateLimitedRoute(APIRoute):
-    """A route that counts a request with the service's `rate_limit` before anything else.
+    """Route that counts a request with the service's `rate_limit` before it reads the body.
 
-    Its body is then read as a `JSONRequest`'s; a large one is parsed and validated in a thread.
+    The body is read as a `JSONRequest`; a large one is parsed and validated in a thread.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -265,7 +240,7 @@ class RateLimitedRoute(APIRoute):
         return handle_limited
 
     def _validate(self, body: Any) -> Any:
-        """The body as the route's model, which FastAPI then takes as it is.
+        """Returns the body as the route's model, which FastAPI accepts as validated.
 
         Raises:
             RequestValidationError: the model refuses it.

@@ -1,211 +1,226 @@
-"""Where requests are counted: in this process's memory, or in a Redis that all replicas share.
+"""Redis that counts the rate limits of all replicas, with deadlines for one that is slow or gone.
 
-A Redis can be slow or gone, and that must hold up nobody. It is asked in threads of its own. All
-questions of one request together wait for ANSWER_SECONDS at most, but for LEAST_SECONDS each. One
-question without an answer in time is that request's alone, and makes somebody look: if there is
-none again and again, or no connection, nobody asks any more until `watch`, which tries again every
-second, has heard from it. The metric says which of the two it is. What an answer that came too late
-has taken is given back, and what was to be given back meanwhile is told afterwards.
+All commands of an HTTP request share one budget of time (`WaitBudget`). A command without an answer
+in time fails that request alone and starts a probe. The circuit breaker opens after NUM_PROBES
+probes without an answer, or at once without a connection. `watch` probes every second and closes
+the breaker again. No request waits for a probe.
+
+A command with a late or lost answer may have been executed all the same. Commands that give
+something back are therefore idempotent. They run in the background, and again after the next
+successful probe until Redis has answered them.
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from prometheus_client import Gauge
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
+from starlette.types import Scope
 
-from limits.storage import RedisStorage
-from src.errors import LimitStorageDownError
-
-logger = logging.getLogger(__name__)
+from src.errors import LimitStorageDownError, SettingsError
+from src.limits.circuit_breaker import CircuitBreaker
 
 T = TypeVar("T")
+Command = Callable[[], Coroutine[Any, Any, T]]
 
 MEMORY = "memory"
+"""Value of RATE_LIMIT_STORAGE that counts in each process's memory, without Redis."""
+
+PREFIX = "LIMITS:"
+"""Prefix of all keys in Redis, as the library `limits` has it."""
+
 ANSWER_SECONDS = 0.2
-LEAST_SECONDS = 0.015
-"""So that a request whose event loop was busy does not take an answer for a silence."""
+GRACE_SECONDS = 0.015
+"""Extra time after a deadline: a busy event loop finds an answer and the deadline at once."""
 
-WATCH_SECONDS = 1.0
-NUM_LOOKS = 3
-"""So many questions that nobody waits for have no answer in time before the storage is down."""
+PROBE_SECONDS = 1.0
+NUM_PROBES = 3
+MAX_CONNECTIONS = 32
+MAX_UNSENT = 10_000
+"""Messages kept while Redis does not answer; the oldest are dropped first."""
 
-NUM_THREADS = 8
-MAX_UNTOLD = 10_000
-"""Messages that are kept while the storage is down; of more the oldest are dropped."""
+REDIS_OPTIONS: dict[str, Any] = {
+    "socket_timeout": None,  # `answer_within` sets the deadlines
+    "socket_connect_timeout": ANSWER_SECONDS,
+    # Once more for a connection that Redis has closed since, never for an answer that is late.
+    "retry": Retry(NoBackoff(), 1, (RedisConnectionError,)),
+    # RESP2 without client information: a new connection needs no command before the first.
+    "protocol": 2,
+    "driver_info": None,
+}
+
+WAIT_BUDGET = "rate_limit_wait_budget"
 
 
 @dataclass(slots=True)
-class Patience:
-    """How long a request may yet wait for answers."""
+class WaitBudget:
+    """Time that one HTTP request may still wait for Redis, over all its commands."""
 
     seconds: float = ANSWER_SECONDS
 
 
-_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+def wait_budget(scope: Scope) -> WaitBudget:
+    """Returns the budget of a request, which is created at the first call."""
+    budget: WaitBudget = scope.setdefault(WAIT_BUDGET, WaitBudget())
+    return budget
 
 
-def begin_waiting() -> None:
-    """From here on all questions of this context share one time to wait: a request has begun."""
-    _patience.set(Patience())
+async def answer_within(seconds: float, command: Command[T]) -> T:
+    """Returns the answer to a command; cancels it after the deadline, which closes its connection.
 
+    `asyncio.timeout` would also discard an answer that lies unread in the socket: an event loop
+    that was busy runs timers before it reads sockets.
 
-def redis_options() -> dict[str, Any]:
-    """How the client is to wait: not long, and once more for a connection that has ended meanwhile.
-
-    What has no answer in time is not asked again: both may be counted.
+    Raises:
+        TimeoutError: no answer in time.
     """
-    return {
-        "socket_timeout": ANSWER_SECONDS,
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "retry": Retry(NoBackoff(), 1, (RedisConnectionError,)),
-    }
+    task = asyncio.create_task(command())
+    try:
+        for timeout in (seconds, GRACE_SECONDS):
+            await asyncio.wait([task], timeout=timeout)
+            if task.done():
+                return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError(f"no answer within {ANSWER_SECONDS} s")
 
 
 class SharedStorage:
-    """Asks a storage that may be slow or gone.
+    """Client of a Redis that may be slow or gone.
 
     Args:
-        storage: what is asked.
-        up: set to 1 while it answers, to 0 while it does not.
-        renew: is run in a thread each time it has answered `watch`, so that what would end there
-            does not.
+        url: of the Redis.
+        storage_up: set to 1 while Redis answers, to 0 while it does not.
+
+    Raises:
+        SettingsError: the URL is malformed.
     """
 
-    def __init__(self, storage: RedisStorage, up: Gauge, renew: Callable[[], None]) -> None:
-        self._connection = storage.get_connection()
-        self._up = up
-        self._renew = renew
-        self._is_up = True
-        self._untold: deque[Callable[[], None]] = deque(maxlen=MAX_UNTOLD)
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "limit-storage")
-        self._looking = ThreadPoolExecutor(1, "limit-storage-look")  # behind no other question
-        self._look_again: asyncio.Task[None] | None = None
-        self._is_doubted = False
+    def __init__(self, url: str, storage_up: Gauge) -> None:
+        try:
+            self.pool = BlockingConnectionPool.from_url(
+                url, max_connections=MAX_CONNECTIONS, timeout=None, **REDIS_OPTIONS
+            )
+            # A connection of its own, so that a probe waits for no command.
+            self._probe_client = Redis.from_url(url, **REDIS_OPTIONS)
+        except ValueError as error:
+            raise SettingsError(
+                f"RATE_LIMIT_STORAGE must be {MEMORY} or the URL of a Redis, such as"
+                f" redis://localhost:6379/0: {error}."
+            ) from None
+        self.client = Redis.from_pool(self.pool)
+        self._breaker = CircuitBreaker(storage_up)
+        self._probe: asyncio.Task[None] | None = None
+        self._unsent: deque[Command[object]] = deque(maxlen=MAX_UNSENT)
+        self._sending: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
-        """Runs a question to the storage in a thread, and raises what it raises.
+    @property
+    def is_up(self) -> bool:
+        """Returns True while commands are sent."""
+        return not self._breaker.is_open
+
+    async def run(
+        self, command: Command[T], budget: WaitBudget, undo: Command[object] | None = None
+    ) -> T:
+        """Returns the answer to a command, or raises its exception.
 
         Args:
-            question: what is asked.
-            undo: takes back what the question did, if its answer comes when nobody waits for it any
-                more; is run in a thread.
+            command: sent once.
+            budget: of its request.
+            undo: idempotent command that reverts the first one; posted if the answer is late or
+                lost, or the request was cancelled.
 
         Raises:
-            LimitStorageDownError: it did not answer in time, or has not answered lately.
+            LimitStorageDownError: no answer in time, or the circuit breaker is open.
         """
-        if not self._is_up:
+        if self._breaker.is_open:
             raise LimitStorageDownError
         loop = asyncio.get_running_loop()
-        patience = _patience.get() or Patience()
-        began = loop.time()
-        asked = self._threads.submit(question)
-        answer, is_heard = asyncio.wrap_future(asked), False
+        start = loop.time()
         try:
-            await asyncio.wait([answer], timeout=max(patience.seconds, LEAST_SECONDS))
-            patience.seconds -= loop.time() - began
-            is_heard = answer.done()
-            if is_heard:
-                return answer.result()
-            self._doubt()
-        except RedisTimeoutError:
-            self._doubt()
-        except RedisError as error:
-            self._down(error)
+            return await answer_within(max(0.0, budget.seconds), command)
+        except BaseException as error:
+            if undo is not None:
+                self.post(undo)
+            if isinstance(error, TimeoutError | RedisError):
+                self._handle_failure(error)
+                raise LimitStorageDownError from error
+            raise
         finally:
-            if not is_heard:
-                self._forget(asked, undo)
-                answer.cancel()
-        raise LimitStorageDownError
+            budget.seconds -= loop.time() - start
 
-    def _forget(self, asked: Future[T], undo: Callable[[T], None] | None) -> None:
-        """Nobody waits for this answer any more."""
+    def post(self, message: Command[object]) -> None:
+        """Sends an idempotent command in the background, again until Redis has answered it."""
+        if self._breaker.is_open:
+            self._unsent.append(message)
+            return
+        task = asyncio.create_task(self._send(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
-        def take_back(asked: Future[T]) -> None:
-            if undo is not None and not asked.cancelled() and asked.exception() is None:
-                self._submit(lambda: undo(asked.result()))
+    async def _send(self, message: Command[object]) -> None:
+        try:
+            await answer_within(ANSWER_SECONDS, message)
+        except (TimeoutError, RedisError):  # opening the breaker is left to commands and probes
+            self._unsent.append(message)
 
-        if not asked.cancel():
-            asked.add_done_callback(take_back)
-
-    def tell(self, message: Callable[[], None], *, is_kept: bool = False) -> None:
-        """Runs in a thread what need not be waited for, if the storage answers.
+    async def watch(self, renew: Callable[[], Awaitable[None]]) -> None:
+        """Probes Redis every second until cancelled.
 
         Args:
-            message: sent once at most, as one that got no answer may have arrived.
-            is_kept: while the storage is down, or may be, it is kept until it answers again.
+            renew: run after each successful probe; may raise LimitStorageDownError.
         """
-        if self._is_up and not self._is_doubted:
-            self._submit(message)
-        elif is_kept:
-            self._untold.append(message)
-
-    def _submit(self, message: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the process ends
-            self._threads.submit(self._run, message)
-
-    def _run(self, message: Callable[[], None]) -> None:
-        with suppress(RedisError):  # whoever asks next, or `watch`, notices
-            message()
-
-    async def watch(self) -> None:
-        """Notices when the storage comes or goes, until it is cancelled."""
         while True:
-            await self._check()
-            await asyncio.sleep(WATCH_SECONDS)
+            await self._run_probes()
+            if self.is_up:
+                unsent, self._unsent = self._unsent, deque(maxlen=MAX_UNSENT)
+                for message in unsent:
+                    self.post(message)
+                with suppress(LimitStorageDownError):
+                    await renew()
+            await asyncio.sleep(PROBE_SECONDS)
 
-    def _doubt(self) -> None:
-        """An answer came too late: that may be this process's own fault, whose cores are busy."""
-        self._is_doubted = True
-        if self._is_up and (self._look_again is None or self._look_again.done()):
-            self._look_again = asyncio.create_task(self._check())
+    def _handle_failure(self, error: Exception) -> None:
+        if not isinstance(error, TimeoutError | RedisTimeoutError):
+            self._breaker.open(error)
+        elif self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._run_probes())
 
-    async def _check(self) -> None:
-        """Whether the storage answers to one of some questions that nobody waits for."""
-        loop = asyncio.get_running_loop()
-        for _ in range(NUM_LOOKS):
+    async def _run_probes(self) -> None:
+        """Closes the circuit breaker at the first answer to a PING; opens it without any.
+
+        One late answer may be due to this process alone, if its cores were busy.
+        """
+        for _ in range(NUM_PROBES):
             try:
-                await loop.run_in_executor(self._looking, self._look)
-            except RedisTimeoutError as error:
-                problem: RedisError = error
+                await answer_within(ANSWER_SECONDS, self._ping)
+            except (TimeoutError, RedisTimeoutError) as error:
+                problem: Exception = error
             except RedisError as error:
                 problem = error
                 break
             else:
-                self._answers()
+                self._breaker.close()
                 return
-        self._down(problem)
+        self._breaker.open(problem)
 
-    def _look(self) -> None:
-        self._connection.ping()
-        self._renew()
+    async def _ping(self) -> None:
+        await self._probe_client.ping()
 
-    def close(self) -> None:
-        for threads in (self._threads, self._looking):
-            threads.shutdown(wait=False, cancel_futures=True)
-
-    def _down(self, problem: object) -> None:
-        self._up.set(0)
-        if self._is_up:
-            logger.error("rate limits are not counted, the storage is down: %s", problem)
-        self._is_up = False
-
-    def _answers(self) -> None:
-        self._up.set(1)
-        self._is_doubted = False
-        if not self._is_up:
-            logger.warning("rate limits are counted again, the storage answers")
-        self._is_up = True
-        while self._untold:
-            self._submit(self._untold.popleft())
+    async def close(self) -> None:
+        """Waits briefly for posted messages, then closes all connections."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=ANSWER_SECONDS)
+        for task in (*self._sending, *filter(None, [self._probe])):
+            task.cancel()
+        await self.client.aclose()
+        await self._probe_client.aclose()

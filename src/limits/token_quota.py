@@ -1,118 +1,240 @@
-"""Counts tokens over a period, with two numbers for each caller however many tokens there are.
+"""Sliding-window counter of tokens: two numbers for each key, however many tokens there are.
 
-Time is cut into periods. What was taken lately is what this period has, and of the period before
-the share that is less than a period ago: as if it had been taken evenly.
+Time is cut into periods. The window holds the tokens of this period and, of the previous one, the
+share that the window still covers, as if its tokens were spread evenly:
 
-In Redis tokens are taken, and given back, by a script each: all at once or not at all.
+    num_used = current + previous * (1 - elapsed part of this period)
+
+`limits` has the same algorithm (`SlidingWindowCounterRateLimiter`) without a way to give tokens
+back.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+from uuid import uuid4
 
-from limits.storage import MemoryStorage, RedisStorage
+from limits.storage import Storage
 from src.errors import RateLimitedError
+from src.limits.storage import PREFIX, SharedStorage, WaitBudget
 
-TAKE = b"""
-local now = tonumber(redis.call('GET', KEYS[1]) or '0')
-local before = tonumber(redis.call('GET', KEYS[2]) or '0')
-if math.floor(ARGV[3] - now - before * ARGV[2]) >= tonumber(ARGV[1]) then
+ABANDONED_SECONDS = 60
+"""Time for which a reservation stays marked as abandoned: no command is on its way for longer."""
+
+TAKE = """
+local current = tonumber(redis.call('GET', KEYS[1]) or '0')
+local previous = tonumber(redis.call('GET', KEYS[2]) or '0')
+local reserved = redis.call('GET', KEYS[3])
+if reserved then return {current - reserved, previous} end
+if math.floor(ARGV[3] - current - previous * ARGV[2]) >= tonumber(ARGV[1]) then
     redis.call('INCRBY', KEYS[1], ARGV[1])
     redis.call('EXPIRE', KEYS[1], ARGV[4])
+    redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[4])
 end
-return {now, before}
+return {current, previous}
 """
-"""Takes ARGV[1] tokens in this period, if of ARGV[3] so many are left; returns what was taken in
-this and the last one, of which the share ARGV[2] counts. The number lasts ARGV[4] seconds."""
+"""Takes tokens and records the reservation, once, if the quota allows it.
 
-GIVE_BACK = b"""
-local now = tonumber(redis.call('GET', KEYS[1]) or '0')
-if now > 0 then redis.call('DECRBY', KEYS[1], math.min(now, ARGV[1])) end
+KEYS: counters of this and of the previous period, the reservation. ARGV: tokens, share of the
+previous period, quota, seconds to keep all of it. Returns both counters before.
 """
-"""Gives back ARGV[1] tokens; a Redis that has lost the number since has nothing to give back."""
+
+GIVE_BACK = """
+local reserved = tonumber(redis.call('GET', KEYS[2]) or '0')
+if reserved == 0 then
+    redis.call('SET', KEYS[2], 0, 'EX', ARGV[2])
+    return
+end
+redis.call('DEL', KEYS[2])
+local current = tonumber(redis.call('GET', KEYS[1]) or '0')
+redis.call('DECRBY', KEYS[1], math.min(current, reserved, tonumber(ARGV[1])))
+"""
+"""Gives unused tokens of a reservation back, once.
+
+KEYS: counter of its period, the reservation. ARGV: tokens, ABANDONED_SECONDS. A reservation unknown
+to Redis was given back before, was lost with its counter, or is still on its way. It is marked as
+abandoned, so that no tokens are taken for it later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Tokens that were taken.
+    """Tokens taken from a quota.
 
     Args:
-        who: whose.
-        period: number of the period in which they were.
-        num_tokens: how many.
-        left: how many more there were.
+        key: rate-limit key of the quota.
+        num_tokens: taken.
+        period: number of the period since the epoch.
+        num_left: tokens left in the window afterwards.
+        id: makes taking and giving back idempotent.
     """
 
-    who: str
-    period: int
+    key: str
     num_tokens: int
-    left: int = 0
+    period: int
+    num_left: int = 0
+    id: str = field(default_factory=lambda: uuid4().hex)
 
 
-class TokenCount:
-    """Tokens of all callers.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens that were taken before.
 
     Args:
-        storage: where the numbers are.
+        current: in this period.
+        previous: in the period before.
+    """
+
+    current: int
+    previous: int
+
+    def num_left(self, quota: int, share: float) -> int:
+        """Returns how much of a quota is left where this share of the previous period counts."""
+        return int(quota - self.current - self.previous * share)
+
+    def periods_until(self, max_used: int, elapsed: float) -> float:
+        """Returns the number of periods until at most so much is used, if nothing is taken."""
+        if self.current <= max_used:  # the previous period's share has to shrink
+            return 1 - (max_used - self.current) / max(1, self.previous) - elapsed
+        return 1 - elapsed + 1 - max_used / self.current
+
+
+class TokenCounter(Protocol):
+    """Tokens of all keys, by period."""
+
+    async def take(
+        self, reservation: Reservation, share: float, quota: int, budget: WaitBudget
+    ) -> Window:
+        """Takes tokens if the quota allows it; returns those taken before."""
+
+    def give_back(self, reservation: Reservation, num_tokens: int) -> None:
+        """Gives unused tokens of a reservation back."""
+
+
+class MemoryTokenCounter:
+    """Tokens in this process's memory.
+
+    Args:
+        storage: of numbers that expire.
         seconds: length of a period.
     """
 
-    def __init__(self, storage: MemoryStorage | RedisStorage, seconds: int) -> None:
+    def __init__(self, storage: Storage, seconds: int) -> None:
         self._storage = storage
         self._seconds = seconds
-        if isinstance(storage, RedisStorage):
-            connection = storage.get_connection()
-            self._take_script = connection.register_script(TAKE)
-            self._give_back_script = connection.register_script(GIVE_BACK)
 
-    def reserve(self, who: str, num_tokens: int, quota: int) -> Reservation:
+    async def take(
+        self, reservation: Reservation, share: float, quota: int, _: WaitBudget
+    ) -> Window:
+        """Takes tokens if the quota allows it; returns those taken before."""
+        current = self._key(reservation.key, reservation.period)
+        previous = self._key(reservation.key, reservation.period - 1)
+        window = Window(self._storage.get(current), self._storage.get(previous))
+        if window.num_left(quota, share) >= reservation.num_tokens:
+            self._storage.incr(current, 2 * self._seconds, reservation.num_tokens)
+        return window
+
+    def give_back(self, reservation: Reservation, num_tokens: int) -> None:
+        """Gives unused tokens of a reservation back."""
+        if num_tokens:
+            key = self._key(reservation.key, reservation.period)
+            self._storage.incr(key, 2 * self._seconds, -num_tokens)
+
+    def _key(self, key: str, period: int) -> str:
+        return _counter_key(key, self._seconds, period)
+
+
+class RedisTokenCounter:
+    """Tokens in Redis, taken and given back by atomic scripts.
+
+    Args:
+        storage: the Redis.
+        seconds: length of a period.
+    """
+
+    def __init__(self, storage: SharedStorage, seconds: int) -> None:
+        self._storage = storage
+        self._seconds = seconds
+        self._take = storage.client.register_script(TAKE)
+        self._give_back = storage.client.register_script(GIVE_BACK)
+
+    async def take(
+        self, reservation: Reservation, share: float, quota: int, budget: WaitBudget
+    ) -> Window:
+        """Takes tokens if the quota allows it; returns those taken before.
+
+        Raises:
+            LimitStorageDownError: Redis does not answer; tokens that it took are given back.
+        """
+        keys = [
+            self._counter_key(reservation, reservation.period),
+            self._counter_key(reservation, reservation.period - 1),
+            _reservation_key(reservation),
+        ]
+        arguments = [reservation.num_tokens, share, quota, 2 * self._seconds]
+
+        async def take() -> Window:
+            current, previous = await self._take(keys=keys, args=arguments)
+            return Window(int(current), int(previous))
+
+        return await self._storage.run(
+            take, budget, undo=lambda: self._send_back(reservation, reservation.num_tokens)
+        )
+
+    def give_back(self, reservation: Reservation, num_tokens: int) -> None:
+        """Gives unused tokens of a reservation back, soon."""
+        self._storage.post(lambda: self._send_back(reservation, num_tokens))
+
+    async def _send_back(self, reservation: Reservation, num_tokens: int) -> None:
+        keys = [
+            self._counter_key(reservation, reservation.period),
+            _reservation_key(reservation),
+        ]
+        await self._give_back(keys=keys, args=[num_tokens, ABANDONED_SECONDS])
+
+    def _counter_key(self, reservation: Reservation, period: int) -> str:
+        return PREFIX + _counter_key(reservation.key, self._seconds, period)
+
+
+class TokenQuota:
+    """Limit on the tokens of each key in a sliding window.
+
+    Args:
+        counter: of the tokens.
+        seconds: length of the window.
+    """
+
+    def __init__(self, counter: TokenCounter, seconds: int) -> None:
+        self._counter = counter
+        self._seconds = seconds
+
+    async def reserve(
+        self, key: str, num_tokens: int, quota: int, budget: WaitBudget
+    ) -> Reservation:
         """Takes tokens.
 
         Raises:
-            RateLimitedError: so many are not left; none are taken then.
+            RateLimitedError: fewer are left; none are taken.
+            LimitStorageDownError: they cannot be counted.
         """
-        position, passed = divmod(time.time() / self._seconds, 1)
-        period, share = int(position), 1 - passed
-        now, before = self._take(who, period, share, num_tokens, quota)
-        left = int(quota - now - before * share)
-        if left >= num_tokens:
-            return Reservation(who, period, num_tokens, left - num_tokens)
-        wait = _wait(quota - num_tokens, now, before, passed) * self._seconds
-        raise RateLimitedError("tokens", quota, self._seconds, max(0, left), wait)
-
-    def _take(
-        self, who: str, period: int, share: float, num_tokens: int, quota: int
-    ) -> tuple[int, int]:
-        """Takes tokens if so many are left; returns what this period and the last one had."""
-        keys = [self._key(who, period), self._key(who, period - 1)]
-        if isinstance(self._storage, RedisStorage):
-            arguments = [num_tokens, share, quota, 2 * self._seconds]
-            now, before = self._take_script(self._prefixed(*keys), arguments)
-            return int(now), int(before)
-        now, before = (self._storage.get(key) for key in keys)
-        if int(quota - now - before * share) >= num_tokens:
-            self._storage.incr(keys[0], 2 * self._seconds, num_tokens)
-        return now, before
+        position, elapsed = divmod(time.time() / self._seconds, 1)
+        reservation = Reservation(key, num_tokens, int(position))
+        window = await self._counter.take(reservation, 1 - elapsed, quota, budget)
+        num_left = window.num_left(quota, 1 - elapsed)
+        if num_left >= num_tokens:
+            return replace(reservation, num_left=num_left - num_tokens)
+        wait = window.periods_until(quota - num_tokens, elapsed) * self._seconds
+        raise RateLimitedError("tokens", quota, self._seconds, max(0, num_left), wait)
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
-        """Gives back some of what was taken, unless it is too long ago to count."""
-        if reservation.period < int(time.time() / self._seconds) - 1:
-            return
-        key = self._key(reservation.who, reservation.period)
-        if isinstance(self._storage, RedisStorage):
-            self._give_back_script(self._prefixed(key), [num_tokens])
-        else:
-            self._storage.incr(key, 2 * self._seconds, -num_tokens)
-
-    def _prefixed(self, *keys: str) -> list[str]:
-        assert isinstance(self._storage, RedisStorage)
-        return [self._storage.prefixed_key(key) for key in keys]
-
-    def _key(self, who: str, period: int) -> str:
-        return f"tokens/{who}/{self._seconds}/{period}"
+        """Gives unused tokens back, unless their period is too long ago to count."""
+        if reservation.period >= int(time.time() / self._seconds) - 1:
+            self._counter.give_back(reservation, num_tokens)
 
 
-def _wait(room: int, now: int, before: int, passed: float) -> float:
-    """How many periods until no more than `room` counts, if nothing else is taken meanwhile."""
-    if now <= room:  # what is left of the period before has to go
-        return 1 - (room - now) / max(1, before) - passed
-    return 1 - passed + 1 - room / now
+def _counter_key(key: str, seconds: int, period: int) -> str:
+    return f"tokens/{key}/{seconds}/{period}"
+
+
+def _reservation_key(reservation: Reservation) -> str:
+    return f"{PREFIX}reservation/{reservation.id}"

@@ -1,8 +1,8 @@
-"""What each caller uses: reserved before it is computed, settled and written down afterwards.
+"""Accounting of each caller's tokens: reserved before generation, settled and logged afterwards.
 
-A request's prompt and the most that it may answer are taken from its caller's tokens when it goes
-to the engine. Once its last sequence has ended, what was not needed is given back, and one line of
-JSON goes to USAGE_LOG. No line holds a prompt or an answer.
+A request reserves the tokens of its prompt and its maximum answer when it goes to the engine. Once
+its last sequence has ended, unused tokens are given back and one line of JSON goes to USAGE_LOG. No
+line holds a prompt or an answer.
 """
 
 import errno
@@ -33,6 +33,7 @@ from src.limits.rate_limit import (
     allowance_headers,
     limit_response,
 )
+from src.limits.storage import WaitBudget, wait_budget
 from src.limits.token_quota import Reservation
 from src.middleware.error_body import CALLER, REQUEST_ID
 from src.middleware.route_policy import policy_of
@@ -43,15 +44,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One HTTP request: what it has reserved, and what it has used."""
+    """Reserved and used tokens of one HTTP request."""
 
     caller: Caller
-    who: str
+    key: str
     request_id: str
     endpoint: str
     lease: Lease | None
     reservations: list[Reservation]
     allowances: dict[str, Allowance]
+    wait_budget: WaitBudget
     is_open: bool = True
     num_live: int = 0
     num_sequences: int = 0
@@ -64,12 +66,12 @@ _current: ContextVar[Account | None] = ContextVar("account", default=None)
 
 
 class Usage:
-    """Keeps the accounts of all requests that are being answered.
+    """Accounts of all running requests.
 
     Args:
-        settings: how much each caller may have, and where the log is.
-        limits: counts tokens.
-        metrics: counts what was used.
+        settings: limits of callers without limits of their own, and USAGE_LOG.
+        limits: counts tokens and running requests.
+        metrics: counts requests and tokens by caller.
     """
 
     def __init__(self, settings: Settings, limits: RateLimit, metrics: HttpMetrics) -> None:
@@ -79,26 +81,26 @@ class Usage:
         self._log = UsageLog(settings.usage_log) if settings.usage_log else None
 
     async def reserve(self, num_prompt_tokens: int, num_new_tokens: int, count: int) -> None:
-        """Takes the tokens of `count` sequences that are to be computed.
+        """Takes the tokens of `count` sequences before they go to the engine.
 
         Raises:
-            RateLimitedError: the caller has not so many left.
-            InvalidRequestError: the caller never has so many, or no request may take them.
-            LimitStorageDownError: they cannot be counted, and such a request is to be refused.
+            RateLimitedError: the caller has too few tokens left.
+            InvalidRequestError: the request exceeds MAX_REQUEST_TOKENS or the caller's whole quota.
+            LimitStorageDownError: they cannot be counted, and RATE_LIMIT_STORAGE_FAILURE is closed.
         """
         account = _current.get()
         if account is None:
             return
         quota = account.caller.limits.tokens or self._settings.rate_limit_tokens
         total = num_prompt_tokens + num_new_tokens
-        most = self._settings.max_request_tokens
-        bounds = [bound for bound in (most, quota) if bound is not None]
-        is_prompt = num_prompt_tokens >= min(bounds, default=0)  # none new would help
+        max_tokens = self._settings.max_request_tokens
+        bounds = [bound for bound in (max_tokens, quota) if bound is not None]
+        is_prompt = num_prompt_tokens >= min(bounds, default=0)  # fewer new tokens would not help
         field = ("prompt",) if is_prompt else ("max_tokens",)
-        if most is not None and total > most:
+        if max_tokens is not None and total > max_tokens:
             raise InvalidRequestError(
                 f"The request takes up to {total} tokens, its prompts and n times max_tokens, and"
-                f" this server allows {most}: ask for fewer.",
+                f" this server allows {max_tokens}: ask for fewer.",
                 field,
             )
         if quota is not None:
@@ -108,17 +110,21 @@ class Usage:
                     f" {self._settings.rate_limit_period} seconds: ask for fewer.",
                     field,
                 )
-            reservation = await self._limits.reserve_tokens(account.who, total, quota)
+            reservation = await self._limits.reserve_tokens(
+                account.key, total, quota, account.wait_budget
+            )
             if reservation is not None:
                 account.reservations.append(reservation)
                 period = self._settings.rate_limit_period
-                account.allowances["tokens"] = Allowance("tokens", quota, period, reservation.left)
+                account.allowances["tokens"] = Allowance(
+                    "tokens", quota, period, reservation.num_left
+                )
         account.num_prompt_tokens += num_prompt_tokens
         account.num_sequences += count
         account.num_live += count
 
     def give_up(self, num_prompt_tokens: int, count: int) -> None:
-        """Of sequences whose tokens were reserved none was taken in."""
+        """Withdraws sequences that were reserved but not accepted by the engine."""
         account = _current.get()
         if account is not None:
             account.num_prompt_tokens -= num_prompt_tokens
@@ -126,7 +132,7 @@ class Usage:
             account.num_sequences -= count
 
     def sequence_ended(self, sequence: SequenceStats) -> None:
-        """Adds what a sequence has used; called in the context of its request."""
+        """Adds a sequence's tokens; called in the context of its request."""
         account = _current.get()
         if account is None:
             return
@@ -139,27 +145,30 @@ class Usage:
         """Opens a request's account.
 
         Raises:
-            RateLimitedError: too many of its caller's are being answered.
-            LimitStorageDownError: they cannot be counted, and such a request is to be refused.
+            RateLimitedError: the caller's maximum number of requests runs already.
+            LimitStorageDownError: as of `reserve`.
         """
         caller: Caller = scope.get(CALLER, ANONYMOUS)
-        who = caller.id or rate_limit_key(scope)
-        most = caller.limits.concurrent or self._settings.rate_limit_concurrent
-        lease = None if most is None else await self._limits.begin(who, most)
+        key = caller.id or rate_limit_key(scope)
+        budget = wait_budget(scope)
+        max_running = caller.limits.concurrent or self._settings.rate_limit_concurrent
+        lease = None
+        if max_running is not None:
+            lease = await self._limits.start(key, max_running, budget)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
         allowances = scope.setdefault(ALLOWANCES, {})
         request_id = str(scope.get(REQUEST_ID))
-        return Account(caller, who, request_id, scope["path"], lease, [], allowances)
+        return Account(caller, key, request_id, scope["path"], lease, [], allowances, budget)
 
     def close(self, account: Account) -> None:
-        """The request is answered; what it began may still end."""
+        """Closes an answered request's account; its sequences may end later."""
         if account.lease is not None:
             self._limits.end(account.lease)
         account.is_open = False
         self._settle(account)
 
     def shutdown(self) -> None:
-        """Writes what is left to write."""
+        """Writes the remaining lines of the log."""
         if self._log is not None:
             self._log.shutdown()
 
@@ -167,13 +176,12 @@ class Usage:
         if account.is_open or account.num_live:
             return
         prompt = account.num_prompt_tokens if account.was_admitted else 0
-        unused = sum(one.num_tokens for one in account.reservations)
+        unused = sum(reservation.num_tokens for reservation in account.reservations)
         unused -= prompt + account.num_generated_tokens
         for reservation in account.reservations:
-            amount = min(unused, reservation.num_tokens)
-            if amount > 0:
-                self._limits.give_back_tokens(reservation, amount)
-                unused -= amount
+            amount = max(0, min(unused, reservation.num_tokens))
+            self._limits.give_back_tokens(reservation, amount)
+            unused -= amount
         label = self._metrics.caller_label(account.caller.id)
         self._metrics.caller_tokens.labels(label, "prompt").inc(prompt)
         self._metrics.caller_tokens.labels(label, "generated").inc(account.num_generated_tokens)
@@ -197,18 +205,18 @@ def _line(account: Account, num_prompt_tokens: int) -> str:
 
 
 class UsageLog:
-    """A file of JSON lines, which may be moved away at any time and may be shared by processes.
+    """File of JSON lines that several processes append to, and that may be rotated at any time.
 
-    A full disk may cut a line. What was cut is logged as lost, and the next line begins anew, also
-    after a restart and where another process was cut off.
+    A full disk may cut a line. A cut line is logged as lost, and the next one starts on a new line,
+    also after a restart or a cut by another process.
 
     Args:
-        path: of the file; it is made for its owner alone to read.
+        path: of the file; created with mode 0600.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, "usage-log")  # a slow disk holds up nobody
+        self._thread = ThreadPoolExecutor(1, "usage-log")  # a slow disk delays no request
 
     def write(self, line: str) -> None:
         self._thread.submit(self._append, line)
@@ -231,7 +239,7 @@ class UsageLog:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """Whether a line may begin at the end: also in an empty file, and in what is no regular one."""
+    """Returns True if a line can be appended as it is; also for files that are not regular."""
     with suppress(FileNotFoundError, PermissionError):
         status = path.stat()
         if stat.S_ISREG(status.st_mode) and status.st_size:
@@ -242,12 +250,13 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 class UsageMiddleware:
-    """Opens an account for each request that may use tokens, and closes it when it is answered.
+    """Opens an account for each request to a metered route, and closes it with the response.
 
-    Answers say what is left of their caller's limits; a 429 speaks of the one that it is about.
+    Responses have the headers RateLimit and RateLimit-Policy for all limits of their caller; a 429
+    for the limit that was exceeded.
 
     Args:
-        app: what uses them.
+        app: the application.
         usage: keeps the accounts.
     """
 

@@ -37,9 +37,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(_load_and_watch(service)), service.engine_watch]
     if service.watched_keys is not None:
         tasks.append(asyncio.create_task(service.watched_keys.watch()))
-    limit_storage = service.rate_limit.storage
-    if limit_storage is not None:
-        tasks.append(asyncio.create_task(limit_storage.watch()))
+    tasks.append(asyncio.create_task(service.rate_limit.watch()))
     if service.wait_for_model:
         await _wait_for_model(service)
     yield
@@ -47,8 +45,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(service.shutdown)
-    if limit_storage is not None:
-        limit_storage.close()
+    await service.rate_limit.close()
 
 
 async def _load_and_watch(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and what each is told: with AUTH=api_key, on real sockets."""
+"""AUTH=api_key on real sockets: accepted and refused requests, and the command for keys."""
 
 import hashlib
 import hmac
@@ -42,7 +42,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 @dataclass
 class Locked:
-    """A server that wants keys, its file of keys, and one key that may do everything."""
+    """A server with AUTH=api_key, its file of keys, and a key with the scope admin."""
 
     server: LocalServer
     file: Path
@@ -69,7 +69,7 @@ def locked(start_server: Callable[..., LocalServer], tmp_path: Path) -> Locked:
 
 
 def assert_refused(response: httpx2.Response, status_code: int, path: str) -> None:
-    """In the shape of the API that was asked."""
+    """Checks a 401 or 403 in the error format of the path's API."""
     kind = {401: "authentication_error", 403: "permission_error"}[status_code]
     assert response.status_code == status_code, (path, response.text)
     assert response.headers["www-authenticate"].startswith('Bearer realm="llm-inference"')
@@ -100,7 +100,7 @@ def test_every_route_is_closed_but_those_declared_public(locked):
 
 
 @pytest.mark.parametrize("path", ["/no/such/path", "/health/", "//health", "/v1/files", "/HEALTH"])
-def test_what_does_not_exist_is_closed_too(locked, path):
+def test_unknown_paths_need_a_key_too(locked, path):
     assert_refused(locked.ask(path), 401, path)
     assert locked.ask(path, locked.admin).status_code == 404
 
@@ -168,7 +168,7 @@ def test_a_scope_opens_its_routes_and_no_others(locked, scope, opens):
             assert 'error="insufficient_scope"' in response.headers["www-authenticate"]
 
 
-def test_clients_of_both_apis_send_a_key_their_own_way(locked):
+def test_the_clients_of_openai_and_anthropic_authenticate(locked):
     model = locked.server.engine.model_name
     with openai.OpenAI(base_url=locked.server.url + "/v1", api_key=locked.admin) as client:
         assert client.completions.create(model=model, prompt="the", max_tokens=1).choices
@@ -188,7 +188,7 @@ def test_clients_of_both_apis_send_a_key_their_own_way(locked):
             client.messages.create(model=model, max_tokens=1, messages=messages)
 
 
-def test_the_header_of_anthropics_clients_opens_anthropics_routes_alone(locked):
+def test_x_api_key_counts_on_anthropics_routes_alone(locked):
     headers = {"x-api-key": locked.admin}
     assert locked.ask("/v1/messages", headers=headers).status_code == 200
     assert_refused(locked.ask("/generate", headers=headers), 401, "/generate")
@@ -197,22 +197,22 @@ def test_the_header_of_anthropics_clients_opens_anthropics_routes_alone(locked):
 def test_every_key_is_compared_once_by_its_whole_hash_in_constant_time(tmp_path, monkeypatch):
     file = tmp_path / "keys.json"
     key = create_key(file, "one")
-    finder = KeyVerifier(APIKeys.parse(file.read_text()))
+    verifier = KeyVerifier(APIKeys.parse(file.read_text()))
     compared: list[tuple[str, str]] = []
     compare = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *two: compared.append(two) or compare(*two))
-    of_nobody = hashlib.sha256(b"").hexdigest()
+    of_unknown = hashlib.sha256(b"").hexdigest()
     known = str(entries(file)[0]["sha256"])
-    for given, expected in {
+    for credential, expected in {
         key: known,
         key[:-1]: known,
         key[:-1] + "\n": known,
-        key.replace(id_of(key), "0" * 12): of_nobody,
-        "sk-other": of_nobody,
+        key.replace(id_of(key), "0" * 12): of_unknown,
+        "sk-other": of_unknown,
     }.items():
-        with nullcontext() if given == key else pytest.raises(AuthenticationError):
-            finder.find(given.encode())
-        assert compared.pop() == (hashlib.sha256(given.encode()).hexdigest(), expected)
+        with nullcontext() if credential == key else pytest.raises(AuthenticationError):
+            verifier.find(credential.encode())
+        assert compared.pop() == (hashlib.sha256(credential.encode()).hexdigest(), expected)
         assert not compared
 
 
@@ -227,19 +227,29 @@ def test_a_key_is_shown_once_and_kept_by_its_hash(tmp_path):
     assert "team a" in listed
     assert "requests=5" in listed
     assert key[18:] not in listed
-    assert [one.name for one in tmp_path.iterdir()] == ["keys.json"], "nothing is left behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"], "no temporary file"
 
 
-def test_the_list_says_what_each_key_has_and_until_when(tmp_path):
+def test_list_prints_expiry_weight_and_limits(tmp_path):
     file = tmp_path / "keys.json"
-    given = ["--days", "30", "--weight", "3", "--tokens", "70", "--requests", "5", "--concurrent=2"]
-    for name, options in (("plain", ()), ("team b", given)):
+    all_options = [
+        "--days",
+        "30",
+        "--weight",
+        "3",
+        "--tokens",
+        "70",
+        "--requests",
+        "5",
+        "--concurrent=2",
+    ]
+    for name, options in (("plain", ()), ("team b", all_options)):
         create_key(file, name, *options)
-    plain, given = run_keys(file, "list").stdout.splitlines()
+    plain, limited = run_keys(file, "list").stdout.splitlines()
     today = r"20\d\d-\d\d-\d\d"
     assert re.fullmatch(rf"[0-9a-f]{{12}} valid {today} embeddings,generate plain", plain)
     expires = entries(file)[-1]["expires_at"]
-    assert given.partition("embeddings,generate")[2] == (
+    assert limited.partition("embeddings,generate")[2] == (
         f" expires={expires[:16]}Z weight=3 requests=5 tokens=70 concurrent=2 team b"
     )
 
@@ -266,7 +276,7 @@ def test_a_key_expires(locked):
 
 
 @pytest.mark.parametrize("name", ["", "team\nb valid", "\x1b[2J", "x" * 101])
-def test_a_key_whose_name_is_no_line_is_not_made(tmp_path, name):
+def test_a_name_must_be_one_printable_line(tmp_path, name):
     file = tmp_path / "keys.json"
     done = run_keys(file, "create", name)
     assert done.returncode == 1
@@ -276,15 +286,15 @@ def test_a_key_whose_name_is_no_line_is_not_made(tmp_path, name):
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "1.5", "36501"])
-def test_a_key_that_would_never_be_valid_or_for_ever_is_not_made(tmp_path, days):
+def test_days_must_be_from_1_to_36500(tmp_path, days):
     file = tmp_path / "keys.json"
     done = run_keys(file, "create", "short", f"--days={days}")
     assert done.returncode == 2
-    assert f"--days: {days} is no number of days from 1 to 36500" in done.stderr
+    assert f"--days: {days} is not a number of days from 1 to 36500" in done.stderr
     assert not file.exists()
 
 
-def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
+def test_a_broken_file_keeps_the_last_keys_and_is_logged_once(locked, caplog):
     whole = locked.file.read_text()
     locked.file.write_text(whole[:-20])
     wait_until(lambda: "cannot be used" in caplog.text)
@@ -294,7 +304,7 @@ def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
     assert locked.ask("/generate", locked.admin).status_code == 200
     assert id_of(locked.admin) not in caplog.text.replace("caller", "")
     os.mkfifo(locked.file)
-    wait_until(lambda: "it is no file" in caplog.text)
+    wait_until(lambda: "it is not a regular file" in caplog.text)
     locked.file.unlink()
     locked.file.write_text(whole.replace(id_of(locked.admin), "0" * 12))
     wait_until(lambda: locked.ask("/generate", locked.admin).status_code == 401)
@@ -302,7 +312,7 @@ def test_a_broken_file_locks_nobody_out_and_is_told_of_once(locked, caplog):
     wait_until(lambda: locked.ask("/generate", locked.admin).status_code == 200)
 
 
-def test_who_watches_is_answered_while_requests_cannot_be_counted(start_server, storage, tmp_path):
+def test_metrics_and_models_are_served_while_redis_is_down(start_server, storage, tmp_path):
     file = tmp_path / "keys.json"
     admin = create_key(file, "admin", "--scopes", "admin")
     counting = {"rate_limit_storage": storage.url, "rate_limit_storage_failure": "closed"}
@@ -326,7 +336,7 @@ def test_keys_can_come_from_the_environment(start_server, tmp_path):
     assert server.post({"prompt": "the", "max_length": 1}).status_code == 200
 
 
-def test_the_document_says_where_keys_go(locked):
+def test_openapi_names_the_headers_for_keys(locked):
     document = locked.ask("/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
     assert schemes["bearer"]["scheme"] == "bearer"
@@ -340,7 +350,7 @@ def test_the_document_says_where_keys_go(locked):
     assert messages["security"] == [{"bearer": []}, {"x-api-key": []}]
 
 
-def test_nothing_speaks_of_keys_where_there_are_none(shared_server):
+def test_openapi_has_no_security_schemes_without_authentication(shared_server):
     document = shared_server.get("/openapi.json").json()
     assert "securitySchemes" not in document["components"]
     assert "401" not in document["paths"]["/generate"]["post"]["responses"]
@@ -355,7 +365,7 @@ def test_nothing_speaks_of_keys_where_there_are_none(shared_server):
         ('{"keys": [{"id": "1", "secret": "x"}]}', "keys.0"),
     ],
 )
-def test_keys_that_cannot_be_read_end_the_start_without_being_shown(tmp_path, text, problem):
+def test_malformed_keys_end_the_start_and_are_not_quoted(tmp_path, text, problem):
     from src.errors import SettingsError
     from src.main import create_app
 

@@ -1,4 +1,4 @@
-"""AUTH=jwt: whose token lets in, and whose does not."""
+"""AUTH=jwt: accepted and refused tokens, and files of keys."""
 
 import base64
 import json
@@ -50,7 +50,7 @@ def jwks(**keys: rsa.RSAPrivateKey) -> str:
 
 
 def claims(**changes: object) -> dict[str, object]:
-    """A valid token's claims with changes; None leaves one out."""
+    """Returns the claims of a valid token with changes; None removes a claim."""
     usual = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -67,7 +67,7 @@ def sign(key: rsa.RSAPrivateKey, headers: dict[str, object] | None = None, **cha
 
 @pytest.fixture
 def start_with(start_server, tmp_path):
-    """Starts a server that takes tokens signed by keys of this file."""
+    """Starts a server that verifies tokens with the keys of a file of this text."""
 
     def start(text: str) -> tuple[LocalServer, Path]:
         file = tmp_path / "public"
@@ -101,7 +101,7 @@ def test_a_valid_token_lets_in_and_nothing_else_does(start_with, private_key, ot
         "another algorithm": jwt.encode(claims(), private_key, "RS512"),
         "another's key": sign(other_key),
         "an unknown crit": sign(private_key, {"crit": ["exp-x"], "exp-x": 1}),
-        "a crit that is known to nobody": sign(private_key, crit),
+        "a crit that is not supported": sign(private_key, crit),
         "expired": sign(private_key, exp=now - 60),
         "no expiry": sign(private_key, exp=None),
         "an expiry that is no number": sign(private_key, exp="never"),
@@ -123,15 +123,15 @@ def test_a_valid_token_lets_in_and_nothing_else_does(start_with, private_key, ot
         "no token": "x",
         "a deep header": base64.urlsafe_b64encode(b"[" * 5000).decode() + f".{payload}.{signature}",
     }
-    for what, token in wrong.items():
+    for case, token in wrong.items():
         response = server.post(BODY, headers=bearer(token))
-        assert response.status_code == 401, what
+        assert response.status_code == 401, case
         assert 'error="invalid_token"' in response.headers["www-authenticate"]
         assert set(response.json()) == {"detail"}
 
 
 def hs256(secret: str) -> str:
-    """PyJWT itself refuses to sign so."""
+    """Returns a token signed by HMAC with a public key, which PyJWT refuses to create."""
     import hashlib
     import hmac
 
@@ -140,7 +140,7 @@ def hs256(secret: str) -> str:
     return f"{signed}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
-def test_its_scopes_are_the_tokens(start_with, private_key):
+def test_the_claim_scope_decides(start_with, private_key):
     server, _ = start_with(pem(private_key))
     server.headers = bearer(sign(private_key))
     assert server.get("/metrics").status_code == 200
@@ -149,27 +149,25 @@ def test_its_scopes_are_the_tokens(start_with, private_key):
     assert status(server, sign(private_key, scope="admin")) == 200
 
 
-def test_keys_of_a_jwks_file_are_found_by_id_and_can_be_exchanged(
+def test_keys_of_a_jwks_file_are_selected_by_id_and_can_be_rotated(
     start_with, private_key, other_key
 ):
     server, file = start_with(jwks(a=private_key))
     server.headers = bearer(sign(private_key, {"kid": "a"}, scope="admin"))
     assert status(server, sign(private_key, {"kid": "a"})) == 200
-    assert status(server, sign(private_key)) == 200, "there is but one key"
+    assert status(server, sign(private_key)) == 200, "a single key needs no id"
     assert status(server, sign(private_key, {"kid": "b"})) == 401
     file.write_text(jwks(a=private_key, b=other_key))
     wait_until(lambda: status(server, sign(other_key, {"kid": "b"})) == 200)
     assert status(server, sign(private_key, {"kid": "a"})) == 200
-    assert status(server, sign(private_key)) == 401, "it has to be named now"
+    assert status(server, sign(private_key)) == 401, "of several keys the id must be given"
     assert status(server, sign(other_key, {"kid": "a"})) == 401
     file.write_text(jwks(b=other_key))
     wait_until(lambda: status(server, sign(private_key, {"kid": "a"})) == 401)
     server.headers = bearer(sign(other_key, {"kid": "b"}, scope="admin"))
 
 
-def test_a_key_for_encryption_beside_the_others_checks_no_tokens(
-    start_with, private_key, other_key
-):
+def test_encryption_keys_of_a_jwks_file_verify_no_tokens(start_with, private_key, other_key):
     keys = json.loads(jwks(a=private_key, e=other_key))
     keys["keys"][1] |= {"use": "enc", "alg": "RSA-OAEP"}
     server, _ = start_with(json.dumps(keys))
@@ -197,11 +195,11 @@ def bad_key_files(private_key: rsa.RSAPrivateKey) -> dict[str, str]:
     }
 
 
-def test_a_file_without_a_fitting_public_key_ends_the_start(tmp_path, private_key):
+def test_a_file_without_a_suitable_public_key_ends_the_start(tmp_path, private_key):
     file = tmp_path / "public"
     settings = {"jwt_key_file": file, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
-    for what, text in bad_key_files(private_key).items():
+    for case, text in bad_key_files(private_key).items():
         file.write_text(text)
         with pytest.raises(SettingsError, match="must hold public keys for RS256") as caught:
             create_app(create_settings(auth="jwt", **settings))
-        assert "PRIVATE" not in str(caught.value), what
+        assert "PRIVATE" not in str(caught.value), case

@@ -177,7 +177,7 @@ def test_forged_addresses(start):
             for number in range(3)
         ]
         assert [answer.status_code for answer in answers[:2]] == [400, 400]
-        server.service.rate_limit._limiter.reset()
+        server.service.rate_limit._requests.limiter.reset()
     measured(23, {"the third": limited(answers[2])})
 
 
@@ -189,7 +189,7 @@ def test_a_flood_of_wrong_keys(start):
         *unknown, refused = [ask(server, *wrong) for _ in range(21)]
         assert {answer.status_code for answer in unknown} == {401}
         assert CLIENT.get(server.url + "/health/live").status_code == 200
-        server.service.rate_limit._limiter.reset()
+        server.service.rate_limit._requests.limiter.reset()
     measured(24, {"the 21st of 20": limited(refused)})
 
 

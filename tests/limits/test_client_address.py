@@ -1,4 +1,4 @@
-"""Whom an address is: a client may have more of them than anybody could count one by one."""
+"""Rate-limit keys of addresses: all addresses of a client count as one."""
 
 import socket
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from tests.support.keys import bearer, create_key
 from tests.support.servers import Server, serve
 
 BODY = {"prompt": "the", "max_length": 1}
-PROXY = {"forwarded_allow_ips": "127.0.0.1"}  # a test's own word for its address counts
+PROXY = {"forwarded_allow_ips": "127.0.0.1"}  # the X-Forwarded-For of these tests counts
 SAME = [
     ("2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:DB8::1:0:0:0:7"),
     ("10.0.0.1", "::ffff:10.0.0.1", "::FFFF:a00:1"),
@@ -25,7 +25,7 @@ def ask(server: Server, address: str, **headers: str) -> int:
 
 @contextmanager
 def unfinished(server: Server, address: str):
-    """A request whose body does not come, from this address."""
+    """Keeps a request without its body open, from this address."""
     host, port = server.url.removeprefix("http://").split(":")
     head = f"POST /generate HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {address}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
@@ -42,7 +42,7 @@ def test_all_addresses_of_a_client_share_its_requests(tmp_path, tiny_model, same
         assert [ask(server, address) for address in OTHERS] == [200] * 3
 
 
-def test_all_addresses_of_a_client_share_what_runs_at_the_same_time(tmp_path, tiny_model):
+def test_all_addresses_of_a_client_share_its_running_requests(tmp_path, tiny_model):
     with serve(tmp_path, model_name=tiny_model(), rate_limit_concurrent=1, **PROXY) as server:
         server.wait_until("/health/ready")
         for first, *others in SAME:
@@ -74,5 +74,5 @@ def test_wrong_keys_are_counted_for_all_addresses_of_a_client(tmp_path, tiny_mod
         ("::ffff:c000:201", "::ffff:c000:201"),
     ],
 )
-def test_a_socket_for_both_has_ipv4_addresses_as_proxies_are_named(text, expected):
+def test_ipv4_mapped_addresses_are_shown_as_ipv4(text, expected):
     assert plain_address(text) == expected

@@ -1,4 +1,4 @@
-"""Requests of a caller at the same time, counted by several processes in one Redis."""
+"""Running requests of a caller, counted by several processes in one Redis."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ import redis
 from src.limits.concurrency import LEASE_SECONDS
 from tests.conftest import wait_until
 from tests.limits.test_storage import is_up
-from tests.support.redis_server import Redis, Way
+from tests.support.redis_server import Redis, RedisProxy
 from tests.support.servers import Gate, LocalServer, Server, Streamed, serve
 
 BODY = {"prompt": "the", "max_length": 1}
@@ -21,64 +21,64 @@ KEY = "LIMITS:concurrent/127.0.0.1"
 
 @pytest.fixture
 def start(start_server, storage):
-    def start(most: int = 1) -> LocalServer:
-        return start_server(rate_limit_storage=storage.url, rate_limit_concurrent=most)
+    def start(max_running: int = 1) -> LocalServer:
+        return start_server(rate_limit_storage=storage.url, rate_limit_concurrent=max_running)
 
     return start
 
 
 def leases(storage: Redis) -> dict[str, float]:
-    """The times at which they end, by their ids."""
+    """Returns the end of each lease by its id."""
     with redis.Redis(port=storage.port, decode_responses=True) as client:
         return dict(client.zrange(KEY, 0, -1, withscores=True))
 
 
 @contextmanager
 def running(server: LocalServer, number: int = 1) -> Iterator[Gate]:
-    """So many requests run as long as the context lasts, and are answered then."""
+    """Keeps a number of requests running until the context ends."""
     gate = server.hold()
     with ThreadPoolExecutor(number) as pool:
-        asked = [pool.submit(server.post, BODY | {"stream": True}) for _ in range(number)]
+        answers = [pool.submit(server.post, BODY | {"stream": True}) for _ in range(number)]
         wait_until(lambda: server.engine.num_live == number)
         yield gate
         gate.open()
-        for one in asked:
-            assert Streamed.read(one.result().text).error is None
+        for answer in answers:
+            assert Streamed.read(answer.result().text).error is None
 
 
 def test_processes_share_the_count_of_what_runs(start, storage):
-    one, other = start(most=2), start(most=2)
-    with running(one), running(other):
-        for server in (one, other):
+    first, second = start(max_running=2), start(max_running=2)
+    with running(first), running(second):
+        for server in (first, second):
             refused = server.post(BODY)
             assert refused.status_code == 429
             assert refused.headers["ratelimit-policy"] == '"concurrent";q=2'
         assert len(leases(storage)) == 2
     wait_until(lambda: not leases(storage))
-    assert [server.post(BODY).status_code for server in (one, other)] == [200, 200]
+    assert [server.post(BODY).status_code for server in (first, second)] == [200, 200]
 
 
-def test_what_runs_long_is_counted_as_long_as_it_runs(start, storage):
-    one, other = start(), start()
-    with running(one):
-        (first,) = leases(storage).items()
-        wait_until(lambda: leases(storage)[first[0]] > first[1], seconds=LEASE_SECONDS)
-        assert other.post(BODY).status_code == 429
-    wait_until(lambda: other.post(BODY).status_code == 200)
+def test_a_lease_lasts_as_long_as_its_request(start, storage):
+    first, second = start(), start()
+    with running(first):
+        ((lease_id, end),) = leases(storage).items()
+        wait_until(lambda: leases(storage)[lease_id] > end, seconds=LEASE_SECONDS)
+        assert second.post(BODY).status_code == 429
+    wait_until(lambda: second.post(BODY).status_code == 200)
 
 
-def test_what_runs_is_counted_again_when_redis_has_lost_all(start, storage):
-    one, other = start(), start()
-    with running(one):
+def test_running_requests_are_counted_again_after_redis_lost_its_data(start, storage):
+    first, second = start(), start()
+    with running(first):
         storage.stop()
         storage.start()
-        assert other.post(BODY).status_code in (200, 429)  # nobody knows yet
-        wait_until(lambda: other.post(BODY).status_code == 429, seconds=LEASE_SECONDS)
-    wait_until(lambda: other.post(BODY).status_code == 200)
+        assert second.post(BODY).status_code in (200, 429)  # until the leases are renewed
+        wait_until(lambda: second.post(BODY).status_code == 429, seconds=LEASE_SECONDS)
+    wait_until(lambda: second.post(BODY).status_code == 200)
 
 
 def begin_request(server: Server) -> socket.socket:
-    """A request whose body does not come."""
+    """Sends the head of a request without its body."""
     host, port = server.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=60)
     head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -86,13 +86,13 @@ def begin_request(server: Server) -> socket.socket:
     return connection
 
 
-def test_requests_of_a_process_that_was_killed_do_not_count_for_ever(
+def test_leases_of_a_killed_process_end(
     start,
     storage,
     tmp_path,
 ):
     settings = {"rate_limit_storage": storage.url, "rate_limit_concurrent": 1}
-    other = start()
+    second = start()
     with serve(tmp_path, **settings) as server:
         server.wait_until("/health/ready")
         with begin_request(server):
@@ -100,29 +100,31 @@ def test_requests_of_a_process_that_was_killed_do_not_count_for_ever(
             server.process.kill()
             server.process.wait()
             killed = time.monotonic()
-            assert other.post(BODY).status_code == 429
-            wait_until(lambda: other.post(BODY).status_code == 200, seconds=LEASE_SECONDS + 2)
+            assert second.post(BODY).status_code == 429
+            wait_until(lambda: second.post(BODY).status_code == 200, seconds=LEASE_SECONDS + 2)
             assert time.monotonic() - killed > LEASE_SECONDS / 2
 
 
 @pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
-def test_the_policy_answers_while_redis_does_not(
+def test_the_failure_policy_holds_for_running_requests(
     start_replica,
-    way: Way,
+    redis_proxy: RedisProxy,
     policy,
     status_code,
 ):
     client = start_replica(
-        rate_limit_storage=way.url, rate_limit_storage_failure=policy, rate_limit_concurrent=1
+        rate_limit_storage=redis_proxy.url,
+        rate_limit_storage_failure=policy,
+        rate_limit_concurrent=1,
     )
-    way.delay, way.asked = None, b""
+    redis_proxy.delay, redis_proxy.commands = None, b""
     began = time.monotonic()
     answer = client.post("/generate", json=BODY)
     assert answer.status_code == status_code
     if policy == "closed":
         assert time.monotonic() - began < 1  # tests/faults say how much less
         assert answer.headers["retry-after"] == "1"
-        assert b"requests_" not in way.asked, "it is the first to be asked"
-    assert b"concurrent/" in way.asked
-    way.delay = 0
+        assert b"/requests/" not in redis_proxy.commands, "running requests are counted first"
+    assert b"concurrent/" in redis_proxy.commands
+    redis_proxy.delay = 0
     wait_until(lambda: is_up(client))

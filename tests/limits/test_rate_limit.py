@@ -15,7 +15,7 @@ def limited_client(start_client, tiny_model):
 
 
 def limited_routes(client) -> list[str]:
-    """Every route that generates."""
+    """Returns the paths of all routes with POST."""
     openapi = client.get("/openapi.json").json()["paths"]
     return [path for path, operations in openapi.items() if "post" in operations]
 
@@ -78,7 +78,7 @@ def test_bad_requests_count_too(limited_client):
     assert statuses == [422, 422, 415, 429]
 
 
-def test_no_variable_but_ours_changes_it(monkeypatch, start_client, tiny_model):
+def test_slowapis_own_environment_variables_change_nothing(monkeypatch, start_client, tiny_model):
     monkeypatch.setenv("RATELIMIT_ENABLED", "false")
     client = start_client(model_name=str(tiny_model("gpt2")), rate_limit_requests=1)
     statuses = [client.post("/generate", json={}).status_code for _ in range(2)]
@@ -91,7 +91,7 @@ def test_health_and_metrics_are_never_limited(limited_client):
             assert limited_client.get(path).status_code == 200
 
 
-def test_the_window_passes(start_client, tiny_model):
+def test_requests_are_allowed_again_after_the_window(start_client, tiny_model):
     client = start_client(
         model_name=str(tiny_model("gpt2")), rate_limit_requests=1, rate_limit_period=1
     )

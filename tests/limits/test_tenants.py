@@ -1,4 +1,4 @@
-"""Keys share one engine, and nothing else: they take turns, and see no prompt of others cached."""
+"""Keys share one engine fairly, and no cached prompts."""
 
 import threading
 from collections import Counter
@@ -17,7 +17,7 @@ PROMPT = " ".join(["the"] * 40)
 
 
 class Tenants:
-    """A server, and keys of several tenants by name."""
+    """A server with keys of several tenants, by name."""
 
     def __init__(self, server: LocalServer, keys: dict[str, str]) -> None:
         self.server = server
@@ -79,9 +79,9 @@ def test_a_flood_of_one_key_does_not_hold_up_another(start_tenants):
         calm = pool.submit(tenants.complete, "calm", max_tokens=8)
         wait_until(lambda: tenants.server.engine.num_live == 41)
         gate.open()
-        for one in (*flood, calm):
-            one.result()
-    # Two of the flood ran when it came, and at most one of them more was before it.
+        for answer in (*flood, calm):
+            answer.result()
+    # Two requests of the flood ran before, and at most one more was ahead of it.
     assert tenants.done.index("calm") <= 6
     assert tenants.done.count("flood") == 40
 
@@ -100,8 +100,9 @@ def test_a_key_that_fills_the_queue_keeps_no_other_out(start_tenants):
         more = tenants.ask("calm")
         assert more.status_code == 503
         gate.open()
-        assert [one.result().status_code for one in calm] == [200, 200]
-        refused = [one.result() for one in flood if one.result().status_code != 200]
+        assert [answer.result().status_code for answer in calm] == [200, 200]
+        answers = [answer.result() for answer in flood]
+        refused = [answer for answer in answers if answer.status_code != 200]
     assert len(refused) == 4
     for answer in refused:
         assert answer.status_code == 503
@@ -124,8 +125,8 @@ def test_a_key_of_twice_the_weight_has_two_turns_for_one(start_tenants):
         ]
         wait_until(lambda: tenants.server.engine.num_live == 49)
         gate.open()
-        for one in (first, *waiting):
-            one.result()
+        for answer in (first, *waiting):
+            answer.result()
     assert 12 <= tenants.done[:25].count("heavy") <= 20
     assert tenants.done[:30].count("heavy") >= 16
 
@@ -134,11 +135,11 @@ FLOOD = [
     {"prompt": f"the {number}", "n": 32, "max_tokens": 24, "seed": number} for number in range(10)
 ]
 STEPS_TO_FIRST_TOKEN = 3
-"""The step in progress, the next, and one more if the request came just after that began."""
+"""The current step, the next, and one more if the request came just after that began."""
 
 
 def submit_flood(tenants: Tenants, pool: ThreadPoolExecutor) -> list[Future[httpx2.Response]]:
-    """Half of the requests are greedy, half are drawn."""
+    """Submits requests of one key, half greedy and half sampled."""
     return [
         pool.submit(tenants.ask, "flood", **body, temperature=number % 2)
         for number, body in enumerate(FLOOD)
@@ -160,7 +161,7 @@ def test_a_calm_key_waits_for_no_running_flood_and_takes_nothing_from_it(
     def read_stream() -> int:
         letter = server.engine._lifecycle.loaded.tokenizer.token_to_id(
             "a"
-        )  # shown as soon as drawn
+        )  # decodes to text at once
         body = {"model": server.engine.model_name, "prompt": PROMPT, "max_tokens": 4}
         body |= {"logit_bias": {str(letter): 100}}
         headers = bearer(tenants.keys["calm"])
@@ -173,7 +174,7 @@ def test_a_calm_key_waits_for_no_running_flood_and_takes_nothing_from_it(
         return response.status_code
 
     with ThreadPoolExecutor(20) as pool:
-        alone = [texts_of(one.result()) for one in submit_flood(tenants, pool)]
+        alone = [texts_of(answer.result()) for answer in submit_flood(tenants, pool)]
         gate = server.hold()
         flood = submit_flood(tenants, pool)
         wait_until(lambda: server.engine.num_live == 320)
@@ -184,7 +185,7 @@ def test_a_calm_key_waits_for_no_running_flood_and_takes_nothing_from_it(
         assert first_token.wait(60)
         gate.open()
         assert calm.result() == 200
-        assert [texts_of(one.result()) for one in flood] == alone
+        assert [texts_of(answer.result()) for answer in flood] == alone
     assert server.sample("inference_sequences_preempted_total") >= 1
 
 
@@ -199,10 +200,10 @@ def test_a_heavier_key_runs_more_at_once(start_tenants):
         wait_until(lambda: tenants.server.engine.num_live == 16)
         gate.let(3)
         running = tenants.server.engine._lifecycle.engine._core._scheduler._running
-        held = Counter(one.request.weight for one in running)
+        num_running = Counter(sequence.request.weight for sequence in running)
         gate.open()
         assert len(light.result()["choices"]) == len(heavy.result()["choices"]) == 8
-    assert held == {1: 2, 3: 6}
+    assert num_running == {1: 2, 3: 6}
 
 
 @pytest.mark.parametrize("engine", ["continuous", "reference"])

@@ -1,4 +1,4 @@
-"""What a key may have, what it is told when it had it, and what is written down."""
+"""Limits of keys, their 429s and headers, and the usage log."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
 class Metered:
-    """A server with keys, and what it writes down."""
+    """A server with keys, and its usage log."""
 
     def __init__(self, server: LocalServer, file: Path, log: Path) -> None:
         self.server = server
@@ -53,7 +53,7 @@ class Metered:
         return httpx2.post(self.server.url + path, json=body, headers=bearer(key), timeout=60)
 
     def lines(self, count: int) -> list[dict]:
-        """The usage log, once it has so many lines."""
+        """Returns the lines of the usage log, once it has so many."""
         wait_until(lambda: self._log.exists() and len(self._log.read_text().splitlines()) >= count)
         lines = [json.loads(line) for line in self._log.read_text().splitlines()]
         assert len(lines) == count
@@ -74,7 +74,7 @@ def start_metered(start_server, tmp_path):
 
 
 def assert_limited(response: httpx2.Response, limit: str, quota: int, left: int = 0) -> None:
-    """A 429 that says which limit it is, how much is left, and when to come again."""
+    """Checks a 429: its limit, what is left of it, and the time to wait."""
     assert response.status_code == 429, response.text
     wait = int(response.headers["retry-after"])
     assert wait >= 1
@@ -100,7 +100,7 @@ def test_each_key_has_requests_of_its_own(start_metered):
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions", "/v1/messages"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_every_answer_says_what_is_left(start_metered, path, stream):
+def test_every_response_has_rate_limit_headers(start_metered, path, stream):
     metered = start_metered(rate_limit_requests=9)
     key = metered.key("one", "--tokens", "100")
     for left in (8, 7):
@@ -125,7 +125,7 @@ def test_tokens_are_reserved_while_a_request_runs_and_what_is_left_is_given_back
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(metered.ask, key, max_length=30, num_return_sequences=3)
         gate.wait()
-        assert_limited(metered.ask(key), "tokens", 100, left=9)  # 1 + 3 x 30 are taken
+        assert_limited(metered.ask(key), "tokens", 100, left=9)  # 1 + 3 x 30 are reserved
         assert_limited(metered.ask(key, "/v1/completions"), "tokens", 100, left=9)
         assert_limited(metered.ask(key, stream=True), "tokens", 100, left=9)
         gate.open()
@@ -133,7 +133,7 @@ def test_tokens_are_reserved_while_a_request_runs_and_what_is_left_is_given_back
     assert_limited(metered.ask(key), "tokens", 100, left=9)
 
 
-def test_what_a_stop_text_saves_is_given_back(start_metered, reciting_model):
+def test_tokens_saved_by_a_stop_text_are_given_back(start_metered, reciting_model):
     metered = start_metered(model_name=str(reciting_model("the cat sat on the mat. ")))
     key = metered.key("one", "--tokens", "150")
     for number in range(1, 6):
@@ -141,7 +141,7 @@ def test_what_a_stop_text_saves_is_given_back(start_metered, reciting_model):
         assert response.status_code == 200, response.text
         used = response.json()["generated"][0]["tokens"]
         assert used < 20
-        metered.lines(number)  # the engine ends a sequence after its answer has left
+        metered.lines(number)  # the engine ends a sequence after its answer was sent
 
 
 def test_a_client_that_leaves_pays_for_what_was_made(start_metered):
@@ -150,7 +150,7 @@ def test_a_client_that_leaves_pays_for_what_was_made(start_metered):
     gate = metered.server.hold()
     body = ROUTES["/generate"] | {"max_length": 100, "stream": True}
     url = metered.server.url + "/generate"
-    gate.permit(3)  # the head comes with the first token
+    gate.permit(3)  # the response starts with the first token
     with httpx2.stream("POST", url, json=body, headers=bearer(key), timeout=60) as response:
         next(response.iter_lines())
     gate.open()
@@ -159,7 +159,7 @@ def test_a_client_that_leaves_pays_for_what_was_made(start_metered):
     assert metered.ask(key, max_length=10).status_code == 200
 
 
-def test_more_than_a_key_ever_has_is_refused_for_good(start_metered):
+def test_a_request_above_the_whole_quota_is_a_400(start_metered):
     metered = start_metered()
     key = metered.key("small", "--tokens", "20")
     response = metered.ask(key, "/v1/completions", max_tokens=50)
@@ -175,13 +175,13 @@ def test_a_key_has_so_many_requests_at_the_same_time(start_metered):
     key, other = metered.key("one"), metered.key("other", "--concurrent", "1")
     gate = metered.server.hold()
     with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(metered.ask, one, stream=True) for one in (key, key, other)]
+        running = [pool.submit(metered.ask, name, stream=True) for name in (key, key, other)]
         wait_until(lambda: metered.server.engine.num_live == 3)
         assert_limited(metered.ask(key), "concurrent", 2)
         assert_limited(metered.ask(other, "/v1/messages"), "concurrent", 1)
         gate.open()
-        for one in running:
-            Streamed.read(one.result().text)
+        for answer in running:
+            Streamed.read(answer.result().text)
     wait_until(lambda: metered.ask(key).status_code == 200)
 
 
@@ -195,7 +195,7 @@ def test_an_address_has_so_many_requests_whatever_its_keys(start_metered):
         response = httpx2.get(metered.server.url + path, headers=headers)
         assert_limited(response, "address", 50)
     assert httpx2.get(metered.server.url + "/health").status_code == 200
-    metered.server.service.rate_limit._limiter.reset()
+    metered.server.service.rate_limit._requests.limiter.reset()
 
 
 def test_each_request_that_used_tokens_has_one_line_and_no_prompt_is_anywhere(
@@ -225,10 +225,10 @@ def test_each_request_that_used_tokens_has_one_line_and_no_prompt_is_anywhere(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
-def test_a_line_that_a_full_disk_cut_is_reported_and_the_next_is_whole(tmp_path):
-    """A limit of the file's size cuts a write as a full disk does."""
+def test_a_line_cut_by_a_full_disk_is_logged_and_the_next_is_whole(tmp_path):
+    """RLIMIT_FSIZE cuts a write as a full disk does."""
     usage = tmp_path / "usage.jsonl"
-    usage.write_text('{"generated_tokens": 0}\n' * 50_000)  # much larger than the server's log
+    usage.write_text('{"generated_tokens": 0}\n' * 50_000)  # more than the server's log has
     before = usage.stat().st_size
     with serve(tmp_path, usage_log=usage) as server:
         server.wait_until("/health/ready")
@@ -241,11 +241,11 @@ def test_a_line_that_a_full_disk_cut_is_reported_and_the_next_is_whole(tmp_path)
         wait_until(lambda: usage.read_text().count("\n") == 50_002)
     cut, whole = usage.read_text()[before:].splitlines()
     assert len(cut) == 30
-    assert cut in server.log  # which has the whole line
+    assert cut in server.log  # which quotes the whole line
     assert json.loads(whole)["sequences"] == 1
 
 
-def test_metrics_have_few_names_however_many_keys_there_are():
+def test_metrics_have_a_bounded_number_of_labels():
     from src.observability.http_metrics import MAX_CALLERS, HttpMetrics
 
     metrics = HttpMetrics()
@@ -264,7 +264,7 @@ def test_replicas_count_tokens_together(storage, start_metered):
     assert_limited(second.ask(key, max_length=10), "tokens", 40, left=7)
 
 
-def test_while_nothing_can_be_counted_the_policy_decides(storage, start_metered):
+def test_the_failure_policy_holds_for_tokens(storage, start_metered):
     metered = start_metered(rate_limit_storage=storage.url, rate_limit_storage_failure="closed")
     key = metered.key("one", "--tokens", "40")
     storage.stop()
@@ -282,7 +282,7 @@ class Ended:
     admitted_at: float | None = 1.0
 
 
-def test_prompts_that_were_not_taken_in_cost_nothing(tmp_path):
+def test_withdrawn_prompts_cost_nothing(tmp_path):
     log, metrics = tmp_path / "usage.jsonl", HttpMetrics()
     settings = Settings(_env_file=None, usage_log=log, rate_limit_tokens=100)
     usage = Usage(settings, RateLimit(settings, metrics.limit_storage_up), metrics)
@@ -296,9 +296,9 @@ def test_prompts_that_were_not_taken_in_cost_nothing(tmp_path):
     path = "/v1/embeddings"
     scope = {"type": "http", "path": path, "client": ("127.0.0.1", 1)}
     scope[ROUTE_POLICY] = route_policies().find(path)
-    for _ in range(4):  # 55 tokens each, of 100: what was not needed is there again
+    for _ in range(4):  # 55 of 100 tokens each: unused ones are given back
         asyncio.run(UsageMiddleware(answer, usage)(scope, None, None))
     usage.shutdown()
-    told = [json.loads(line) for line in log.read_text().splitlines()]
-    used = [(one["sequences"], one["prompt_tokens"], one["generated_tokens"]) for one in told]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    used = [(line["sequences"], line["prompt_tokens"], line["generated_tokens"]) for line in lines]
     assert used == [(1, 10, 3)] * 4

@@ -1,4 +1,4 @@
-"""API keys for tests: made, listed and revoked by the command that users have."""
+"""API keys for tests, created, listed and revoked by the users' command."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def run_keys(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def create_key(file: Path, name: str, *options: str) -> str:
-    """Returns the key, as it is shown once."""
+    """Creates a key and returns it."""
     done = run_keys(file, "create", name, *options)
     assert done.returncode == 0, done.stderr
     (key,) = done.stdout.splitlines()

@@ -101,7 +101,9 @@ ROOMS = {
     "api.openai": room(API, MODEL),
     "api.anthropic": room(API, MODEL),
     "auth": room(
-        "errors config core.identity limits middleware.error_body middleware.route_policy", MODEL
+        "errors config core.identity limits.rate_limit middleware.error_body"
+        " middleware.route_policy",
+        MODEL,
     ),
     "limits": room(
         "errors config core.identity core.observers middleware observability.http_metrics", MODEL

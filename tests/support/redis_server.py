@@ -1,4 +1,4 @@
-"""A Redis of a test's own, and a way to it on which answers are late or get lost."""
+"""A Redis for one test, and a proxy that delays or drops its answers."""
 
 import signal
 import socket
@@ -14,13 +14,13 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 
-class Way:
-    """The way to a Redis, on which answers take as long as a test wants, or get lost."""
+class RedisProxy:
+    """TCP proxy to a Redis that delays answers, or drops them."""
 
     def __init__(self, port: int) -> None:
-        self._to = port
-        self.delay: float | None = 0  # seconds; None: answers get lost
-        self.asked = b""
+        self._port = port
+        self.delay: float | None = 0  # of answers, in seconds; None drops them
+        self.commands = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -32,21 +32,21 @@ class Way:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                redis = socket.create_connection(("127.0.0.1", self._to))
-                for one, other in ((client, redis), (redis, client)):
-                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+                redis = socket.create_connection(("127.0.0.1", self._port))
+                for source, sink in ((client, redis), (redis, client)):
+                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        is_answer = one.getpeername()[1] == self._to
-        with suppress(OSError), one, other:
-            while data := one.recv(2**16):
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError), source, sink:
+            is_answer = source.getpeername()[1] == self._port
+            while data := source.recv(2**16):
+                delay = self.delay if is_answer else 0
                 if not is_answer:
-                    self.asked += data
-                elif self.delay is None:
-                    continue
-                else:
-                    time.sleep(self.delay)
-                other.sendall(data)
+                    self.commands += data
+                if delay is not None:
+                    time.sleep(delay)
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -55,7 +55,7 @@ class Way:
 
 @dataclass
 class Redis:
-    """A Redis of this test, that can be ended and started again."""
+    """Redis server that a test can stop and start again."""
 
     port: int
     folder: Path
@@ -68,8 +68,8 @@ class Redis:
     def start(self) -> None:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
-        again = Retry(ConstantBackoff(0.05), 200)
-        with redis.Redis(port=self.port, retry=again) as client:
+        retry = Retry(ConstantBackoff(0.05), 200)
+        with redis.Redis(port=self.port, retry=retry) as client:
             client.ping()
 
     def signal(self, number: signal.Signals) -> None:
