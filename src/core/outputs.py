@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason, Request, RequestOutput
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 from src.text.detokenizer import IncrementalDetokenizer
 

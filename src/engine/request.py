@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.engine.sampling.logprobs import PositionLogprobs
+from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:

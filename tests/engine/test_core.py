@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
+from src.engine.logprobs import PositionLogprobs
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.scheduler import Scheduler

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from src.engine.core import EngineCore
+from src.engine.logprobs import PositionLogprobs
 from src.engine.loop import EngineLoop
 from src.engine.model.loader import LoadedModel
 from src.engine.reference.engine import ReferenceEngine
@@ -21,7 +22,6 @@ from src.engine.request import (
     RequestOutput,
     UpdateCallback,
 )
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.sequence import ScheduledSequence, Sequence
 

@@ -18,6 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from src.engine.admission import AdmissionController
 from src.engine.isolation import is_containable
+from src.engine.logprobs import PositionLogprobs
 from src.engine.model.hidden_states import find_decoder
 from src.engine.model.loader import LoadedModel
 from src.engine.reference.hf_sampling import (
@@ -34,7 +35,7 @@ from src.engine.request import (
     Request,
     RequestOutput,
 )
-from src.engine.sampling.logprobs import PositionLogprobs, find_logprobs
+from src.engine.sampling.logprobs import find_logprobs
 
 logger = logging.getLogger(__name__)
 

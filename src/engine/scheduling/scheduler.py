@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from src.engine.isolation import attempt
+from src.engine.logprobs import SampledToken
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.scheduling.fair_queue import FairQueue
 from src.engine.scheduling.fair_share import choose_turn
@@ -30,9 +31,6 @@ from src.engine.scheduling.sequence import ScheduledSequence, Sequence, Sequence
 from src.engine.scheduling.stop_conditions import find_end, find_late_end, grammar_steps
 from src.engine.scheduling.token_budget import TokenBudget
 from src.engine.structured_output.matcher import receive, send
-
-if TYPE_CHECKING:
-    from src.engine.sampling.sampler import SampledToken
 
 T = TypeVar("T")
 
@@ -331,7 +329,7 @@ class Scheduler:
         output = self.finish(sequence, FinishReason.EMBEDDED)
         return replace(output, embedding=sequence.embedding)
 
-    def _output(self, sequence: Sequence, tokens: "list[SampledToken]") -> RequestOutput:
+    def _output(self, sequence: Sequence, tokens: list[SampledToken]) -> RequestOutput:
         """What its newest tokens mean for a sequence; there are none after the one that ends it."""
         reason = None
         kept: list[SampledToken] = []

@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from src.engine.logprobs import PositionLogprobs, SampledToken
 from src.engine.request import Admission, Request
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.scheduling.kv_slots import Slot
 from src.engine.scheduling.prompt_lookup import PromptLookup
 
 if TYPE_CHECKING:
-    from src.engine.sampling.sampler import SampledToken
     from src.engine.structured_output.matcher import Matcher
 
 
@@ -169,6 +168,6 @@ class SequenceResult:
     embedded never has a token, but the sum of its tokens' hidden states.
     """
 
-    tokens: "list[SampledToken]" = field(default_factory=list)
+    tokens: list[SampledToken] = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     hidden_sum: list[float] = field(default_factory=list)

@@ -1,19 +1,21 @@
 """The scheduler's one rule, over its own data alone: no model, no torch."""
 
+import subprocess
+import sys
 import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
 from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
-from src.engine.sampling.logprobs import PositionLogprobs, TokenLogprob
-from src.engine.sampling.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
@@ -21,6 +23,7 @@ from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.scheduler import Scheduler
 from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
 
+ROOT = Path(__file__).parents[3]
 EOS = 0
 TOKEN = 7
 CAPACITY = 128
@@ -126,6 +129,12 @@ class Simulation:
 
 def name(one: ScheduledSequence) -> str:
     return one.sequence.request.request_id
+
+
+@pytest.mark.parametrize("module", ["request", "scheduling.scheduler"])
+def test_imports_no_torch(module):
+    code = f"import sys, src.engine.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 # The rule.

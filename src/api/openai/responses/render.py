@@ -26,8 +26,8 @@ from src.api.openai.responses.response import (
 )
 from src.api.sse import Failure
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.inference import InferenceEngine
 from src.tool_calling.parser import ContentDelta, TextReader, ToolCallParser
 
