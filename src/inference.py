@@ -27,6 +27,7 @@ from src.core.outputs import (
 from src.core.request_runner import RequestRunner, until
 from src.core.request_validation import Field, RequestLimits, check_length, check_params
 from src.engine.config import EngineConfig
+from src.engine.interface import Engine
 from src.engine.kernels.build import usable_variants
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
@@ -48,9 +49,7 @@ from src.tool_calling.format import ToolCallFormat, find_format
 from src.tool_calling.grammar import Tool
 
 if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
     from src.engine.model.loader import LoadedModel
-    from src.engine.reference.engine import ReferenceEngine
     from src.engine.structured_output.matcher import Grammar
 
 MAX_EMBEDDED_AT_ONCE = 32
@@ -452,7 +451,7 @@ class InferenceEngine:
         return found
 
     async def _embed(
-        self, engine: "EngineLoop | ReferenceEngine", prompts: list[list[int]], deadline: float
+        self, engine: Engine, prompts: list[list[int]], deadline: float
     ) -> list[Embedding]:
         requests = [
             Request(uuid.uuid4().hex, one, SamplingParams(), embeds=True) for one in prompts
@@ -486,9 +485,7 @@ class InferenceEngine:
                 )
         return await self._host.grammars.compile(source, current_caller.get().id)
 
-    def _check_num_sequences(
-        self, engine: "EngineLoop | ReferenceEngine", count: int, field: Field
-    ) -> None:
+    def _check_num_sequences(self, engine: Engine, count: int, field: Field) -> None:
         allowed, held = self._limits.max_sequences, engine.admission.max_live
         if allowed is not None and count > allowed:
             raise InvalidRequestError(

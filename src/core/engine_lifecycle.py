@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from src.core.output_dispatcher import Observer
 from src.engine.config import EngineConfig
+from src.engine.interface import Engine
 from src.engine.model.runtime_env import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.structured_output.compile_pool import (
@@ -32,9 +33,7 @@ from src.errors import (
 from src.text.token_bytes import TokenTexts
 
 if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
     from src.engine.model.loader import LoadedModel
-    from src.engine.reference.engine import ReferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class EngineLifecycle:
         grammar_limits: GrammarLimits,
     ) -> None:
         self.loaded: LoadedModel | None = None
-        self.engine: EngineLoop | ReferenceEngine | None = None
+        self.engine: Engine | None = None
         self.token_texts: TokenTexts | None = None
         self.grammars: GrammarCompiler | None = None
         self.config = config
@@ -145,7 +144,7 @@ class EngineLifecycle:
                 logger.critical("a step of the model takes %.0f s: it hangs", hang_seconds)
                 engine.admission.end_all(FinishReason.ERROR)
 
-    def require_ready(self) -> "tuple[LoadedModel, EngineLoop | ReferenceEngine]":
+    def require_ready(self) -> "tuple[LoadedModel, Engine]":
         """The model and its engine.
 
         Raises:
@@ -158,9 +157,7 @@ class EngineLifecycle:
             raise EngineDeadError(self._end_message)
         return self.loaded, self.engine
 
-    def failure(
-        self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
-    ) -> ServiceError:
+    def failure(self, reason: FinishReason | None, engine: Engine) -> ServiceError:
         """Why a request has no answer, for its caller."""
         if self.state is EngineState.DEAD:
             return EngineDeadError(self._end_message)

@@ -11,18 +11,13 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from src.core.identity import current_caller
+from src.engine.interface import Engine
 from src.engine.request import Admission, EngineUpdate, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.errors import ServiceError
-
-if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
-    from src.engine.reference.engine import ReferenceEngine
-
-    Engine = EngineLoop | ReferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +143,7 @@ Trim = Callable[[RequestOutput], RequestOutput]
 class _Live:
     """A sequence in the engine."""
 
-    engine: "Engine"
+    engine: Engine
     request: Request
     operation: str
     trim: Trim | None
@@ -189,7 +184,7 @@ class OutputDispatcher:
 
     async def submit(
         self,
-        engine: "Engine",
+        engine: Engine,
         requests: list[Request],
         operation: str,
         trims: Mapping[str, Trim] | None = None,
@@ -223,7 +218,7 @@ class OutputDispatcher:
 
     def _submit(
         self,
-        engine: "Engine",
+        engine: Engine,
         requests: list[Request],
         operation: str,
         trims: Mapping[str, Trim],
@@ -244,7 +239,7 @@ class OutputDispatcher:
                 self._observer.sequence_started()
         return outputs
 
-    def end(self, engine: "Engine", request_id: str, outcome: Outcome) -> None:
+    def end(self, engine: Engine, request_id: str, outcome: Outcome) -> None:
         """Ends a sequence for a reason of ours; it is over when the engine says so."""
         live = self._live.get(request_id)
         if live is not None:

@@ -4,18 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from src.core.engine_lifecycle import EngineLifecycle
 from src.core.output_dispatcher import Outcome, OutputDispatcher, Trim
 from src.core.outputs import Operation
+from src.engine.interface import Engine
 from src.engine.request import FAILURES, Request, RequestOutput
 from src.errors import GenerationTimeoutError
-
-if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
-    from src.engine.reference.engine import ReferenceEngine
-
 
 HOLD_SECONDS = 0.005
 """A call that has had the event loop for so long gives others their turn."""
@@ -61,7 +56,7 @@ class RequestRunner:
 
     async def run(
         self,
-        engine: "EngineLoop | ReferenceEngine",
+        engine: Engine,
         requests: list[Request],
         live: set[str],
         deadline: float,

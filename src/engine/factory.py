@@ -10,6 +10,7 @@ from src.engine.core import EngineCore
 from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.quantization import quantize
 from src.engine.cpu_layers.replace import can_be_replaced
+from src.engine.interface import Engine
 from src.engine.kernels.bindings import CpuKernels, choose_library
 from src.engine.kernels.prefetch import tune
 from src.engine.loop import EngineLoop
@@ -36,9 +37,7 @@ CHEAP_TOKENS = {"cpu": 16, "cuda": 64}
 """A step of so many takes hardly longer than of one: reading the weights is what takes long."""
 
 
-def create_engine(
-    loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback
-) -> EngineLoop | ReferenceEngine:
+def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback) -> Engine:
     """Starts an engine for a model.
 
     A model that cannot run on our attention gets `ReferenceEngine`, and the log says so and why.

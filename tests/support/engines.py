@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from src.engine.core import EngineCore
+from src.engine.interface import Engine
 from src.engine.logprobs import PositionLogprobs
-from src.engine.loop import EngineLoop
 from src.engine.model.loader import LoadedModel
-from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import (
     Admission,
     EngineUpdate,
@@ -24,8 +23,6 @@ from src.engine.request import (
 )
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.sequence import ScheduledSequence, Sequence
-
-Engine = EngineLoop | ReferenceEngine
 
 PROMPT = [70, 80, 90, 100, 110]
 

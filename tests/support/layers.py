@@ -75,8 +75,9 @@ ROOMS = {
         "errors engine.config engine.cpu_layers.native_linear", WEB, WIRE, MODEL - {"torch"}
     ),
     "engine.reference": room(
-        "errors engine.admission engine.isolation engine.logprobs engine.request"
-        " engine.sampling_params engine.model engine.sampling engine.structured_output.matcher",
+        "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"
+        " engine.request engine.sampling_params engine.model engine.sampling"
+        " engine.structured_output.matcher",
         WEB,
         WIRE,
     ),

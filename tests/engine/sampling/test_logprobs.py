@@ -1,13 +1,10 @@
 """Log-probabilities are those of torch's log_softmax over the raw logits."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from src.engine.sampling.logprobs import ROWS_AT_ONCE, find_logprobs
 
-ROOT = Path(__file__).parents[3]
 VOCAB_SIZE = 300
 
 
