@@ -7,6 +7,7 @@ environment has none.
 
 import difflib
 import re
+from dataclasses import fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,14 +18,16 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from src.engine.config import (
+    SETTING_NAMES,
     Device,
     DType,
-    Engine,
     EngineConfig,
+    EngineName,
     Kernels,
     Quantization,
     ToolCallFormatName,
 )
+from src.engine.sampling_params import MAX_TEMPERATURE
 from src.errors import SettingsError
 
 ENV_FILE = Path(".env")
@@ -111,7 +114,10 @@ class Settings(BaseSettings):
         default=100, ge=1, description="New tokens when a request does not say how many."
     )
     temperature: float = Field(
-        default=0.7, ge=0, le=2, description="Temperature when a request names none; 0 is greedy."
+        default=0.7,
+        ge=0,
+        le=MAX_TEMPERATURE,
+        description="Temperature when a request names none; 0 is greedy.",
     )
     top_p: float = Field(
         default=0.9, gt=0, le=1, description="Nucleus sampling when a request names none."
@@ -183,7 +189,7 @@ class Settings(BaseSettings):
         default=None, description="The claim `aud` that tokens must have."
     )
 
-    engine: Engine = Field(
+    engine: EngineName = Field(
         default="continuous",
         description="`continuous` serves many requests at once, step by step; `reference` runs"
         " HuggingFace's own `generate`, one request at a time.",
@@ -466,27 +472,16 @@ class Settings(BaseSettings):
         """CORS_ORIGINS, one by one."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
+    @property
+    def fallback_model_name(self) -> str | None:
+        """The bundled model, served where MODEL_NAME is not set and its default cannot be had."""
+        return None if "model_name" in self.model_fields_set else "storyteller"
+
     def engine_config(self) -> EngineConfig:
-        """What of this concerns the engine."""
+        """Returns the engine's settings, each taken by its name."""
+        names = [field.name for field in fields(EngineConfig)]
         return EngineConfig(
-            model_name=self.model_name,
-            model_cache_dir=self.model_cache_dir,
-            device=self.device,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            kernels=self.kernels,
-            max_model_len=self.max_model_len,
-            trust_remote_code=self.trust_remote_code,
-            chat_template=self.chat_template,
-            tool_call_format=self.tool_call_format,
-            engine=self.engine,
-            max_num_seqs=self.max_batch_size,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            num_speculative_tokens=self.num_speculative_tokens,
-            kv_cache_gb=self.kv_cache_gb,
-            max_queue_size=self.max_queue_size,
-            max_queue_seconds=self.queue_timeout_seconds,
-            fallback_model_name=None if "model_name" in self.model_fields_set else "storyteller",
+            **{name: getattr(self, SETTING_NAMES.get(name, name)) for name in names}
         )
 
 

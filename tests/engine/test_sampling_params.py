@@ -1,4 +1,4 @@
-"""What a request may ask for, and what each refusal says."""
+"""Ranges of sampling parameters, and the messages of their refusals."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_refuses_token_ids_below_zero():
 
 
 def test_refuses_an_empty_stop_text():
-    with pytest.raises(ValueError, match=r"^stop must not hold an empty text$"):
+    with pytest.raises(ValueError, match=r"^stop must not contain an empty text$"):
         SamplingParams(stop=("a", ""))
 
 

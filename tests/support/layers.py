@@ -43,7 +43,7 @@ API = (
 
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
-    "config": room("engine.config errors", WEB, MODEL),
+    "config": room("engine.config engine.sampling_params errors", WEB, MODEL),
     "models": room("api.field_types", MODEL),
     "engine": room(
         "errors engine.cpu_layers engine.kernels engine.model engine.reference engine.sampling"
