@@ -17,6 +17,7 @@ from src.engine.logprobs import PositionLogprobs
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_cache_manager import KVCacheManager
 from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.scheduler import Scheduler
 from src.errors import ModelLoadError
@@ -307,7 +308,7 @@ def test_preempted_requests_get_the_tokens_that_they_get_alone(
     core = create_small_core(tiny_model(architecture), max_num_seqs=6)
     if not has_spare_slots:
         pool = SlotPool(6, CONTEXT)
-        core._scheduler._slots = pool
+        core._scheduler._cache = KVCacheManager(pool)
     stepped = SteppedCore(core)
     stepped.add(*flood[:3], embeds, *flood[3:])
     for number in range(8):

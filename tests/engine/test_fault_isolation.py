@@ -11,6 +11,7 @@ from src.engine.isolation import attempt
 from src.engine.loop import EngineLoop
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling import scheduler as scheduler_module
 from src.engine.scheduling.kv_slots import Lease
 from src.engine.scheduling.sequence import Sequence
 from tests.engine.test_core import create_small_core, create_token_ids, run
@@ -84,18 +85,32 @@ def finish_and_compare(
             assert answer.token_ids == run(fresh, [request])[request.request_id]
     scheduler = stepped.core._scheduler
     assert scheduler.num_running == scheduler.num_waiting == 0
-    assert scheduler._slots.num_free == len(scheduler._slots._slots)
-    assert not scheduler._waiting._lines
+    pool = scheduler._cache._slots
+    assert pool.num_free == len(pool._slots)
+    assert not scheduler._waiting._queues
     assert not scheduler._failed
     return answers
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=repr)
-@pytest.mark.parametrize(
-    "method", ["_add", "_admit", "_part", "_draft", "_record", "_output", "finish"]
-)
-def test_work_that_raises_for_a_request_fails_it_alone(core, tiny_model, method, error):
-    break_for(core, core._scheduler, method, "b", error)
+@pytest.mark.parametrize("name", ["_add", "_admit", "_part", "_record", "_remove"])
+def test_work_that_raises_for_a_request_fails_it_alone(core, tiny_model, name, error):
+    break_for(core, core._scheduler, name, "b", error)
+    fail_alone(core, tiny_model)
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+@pytest.mark.parametrize(("owner", "name"), [(Sequence, "draft"), (scheduler_module, "record")])
+def test_work_of_other_modules_that_raises_for_a_request_fails_it_alone(
+    core, tiny_model, monkeypatch, owner, name, error
+):
+    monkeypatch.setattr(owner, name, getattr(owner, name))  # restored afterwards
+    break_for(core, owner, name, "b", error)
+    fail_alone(core, tiny_model)
+
+
+def fail_alone(core: EngineCore, tiny_model) -> None:
+    """Runs three requests, of which `b` fails, and one more."""
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     stepped.add(*requests)
@@ -132,14 +147,14 @@ def test_an_end_in_the_queue_that_raises_fails_its_request_alone(core, tiny_mode
 
 def test_a_slot_that_cannot_be_released_fails_its_request_alone(core, tiny_model):
     scheduler = core._scheduler
-    real = scheduler._slots.release
+    real = scheduler._cache._slots.release
 
     def release(slot: object) -> None:
         if slot is owned[0]:
             raise RuntimeError("made to fail")
         real(slot)
 
-    scheduler._slots.release = release
+    scheduler._cache._slots.release = release
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     stepped.add(*requests)
@@ -229,7 +244,7 @@ def test_a_slot_that_cannot_be_cleared_fails_the_request_that_gets_it(core, tiny
     assert len(failed) == 1
     assert num_calls == 2  # the slot was cleared for the next that got it
     finish_and_compare(stepped, fresh, later, failed)
-    assert not any(slot.is_dirty for slot in core._scheduler._slots._slots)
+    assert not any(slot.is_dirty for slot in core._scheduler._cache._slots._slots)
 
 
 def test_a_preemption_that_raises_fails_the_one_that_was_to_give_way(core, tiny_model):

@@ -22,7 +22,8 @@ from src.engine.request import (
     UpdateCallback,
 )
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence
 
 PROMPT = [70, 80, 90, 100, 110]
 
@@ -177,7 +178,7 @@ class SteppedCore:
         for output in update.outputs:
             self.answers[output.request_id].add(output)
         scheduler = self.core._scheduler
-        pool, slots = scheduler._slots, [one.slot for one in scheduler._running]
+        pool, slots = scheduler._cache._slots, [one.slot for one in scheduler._running]
         indices = {slot.index for slot in slots}
         assert len(indices) == len(slots) == update.stats.num_running
         assert not indices & pool._free.keys()

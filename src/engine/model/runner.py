@@ -15,7 +15,7 @@ from src.engine.sampling.logprobs import find_logprobs
 from src.engine.sampling.sampler import SamplingRow, sample
 from src.engine.sampling.top_k_top_p import find_largest
 from src.engine.scheduling.kv_slots import Lease
-from src.engine.scheduling.sequence import ScheduledSequence, SequenceResult
+from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
 _numbers = count()
 

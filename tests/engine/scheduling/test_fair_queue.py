@@ -48,13 +48,13 @@ def test_preempted_sequences_keep_the_order_of_their_admission():
     assert take(queue, 4) == ["a0", "a1", "a2", "a3"]
 
 
-def test_the_newest_of_most_is_none_that_had_its_turn():
+def test_the_newest_of_heaviest_is_none_that_had_its_turn():
     queue = create_queue(2, "a", "b")
     for one in list(queue):
         if one.request.tenant == "a":
             one.num_preemptions = 1
-    assert queue.newest_of_most().request.request_id == "b1"
-    queue.discard(queue.newest_of_most())
-    queue.discard(queue.newest_of_most())
-    assert queue.newest_of_most() is None
+    assert queue.newest_of_heaviest().request.request_id == "b1"
+    queue.discard(queue.newest_of_heaviest())
+    queue.discard(queue.newest_of_heaviest())
+    assert queue.newest_of_heaviest() is None
     assert len(queue) == 2

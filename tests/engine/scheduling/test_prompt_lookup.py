@@ -4,7 +4,7 @@ import pytest
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.prompt_lookup import NUM_MATCHED, DraftLimits, PromptLookup
+from src.engine.scheduling.prompt_lookup import NGRAM_SIZE, DraftLimits, PromptLookup
 from tests.conftest import wait_until
 from tests.engine.test_core import create_small_core, create_token_ids
 from tests.support.engines import Answer, SteppedCore, assert_same_logprobs
@@ -19,24 +19,24 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_guess_is_what_followed_the_last_tokens_when_they_stood_there_last():
-    lookup = PromptLookup([1, 2, 3, 4, 1, 2, 3, 5, 6, 1, 2, 3], most=8)
+    lookup = PromptLookup([1, 2, 3, 4, 1, 2, 3, 5, 6, 1, 2, 3], max_draft_tokens=8)
     assert lookup.draft(4) == [5, 6, 1, 2]
     assert lookup.draft(8) == [5, 6, 1, 2, 3, 5, 6, 1]  # as if it went on like this
 
 
 def test_what_stands_nowhere_else_is_no_guess():
     token_ids = [1, 2, 3, 4]
-    lookup = PromptLookup(token_ids, most=8)
+    lookup = PromptLookup(token_ids, max_draft_tokens=8)
     assert lookup.draft(8) == []
     token_ids += [9, 2, 3, 4]
     assert lookup.draft(2) == [9, 2]
-    assert PromptLookup([1], most=8).draft(8) == []
-    assert PromptLookup([1] * NUM_MATCHED, most=8).draft(8) == []
-    assert PromptLookup([1] * (NUM_MATCHED + 1), most=8).draft(3) == [1, 1, 1]
+    assert PromptLookup([1], max_draft_tokens=8).draft(8) == []
+    assert PromptLookup([1] * NGRAM_SIZE, max_draft_tokens=8).draft(8) == []
+    assert PromptLookup([1] * (NGRAM_SIZE + 1), max_draft_tokens=8).draft(3) == [1, 1, 1]
 
 
 def test_a_guess_is_as_long_as_the_last_ones_were_right():
-    lookup = PromptLookup([*range(50), *range(NUM_MATCHED)], most=8)
+    lookup = PromptLookup([*range(50), *range(NGRAM_SIZE)], max_draft_tokens=8)
     lengths = []
     for num_right in (8, 0, 1, 2, 3, 8, 8):
         lengths.append(len(draft := lookup.draft(20)))

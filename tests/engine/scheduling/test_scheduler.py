@@ -21,7 +21,8 @@ from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.scheduler import Scheduler
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
 ROOT = Path(__file__).parents[3]
 EOS = 0
