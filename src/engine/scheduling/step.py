@@ -48,7 +48,7 @@ class ScheduledSequence:
 
     @property
     def next_prompt_token_ids(self) -> list[int]:
-        """Prompt tokens whose log-probabilities follow from this part's logits, if wanted."""
+        """Prompt tokens with wanted log-probabilities, which follow from this part's logits."""
         params = self.sequence.request.sampling_params
         if params.prompt_logprobs is None or self.sequence.num_generated:
             return []  # after a preemption the prompt is computed again, and they were reported

@@ -369,7 +369,7 @@ def test_a_model_without_a_context_length_needs_max_model_len(tmp_path):
     create_model_folder(tmp_path / "other")
     for path in (tmp_path / "other").glob("tokenizer*"):
         shutil.copy(path, tmp_path)
-    assert "set MAX_MODEL_LEN" in refusal(tmp_path)
+    assert "Set MAX_MODEL_LEN" in refusal(tmp_path)
     assert load(tmp_path, max_model_len=64).max_model_len == 64
 
 
