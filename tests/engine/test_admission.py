@@ -86,7 +86,7 @@ def of(tenant: str, num: int, weight: int = 1, first: int = 0) -> list[Request]:
 
 
 def test_who_holds_less_than_its_share_is_let_in_though_all_is_full(told):
-    admission = AdmissionController(12, told, num_shared=8)
+    admission = AdmissionController(12, told, num_shared_places=8)
     admission.admit(of("flood", 12))
     with pytest.raises(OverloadedError):
         admission.admit(of("flood", 1, first=12))
@@ -101,7 +101,7 @@ def test_who_holds_less_than_its_share_is_let_in_though_all_is_full(told):
 
 
 def test_who_has_left_takes_no_share(told):
-    admission = AdmissionController(12, told, num_shared=8)
+    admission = AdmissionController(12, told, num_shared_places=8)
     admission.admit(of("gone", 2))
     admission.publish(create_update(("gone0", STOP), ("gone1", ERROR)))
     admission.admit(of("flood", 12))
