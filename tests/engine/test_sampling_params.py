@@ -39,7 +39,7 @@ ACCEPTED = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
 )
-def test_refuses_what_is_out_of_range_and_names_it(name, value):
+def test_refuses_values_out_of_range_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be .*not {value}$"):
         SamplingParams(**{name: value})
 

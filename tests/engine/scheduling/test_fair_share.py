@@ -38,7 +38,7 @@ def test_a_tenant_alone_is_never_preempted():
     assert choose(create_running("aaaa"), "a") is None
 
 
-def test_the_newest_sequence_of_the_tenant_with_most_gives_way():
+def test_the_newest_sequence_of_the_tenant_with_the_largest_share_is_preempted():
     running = create_running("abababba")
     placement = choose([*running, create_sequence("b")], "c")
     assert placement is not None
@@ -55,7 +55,7 @@ def test_no_place_is_taken_that_leaves_its_owner_with_less_than_the_taker():
     assert choose(create_running("aaab"), "b") is not None
 
 
-def test_a_heavier_tenant_is_due_more_places():
+def test_a_heavier_tenant_gets_more_places():
     heavy = [create_sequence("heavy", 3) for _ in range(3)]
     light = create_running("l")
     assert choose([*heavy, *light], "l") is None
@@ -71,7 +71,7 @@ def test_a_heavier_tenant_is_due_more_places():
     st.fixed_dictionaries({one: st.integers(1, 9) for one in "abcde"}),
     st.integers(0, 8),
 )
-def test_transfers_end_and_leave_nothing_to_take(tenants, num_waiting, weights, num_free):
+def test_transfers_end_in_a_fair_allocation(tenants, num_waiting, weights, num_free):
     """Afterwards no waiting tenant can take a place without having more than its owner keeps."""
     running = [create_sequence(one, weights[one]) for one in tenants]
     oldest = {one.request.tenant: one for one in reversed(running)}
