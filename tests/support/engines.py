@@ -1,4 +1,4 @@
-"""What tests of engines share: collecting outputs, starting engines, HuggingFace as the oracle."""
+"""Shared by tests of engines: collects outputs, starts engines, compares with HuggingFace."""
 
 import queue
 from collections import defaultdict
@@ -28,13 +28,13 @@ from src.engine.scheduling.step import ScheduledSequence
 PROMPT = [70, 80, 90, 100, 110]
 
 TOLERANCE = 2e-5
-"""Of log-probabilities. In float32 nothing but the order of additions differs, and in models of two
-layers that moves the logits, which are of size 1, by less than 5e-6."""
+"""Tolerance of log-probabilities. In float32 only the order of additions differs. In models of two
+layers that changes the logits, which are of size 1, by less than 5e-6."""
 
 
 @dataclass
 class Answer:
-    """All that an engine said of one request."""
+    """Collected outputs of one request."""
 
     token_ids: list[int] = field(default_factory=list)
     reason: FinishReason | None = None
@@ -55,7 +55,7 @@ class Answer:
 
 
 class Outputs:
-    """What an engine says of one request, as it comes."""
+    """Queue of the outputs of one request."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[RequestOutput] = queue.SimpleQueue()
@@ -86,8 +86,8 @@ class Harness:
     """A running engine, and its outputs sorted by request.
 
     Args:
-        start: starts an engine that hands its updates to the function it is given.
-        on_output: sees each output first, in the engine's thread.
+        start: starts an engine with an update callback.
+        on_output: called with each output first, in the engine's thread.
     """
 
     def __init__(self, start: Callable[[UpdateCallback], Engine]) -> None:
@@ -104,29 +104,29 @@ class Harness:
         return self.add_all([request])[0]
 
     def add_all(self, requests: list[Request]) -> list[Outputs]:
-        found = [Outputs() for _ in requests]
-        self._outputs |= zip([one.request_id for one in requests], found, strict=True)
+        outputs = [Outputs() for _ in requests]
+        self._outputs |= zip([one.request_id for one in requests], outputs, strict=True)
         self.engine.add_requests(requests)
-        return found
+        return outputs
 
     def run(self, request: Request) -> tuple[list[int], FinishReason]:
         return self.add(request).all()
 
     def close(self) -> None:
-        """After everything there is no request left over."""
+        """Stops the engine; checks that no request is left over."""
         self.engine.shutdown()
         assert self.engine.admission.num_live == 0
 
 
 class SteppedCore:
-    """A core that a test steps by hand. After every step no slot is lost or has two owners.
+    """A core that a test steps by hand. After each step it checks that each slot has one owner.
 
     Args:
-        core: no step of it may raise, though it would get over that, unless `may_fail`.
+        core: raises what fails in a step, unless `may_fail`.
         answers: by request.
-        followers: who has waited for another one's prefix.
-        num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
-        num_preempted: sequences that gave their place to another tenant's.
+        followers: requests that have waited for a leader's prefix.
+        num_mixed_steps: number of steps that computed a chunk of a prompt beside another sequence.
+        num_preempted: number of preempted sequences.
     """
 
     def __init__(self, core: EngineCore, *, may_fail: bool = False) -> None:
@@ -136,15 +136,16 @@ class SteppedCore:
         self.num_mixed_steps = 0
         self.num_preempted = 0
         if not may_fail:
-            core._find_culprits = core._scheduler.fail = self._raise_again
+            assert hasattr(core, "_bisect")
+            core._bisect = core._scheduler.fail = self._raise_again
 
     @staticmethod
     def _raise_again(_: list[ScheduledSequence] | Sequence) -> NoReturn:
-        raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
+        raise  # noqa: PLE0704 - called inside the core's exception handler
 
     @property
     def leaders(self) -> list[str]:
-        """Those whose prefix is half computed, and others wait for it."""
+        """Requests that have computed a part of a prefix for which others wait."""
         running = self.core._scheduler._running
         return [
             follower.leader.request.request_id
@@ -162,7 +163,7 @@ class SteppedCore:
 
     def step(self) -> EngineUpdate:
         self._receive(update := self.core.step())
-        if update.step is not None:  # it is None where all who waited have expired
+        if update.step is not None:  # None if all waiting requests have expired
             self.num_preempted += update.step.num_preempted
             self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
         waiting = [one for one in self.core._scheduler._running if one.leader is not None]
@@ -190,16 +191,16 @@ def create_request(request_id: str = "a", **params: object) -> Request:
 
 
 def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list[int]:
-    """What a caller of HuggingFace's library gets for the same."""
+    """Returns the tokens of HuggingFace's `generate` for `PROMPT`."""
     prompt = torch.tensor([PROMPT])
     options = {"max_new_tokens": max_tokens, "pad_token_id": 0, "eos_token_id": 0} | options
     output = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     return output[0, len(PROMPT) :].tolist()
 
 
-def assert_same_logprobs(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
-    """The same tokens, with the same log-probabilities but for rounding."""
-    for ours, other in zip(found, expected, strict=True):
+def assert_same_logprobs(actual: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
+    """Compares tokens exactly, and log-probabilities but for rounding."""
+    for ours, other in zip(actual, expected, strict=True):
         tokens, others = (ours.chosen, *ours.top), (other.chosen, *other.top)
         assert [one.token_id for one in tokens] == [one.token_id for one in others]
         values = [one.logprob for one in others]
