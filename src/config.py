@@ -6,6 +6,7 @@ Values come from the environment, then from a file `.env` in the working directo
 
 import difflib
 import re
+from dataclasses import fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,14 +17,16 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from src.engine.config import (
+    SETTING_NAMES,
     Device,
     DType,
-    Engine,
     EngineConfig,
+    EngineName,
     Kernels,
     Quantization,
     ToolCallFormatName,
 )
+from src.engine.sampling_params import MAX_TEMPERATURE
 from src.errors import SettingsError
 
 ENV_FILE = Path(".env")
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
     temperature: float = Field(
         default=0.7,
         ge=0,
-        le=2,
+        le=MAX_TEMPERATURE,
         description="Temperature if a request sets none; 0 is greedy decoding.",
     )
     top_p: float = Field(
@@ -183,7 +186,7 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = Field(default=None, description="Required claim `iss` of tokens.")
     jwt_audience: str | None = Field(default=None, description="Required claim `aud` of tokens.")
 
-    engine: Engine = Field(
+    engine: EngineName = Field(
         default="continuous",
         description="`continuous` batches all requests at each step (continuous batching);"
         " `reference` runs HuggingFace's `generate`, one request at a time.",
@@ -474,27 +477,16 @@ class Settings(BaseSettings):
         """The items of CORS_ORIGINS."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
+    @property
+    def fallback_model_name(self) -> str | None:
+        """The bundled model, served where MODEL_NAME is not set and its default cannot be had."""
+        return None if "model_name" in self.model_fields_set else "storyteller"
+
     def engine_config(self) -> EngineConfig:
-        """Returns the settings of the engine."""
+        """Returns the settings of the engine, each by its name."""
+        names = [field.name for field in fields(EngineConfig)]
         return EngineConfig(
-            model_name=self.model_name,
-            model_cache_dir=self.model_cache_dir,
-            device=self.device,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            kernels=self.kernels,
-            max_model_len=self.max_model_len,
-            trust_remote_code=self.trust_remote_code,
-            chat_template=self.chat_template,
-            tool_call_format=self.tool_call_format,
-            engine=self.engine,
-            max_num_seqs=self.max_batch_size,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            num_speculative_tokens=self.num_speculative_tokens,
-            kv_cache_gb=self.kv_cache_gb,
-            max_queue_size=self.max_queue_size,
-            max_queue_seconds=self.queue_timeout_seconds,
-            fallback_model_name=None if "model_name" in self.model_fields_set else "storyteller",
+            **{name: getattr(self, SETTING_NAMES.get(name, name)) for name in names}
         )
 
 

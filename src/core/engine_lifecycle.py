@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from src.core.observers import Observer
 from src.engine.config import EngineConfig
+from src.engine.interface import Engine
 from src.engine.model.runtime_env import torch_environment
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.structured_output.compile_pool import (
@@ -32,9 +33,7 @@ from src.text.token_bytes import TokenBytes
 from src.text.tokenization import TextCodec
 
 if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
     from src.engine.model.loader import LoadedModel
-    from src.engine.reference.engine import ReferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class EngineLifecycle:
         grammar_limits: GrammarLimits,
     ) -> None:
         self.loaded: LoadedModel | None = None
-        self.engine: EngineLoop | ReferenceEngine | None = None
+        self.engine: Engine | None = None
         self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
         self.config = config
@@ -159,7 +158,7 @@ class EngineLifecycle:
         assert self.codec is not None
         return self.codec
 
-    def require_engine(self) -> "EngineLoop | ReferenceEngine":
+    def require_engine(self) -> Engine:
         """Returns the running engine.
 
         Raises:
@@ -172,9 +171,7 @@ class EngineLifecycle:
             raise EngineDeadError(self._end_message)
         return self.engine
 
-    def failure(
-        self, reason: FinishReason | None, engine: "EngineLoop | ReferenceEngine"
-    ) -> ServiceError:
+    def failure(self, reason: FinishReason | None, engine: Engine) -> ServiceError:
         """Creates the caller's error for a request that the engine ended without an answer."""
         if self.state is EngineState.DEAD:
             return EngineDeadError(self._end_message)

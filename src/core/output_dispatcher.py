@@ -11,18 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from src.core.identity import current_caller
 from src.core.observers import OUTCOMES, Meter, Observer, Outcome, SequenceStats, Tracer
+from src.engine.interface import Engine
 from src.engine.request import EngineUpdate, FinishReason, Request, RequestOutput
 from src.errors import ServiceError
-
-if TYPE_CHECKING:
-    from src.engine.loop import EngineLoop
-    from src.engine.reference.engine import ReferenceEngine
-
-    Engine = EngineLoop | ReferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +28,7 @@ Trim = Callable[[RequestOutput], RequestOutput]
 class _LiveSequence:
     """A sequence in the engine."""
 
-    engine: "Engine"
+    engine: Engine
     request: Request
     trim: Trim | None
     outputs: asyncio.Queue[RequestOutput | None]
@@ -71,7 +65,7 @@ class OutputDispatcher:
 
     async def submit(
         self,
-        engine: "Engine",
+        engine: Engine,
         requests: list[Request],
         operation: str,
         trims: Mapping[str, Trim] | None = None,
@@ -105,7 +99,7 @@ class OutputDispatcher:
 
     def _submit(
         self,
-        engine: "Engine",
+        engine: Engine,
         requests: list[Request],
         operation: str,
         trims: Mapping[str, Trim],
@@ -126,7 +120,7 @@ class OutputDispatcher:
                 self._observer.sequence_started()
         return outputs
 
-    def end(self, engine: "Engine", request_id: str, outcome: Outcome) -> None:
+    def end(self, engine: Engine, request_id: str, outcome: Outcome) -> None:
         """Aborts a sequence; it has ended when the engine says so. The first outcome counts."""
         live = self._live.get(request_id)
         if live is not None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.engine.sampling.logprobs import PositionLogprobs
 
 TOKEN_SIZE = 4
 """Bytes of JSON for a prompt's token, about."""

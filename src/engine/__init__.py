@@ -1,1 +1,1 @@
-"""Tokens in, tokens out. Imports no web framework, no pydantic, no prometheus."""
+"""The engine: token ids in, token ids out. Imports no web framework and no pydantic."""

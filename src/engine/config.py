@@ -1,42 +1,26 @@
-"""What the engine needs to know at start, as plain values."""
+"""`EngineConfig`: the settings of the engine, as plain values."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Engine = Literal["continuous", "reference"]
+EngineName = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 Quantization = Literal["none", "fp16", "int8"]
 Kernels = Literal["auto", "native", "pytorch"]
 ToolCallFormatName = Literal["auto", "hermes", "llama3"]
 
+SETTING_NAMES = {"max_num_seqs": "max_batch_size", "max_queue_seconds": "queue_timeout_seconds"}
+"""Fields of `EngineConfig` to settings of another name."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What to load and where to run it.
+    """The model to load, and how to run it.
 
-    Args:
-        model_name: `storyteller`, a folder, or a hub id with an optional `@revision`.
-        fallback_model_name: is served where `model_name` cannot be had; None ends the start then.
-        model_cache_dir: where models from the hub are kept.
-        device: `auto` is CUDA where there is one, else the CPU.
-        dtype: `auto` is float32 on the CPU; on CUDA bfloat16 where both the checkpoint and the GPU
-            have it, else float16.
-        quantization: of the weights of linear layers on a CPU; `none` is exact.
-        kernels: of float32 models on a CPU: our own, PyTorch's, or `auto`: ours where they were
-            built.
-        max_model_len: context in tokens; None is the model's own.
-        trust_remote_code: whether Python code that comes with a model may run.
-        chat_template: a file or the template itself; None is the model's own.
-        tool_call_format: how the model writes calls of tools; `auto` is as its template does.
-        engine: `continuous` batches requests; `reference` runs one at a time.
-        max_num_seqs: sequences that run together at most.
-        max_num_batched_tokens: tokens that one step computes at most; None fits the device.
-        num_speculative_tokens: guessed ahead for one sequence at most; 0 guesses nothing.
-        kv_cache_gb: GiB for keys and values; None is a share of what is free.
-        max_queue_size: sequences that wait at most.
-        max_queue_seconds: how long each waits at most.
+    `src.config.Settings` has an entry for each field, which documents it and checks its bounds. It
+    has the field's name but for `SETTING_NAMES`. Defaults are the same.
     """
 
     model_name: str
@@ -49,7 +33,7 @@ class EngineConfig:
     trust_remote_code: bool = False
     chat_template: str | None = None
     tool_call_format: ToolCallFormatName = "auto"
-    engine: Engine = "continuous"
+    engine: EngineName = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None
     num_speculative_tokens: int = 15

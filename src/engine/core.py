@@ -1,4 +1,4 @@
-"""The engine's heart: requests in, step after step, tokens out. It runs in its caller's thread."""
+"""`EngineCore`: continuous batching (Yu et al. 2022, "Orca"), one step a call."""
 
 import time
 from dataclasses import replace
@@ -8,17 +8,17 @@ from src.engine.isolation import is_containable
 from src.engine.model.runner import ModelRunner
 from src.engine.request import EngineUpdate, Request, RequestOutput, StepStats
 from src.engine.scheduling.kv_slots import Lease
-from src.engine.scheduling.scheduler import Scheduler, SchedulerOutput
-from src.engine.scheduling.sequence import ScheduledSequence
+from src.engine.scheduling.scheduler import Scheduler
+from src.engine.scheduling.step import ScheduledSequence, SchedulerOutput
 from src.engine.structured_output.matcher import MAX_WAIT_SECONDS
 
 
 class EngineCore:
-    """Batches requests continuously: each step serves whoever is there.
+    """Joins scheduler and model: each step computes tokens of all running sequences.
 
     Args:
         runner: runs the model.
-        scheduler: decides what each step computes.
+        scheduler: plans each step.
     """
 
     def __init__(self, runner: ModelRunner, scheduler: Scheduler) -> None:
@@ -34,35 +34,26 @@ class EngineCore:
         return self._scheduler.max_num_seqs
 
     def add(self, request: Request) -> EngineUpdate:
-        """Queues a request; with an output if that has failed."""
+        """Queues a request; the update has an output only if that failed."""
         self._scheduler.add(request)
         return self._update([])
 
     def abort(self, request_id: str) -> EngineUpdate:
-        """Drops a request; without an output if it is not here any more."""
+        """Drops a request; the update has no output if it is not here."""
         output = self._scheduler.abort(request_id)
         return self._update([output] if output else [])
 
     def step(self) -> EngineUpdate:
-        """Computes one step and returns what is new."""
-        started = time.perf_counter()
+        """Computes one step and returns its outputs."""
+        started_at = time.perf_counter()
         outputs = self._scheduler.expire() + self._scheduler.settle()
         if outputs:  # ends are told at once: the model takes long
             return self._update(outputs)
         work = self._scheduler.schedule()
-        if not work.scheduled:  # all who waited have expired, or grammar processes are awaited
+        if not work.scheduled:  # all expired, or all wait for grammar processes
             outputs += self._scheduler.settle(MAX_WAIT_SECONDS)
         outputs += self._execute(self._prepare(work))
-        seconds = time.perf_counter() - started
-        num_accepted = sum(len(one.new_token_ids) - 1 for one in outputs if one.new_token_ids)
-        step = StepStats(
-            len(work.scheduled),
-            work.num_tokens,
-            seconds,
-            work.num_drafted,
-            num_accepted,
-            work.num_preempted,
-        )
+        step = _stats(work, outputs, time.perf_counter() - started_at)
         return self._update(outputs, step if work.scheduled else None)
 
     def _update(self, outputs: list[RequestOutput], step: StepStats | None = None) -> EngineUpdate:
@@ -70,49 +61,60 @@ class EngineCore:
         return EngineUpdate(outputs, self._scheduler.stats, step)
 
     def _prepare(self, work: SchedulerOutput) -> list[ScheduledSequence]:
-        """Clears and fills slots; returns those of the scheduled whose slots hold what they should.
+        """Clears and fills slots; returns the scheduled sequences with valid slots.
 
-        Where a slot cannot be filled its sequence fails. Others that were to copy from it, or have
-        it by now, are left out of this step and start anew in the next.
+        If a slot cannot be filled its sequence fails. Sequences with a copy of that slot, direct or
+        not, are left out of this step and start anew in the next one.
         """
-        lost: set[int] = set()  # by index
+        invalid: set[int] = set()  # slots, by index
         for sequence, lease in work.leases:
-            is_filled = self._scheduler.isolate(sequence, partial(self._fill, lease, lost))
-            (lost.discard if is_filled else lost.add)(lease.slot.index)
-        self._scheduler.lose(lost)
-        slots = [one.sequence.slot for one in work.scheduled]
+            is_filled = self._scheduler.isolate(sequence, partial(self._fill, lease, invalid))
+            (invalid.discard if is_filled else invalid.add)(lease.slot.index)
+        self._scheduler.invalidate_slots(invalid)
+        slots = [one.sequence.slot for one in work.scheduled]  # None if the sequence has failed
         return [
             one
             for one, slot in zip(work.scheduled, slots, strict=True)
-            if slot is not None and slot.index not in lost
+            if slot is not None and slot.index not in invalid
         ]
 
-    def _fill(self, lease: Lease, lost: set[int]) -> bool:
-        """Prepares a slot; False if the prefix that it should hold is lost where it was."""
-        if lease.copy_from is not None and lease.copy_from.index in lost:
+    def _fill(self, lease: Lease, invalid: set[int]) -> bool:
+        """Prepares a slot; returns False if the prefix to copy is invalid."""
+        if lease.copy_from is not None and lease.copy_from.index in invalid:
             self._runner.prepare(replace(lease, copy_from=None))
             return False
         self._runner.prepare(lease)
         return True
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
-        if not scheduled:  # all who waited have expired
+        if not scheduled:
             return []
         try:
             results = self._runner.execute(scheduled)
         except BaseException as error:
             if not is_containable(error):
                 raise
-            return self._find_culprits(scheduled)
+            return self._bisect(scheduled)
         return self._scheduler.update(scheduled, results)
 
-    def _find_culprits(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
-        """A step raised: its halves run alone, down to those that raise by themselves.
+    def _bisect(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
+        """Runs the halves of a step that raised, down to the sequences that raise alone.
 
-        Running a part again is safe: it writes the same keys and values and draws the same numbers.
+        Repeating a part is safe: it writes the same keys and values and draws the same numbers.
         """
         if len(scheduled) == 1:
             self._scheduler.fail(scheduled[0].sequence)
             return []
         half = len(scheduled) // 2
         return self._execute(scheduled[:half]) + self._execute(scheduled[half:])
+
+
+def _stats(work: SchedulerOutput, outputs: list[RequestOutput], seconds: float) -> StepStats:
+    return StepStats(
+        num_sequences=len(work.scheduled),
+        num_tokens=work.num_tokens,
+        seconds=seconds,
+        num_drafted=work.num_drafted,
+        num_accepted=sum(len(one.new_token_ids) - 1 for one in outputs if one.new_token_ids),
+        num_preempted=work.num_preempted,
+    )

@@ -1,4 +1,4 @@
-"""Builds the engine that was asked for, or the one that the model can run on."""
+"""Builds the engine of ENGINE, or the reference engine for models that need it."""
 
 import logging
 
@@ -10,6 +10,7 @@ from src.engine.core import EngineCore
 from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.quantization import quantize
 from src.engine.cpu_layers.replace import can_be_replaced
+from src.engine.interface import Engine
 from src.engine.kernels.bindings import CpuKernels, choose_library
 from src.engine.kernels.prefetch import tune
 from src.engine.loop import EngineLoop
@@ -28,20 +29,18 @@ from src.errors import ModelLoadError
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
-MEMORY_SHARE = 0.4  # of what is free once the model is loaded; activations and others need the rest
+MEMORY_SHARE = 0.4  # of free memory, once the model is loaded; the rest is for activations
 TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
-"""A step of so many keeps streams flowing while a long prompt is computed."""
+"""Tokens of a step that is short enough for streams, while a long prompt is computed."""
 
 CHEAP_TOKENS = {"cpu": 16, "cuda": 64}
-"""A step of so many takes hardly longer than of one: reading the weights is what takes long."""
+"""Tokens of a step that takes hardly longer than a step of one: reading the weights dominates."""
 
 
-def create_engine(
-    loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback
-) -> EngineLoop | ReferenceEngine:
+def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback) -> Engine:
     """Starts an engine for a model.
 
-    A model that cannot run on our attention gets `ReferenceEngine`, and the log says so and why.
+    A model that cannot run on the packed attention gets `ReferenceEngine`, with a warning.
 
     Raises:
         ModelLoadError: the memory is too small for a single sequence, or the model cannot be
@@ -72,7 +71,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     """Builds the continuous engine's core.
 
     Raises:
-        IncompatibleModelError: the model cannot run on our attention.
+        IncompatibleModelError: the model cannot run on the packed attention.
         ModelLoadError: the memory is too small for a single sequence, or the model cannot be
             quantized as asked.
     """
@@ -106,7 +105,7 @@ def _library(loaded: LoadedModel, config: EngineConfig) -> CpuKernels | None:
 
 
 def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:
-    """As many slots as sequences may run, and as many again to remember ended ones, if they fit."""
+    """Returns two slots for each running sequence, for prefix caching; fewer if memory is short."""
     per_slot = num_bytes_per_slot(layers, loaded.max_model_len, loaded.model.dtype)
     budget = _memory_budget(loaded.model.device, config)
     num_slots = min(2 * config.max_num_seqs, int(budget // per_slot))
@@ -124,7 +123,7 @@ def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: Engin
     )
     if num_slots < config.max_num_seqs:
         logger.warning(
-            "memory is for %d sequences at a time, not for the %d of MAX_BATCH_SIZE",
+            "memory suffices for %d sequences at a time, not for the %d of MAX_BATCH_SIZE",
             num_slots,
             config.max_num_seqs,
         )
@@ -132,7 +131,7 @@ def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: Engin
 
 
 def _memory_budget(device: torch.device, config: EngineConfig) -> float:
-    """Bytes that the KV cache may take."""
+    """Returns the size of the KV cache in bytes."""
     if config.kv_cache_gb is not None:
         return config.kv_cache_gb * GIB
     if device.type == "cuda":

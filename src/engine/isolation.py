@@ -1,7 +1,7 @@
-"""Fault isolation: what one request makes raise fails that request alone.
+"""Fault isolation: an exception in work for one request fails that request alone.
 
-All work that is done for a single sequence runs in `attempt`, which is the only place that catches
-its exceptions. What raises elsewhere has no culprit that is known, and ends the engine.
+All work for a single sequence runs in `attempt`, the only place that catches its exceptions. An
+exception elsewhere cannot be attributed to a request, and ends the engine.
 """
 
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PANIC = "PanicException"
-"""How libraries written in Rust name their panics, which are no `Exception`."""
+"""Class name of panics in libraries written in Rust; they do not derive from `Exception`."""
 
 
 def is_containable(error: BaseException) -> bool:
-    """Whether an error may fail a request alone; others, as SystemExit, end the thread."""
+    """Returns True if an error may fail a request alone; others, as SystemExit, end the thread."""
     return isinstance(error, Exception) or type(error).__name__ == PANIC
 
 
 def attempt(work: Callable[[], T], fail: Callable[[], None]) -> T | None:
-    """Returns what `work` returns; where it raises `fail` is called, and None returned.
+    """Returns the result of `work`; if it raises, calls `fail` and returns None.
 
     Args:
-        work: what is done for one sequence.
-        fail: takes the sequence out. It is called while the exception is handled, so that it can
-            log it, and must not raise.
+        work: for one sequence.
+        fail: ends the sequence. It is called inside the exception handler, so that it can log the
+            exception, and must not raise.
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""What crosses the border of the engine: a `Request` in, `EngineUpdate`s out."""
+"""Messages at the engine's boundary: a `Request` in, `EngineUpdate`s out."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from src.engine.sampling.logprobs import PositionLogprobs
+from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class FinishReason(StrEnum):
-    """Why a request ended; the first three are a caller's normal answers."""
+    """Reasons why a request ended; the first three are normal."""
 
-    STOP = "stop"  # an end token, or a stop string
+    STOP = "stop"  # an end token, a stop text or a complete grammar
     LENGTH = "length"  # max_tokens
-    EMBEDDED = "embedded"  # all of the prompt is in the embedding that was asked for
-    ABORT = "abort"  # the caller wanted no more
-    EXPIRED = "expired"  # it waited too long for its turn
-    DISPLACED = "displaced"  # its place in the full queue went to a tenant that holds less
-    ERROR = "error"  # the model raised, or the engine died
+    EMBEDDED = "embedded"  # the embedding of the whole prompt is computed
+    ABORT = "abort"  # by its caller, or by the engine's shutdown
+    EXPIRED = "expired"  # it exceeded the queue's deadline
+    DISPLACED = "displaced"  # its place in the full queue went to another tenant
+    ERROR = "error"  # its work raised, or the engine died
 
 
 FAILURES = frozenset(
     {FinishReason.ABORT, FinishReason.EXPIRED, FinishReason.DISPLACED, FinishReason.ERROR}
 )
-"""What ends a request that is still wanted without an answer."""
+"""Reasons with which a request has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Request:
     Args:
         request_id: unique among live requests.
         prompt_token_ids: at least one; with `sampling_params.max_tokens` at most the context.
-        sampling_params: how to choose the tokens.
+        sampling_params: ignored for embeddings.
         arrived_at: on the monotonic clock, in seconds.
-        embeds: the prompt's embedding is wanted and no token; sampling_params say nothing then.
-        grammar: what its answer must look like, compiled; None leaves it free.
-        tenant: whose it is: tenants take turns in the queue, and share no prefixes.
-        weight: turns that the tenant has for each of a tenant of weight 1; at least 1.
-        group: the same for all that a caller asked for at once; empty for one by itself.
+        embeds: asks for the prompt's embedding instead of new tokens.
+        grammar: shape of the answer, compiled; None leaves it free.
+        tenant: fairness and prefix caching are by tenant.
+        weight: the tenant's share, relative to a tenant of weight 1; at least 1.
+        group: shared by the sequences of one API request; empty if it has only one.
     """
 
     request_id: str
@@ -59,17 +59,17 @@ class Request:
 
     @property
     def needs_every_position(self) -> bool:
-        """Whether the model has to compute tokens whose keys and values are cached, too."""
+        """True if cached tokens have to be computed too, for their hidden states or logits."""
         return self.embeds or self.sampling_params.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How a request got its turn.
+    """Record of a request's first admission to a running place.
 
     Args:
-        queue_seconds: how long it waited.
-        num_cached_tokens: of its prompt, that did not have to be computed.
+        queue_seconds: time from arrival to admission.
+        num_cached_tokens: number of prompt tokens taken from the prefix cache.
     """
 
     queue_seconds: float
@@ -78,17 +78,18 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """What is new for one request.
+    """New results of one request.
 
     Args:
-        request_id: whose it is.
-        new_token_ids: tokens since the last output; an end token is among them.
+        request_id: as in its `Request`.
+        new_token_ids: tokens since the last output, end tokens included.
         finish_reason: None until the last output.
         logprobs: one for each new token, if the request asks for them.
-        prompt_logprobs: for the prompt's tokens but the first, with the first new token, likewise.
-        admission: with the first new token, or with the embedding, or with the end of a request
-            that had its turn and neither.
-        embedding: of the prompt, of length 1, with the finish reason of a request that embeds.
+        prompt_logprobs: one for each prompt token but the first, together with the first new
+            token, if the request asks for them.
+        admission: with the first new token or the embedding; with the end of a request that ends
+            before.
+        embedding: of the prompt, scaled to length 1, in the last output of an embedding request.
     """
 
     request_id: str
@@ -102,12 +103,12 @@ class RequestOutput:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """How an engine is after a step.
+    """State of an engine after a step.
 
     Args:
-        num_running: sequences that are being computed.
-        num_waiting: sequences that wait for their turn.
-        num_cached: ended sequences whose keys and values are still held.
+        num_running: number of running sequences.
+        num_waiting: number of sequences in the queue.
+        num_cached: number of ended sequences in the prefix cache.
         kv_usage: share of the KV cache that holds keys and values, in [0, 1].
     """
 
@@ -119,15 +120,15 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one step did.
+    """Counts of one step.
 
     Args:
-        num_sequences: that it computed.
-        num_tokens: of them.
-        seconds: that it took.
-        num_drafted: tokens that were guessed.
-        num_accepted: of these, that the model chose too.
-        num_preempted: sequences that gave their place to another tenant's before it.
+        num_sequences: number of computed sequences.
+        num_tokens: number of their computed tokens, drafts included.
+        seconds: duration.
+        num_drafted: number of drafted tokens.
+        num_accepted: number of drafted tokens that were accepted.
+        num_preempted: number of sequences preempted before the step.
     """
 
     num_sequences: int
@@ -140,7 +141,7 @@ class StepStats:
 
 @dataclass(frozen=True, slots=True)
 class EngineUpdate:
-    """All that a step changed; `step` is None if there was none, as when a request is aborted."""
+    """Changes by a step; `step` is None for changes between steps, such as an abort."""
 
     outputs: list[RequestOutput]
     stats: EngineStats

@@ -14,8 +14,8 @@ from src.engine.sampling_params import SamplingParams
 from src.errors import EngineDeadError, OverloadedError
 
 
-class Told:
-    """What an admission hands on."""
+class Recorder:
+    """Records the updates that a controller publishes."""
 
     def __init__(self) -> None:
         self.updates: list[EngineUpdate] = []
@@ -33,8 +33,8 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 def create_requests(*names: str) -> list[Request]:
@@ -49,8 +49,8 @@ STATS = EngineStats(num_running=3, num_waiting=2, num_cached=1, kv_usage=0.5)
 STOP, ERROR = FinishReason.STOP, FinishReason.ERROR
 
 
-def test_lets_in_as_many_as_it_holds(told):
-    admission = AdmissionController(3, told)
+def test_admits_up_to_max_live(recorder):
+    admission = AdmissionController(3, recorder)
     admission.admit(create_requests("a", "b"))
     admission.admit(create_requests("c"))
     assert admission.num_live == 3
@@ -58,8 +58,8 @@ def test_lets_in_as_many_as_it_holds(told):
         admission.admit(create_requests("d"))
 
 
-def test_lets_in_all_or_none(told):
-    admission = AdmissionController(3, told)
+def test_admits_all_or_none(recorder):
+    admission = AdmissionController(3, recorder)
     admission.admit(create_requests("a", "b"))
     with pytest.raises(OverloadedError):
         admission.admit(create_requests("c", "d"))
@@ -67,8 +67,8 @@ def test_lets_in_all_or_none(told):
     admission.admit(create_requests("c"))
 
 
-def test_who_has_ended_makes_room(told):
-    admission = AdmissionController(1, told)
+def test_an_ended_request_makes_room(recorder):
+    admission = AdmissionController(1, recorder)
     admission.admit(create_requests("a"))
     admission.publish(create_update(("a", None)))
     assert admission.num_live == 1
@@ -78,15 +78,15 @@ def test_who_has_ended_makes_room(told):
 
 
 def of(tenant: str, num: int, weight: int = 1, first: int = 0) -> list[Request]:
-    """Requests of one tenant, of different names."""
+    """Returns requests of one tenant, numbered from `first`."""
     return [
         Request(f"{tenant}{number}", [1], SamplingParams(), tenant=tenant, weight=weight)
         for number in range(first, first + num)
     ]
 
 
-def test_who_holds_less_than_its_share_is_let_in_though_all_is_full(told):
-    admission = AdmissionController(12, told, num_shared=8)
+def test_a_tenant_below_its_share_is_admitted_to_a_full_queue(recorder):
+    admission = AdmissionController(12, recorder, num_shared_places=8)
     admission.admit(of("flood", 12))
     with pytest.raises(OverloadedError):
         admission.admit(of("flood", 1, first=12))
@@ -100,62 +100,62 @@ def test_who_holds_less_than_its_share_is_let_in_though_all_is_full(told):
         admission.admit(of("heavy", 1, weight=2, first=4))
 
 
-def test_who_has_left_takes_no_share(told):
-    admission = AdmissionController(12, told, num_shared=8)
+def test_a_tenant_without_requests_takes_no_share(recorder):
+    admission = AdmissionController(12, recorder, num_shared_places=8)
     admission.admit(of("gone", 2))
     admission.publish(create_update(("gone0", STOP), ("gone1", ERROR)))
     admission.admit(of("flood", 12))
     admission.admit(of("calm", 4))
 
 
-def test_where_nobody_is_dropped_nobody_is_let_in_when_all_is_full(told):
-    admission = AdmissionController(3, told)
+def test_a_full_queue_without_displacement_admits_no_tenant(recorder):
+    admission = AdmissionController(3, recorder)
     admission.admit(of("flood", 3))
     with pytest.raises(OverloadedError):
         admission.admit(of("calm", 1))
 
 
-def test_hands_on_what_it_is_given_and_nothing_of_strangers_or_of_the_ended(told):
-    admission = AdmissionController(2, told)
+def test_publishes_outputs_of_live_requests_only(recorder):
+    admission = AdmissionController(2, recorder)
     admission.admit(create_requests("a", "b"))
-    admission.publish(create_update(("a", None), ("stranger", None), ("b", STOP)))
+    admission.publish(create_update(("a", None), ("unknown", None), ("b", STOP)))
     admission.publish(create_update(("b", None), ("a", None), ("b", ERROR)))
-    assert told.outputs == [("a", None), ("b", STOP), ("a", None)]
-    assert [update.stats for update in told.updates] == [STATS, STATS]
+    assert recorder.outputs == [("a", None), ("b", STOP), ("a", None)]
+    assert [update.stats for update in recorder.updates] == [STATS, STATS]
 
 
-def test_a_closed_intake_lets_nobody_in_and_still_tells(told):
-    admission = AdmissionController(2, told)
+def test_a_closed_controller_refuses_requests_and_still_publishes(recorder):
+    admission = AdmissionController(2, recorder)
     admission.admit(create_requests("a"))
     admission.close()
     assert not admission.is_open
     with pytest.raises(EngineDeadError):
         admission.admit(create_requests("b"))
     admission.publish(create_update(("a", STOP)))
-    assert told.outputs == [("a", STOP)]
+    assert recorder.outputs == [("a", STOP)]
 
 
-def test_end_all_tells_those_inside_and_closes(told):
-    admission = AdmissionController(3, told)
+def test_end_all_ends_live_requests_and_closes(recorder):
+    admission = AdmissionController(3, recorder)
     admission.admit(create_requests("a", "b", "c"))
     admission.publish(create_update(("b", STOP)))
     admission.end_all(ERROR)
-    assert Counter(told.outputs) == Counter([("b", STOP), ("a", ERROR), ("c", ERROR)])
+    assert Counter(recorder.outputs) == Counter([("b", STOP), ("a", ERROR), ("c", ERROR)])
     assert admission.num_live == 0
     assert not admission.is_open
     admission.end_all(FinishReason.ABORT)
-    assert len(told.outputs) == 3
+    assert len(recorder.outputs) == 3
 
 
-def test_without_a_rate_a_refused_caller_comes_again_soon(told):
-    admission = AdmissionController(10, told)
+def test_without_a_drain_rate_the_retry_time_is_the_shortest(recorder):
+    admission = AdmissionController(10, recorder)
     assert admission.seconds_to_drain() == RETRY_SECONDS[0]
     admission.admit(create_requests(*"abcdefghij"))
     assert admission.seconds_to_drain() == RETRY_SECONDS[0]
 
 
-def test_a_refused_caller_is_told_how_long_those_inside_take_at_the_rate_of_late(told):
-    admission = AdmissionController(40, told)
+def test_the_retry_time_follows_from_the_drain_rate(recorder):
+    admission = AdmissionController(40, recorder)
     admission.admit(create_requests(*map(str, range(40))))
     started = time.monotonic()
     for number in range(10):
@@ -165,12 +165,12 @@ def test_a_refused_caller_is_told_how_long_those_inside_take_at_the_rate_of_late
     with pytest.raises(OverloadedError) as caught:
         admission.admit(create_requests("one more"))
     elapsed = time.monotonic() - started
-    # 40 are inside, and ten ended in at least 0.54 s and at most the time that we measured.
+    # 40 are live, and ten ended in at least 0.54 s and at most the measured time.
     assert 40 * 0.54 / 10 <= caught.value.retry_after <= 40 * elapsed / 10 + 1
 
 
-def test_a_refused_caller_is_never_told_to_wait_for_more_than_a_minute(told):
-    admission = AdmissionController(10_000, told)
+def test_the_retry_time_is_at_most_a_minute(recorder):
+    admission = AdmissionController(10_000, recorder)
     admission.admit(create_requests(*map(str, range(10_000))))
     for number in range(2):
         admission.publish(create_update((str(number), STOP)))
@@ -178,8 +178,8 @@ def test_a_refused_caller_is_never_told_to_wait_for_more_than_a_minute(told):
     assert admission.seconds_to_drain() == RETRY_SECONDS[1]
 
 
-def test_time_without_work_does_not_make_the_rate_slower(told):
-    admission = AdmissionController(10, told)
+def test_idle_time_does_not_lower_the_drain_rate(recorder):
+    admission = AdmissionController(10, recorder)
     for _ in range(2):
         admission.admit(create_requests("a"))
         admission.publish(create_update(("a", STOP)))
@@ -203,9 +203,9 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS, st.integers(0, 8))
-def test_whatever_happens_each_is_told_its_end_once_and_nothing_after(operations, max_live):
-    told = Told()
-    admission = AdmissionController(max_live, told)
+def test_every_request_ends_exactly_once_and_has_no_output_afterwards(operations, max_live):
+    recorder = Recorder()
+    admission = AdmissionController(max_live, recorder)
     inside: set[str] = set()
     admitted: list[str] = []
     for operation, argument in operations:
@@ -233,15 +233,15 @@ def test_whatever_happens_each_is_told_its_end_once_and_nothing_after(operations
         assert admission.num_live == len(inside)
     admission.end_all(ERROR)
     for name in admitted:
-        reasons = [reason for told_name, reason in told.outputs if told_name == name]
+        reasons = [reason for told_name, reason in recorder.outputs if told_name == name]
         assert reasons[-1] is not None
         assert reasons[:-1] == [None] * (len(reasons) - 1)
-    assert {name for name, _ in told.outputs} == set(admitted)
+    assert {name for name, _ in recorder.outputs} == set(admitted)
 
 
 @pytest.mark.parametrize("_", range(30))
-def test_threads_that_come_while_it_ends_are_let_in_and_told_or_refused(told, _):
-    admission = AdmissionController(10**6, told)
+def test_requests_that_race_with_the_end_are_ended_or_refused(recorder, _):
+    admission = AdmissionController(10**6, recorder)
     admitted: list[str] = []
     start = threading.Barrier(3)
 
@@ -261,4 +261,4 @@ def test_threads_that_come_while_it_ends_are_let_in_and_told_or_refused(told, _)
     admission.end_all(ERROR)
     for thread in threads:
         thread.join()
-    assert Counter(told.outputs) == Counter((name, ERROR) for name in admitted)
+    assert Counter(recorder.outputs) == Counter((name, ERROR) for name in admitted)

@@ -1,4 +1,4 @@
-"""EngineCore on real tiny models: whatever is in the batch, each request's tokens are its own."""
+"""EngineCore on real tiny models: a request's tokens do not depend on the batch."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
 from src.engine.factory import create_core
+from src.engine.logprobs import PositionLogprobs
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_cache_manager import KVCacheManager
 from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.scheduler import Scheduler
 from src.errors import ModelLoadError
@@ -24,7 +25,7 @@ from tests.support.engines import TOLERANCE, Answer, SteppedCore, assert_same_lo
 from tests.support.tiny_models import BATCHED, CONTEXT, VOCAB_SIZE
 
 TIE = 2 * TOLERANCE
-"""Which of two logits is the larger is not certain where they are as near as this."""
+"""Two logits nearer than this may change their order."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +37,7 @@ def create_small_core(
     eos_token_ids: list[int] | None = None,
     **options: object,
 ) -> EngineCore:
-    """A core that has to chunk prompts, queue requests and use slots again."""
+    """Creates a core that has to chunk prompts, queue requests and reuse slots."""
     config = EngineConfig(
         str(folder),
         max_num_seqs=max_num_seqs,
@@ -56,7 +57,7 @@ def create_token_ids(seed: int, num_tokens: int) -> list[int]:
 
 
 def run(core: EngineCore, requests: list[Request]) -> dict[str, list[int]]:
-    """Steps until all have ended; returns their tokens."""
+    """Steps until all requests have ended; returns their tokens."""
     stepped = SteppedCore(core)
     stepped.add(*requests)
     answers = stepped.finish()
@@ -64,7 +65,7 @@ def run(core: EngineCore, requests: list[Request]) -> dict[str, list[int]]:
     return {request_id: answer.token_ids for request_id, answer in answers.items()}
 
 
-# What HuggingFace's model gives, each request gets in a load that mixes all that can be mixed.
+# In a mixed load each request gets the tokens of HuggingFace's model.
 
 FIRST = create_token_ids(0, 50)
 BRANCH = FIRST[:30] + create_token_ids(1, 80)
@@ -73,9 +74,9 @@ PROMPTS = {
     "first": FIRST,
     "short": create_token_ids(3, 3),
     "one token": [5],
-    "twin": FIRST,  # waits for the first
-    "branch": BRANCH,  # likewise, for its beginning; it is aborted while it leads
-    "leaf": [*BRANCH[:105], 9],  # waits for the branch
+    "twin": FIRST,  # follows the first
+    "branch": BRANCH,  # likewise, with a prefix of it; aborted while it leads
+    "leaf": [*BRANCH[:105], 9],  # follows the branch
     "prompt logprobs": FIRST[:45] + create_token_ids(4, 10),
     "beginning": FIRST[:25],
     "prompt logprobs again": FIRST[:45] + create_token_ids(4, 10),
@@ -92,7 +93,7 @@ MAX_TOKENS = 12
 
 @dataclass(frozen=True)
 class MixedLoad:
-    """Requests that ran together, what each got, and the model as HuggingFace has it."""
+    """Requests that ran together, their answers, and the model with HuggingFace's attention."""
 
     requests: list[Request]
     answers: dict[str, Answer]
@@ -100,13 +101,13 @@ class MixedLoad:
 
     @torch.inference_mode()
     def expected_logprobs(self, request: Request) -> torch.Tensor:
-        """Of each token of prompt and answer but the first, (num_tokens - 1, vocab_size)."""
+        """Returns those of each token but the prompt's first, (num_tokens - 1, vocab_size)."""
         token_ids = request.prompt_token_ids + self.answers[request.request_id].token_ids
         logits = self.model(input_ids=torch.tensor([token_ids]), use_cache=False).logits
         return logits[0, :-1].log_softmax(dim=-1)
 
     def expected_token_ids(self, request: Request) -> list[int]:
-        """What `generate` gives, up to where its best two logits tie."""
+        """Returns the tokens of `generate`, up to the first tie of its best two logits."""
         prompt = torch.tensor([request.prompt_token_ids])
         found = self.model.generate(
             prompt,
@@ -126,7 +127,7 @@ class MixedLoad:
 
 @pytest.fixture(scope="module", params=BATCHED)
 def mixed_load(request, tiny_model) -> MixedLoad:
-    """Some requests come at once and some later; one is aborted while another waits for it."""
+    """Adds some requests at once and some later; aborts a leader with followers."""
     folder = tiny_model(request.param)
     stepped = SteppedCore(create_small_core(folder, max_num_seqs=6, budget=60))
     requests = [create_greedy_request(name) for name in PROMPTS]
@@ -184,7 +185,7 @@ def test_logprobs_of_prompts_in_a_mixed_load_are_those_of_the_model(mixed_load):
 def check_logprobs(
     found: list[PositionLogprobs], token_ids: list[int], expected: torch.Tensor
 ) -> None:
-    """Tokens, their log-probabilities, and the best 20 with theirs, at every position."""
+    """Compares tokens, their log-probabilities and the best 20 at every position."""
     assert [position.chosen.token_id for position in found] == token_ids
     best = expected.topk(20).values.tolist()
     for position, row, best_values in zip(found, expected.tolist(), best, strict=True):
@@ -194,7 +195,7 @@ def check_logprobs(
         assert told == pytest.approx(best_values, abs=TOLERANCE)
 
 
-# What a request gets alone, it gets in any company.
+# A request gets the same tokens alone and in a batch.
 
 
 @pytest.mark.parametrize("params", [{"top_p": 0.9}, {"top_p": 1.0, "temperature": 1.5}])
@@ -230,7 +231,7 @@ VARIETY = [
 
 
 def create_seeded_requests(num_requests: int, *variety: dict[str, object]) -> list[Request]:
-    """Prompts of many lengths, which begin alike, or are the same."""
+    """Creates prompts of many lengths, some equal, some with shared prefixes."""
     requests = []
     for number in range(num_requests):
         shared = create_token_ids(100, 100)
@@ -268,8 +269,8 @@ def test_any_order_of_adds_steps_and_aborts_leaves_each_request_its_own_tokens(t
             for _ in range(data.draw(st.integers(1, 4))):
                 if stepped.core.has_work:
                     stepped.step()
-                anyone = str(data.draw(st.integers(0, 4 * len(requests))))  # most are nobody
-                stepped.abort(data.draw(st.sampled_from([anyone, anyone, *stepped.leaders])))
+                name = str(data.draw(st.integers(0, 4 * len(requests))))  # mostly of no request
+                stepped.abort(data.draw(st.sampled_from([name, name, *stepped.leaders])))
         answers = stepped.finish()
         assert len(answers) == len(requests)
         for name, answer in answers.items():
@@ -283,7 +284,7 @@ def test_any_order_of_adds_steps_and_aborts_leaves_each_request_its_own_tokens(t
 
 
 def assert_is_answer(found: Answer, expected: Answer) -> None:
-    """The same; of one that was aborted, so much of it as there is."""
+    """Compares answers; an aborted one must be a prefix of the expected one."""
     if found.reason is not FinishReason.ABORT:
         assert (found.token_ids, found.reason) == (expected.token_ids, expected.reason)
     assert found.token_ids == expected.token_ids[: len(found.token_ids)]
@@ -292,12 +293,12 @@ def assert_is_answer(found: Answer, expected: Answer) -> None:
         assert_same_logprobs(found.prompt_logprobs, expected.prompt_logprobs)
 
 
-# What a preempted request got before and gets after is what it gets alone.
+# Preempted requests get the same tokens as alone.
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 @pytest.mark.parametrize("has_spare_slots", [False, True])
-def test_preempted_requests_get_the_tokens_that_they_get_alone(
+def test_preempted_requests_give_the_same_tokens_as_alone(
     tiny_model, architecture, has_spare_slots
 ):
     flood = [
@@ -307,7 +308,7 @@ def test_preempted_requests_get_the_tokens_that_they_get_alone(
     core = create_small_core(tiny_model(architecture), max_num_seqs=6)
     if not has_spare_slots:
         pool = SlotPool(6, CONTEXT)
-        core._scheduler._slots = pool
+        core._scheduler._cache = KVCacheManager(pool)
     stepped = SteppedCore(core)
     stepped.add(*flood[:3], embeds, *flood[3:])
     for number in range(8):
@@ -327,7 +328,7 @@ def test_preempted_requests_get_the_tokens_that_they_get_alone(
         assert answers[request.request_id].embedding == pytest.approx(expected.embedding, abs=1e-5)
 
 
-def test_a_preempted_request_whose_tokens_are_guessed_gets_the_same(tiny_model):
+def test_a_preempted_request_with_drafts_gives_the_same_tokens(tiny_model):
     request = Request("a", [5, 6, 7, 8] * 8, SamplingParams(max_tokens=60, temperature=0))
     request = replace(request, tenant="flood")
     folder = tiny_model("llama")
@@ -343,11 +344,11 @@ def test_a_preempted_request_whose_tokens_are_guessed_gets_the_same(tiny_model):
     assert answers["a"].token_ids == run(create_small_core(folder), [request])["a"]
 
 
-# A request that fails, and others that do not.
+# Requests that fail, beside others that do not.
 
 
 def create_failing_core(folder: Path, poison: int, **options: object) -> EngineCore:
-    """Its model raises when it is to compute this token."""
+    """Creates a core with a model that raises when it computes this token."""
     core = create_small_core(folder, **options)
     model = core._runner._model
     real = model.forward
@@ -361,7 +362,7 @@ def create_failing_core(folder: Path, poison: int, **options: object) -> EngineC
     return core
 
 
-def test_who_waits_for_a_request_that_fails_loses_nothing(tiny_model):
+def test_a_follower_of_a_request_that_fails_loses_nothing(tiny_model):
     poison = 1  # in none of the prompts
     core = create_failing_core(tiny_model("llama"), poison, max_num_seqs=6, budget=60)
     stepped = SteppedCore(core, may_fail=True)
@@ -378,7 +379,7 @@ def test_who_waits_for_a_request_that_fails_loses_nothing(tiny_model):
         assert answers[request.request_id].token_ids == alone[request.request_id]
 
 
-def test_a_slot_that_held_what_is_no_number_harms_no_one(tiny_model):
+def test_a_slot_that_held_nan_harms_no_other_request(tiny_model):
     core = create_small_core(tiny_model("gpt2"), max_num_seqs=3)
     weight = core._runner._model.transformer.wte.weight
     whole = weight.detach().clone()
@@ -391,14 +392,14 @@ def test_a_slot_that_held_what_is_no_number_harms_no_one(tiny_model):
     assert [answer.reason for answer in answers.values()] == [FinishReason.ERROR] * 6
     with torch.no_grad():
         weight.copy_(whole)
-    # Short ones beside long ones: attention over these reads beyond the end of those.
+    # Short sequences beside long ones: attention over padded rows reads beyond their ends.
     requests = [bad, *create_seeded_requests(8, {"temperature": 0})]
     assert run(core, requests) == run(
         create_small_core(tiny_model("gpt2"), max_num_seqs=3), requests
     )
 
 
-def test_a_step_before_which_all_have_expired_computes_nothing(tiny_model):
+def test_a_step_after_all_requests_expired_computes_nothing(tiny_model):
     core = create_small_core(tiny_model("gpt2"), max_queue_seconds=0)
     stepped = SteppedCore(core)
     stepped.add(*create_seeded_requests(3, {}))

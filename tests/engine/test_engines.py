@@ -1,4 +1,4 @@
-"""What every engine keeps: each request ends, with what is its own, whatever happens to others."""
+"""Contract of both engines: each request ends once, independently of the others."""
 
 import itertools
 import threading
@@ -42,7 +42,7 @@ def gpt2(tiny_model) -> LoadedModel:
 
 @pytest.fixture(params=ENGINES)
 def start_engine(request) -> Iterator[Callable[..., Harness]]:
-    """Starts engines of each kind, and after the test finds no request left over in any."""
+    """Starts engines of each kind; after the test checks that no request is left over."""
     engines: list[Harness] = []
 
     def start(loaded: LoadedModel, **options: object) -> Harness:
@@ -117,7 +117,7 @@ def test_an_abort_ends_a_waiting_request_without_running_it(gpt2, start_engine):
     assert first.all()[1] is FinishReason.LENGTH
 
 
-def test_an_abort_of_nothing_is_nothing(gpt2, start_engine):
+def test_an_abort_of_an_unknown_request_is_ignored(gpt2, start_engine):
     start_engine(gpt2).engine.abort_request("never heard of")
 
 
@@ -142,7 +142,7 @@ def test_a_failing_request_fails_alone(gpt2, start_engine):
     assert engine.engine.admission.is_open
 
 
-def test_when_the_thread_dies_everybody_is_told(gpt2, start_engine):
+def test_when_the_thread_dies_all_requests_end(gpt2, start_engine):
     engine = start_engine(gpt2)
     both_there = threading.Event()
 
@@ -177,7 +177,7 @@ def test_an_id_may_be_used_again_as_soon_as_its_request_has_ended(gpt2, start_en
     assert engine.run(create_request("other", max_tokens=1))[1] is FinishReason.LENGTH
 
 
-def test_shutdown_aborts_what_runs_and_what_waits(gpt2, start_engine):
+def test_shutdown_aborts_running_and_waiting_requests(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2)
     running = engine.add(create_request("running", max_tokens=100))
@@ -188,7 +188,7 @@ def test_shutdown_aborts_what_runs_and_what_waits(gpt2, start_engine):
     assert waiting.all()[1] is FinishReason.ABORT
 
 
-def test_a_request_that_has_waited_too_long_for_its_turn_expires(gpt2, start_engine):
+def test_a_request_beyond_the_queues_deadline_expires(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2, max_num_seqs=1, max_queue_seconds=60)
     gate = hold(gpt2.model)
@@ -202,7 +202,7 @@ def test_a_request_that_has_waited_too_long_for_its_turn_expires(gpt2, start_eng
     assert early.all()[1] is FinishReason.LENGTH
 
 
-def test_an_engine_outlives_that_all_who_wait_expire(gpt2, start_engine):
+def test_an_engine_goes_on_after_all_waiting_requests_expired(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2, max_queue_seconds=60)
     assert engine.run(create_late_request("late")) == ([], FinishReason.EXPIRED)
@@ -210,7 +210,7 @@ def test_an_engine_outlives_that_all_who_wait_expire(gpt2, start_engine):
 
 
 def create_late_request(request_id: str) -> Request:
-    """It came 61 seconds ago."""
+    """Creates a request that arrived 61 seconds ago."""
     return Request(request_id, PROMPT, SamplingParams(), arrived_at=time.monotonic() - 61)
 
 
@@ -233,7 +233,7 @@ def test_a_full_queue_takes_all_of_a_list_or_none(gpt2, start_engine):
     assert engine.run(create_request("d", max_tokens=1))[1] is FinishReason.LENGTH
 
 
-def test_a_step_that_hangs_shows_and_ends_with_everybody_told_and_nobody_let_in(gpt2, start_engine):
+def test_a_step_that_hangs_is_visible_and_ending_all_requests_closes_the_engine(gpt2, start_engine):
     gpt2.eos_token_ids.clear()
     engine = start_engine(gpt2)
     gate = hold(gpt2.model)
@@ -262,20 +262,20 @@ def hold(model: torch.nn.Module) -> Gate:
     return gate
 
 
-# Parameters mean the same in every engine.
+# Parameters have the same effect in both engines.
 
 NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
 class Both:
-    """Both engines, on models whose end token is the sixth of the `greedy` ones for `PROMPT`."""
+    """Both engines; the end token is the sixth of the `greedy` tokens for `PROMPT`."""
 
     engines: list[Harness]
     greedy: list[int]
 
     def answer(self, **params: object) -> Answer:
-        """What both answer, to the last bit but for the log-probabilities."""
+        """Returns the answer, after a comparison; only log-probabilities may differ a little."""
         params = {"temperature": 0, "max_tokens": len(self.greedy)} | params
         request = create_request(f"request {next(NUMBERS)}", **params)
         ours, reference = (engine.add(request).answer() for engine in self.engines)
@@ -323,7 +323,7 @@ def test_a_stop_token_ends_an_answer(both, ignore_eos, last):
     assert answer.reason is FinishReason.STOP
 
 
-def test_before_its_least_length_an_answer_goes_round_its_end_tokens(both):
+def test_before_min_tokens_end_tokens_are_avoided(both):
     end, stop = both.greedy[5], both.greedy[2]
     answer = both.answer(min_tokens=8, stop_token_ids=(stop,))
     assert answer.token_ids[:2] == both.greedy[:2]
@@ -346,7 +346,7 @@ def test_any_seed_of_64_bits_makes_an_answer_repeatable(both, seed):
 
 
 @pytest.mark.parametrize("params", [{"min_p": 1.0}, {"top_k": 1}, {"top_p": 1e-6}])
-def test_filters_that_leave_the_best_token_alone_make_sampling_greedy(both, params):
+def test_filters_that_keep_one_token_make_sampling_greedy(both, params):
     sampling = {"temperature": 1.5, "top_p": 1.0, "seed": 1}
     assert both.answer(**(sampling | params)).token_ids == both.greedy[:6]
 
@@ -371,12 +371,12 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("params", CHANGES, ids=", ".join)
-def test_penalties_and_biases_change_an_answer_and_the_same_way_in_every_engine(both, params):
+def test_penalties_and_biases_change_an_answer_alike_in_both_engines(both, params):
     assert both.answer(ignore_eos="min_tokens" not in params, **params).token_ids != both.greedy
 
 
 @pytest.mark.parametrize("num_top", [0, 5])
-def test_logprobs_tell_what_the_model_itself_thought(both, num_top):
+def test_logprobs_are_the_models_own(both, num_top):
     told = both.answer(logprobs=num_top, logit_bias={17: 100.0}, ignore_eos=True, max_tokens=4)
     assert told.token_ids == [17] * 4
     assert [len(position.top) for position in told.logprobs] == [num_top] * 4
@@ -385,7 +385,7 @@ def test_logprobs_tell_what_the_model_itself_thought(both, num_top):
 
 
 @pytest.mark.parametrize("num_top", [0, 5])
-def test_prompt_logprobs_tell_of_each_token_but_the_first(both, num_top):
+def test_prompt_logprobs_cover_each_token_but_the_first(both, num_top):
     told = both.answer(prompt_logprobs=num_top)
     assert [position.chosen.token_id for position in told.prompt_logprobs] == PROMPT[1:]
     assert [len(position.top) for position in told.prompt_logprobs] == [num_top] * 4
@@ -393,7 +393,7 @@ def test_prompt_logprobs_tell_of_each_token_but_the_first(both, num_top):
 
 
 def test_every_parameter_is_compared_between_engines():
-    """Not the engine's are a stop text, which ends a text, and a grammar that is not compiled."""
+    """Stop texts and grammars are compared elsewhere: engines do not see their sources."""
     compared = {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"}
     compared |= {"stop_token_ids", "ignore_eos", "logprobs", "prompt_logprobs"}
     compared |= {name for params in CHANGES for name in params}

@@ -1,4 +1,4 @@
-"""What raises for one request fails that request alone, wherever it is, and leaves nothing over."""
+"""An exception in work for one request fails that request alone, and leaves nothing over."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +11,7 @@ from src.engine.isolation import attempt
 from src.engine.loop import EngineLoop
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling import scheduler as scheduler_module
 from src.engine.scheduling.kv_slots import Lease
 from src.engine.scheduling.sequence import Sequence
 from tests.engine.test_core import create_small_core, create_token_ids, run
@@ -23,14 +24,14 @@ PARAMS = SamplingParams(max_tokens=6, temperature=0)
 
 
 class PanicException(BaseException):
-    """Named as libraries written in Rust name a panic, which is no `Exception`."""
+    """Has the class name of panics in libraries written in Rust."""
 
 
 FAULTS = [RuntimeError("made to fail"), MemoryError(), PanicException("made to panic")]
 
 
 class BadGrammar:
-    """A grammar that no matcher comes of."""
+    """A grammar that raises when a matcher is created."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -40,7 +41,7 @@ class BadGrammar:
 
 
 def create_requests() -> list[Request]:
-    """Three that differ, which have nothing in common."""
+    """Creates three requests without shared prefixes."""
     return [Request(name, create_token_ids(number, 9), PARAMS) for number, name in enumerate("abc")]
 
 
@@ -50,7 +51,7 @@ def core(tiny_model) -> EngineCore:
 
 
 def break_for(core: EngineCore, owner: object, name: str, culprit: str, error: BaseException):
-    """Makes a method raise where it is called for the culprit's sequence or slot."""
+    """Makes a method raise when it is called for the culprit's sequence or slot."""
     real = getattr(owner, name)
 
     def raise_for_culprit(*arguments: object) -> object:
@@ -74,7 +75,7 @@ def is_of(core: EngineCore, argument: object, culprit: str) -> bool:
 def finish_and_compare(
     stepped: SteppedCore, fresh: EngineCore, requests: list[Request], failed: set[str]
 ) -> dict[str, Answer]:
-    """Others than the failed get what they get alone; nothing is left, and the core goes on."""
+    """Checks that other requests get the same tokens as alone, and that nothing is left over."""
     answers = stepped.finish()
     for request in requests:
         answer = answers[request.request_id]
@@ -84,18 +85,32 @@ def finish_and_compare(
             assert answer.token_ids == run(fresh, [request])[request.request_id]
     scheduler = stepped.core._scheduler
     assert scheduler.num_running == scheduler.num_waiting == 0
-    assert scheduler._slots.num_free == len(scheduler._slots._slots)
-    assert not scheduler._waiting._lines
+    pool = scheduler._cache._slots
+    assert pool.num_free == len(pool._slots)
+    assert not scheduler._waiting._queues
     assert not scheduler._failed
     return answers
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=repr)
-@pytest.mark.parametrize(
-    "method", ["_add", "_admit", "_part", "_draft", "_record", "_output", "finish"]
-)
-def test_work_that_raises_for_a_request_fails_it_alone(core, tiny_model, method, error):
-    break_for(core, core._scheduler, method, "b", error)
+@pytest.mark.parametrize("name", ["_add", "_admit", "_part", "_record", "_remove"])
+def test_work_that_raises_for_a_request_fails_it_alone(core, tiny_model, name, error):
+    break_for(core, core._scheduler, name, "b", error)
+    fail_alone(core, tiny_model)
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+@pytest.mark.parametrize(("owner", "name"), [(Sequence, "draft"), (scheduler_module, "record")])
+def test_work_of_other_modules_that_raises_for_a_request_fails_it_alone(
+    core, tiny_model, monkeypatch, owner, name, error
+):
+    monkeypatch.setattr(owner, name, getattr(owner, name))  # restored afterwards
+    break_for(core, owner, name, "b", error)
+    fail_alone(core, tiny_model)
+
+
+def fail_alone(core: EngineCore, tiny_model) -> None:
+    """Runs three requests, of which `b` fails, and one more."""
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     stepped.add(*requests)
@@ -132,14 +147,14 @@ def test_an_end_in_the_queue_that_raises_fails_its_request_alone(core, tiny_mode
 
 def test_a_slot_that_cannot_be_released_fails_its_request_alone(core, tiny_model):
     scheduler = core._scheduler
-    real = scheduler._slots.release
+    real = scheduler._cache._slots.release
 
     def release(slot: object) -> None:
         if slot is owned[0]:
             raise RuntimeError("made to fail")
         real(slot)
 
-    scheduler._slots.release = release
+    scheduler._cache._slots.release = release
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     stepped.add(*requests)
@@ -149,7 +164,7 @@ def test_a_slot_that_cannot_be_released_fails_its_request_alone(core, tiny_model
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=repr)
-def test_a_matcher_that_cannot_be_made_fails_its_request_alone(core, tiny_model, error):
+def test_a_matcher_that_cannot_be_created_fails_its_request_alone(core, tiny_model, error):
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     requests[1] = replace(requests[1], grammar=BadGrammar(error))
@@ -159,7 +174,7 @@ def test_a_matcher_that_cannot_be_made_fails_its_request_alone(core, tiny_model,
 
 
 def follow(stepped: SteppedCore, *names: str) -> list[Request]:
-    """Requests that copy what `first` has computed of their prompts."""
+    """Adds a request, and others that copy prefixes from it."""
     first = Request("first", [*SHARED, 7], replace(PARAMS, max_tokens=30))
     stepped.add(first)
     stepped.step()
@@ -180,7 +195,7 @@ def test_a_prefix_that_cannot_be_copied_fails_its_request_alone(core, tiny_model
     assert answers["b"].admission.num_cached_tokens == 31
 
 
-def test_what_was_to_be_copied_from_a_slot_that_could_not_be_filled_is_computed(core, tiny_model):
+def test_a_prefix_is_computed_if_its_source_slot_could_not_be_filled(core, tiny_model):
     stepped = SteppedCore(core, may_fail=True)
     requests = follow(stepped, "b", "c")
     break_for(core, core._runner, "prepare", "b", RuntimeError("made to fail"))
@@ -229,10 +244,10 @@ def test_a_slot_that_cannot_be_cleared_fails_the_request_that_gets_it(core, tiny
     assert len(failed) == 1
     assert num_calls == 2  # the slot was cleared for the next that got it
     finish_and_compare(stepped, fresh, later, failed)
-    assert not any(slot.is_dirty for slot in core._scheduler._slots._slots)
+    assert not any(slot.is_dirty for slot in core._scheduler._cache._slots._slots)
 
 
-def test_a_preemption_that_raises_fails_the_one_that_was_to_give_way(core, tiny_model):
+def test_a_preemption_that_raises_fails_its_victim_alone(core, tiny_model):
     break_for(core, core._scheduler, "_preempt", "flood 3", RuntimeError("made to fail"))
     stepped = SteppedCore(core, may_fail=True)
     flood = [
@@ -246,7 +261,7 @@ def test_a_preemption_that_raises_fails_the_one_that_was_to_give_way(core, tiny_
     finish_and_compare(stepped, fresh, [*flood, calm], {"flood 3"})
 
 
-def test_the_engine_goes_on_after_a_matcher_that_could_not_be_made(core):
+def test_the_engine_goes_on_after_a_matcher_that_could_not_be_created(core):
     harness = Harness(lambda on_update: EngineLoop(core, AdmissionController(100, on_update)))
     requests = create_requests()
     requests[1] = replace(requests[1], grammar=BadGrammar(FAULTS[-1]))
@@ -258,7 +273,7 @@ def test_the_engine_goes_on_after_a_matcher_that_could_not_be_made(core):
     harness.close()
 
 
-def test_what_is_no_fault_of_a_request_is_not_contained():
+def test_exceptions_that_end_the_process_are_not_contained():
     def work(error: BaseException) -> Callable[[], None]:
         def raise_error() -> None:
             raise error

@@ -1,4 +1,4 @@
-"""What a request may ask for, and what each refusal says."""
+"""Ranges of sampling parameters, and the messages of their refusals."""
 
 import pytest
 
@@ -39,7 +39,7 @@ ACCEPTED = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
 )
-def test_refuses_what_is_out_of_range_and_names_it(name, value):
+def test_refuses_values_out_of_range_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be .*not {value}$"):
         SamplingParams(**{name: value})
 
@@ -66,7 +66,7 @@ def test_refuses_token_ids_below_zero():
 
 
 def test_refuses_an_empty_stop_text():
-    with pytest.raises(ValueError, match=r"^stop must not hold an empty text$"):
+    with pytest.raises(ValueError, match=r"^stop must not contain an empty text$"):
         SamplingParams(stop=("a", ""))
 
 

@@ -95,7 +95,7 @@ def test_an_unavailable_default_model_is_replaced_by_the_bundled_one(tmp_path):
         labels = {key[-1] for key in server.samples() if key[0].startswith("gen_ai_server_time_to")}
         assert "gpt2" not in labels
     (line,) = [line for line in server.log.splitlines() if "MODEL_NAME is not set" in line]
-    assert "gpt2 cannot be had: serving storyteller" in line
+    assert "gpt2 is not available: serving storyteller" in line
     assert "Traceback" not in server.log
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from src.engine.core import EngineCore
-from src.engine.loop import EngineLoop
+from src.engine.interface import Engine
+from src.engine.logprobs import PositionLogprobs
 from src.engine.model.loader import LoadedModel
-from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import (
     Admission,
     EngineUpdate,
@@ -21,11 +21,9 @@ from src.engine.request import (
     RequestOutput,
     UpdateCallback,
 )
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence
-
-Engine = EngineLoop | ReferenceEngine
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence
 
 PROMPT = [70, 80, 90, 100, 110]
 
@@ -90,8 +88,8 @@ class Harness:
     """A running engine, and its outputs sorted by request.
 
     Args:
-        start: starts an engine that hands its updates to the function it is given.
-        on_output: sees each output first, in the engine's thread.
+        start: starts an engine with an update callback.
+        on_output: called with each output first, in the engine's thread.
     """
 
     def __init__(self, start: Callable[[UpdateCallback], Engine]) -> None:
@@ -108,25 +106,25 @@ class Harness:
         return self.add_all([request])[0]
 
     def add_all(self, requests: list[Request]) -> list[Outputs]:
-        found = [Outputs() for _ in requests]
-        self._outputs |= zip([one.request_id for one in requests], found, strict=True)
+        outputs = [Outputs() for _ in requests]
+        self._outputs |= zip([one.request_id for one in requests], outputs, strict=True)
         self.engine.add_requests(requests)
-        return found
+        return outputs
 
     def run(self, request: Request) -> tuple[list[int], FinishReason]:
         return self.add(request).all()
 
     def close(self) -> None:
-        """After everything there is no request left over."""
+        """Stops the engine; checks that no request is left over."""
         self.engine.shutdown()
         assert self.engine.admission.num_live == 0
 
 
 class SteppedCore:
-    """A core that a test steps by hand. After every step no slot is lost or has two owners.
+    """A core that a test steps by hand. After each step it checks that each slot has one owner.
 
     Args:
-        core: no step of it may raise, though it would get over that, unless `may_fail`.
+        core: raises what fails in a step, unless `may_fail`.
         answers: by request.
         followers: requests that have waited for the prefix of another one.
         num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
@@ -140,11 +138,12 @@ class SteppedCore:
         self.num_mixed_steps = 0
         self.num_preempted = 0
         if not may_fail:
-            core._find_culprits = core._scheduler.fail = self._raise_again
+            assert hasattr(core, "_bisect")
+            core._bisect = core._scheduler.fail = self._raise_again
 
     @staticmethod
     def _raise_again(_: list[ScheduledSequence] | Sequence) -> NoReturn:
-        raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
+        raise  # noqa: PLE0704 - called inside the core's exception handler
 
     @property
     def leaders(self) -> list[str]:
@@ -182,7 +181,7 @@ class SteppedCore:
         for output in update.outputs:
             self.answers[output.request_id].add(output)
         scheduler = self.core._scheduler
-        pool, slots = scheduler._slots, [one.slot for one in scheduler._running]
+        pool, slots = scheduler._cache._slots, [one.slot for one in scheduler._running]
         indices = {slot.index for slot in slots}
         assert len(indices) == len(slots) == update.stats.num_running
         assert not indices & pool._free.keys()
@@ -201,9 +200,9 @@ def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list
     return output[0, len(PROMPT) :].tolist()
 
 
-def assert_same_logprobs(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
-    """The same tokens, with the same log-probabilities but for rounding."""
-    for ours, other in zip(found, expected, strict=True):
+def assert_same_logprobs(actual: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
+    """Compares tokens exactly, and log-probabilities but for rounding."""
+    for ours, other in zip(actual, expected, strict=True):
         tokens, others = (ours.chosen, *ours.top), (other.chosen, *other.top)
         assert [one.token_id for one in tokens] == [one.token_id for one in others]
         values = [one.logprob for one in others]

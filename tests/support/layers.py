@@ -35,7 +35,7 @@ def room(imports: str = "", *never: frozenset[str]) -> Room:
     return Room(frozenset(imports.split()), frozenset().union(*never))
 
 
-ENGINE_TYPES = "engine.request engine.sampling_params engine.sampling.logprobs"
+ENGINE_TYPES = "engine.request engine.sampling_params engine.logprobs"
 API = (
     "api core engine.structured_output.source errors inference limits.rate_limit models"
     f" text tool_calling config {ENGINE_TYPES}"
@@ -43,7 +43,7 @@ API = (
 
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
-    "config": room("engine.config errors", WEB, MODEL),
+    "config": room("engine.config engine.sampling_params errors", WEB, MODEL),
     "models": room("api.field_types", MODEL),
     "engine": room(
         "errors engine.cpu_layers engine.kernels engine.model engine.reference engine.sampling"
@@ -52,20 +52,22 @@ ROOMS = {
         WIRE,
     ),
     "engine.scheduling": room(
-        "errors engine.isolation engine.request engine.sampling_params engine.sampling"
+        "engine.isolation engine.logprobs engine.request engine.sampling_params"
         " engine.structured_output.matcher",
         WEB,
         WIRE,
         MODEL,
     ),
     "engine.model": room(
-        "errors engine.config engine.request engine.sampling_params engine.scheduling"
-        " engine.sampling engine.kernels text.chat_template",
+        "errors engine.config engine.logprobs engine.request engine.sampling_params"
+        " engine.scheduling engine.sampling engine.kernels text.chat_template",
         WEB,
         WIRE,
     ),
     "engine.sampling": room(
-        "engine.sampling_params engine.kernels engine.structured_output.matcher", WEB, WIRE
+        "engine.logprobs engine.sampling_params engine.kernels engine.structured_output.matcher",
+        WEB,
+        WIRE,
     ),
     "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
     "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
@@ -73,8 +75,9 @@ ROOMS = {
         "errors engine.config engine.cpu_layers.native_linear", WEB, WIRE, MODEL - {"torch"}
     ),
     "engine.reference": room(
-        "errors engine.admission engine.isolation engine.request engine.sampling_params"
-        " engine.model engine.sampling engine.structured_output.matcher",
+        "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"
+        " engine.request engine.sampling_params engine.model engine.sampling"
+        " engine.structured_output.matcher",
         WEB,
         WIRE,
     ),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.core.outputs import Completion, Generation, TextDelta
+from src.engine import logprobs
 from src.engine.request import FinishReason
-from src.engine.sampling import logprobs
 from src.inference import InferenceEngine
 from src.models import (
     Ending,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from src.core.outputs import Generation, TextDelta
-from src.engine.sampling.logprobs import TokenLogprob
+from src.engine.logprobs import TokenLogprob
 from src.inference import InferenceEngine
 
 

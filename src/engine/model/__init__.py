@@ -1,1 +1,1 @@
-"""From a model's name to its forward pass: files, checks, loading, memory, attention, KV cache."""
+"""The model, from MODEL_NAME to its forward pass: files, checks, memory, attention, KV cache."""

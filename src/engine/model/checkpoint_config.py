@@ -1,4 +1,4 @@
-"""Reads a model folder's config.json, and finds out whether it is a model that we can run."""
+"""Reads a model folder's config.json, and refuses models that cannot run here."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
     """Returns the config of the model in a folder.
 
     Raises:
-        ModelLoadError: there is none, it is broken, or the model is not one that we can run.
+        ModelLoadError: there is none, it is broken, or the model cannot run here.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -26,7 +26,7 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
         )
     _check_kind(folder, read_json(path), config.trust_remote_code)
     if (folder / "generation_config.json").is_file():
-        read_json(folder / "generation_config.json")  # transformers passes over a broken one
+        read_json(folder / "generation_config.json")  # transformers ignores a broken one
     try:
         model_config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code
@@ -38,11 +38,32 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
     return model_config
 
 
+def find_max_model_len(config: EngineConfig, model_config: PreTrainedConfig) -> int:
+    """Returns the context in tokens: MAX_MODEL_LEN, or the model's own.
+
+    Raises:
+        ModelLoadError: the setting exceeds the model's context, or neither is known.
+    """
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    limit = config.max_model_len or context
+    if limit is None:
+        raise ModelLoadError(
+            "The model's config.json names no context length. Set MAX_MODEL_LEN to the number of"
+            " tokens that prompt and answer may have together."
+        )
+    if context is not None and limit > context:
+        raise ModelLoadError(
+            f"MAX_MODEL_LEN={config.max_model_len} is more than the model's context of {context}"
+            " tokens. Set at most that, or leave it out."
+        )
+    return int(limit)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
     Raises:
-        ModelLoadError: the file cannot be read, or holds something else.
+        ModelLoadError: the file cannot be read, or does not hold an object.
     """
     try:
         raw: Any = json.loads(path.read_bytes())
@@ -56,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> None:
-    """Lets through a causal language model whose code transformers has, or which we may run."""
+    """Refuses models that are no causal language models, or need code that may not run."""
     model_type, architectures = raw.get("model_type"), raw.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     is_known = str(model_type) in CONFIG_MAPPING

@@ -17,7 +17,8 @@ from src.engine.model.runner import ModelRunner
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.kv_slots import Slot
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence
 
 KNOWN_OPTIONS = frozenset(
     ["scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids", "is_causal"]

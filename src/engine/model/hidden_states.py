@@ -1,4 +1,4 @@
-"""A model's last hidden states: what its decoder gives before the head makes logits of it."""
+"""A model's last hidden states: the decoder's output, from which the head computes logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 
 
 def find_decoder(model: PreTrainedModel) -> torch.nn.Module | None:
-    """Returns the model without its head; None if its code does not part the two."""
+    """Returns the model without its head; None if its code does not separate the two."""
     decoder: torch.nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
     return None if decoder is model else decoder
 
 
 @torch.inference_mode()
 def find_hidden_size(model: PreTrainedModel) -> int | None:
-    """Returns how many numbers a last hidden state has; None if the model does not give them."""
+    """Returns the size of a last hidden state; None if hidden states are not accessible."""
     decoder = find_decoder(model)
     if decoder is None:
         return None
@@ -26,9 +26,12 @@ def find_hidden_size(model: PreTrainedModel) -> int | None:
 
 @contextmanager
 def catch_hidden_states(model: PreTrainedModel, *, wanted: bool) -> Iterator[list[torch.Tensor]]:
-    """Yields a list that gets the hidden states of each forward, (1, num_tokens, size), if wanted.
+    """Yields a list to which each forward appends its hidden states, (1, num_tokens, size).
 
-    So they cost nothing beside the logits of the same forward.
+    They come from the forward that computes the logits, at no further cost.
+
+    Args:
+        wanted: False leaves the list empty.
     """
     if not wanted:
         yield []
@@ -36,7 +39,7 @@ def catch_hidden_states(model: PreTrainedModel, *, wanted: bool) -> Iterator[lis
     decoder = find_decoder(model)
     assert decoder is not None
     caught: list[torch.Tensor] = []
-    hook = decoder.register_forward_hook(lambda module, given, output: caught.append(output[0]))
+    hook = decoder.register_forward_hook(lambda module, inputs, output: caught.append(output[0]))
     try:
         yield caught
     finally:

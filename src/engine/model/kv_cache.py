@@ -1,4 +1,4 @@
-"""The keys and values of all sequences: for each layer one tensor of slots."""
+"""`KVCache`: the keys and values of all sequences, one tensor of slots for each layer."""
 
 import math
 import mmap
@@ -11,7 +11,7 @@ from src.engine.scheduling.kv_slots import Lease, Slot
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one layer keeps of a token."""
+    """Sizes of the keys and values of one token in one layer."""
 
     num_kv_heads: int
     key_dim: int
@@ -25,16 +25,16 @@ class LayerShape:
 class KVCache:
     """Keys and values, (num_slots, capacity, num_kv_heads, head_dim) a layer.
 
-    All heads of a token lie together: a step writes one token of each sequence, and so touches one
-    page of memory for it and not one a head.
+    The heads of a token are contiguous: a step writes one token of each sequence, and so touches
+    one page of memory for it instead of one for each head.
 
-    On a CPU the operating system gives the memory as it is used, and gives it as zeros: attention
-    over padded rows reads beyond a sequence's end, where anything goes but what is no number.
+    On a CPU the memory is mapped lazily, as zeros. Attention over padded rows reads beyond a
+    sequence's end, where any values will do but NaN.
 
     Args:
         layers: by the model's layer index.
-        num_slots: sequences.
-        capacity: tokens in each.
+        num_slots: number of sequences.
+        capacity: maximum number of tokens in each.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class KVCache:
                 tensor[target, :length] = tensor[source, :length]
 
     def clear(self, slot: Slot) -> None:
-        """Makes all of a slot zeros again."""
+        """Fills a slot with zeros."""
         for tensors in (self.keys, self.values):
             for tensor in tensors.values():
                 tensor[slot.index] = 0
@@ -69,14 +69,14 @@ class KVCache:
 
 
 def num_bytes_per_slot(layers: dict[int, LayerShape], capacity: int, dtype: torch.dtype) -> int:
-    """Memory of one slot that is used to its end."""
+    """Returns the size of a full slot."""
     return sum(shape.num_values for shape in layers.values()) * capacity * dtype.itemsize
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
-    # Pages of zeros that are taken one by one when they are first written; numpy's would be huge.
+    # Pages are allocated one by one when first written; numpy would ask for huge pages.
     num_bytes = math.prod(size) * dtype.itemsize
     buffer = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(buffer, dtype=dtype).view(size)

@@ -1,8 +1,8 @@
-"""How much memory there is to take: on a CPU what the machine and the container have free.
+"""Free memory of the machine and of the container, for models on a CPU.
 
-A container's limit is its control group's. Groups are nested, and each one's limit holds for all
-below it: a container sees its own as the root of the file system, a service of systemd is
-somewhere below the root. Versions 1 and 2 of control groups are read, also side by side.
+A container's limit is that of its control group (cgroup). Groups are nested, and each limit holds
+for all groups below. A container sees its own group as the root of the file system; a systemd
+service is somewhere below the root. Reads versions 1 and 2, also side by side.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """How the files of a group and one field of its memory.stat are called."""
+    """Names of a group's files, and of one field of its memory.stat."""
 
     limit: str
     used: str
@@ -29,11 +29,11 @@ VERSION_2 = _Version("memory.max", "memory.current", "inactive_file")
 
 
 def free_memory(root: Path = ROOT, own_groups: Path = OWN_GROUPS) -> int:
-    """Bytes that this process may still take.
+    """Returns the number of bytes that this process may still allocate.
 
     Args:
-        root: where the control groups are mounted.
-        own_groups: the file that says which of them are this process's.
+        root: mount point of the control groups.
+        own_groups: file that names the groups of this process.
     """
     frees = [psutil.virtual_memory().available]
     for group in _groups(root, own_groups):
@@ -44,8 +44,8 @@ def free_memory(root: Path = ROOT, own_groups: Path = OWN_GROUPS) -> int:
 
 
 def _groups(root: Path, own_groups: Path) -> Iterator[tuple[Path, _Version]]:
-    """The groups that may limit this process's memory, from its own up to the root."""
-    if not own_groups.exists():  # no Linux
+    """Yields the groups that may limit this process's memory, from its own up to the root."""
+    if not own_groups.exists():  # not Linux
         return
     for line in own_groups.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -55,14 +55,14 @@ def _groups(root: Path, own_groups: Path) -> Iterator[tuple[Path, _Version]]:
             mount, version = root / "memory", VERSION_1
         else:
             continue
-        # A path outside of the mounted tree, as a container sees its host's, is not below it.
-        own = PurePosixPath(path.lstrip("/"))
-        groups = (PurePosixPath(),) if ".." in own.parts else (own, *own.parents)
-        yield from ((mount / group, version) for group in groups)
+        # With "..", the group is outside of the mounted tree, as a container sees its host's.
+        group = PurePosixPath(path.lstrip("/"))
+        groups = (PurePosixPath(),) if ".." in group.parts else (group, *group.parents)
+        yield from ((mount / folder, version) for folder in groups)
 
 
 def _free_in_group(folder: Path, version: _Version) -> int | None:
-    """What a group leaves; None if it has no limit or is not there."""
+    """Returns the free bytes of a group; None if it has no limit or does not exist."""
     try:
         limit = (folder / version.limit).read_text().strip()
         used = int((folder / version.used).read_text())
@@ -71,5 +71,5 @@ def _free_in_group(folder: Path, version: _Version) -> int | None:
         return None
     if limit == "max":
         return None
-    # Files that were read, such as the weights, count as used until something else needs the room.
+    # The page cache (files that were read, such as the weights) counts as used, but is reclaimed.
     return int(limit) - used + int(stat[version.reclaimable])

@@ -6,15 +6,16 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.kernels.bindings import CpuKernels
+from src.engine.logprobs import PositionLogprobs, SampledToken
 from src.engine.model.attention import PackedAttention, Segment, Step
 from src.engine.model.hidden_states import catch_hidden_states
 from src.engine.model.kv_cache import KVCache, LayerShape
 from src.engine.model.loader import LoadedModel
-from src.engine.sampling.logprobs import PositionLogprobs, find_logprobs
-from src.engine.sampling.sampler import SampledToken, SamplingRow, sample
+from src.engine.sampling.logprobs import find_logprobs
+from src.engine.sampling.sampler import SamplingRow, sample
 from src.engine.sampling.top_k_top_p import find_largest
 from src.engine.scheduling.kv_slots import Lease
-from src.engine.scheduling.sequence import ScheduledSequence, SequenceResult
+from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
 _numbers = count()
 

@@ -1,19 +1,19 @@
-"""What libraries read from the environment when torch is imported, and how we want it. No torch."""
+"""Environment variables that libraries read when torch is imported. No torch."""
 
 from src.engine.config import Kernels
 from src.engine.kernels.build import usable_variants
 
 
 def torch_environment(kernels: Kernels) -> dict[str, str]:
-    """Variables to set, unless they are, before anything imports torch.
+    """Returns variables to set, unless they are set, before torch is imported.
 
-    OpenMP's threads spin while they wait for work, for up to 15 ms, and what else wants their cores
-    waits as long: the event loop, other processes, and the threads of our own kernels. A
-    millisecond does where PyTorch's kernels compute, and a twentieth of it beside our own, as
-    little is left for OpenMP then (benchmarks/LOG.md).
+    GOMP_SPINCOUNT: OpenMP's threads spin up to 15 ms while they wait for work, and keep their cores
+    from the event loop, other processes and the native kernels' threads. 1 ms is enough with
+    PyTorch's kernels, and 0.05 ms with the native ones, which leave OpenMP little to do
+    (benchmarks/LOG.md).
 
-    Large tensors come in pages of 2 MiB where the system gives some: weights are read up to a third
-    faster.
+    THP_MEM_ALLOC_ENABLE: large tensors get transparent huge pages (2 MiB) where the system has
+    some; reading weights is up to a third faster.
     """
-    ours = kernels != "pytorch" and usable_variants()
-    return {"GOMP_SPINCOUNT": "1000" if ours else "20000", "THP_MEM_ALLOC_ENABLE": "1"}
+    is_native = kernels != "pytorch" and usable_variants()
+    return {"GOMP_SPINCOUNT": "1000" if is_native else "20000", "THP_MEM_ALLOC_ENABLE": "1"}

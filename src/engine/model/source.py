@@ -1,7 +1,7 @@
-"""From MODEL_NAME to a local folder: the bundled model, a folder, or a download from the hub.
+"""Finds the folder of MODEL_NAME: the bundled model, a folder, or a download from the hub.
 
-Downloads go through `huggingface_hub`, and a complete copy in the cache stands in for a hub that
-does not answer. Pickled weights are never fetched.
+Downloads go through `huggingface_hub`. If the hub does not answer, a complete copy in the cache is
+used. Pickled weights are never downloaded.
 """
 
 import logging
@@ -38,7 +38,7 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 def find_model_folder(config: EngineConfig) -> Path:
-    """Returns the folder that holds the model's files, downloading them where needed.
+    """Returns the folder with the model's files; downloads them if needed.
 
     Raises:
         ModelLoadError: there is no such folder or hub id, or the hub cannot be reached and the
@@ -57,7 +57,7 @@ def find_model_folder(config: EngineConfig) -> Path:
 
 
 def with_available_model(config: EngineConfig) -> EngineConfig:
-    """Returns the config, with its fallback as the model if its own model cannot be had."""
+    """Returns the config, with its fallback as the model if its own model is not available."""
     fallback = config.fallback_model_name
     if fallback is None:
         return config
@@ -66,7 +66,7 @@ def with_available_model(config: EngineConfig) -> EngineConfig:
     except ModelLoadError:
         name = config.model_name
         logger.warning(
-            "MODEL_NAME is not set, and its default %s cannot be had: serving %s", name, fallback
+            "MODEL_NAME is not set, and its default %s is not available: serving %s", name, fallback
         )
         return replace(config, model_name=fallback)
     return config
@@ -78,7 +78,7 @@ def _existing_folder(name: str) -> Path | None:
         if folder.is_dir():
             return folder
         is_file = folder.exists()
-    except (OSError, RuntimeError) as error:  # not ours to read, too long, no such user
+    except (OSError, RuntimeError) as error:  # no permission, too long, no such user
         raise ModelLoadError(
             f"MODEL_NAME={name} cannot be opened ({one_line(error)}). {REMEDY}"
         ) from error
@@ -142,10 +142,10 @@ def _fetch(repo_id: str, revision: str, config: EngineConfig) -> Path:
         revision=revision,
         cache_dir=config.model_cache_dir,
         allow_patterns=[*MODEL_FILES, "*.py"] if config.trust_remote_code else MODEL_FILES,
-        ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, in other forms
+        ignore_patterns=["*/*", "consolidated*"],  # the same weights in other forms
     )
     try:
-        # snapshot_download would wait without end for a hub that takes the call and says nothing.
+        # snapshot_download has no timeout for a hub that accepts the connection and never answers.
         HfApi().model_info(repo_id, revision=revision, timeout=HUB_TIMEOUT)
     except RevisionNotFoundError:
         raise
@@ -165,6 +165,6 @@ def _not_in_cache(config: EngineConfig) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The kind of an error and what it says, for the middle of a sentence."""
+    """Returns an error's type and message on one line, for the middle of a sentence."""
     text = " ".join(str(error).split()).partition(" For more information")[0][:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,8 +1,8 @@
-"""Token ids that a model's files name, checked against its embeddings and its logits.
+"""Token ids in a model's files, checked against its embeddings and logits.
 
-An id out of range is an index error in the first request that meets it, and on CUDA the end of the
-process. So the ids that are computed with must fit, or the model is refused. Ids that nothing is
-computed with (padding, ends of texts) are dropped with a warning.
+An id out of range is an index error in the first request with it, and on CUDA the end of the
+process. A model is refused if such ids are used in a computation. Other ids out of range (padding,
+end tokens) are dropped with a warning.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 FILES = ("config.json", "generation_config.json")
 SUFFIX = "_token_id"
-"""Entries for token ids have names that end so, such as eos_token_id."""
+"""End of the names of entries for token ids, such as eos_token_id."""
 
 MAX_SHOWN = 60  # characters of a value in a message
 
@@ -75,7 +75,7 @@ def _named_ids(path: Path, entries: dict[str, Any]) -> list[NamedId]:
 
 
 def warn_of_unknown_ids(named: Iterable[NamedId], vocab_size: int) -> None:
-    """Logs each named id that is not below `vocab_size`; nothing is computed with these."""
+    """Logs each named id that is not below `vocab_size`; no computation uses them."""
     for one in named:
         if not 0 <= one.token_id < vocab_size:
             logger.warning(
@@ -90,7 +90,7 @@ def warn_of_unknown_ids(named: Iterable[NamedId], vocab_size: int) -> None:
 def drop_padding_id(config: PreTrainedConfig) -> None:
     """Removes a padding id that is out of range: `torch.nn.Embedding` would refuse it.
 
-    Nothing is padded here, so the model is the same without.
+    Nothing is padded here, so this does not change the model.
     """
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         padding_id = getattr(part, "pad_token_id", None)
@@ -100,7 +100,7 @@ def drop_padding_id(config: PreTrainedConfig) -> None:
 
 
 def find_vocab_size(model: PreTrainedModel, folder: Path) -> int:
-    """Returns how many token ids the model both reads and gives logits for.
+    """Returns the number of token ids that the model both reads and gives logits for.
 
     Raises:
         ModelLoadError: it gives logits for ids that it cannot read.
@@ -118,10 +118,10 @@ def find_vocab_size(model: PreTrainedModel, folder: Path) -> int:
 
 
 def check_tokenizer_ids(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
-    """Refuses a tokenizer that gives token ids which the model does not have.
+    """Refuses a tokenizer with token ids that the model does not have.
 
-    The highest id counts and not the number of tokens, as ids may have gaps. A post-processor
-    (tokenizer.json) has ids of its own, which need not be those of the vocabulary.
+    Checks the highest id instead of the number of tokens, because ids may have gaps. The ids of a
+    post-processor (tokenizer.json) need not be in the vocabulary, so two texts are encoded too.
 
     Raises:
         ModelLoadError: an id is not below `vocab_size`.
@@ -140,13 +140,13 @@ def check_tokenizer_ids(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> 
 def find_end_token_ids(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocab_size: int
 ) -> list[int]:
-    """Returns the ids that end a text: the model's, or the tokenizer's where it names none.
+    """Returns the ids that end a text: the model's, or the tokenizer's if the model names none.
 
-    Ids that the vocabulary does not have are left out: no such token is ever drawn.
+    Ids out of the vocabulary are left out, because no such token is ever sampled.
     """
     ids = getattr(model.generation_config, "eos_token_id", None)
-    own = [ids] if isinstance(ids, int) else list(ids or ())
-    known = [one for one in own if 0 <= one < vocab_size]
+    named = [ids] if isinstance(ids, int) else list(ids or ())
+    known = [token_id for token_id in named if 0 <= token_id < vocab_size]
     fallback = tokenizer.eos_token_id
     if not known and isinstance(fallback, int) and 0 <= fallback < vocab_size:
         known = [fallback]

@@ -1,1 +1,1 @@
-"""HuggingFace's `generate`, one request at a time: the oracle of the tests."""
+"""The reference engine: HuggingFace's `generate`, one request at a time; oracle of the tests."""

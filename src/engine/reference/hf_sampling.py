@@ -1,4 +1,4 @@
-"""Sampling parameters in the terms of HuggingFace's `generate`."""
+"""Sampling parameters as configs, logits processors and criteria of HuggingFace's `generate`."""
 
 import torch
 from transformers import (
@@ -17,7 +17,7 @@ from src.engine.structured_output.matcher import Matcher, find_allowed, send, wa
 
 
 def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:
-    """What the request asks for and nothing else: the model's own defaults do not count."""
+    """Returns the request's parameters; the model's own defaults have no effect."""
     sampling = {}
     if not params.is_greedy:
         sampling = {
@@ -30,13 +30,13 @@ def generation_config(params: SamplingParams, end_token_ids: list[int]) -> Gener
         max_new_tokens=params.max_tokens,
         do_sample=not params.is_greedy,
         eos_token_id=end_token_ids or None,
-        pad_token_id=0,  # never used: the batch is one sequence
+        pad_token_id=0,  # unused: the batch is one sequence
         **sampling,
     )
 
 
 class LogitsRecorder(LogitsProcessor):
-    """Keeps the logits of the newest token as the model gave them."""
+    """Keeps the model's own logits of the newest token."""
 
     logits: torch.Tensor | None = None
 
@@ -52,7 +52,7 @@ def logits_processors(
     recorder: LogitsRecorder,
     matcher: Matcher | None = None,
 ) -> LogitsProcessorList:
-    """What changes the logits before temperature and filters, in the order of the sampler."""
+    """Returns the processors before temperature and filters, in the sampler's order."""
     processors = LogitsProcessorList()
     if params.logprobs is not None:
         processors.append(recorder)
@@ -77,19 +77,20 @@ def logits_processors(
 
 
 class _KeepAllowed(LogitsProcessor):
-    """Makes impossible what a grammar does not allow.
+    """Masks the tokens that a grammar does not allow.
 
     Args:
-        matcher: where the sequence stands in it.
-        least: tokens, the prompt's included, before which it ends only if nothing can follow.
+        matcher: position in the grammar.
+        min_length: number of tokens, with the prompt, before which end tokens are masked, unless
+            nothing else can follow.
     """
 
-    def __init__(self, matcher: Matcher, least: int) -> None:
+    def __init__(self, matcher: Matcher, min_length: int) -> None:
         self._matcher = matcher
-        self._least = least
+        self._min_length = min_length
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        is_early = input_ids.shape[1] < self._least
+        is_early = input_ids.shape[1] < self._min_length
         bits, _ = find_allowed([self._matcher], [is_early], timeout=None)
         self._matcher.check()
         keep_allowed(scores, [0], bits)
@@ -97,10 +98,10 @@ class _KeepAllowed(LogitsProcessor):
 
 
 class GrammarCriteria(StoppingCriteria):
-    """Follows a grammar; ends the sequence where nothing can follow.
+    """Advances a grammar's matcher; ends the sequence if nothing can follow.
 
     Args:
-        matcher: takes each new token.
+        matcher: receives each new token.
         end_token_ids: tokens that end the sequence.
     """
 
@@ -122,7 +123,7 @@ class GrammarCriteria(StoppingCriteria):
 
 
 class _CountPenalties(LogitsProcessor):
-    """OpenAI's presence and frequency penalties, which transformers has not."""
+    """Presence and frequency penalties as in OpenAI's API; transformers has none."""
 
     def __init__(self, params: SamplingParams, num_prompt_tokens: int) -> None:
         self._params = params

@@ -1,41 +1,15 @@
-"""Log-probabilities of tokens: what the model itself gave, whatever sampling made of it.
+"""Log-probabilities of tokens, from the model's own logits."""
 
-The scheduler and the callers of the engine pass these records on, so nothing here imports torch.
-"""
+import torch
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+from src.engine.logprobs import PositionLogprobs, TokenLogprob
 
 ROWS_AT_ONCE = 32
 """Each such block needs one more copy of its logits: 6 MB of 50,000 tokens, not 200 MB a prompt."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token and the natural logarithm of its probability."""
-
-    token_id: int
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class PositionLogprobs:
-    """What the model thought of one position.
-
-    Args:
-        chosen: the token that stands there.
-        top: the most likely tokens, most likely first; `chosen` may be among them.
-    """
-
-    chosen: TokenLogprob
-    top: list[TokenLogprob]
-
-
 def find_logprobs(
-    logits: "torch.Tensor", token_ids: list[int], num_top: list[int]
+    logits: torch.Tensor, token_ids: list[int], num_top: list[int]
 ) -> list[PositionLogprobs]:
     """Tells each row's token and its best alternatives.
 
@@ -52,7 +26,7 @@ def find_logprobs(
 
 
 def _find_in_block(
-    logits: "torch.Tensor", token_ids: list[int], num_top: list[int]
+    logits: torch.Tensor, token_ids: list[int], num_top: list[int]
 ) -> list[PositionLogprobs]:
     logprobs = logits.log_softmax(dim=-1)
     chosen = logprobs[list(range(len(token_ids))), token_ids].tolist()

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from src.engine.kernels.bindings import CpuKernels
+from src.engine.logprobs import SampledToken
 from src.engine.sampling.logits_processors import ban, change_logits, changes_logits, keep_allowed
-from src.engine.sampling.logprobs import PositionLogprobs, find_logprobs
+from src.engine.sampling.logprobs import find_logprobs
 from src.engine.sampling.top_k_top_p import (
     NUM_UNIFORMS,
     draw_from_all,
@@ -53,14 +54,6 @@ class SamplingRow:
     def position(self) -> int:
         """Of the token that is to be chosen."""
         return len(self.token_ids) + len(self.draft)
-
-
-@dataclass(frozen=True, slots=True)
-class SampledToken:
-    """A chosen token, and what the model thought of it where the request wants to know."""
-
-    token_id: int
-    logprobs: PositionLogprobs | None
 
 
 def sample(

@@ -1,1 +1,1 @@
-"""Plans each step over sequences of token ids, slots and budgets. No torch."""
+"""Scheduling: queue, fairness, cache slots, and the plan of each step. No torch."""

@@ -1,7 +1,8 @@
-"""The queue: tenants take turns, and each one's own requests come in the order they arrived in.
+"""The queue, fair between tenants by stride scheduling (Waldspurger & Weihl 1995). No torch.
 
-Stride scheduling: a tenant's turn moves it on by 1 / weight, and the one that is least far has the
-next. Who comes back after a while starts where the others are, so nobody saves up turns.
+Each tenant has a position. The tenant with the lowest one is next, and moves on by 1 / weight. Its
+own requests keep their order of arrival. A tenant that comes back after a while starts at the
+position of the others, so unused turns are not saved up.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from src.engine.scheduling.sequence import Sequence
 
 @dataclass(slots=True)
 class _TenantQueue:
-    """One tenant's requests, and how far it has come."""
+    """Waiting sequences of one tenant, and its position."""
 
     position: float
     weight: int
@@ -22,86 +23,85 @@ class _TenantQueue:
 
     @property
     def load(self) -> float:
-        """How much of the queue it takes, for its weight."""
+        """Number of waiting sequences for the tenant's weight."""
         return len(self.sequences) / self.weight
 
     @property
     def newest(self) -> Sequence | None:
-        """The last of those that had no turn yet; preempted ones are all before it."""
+        """The last sequence, if it was never admitted; preempted ones are all before it."""
         last = self.sequences[-1]
         return None if last.num_preemptions else last
 
 
 class FairQueue:
-    """Sequences that wait for their turn, or for another one after they were preempted."""
+    """Sequences that wait for their first place, or for another one after a preemption."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, _TenantQueue] = {}  # of those who wait alone
+        self._queues: dict[str, _TenantQueue] = {}  # by tenant; none is empty
         self._position = 0.0
 
     def __len__(self) -> int:
-        return sum(len(line.sequences) for line in self._lines.values())
+        return sum(len(queue.sequences) for queue in self._queues.values())
 
     def __iter__(self) -> Iterator[Sequence]:
-        return (one for line in self._lines.values() for one in line.sequences)
+        return (one for queue in self._queues.values() for one in queue.sequences)
 
     @property
     def tenants(self) -> list[Tenant]:
-        """Tenants that wait, in the order of their turns."""
-        lines = sorted(self._lines.items(), key=lambda item: item[1].position)
-        return [Tenant(name, line.weight) for name, line in lines]
+        """Waiting tenants, the next one first."""
+        queues = sorted(self._queues.items(), key=lambda item: item[1].position)
+        return [Tenant(name, queue.weight) for name, queue in queues]
 
     def append(self, sequence: Sequence) -> None:
-        """Puts a sequence at the end of its tenant's line."""
-        weight = sequence.request.weight
-        self._line(sequence, self._position + 1 / weight).sequences.append(sequence)
+        """Adds a sequence after the others of its tenant."""
+        self._queue_of(sequence).sequences.append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Puts a preempted sequence at the head of its tenant's line; its turn does not count."""
-        weight = sequence.request.weight
-        line = self._line(sequence, self._position + 1 / weight)
-        line.position -= 1 / weight
-        line.sequences.appendleft(sequence)
+        """Adds a preempted sequence before the others of its tenant, and takes the turn back."""
+        queue = self._queue_of(sequence)
+        queue.position -= 1 / sequence.request.weight
+        queue.sequences.appendleft(sequence)
 
-    def _line(self, sequence: Sequence, position: float) -> _TenantQueue:
+    def _queue_of(self, sequence: Sequence) -> _TenantQueue:
         request = sequence.request
-        return self._lines.setdefault(request.tenant, _TenantQueue(position, request.weight))
+        start = self._position + 1 / request.weight
+        return self._queues.setdefault(request.tenant, _TenantQueue(start, request.weight))
 
     def pop(self, tenant: str) -> Sequence:
-        """Takes out the tenant's first; tenants before it, which were passed over, move up to it.
+        """Removes the tenant's first sequence; tenants passed over move up to its position.
 
         Args:
             tenant: one of `tenants`.
         """
-        line = self._lines[tenant]
-        for other in self._lines.values():
-            other.position = max(other.position, line.position)
-        sequence = line.sequences.popleft()
-        self._position = max(self._position, line.position)
-        line.position += 1 / sequence.request.weight
-        if not line.sequences:
-            del self._lines[tenant]
+        queue = self._queues[tenant]
+        for other in self._queues.values():
+            other.position = max(other.position, queue.position)
+        sequence = queue.sequences.popleft()
+        self._position = max(self._position, queue.position)
+        queue.position += 1 / sequence.request.weight
+        if not queue.sequences:
+            del self._queues[tenant]
         return sequence
 
-    def newest_of_most(self) -> Sequence | None:
-        """The newest of the tenant that takes most of the queue; preempted ones keep their place.
+    def newest_of_heaviest(self) -> Sequence | None:
+        """Returns the newest sequence of the tenant with the highest weighted load.
 
-        None if all that wait were preempted.
+        None if all waiting sequences were preempted: these keep their places in the queue.
         """
-        lines = [line for line in self._lines.values() if line.newest is not None]
-        return max(lines, key=lambda line: line.load).newest if lines else None
+        queues = [queue for queue in self._queues.values() if queue.newest is not None]
+        return max(queues, key=lambda queue: queue.load).newest if queues else None
 
     def stop_deadline(self, sequence: Sequence) -> None:
-        """Lets no sequence of the same request expire any more, as this one has its turn."""
-        line = self._lines.get(sequence.request.tenant)
-        for one in (sequence, *(line.sequences if line is not None else ())):
+        """Exempts an admitted sequence, and all others of its request, from the deadline."""
+        queue = self._queues.get(sequence.request.tenant)
+        for one in (sequence, *(queue.sequences if queue is not None else ())):
             if one is sequence or one.request.group == sequence.request.group != "":
                 one.expires = False
 
     def discard(self, sequence: Sequence) -> None:
-        """Takes out a sequence whose turn does not come any more, if it is there."""
-        line = self._lines.get(sequence.request.tenant)
-        if line is not None and sequence in line.sequences:
-            line.sequences.remove(sequence)
-            if not line.sequences:
-                del self._lines[sequence.request.tenant]
+        """Removes a sequence, if it is in the queue."""
+        queue = self._queues.get(sequence.request.tenant)
+        if queue is not None and sequence in queue.sequences:
+            queue.sequences.remove(sequence)
+            if not queue.sequences:
+                del self._queues[sequence.request.tenant]

@@ -1,14 +1,19 @@
-"""Weighted max-min fairness of the places that sequences run in, with preemption. No torch.
+"""Weighted max-min fairness of running places, with preemption. No torch.
 
-A place goes to the tenant that has least for its weight. Where all places are taken, a tenant takes
-one from another if that one, without it, still has at least as many places for its weight as the
-taker then has. The newest sequence gives way and is computed again later (preemption by recompute,
-as in vLLM), so the least work is lost.
+The allocation is that of Bertsekas & Gallager, "Data Networks" (1992), over whole places.
+A free place goes to the tenant with the fewest places for its weight. Without a free place, that
+tenant takes one from another tenant, if two conditions hold. The other one keeps, for its weight,
+at least as many places as the taker then has. And the victim is its newest sequence, because that
+loses the least work. The victim is computed again later (preemption by recomputation, as in vLLM;
+Kwon et al. 2023, arXiv:2309.06180).
 
-Four things follow. A tenant alone is never preempted. The oldest sequence of a tenant is never
-preempted, so each tenant that runs gets on. Each preemption lowers the sum of held² / weight over
-all tenants, so places are not passed back and forth. The tenant with least takes first, so no
-sequence is admitted and preempted in one step.
+Four properties follow:
+- A tenant alone is never preempted.
+- The oldest sequence of a tenant is never preempted, so each tenant that runs makes progress.
+- Each preemption lowers the sum of held² / weight over all tenants, so places do not go back and
+  forth.
+- The tenant with the fewest places takes first, so no sequence is admitted and preempted in one
+  step.
 """
 
 from collections import Counter
@@ -19,47 +24,56 @@ from src.engine.scheduling.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant that waits, and the places that it is due for each of a tenant of weight 1."""
+    """A tenant with waiting sequences.
+
+    Args:
+        name: as in its requests.
+        weight: the tenant's share of the places, relative to a tenant of weight 1.
+    """
 
     name: str
     weight: int
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Placement:
     """The next admission.
 
     Args:
-        tenant: its first waiting sequence is admitted.
-        victim: a sequence that gives way; None if a place is free.
+        tenant: its first waiting sequence gets a place.
+        victim: running sequence to preempt; None if a place is free.
     """
 
     tenant: str
     victim: Sequence | None = None
 
 
-def choose_turn(running: list[Sequence], waiting: list[Tenant], *, has_room: bool) -> Turn | None:
+def choose_placement(
+    running: list[Sequence], waiting: list[Tenant], *, has_room: bool
+) -> Placement | None:
     """Returns the next admission, or None if there is none in this step.
 
     Args:
         running: in the order of their admission.
-        waiting: at least one tenant, in the order of the queue's turns.
-        has_room: whether a place is free.
+        waiting: at least one tenant, in the order of the queue.
+        has_room: True if a place is free.
     """
-    held = Counter(one.request.tenant for one in running)
-    # `min` takes the first of equals, which has the next turn.
-    taker = min(waiting, key=lambda one: (held[one.name] + 1) / one.weight)
-    then = (held[taker.name] + 1) / taker.weight
+    num_held = Counter(one.request.tenant for one in running)
+    # `min` takes the first of equals, which is the next one in the queue.
+    taker = min(waiting, key=lambda one: (num_held[one.name] + 1) / one.weight)
+    share = (num_held[taker.name] + 1) / taker.weight  # of the taker, with the new place
     if has_room:
-        # A tenant that already has as much as the taker would then have loses it to that at once.
-        return Turn(next(one.name for one in waiting if held[one.name] / one.weight < then))
-    victim, kept = _find_victim(running, held)
-    return Turn(taker.name, victim) if then <= kept else None
+        # A tenant that holds that share already would lose the place to the taker at once.
+        return Placement(
+            next(one.name for one in waiting if num_held[one.name] / one.weight < share)
+        )
+    victim, remaining_share = _find_victim(running, num_held)
+    return Placement(taker.name, victim) if share <= remaining_share else None
 
 
-def _find_victim(running: list[Sequence], held: Counter[str]) -> tuple[Sequence, float]:
-    """The newest sequence of the tenant that keeps most without it, and how much for its weight."""
+def _find_victim(running: list[Sequence], num_held: Counter[str]) -> tuple[Sequence, float]:
+    """Returns the newest sequence of the tenant with the largest share without it; that share."""
     newest = {one.request.tenant: one for one in running}
-    kept = {name: (held[name] - 1) / one.request.weight for name, one in newest.items()}
-    tenant = max(kept, key=kept.__getitem__)
-    return newest[tenant], kept[tenant]
+    shares = {name: (num_held[name] - 1) / one.request.weight for name, one in newest.items()}
+    tenant = max(shares, key=shares.__getitem__)
+    return newest[tenant], shares[tenant]

@@ -1,8 +1,8 @@
-"""Which sequence owns which slot of the KV cache, and whose prefix can be used again. No torch.
+"""Slots of the KV cache, with prefix caching: ended sequences leave theirs for reuse. No torch.
 
-A slot holds the keys and values of one sequence. When the sequence ends its slot becomes free and
-keeps what it holds until it is needed, least recently used first. So a prompt that begins as an
-earlier one did (a system prompt, the next turn of a chat) finds that beginning computed.
+A slot holds the keys and values of one sequence. A freed slot keeps them until it is needed; the
+least recently used is taken first (LRU). A prompt that begins as an earlier one did (a system
+prompt, the next turn of a chat) finds that prefix computed.
 """
 
 from collections import OrderedDict
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Slot:
-    """One slot: which tokens it holds keys and values for.
+    """One slot, and the tokens with keys and values in it.
 
     Args:
         index: in the KV cache's tensors.
-        token_ids: of the sequence that has or had it; shared with the owner, who appends to it.
-        num_valid: the first so many of them are in the cache.
-        salt: only sequences with the same salt may use them.
-        is_dirty: it may hold values that are no numbers, and has to be cleared before it is used.
+        token_ids: of the current or last owner, which appends to the same list.
+        num_valid: number of first tokens with keys and values in the cache.
+        salt: only sequences with the same salt may reuse them.
+        is_dirty: may contain NaN, and has to be cleared before use.
     """
 
     index: int
@@ -30,12 +30,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A slot for a new sequence.
+    """A slot assigned to a sequence.
 
     Args:
-        slot: now owned by the sequence.
-        num_cached: its first tokens that need no computing.
-        copy_from: the slot whose first `num_cached` keys and values are to be copied first, if any.
+        slot: owned by the sequence from now on.
+        num_cached: number of the sequence's first tokens that need not be computed.
+        copy_from: slot to copy the keys and values of these tokens from; None if they are in place.
     """
 
     slot: Slot
@@ -44,16 +44,16 @@ class Lease:
 
     @property
     def needs_work(self) -> bool:
-        """Whether the slot has to be cleared or filled before the sequence is computed."""
+        """True if the slot has to be cleared or filled before the sequence is computed."""
         return self.slot.is_dirty or self.copy_from is not None
 
 
 class SlotPool:
-    """Hands out slots and remembers what freed ones hold.
+    """Assigns slots, and finds prefixes in all of them.
 
     Args:
-        num_slots: sequences.
-        capacity: tokens in each.
+        num_slots: number of slots, one for each sequence.
+        capacity: maximum number of tokens in each.
     """
 
     def __init__(self, num_slots: int, capacity: int) -> None:
@@ -67,54 +67,54 @@ class SlotPool:
 
     @property
     def num_cached(self) -> int:
-        """Free slots that hold something of an ended sequence."""
+        """Number of free slots that hold a prefix of an ended sequence."""
         return sum(slot.num_valid > 0 for slot in self._free.values())
 
     @property
     def usage(self) -> float:
-        """Share of all slots that holds keys and values, of live sequences and of ended ones."""
+        """Share of all slots that holds keys and values, of live and ended sequences."""
         return sum(slot.num_valid for slot in self._slots) / (len(self._slots) * self._capacity)
 
     def acquire(self, token_ids: list[int], salt: str = "", *, reuse: bool = True) -> Lease:
-        """Takes a free slot for these tokens, with as much of their prefix as is held anywhere.
+        """Assigns a free slot, with the longest prefix of these tokens that any slot holds.
 
-        The last token is always computed, as its logits are needed. A free slot is taken over in
-        place when most of what it holds is the common prefix; otherwise the prefix is copied, and
-        the other sequence's stays for its next turn.
+        The last token is never taken from the cache, because its logits are needed. A free slot is
+        reused in place if the prefix is at least half of its tokens. Otherwise the prefix is
+        copied, and the slot keeps its own for the next turn of its chat.
 
         Args:
-            token_ids: of the new sequence; the caller's list, which grows.
-            salt: prefixes of other salts are not seen.
-            reuse: False computes all anew.
+            token_ids: of the new sequence, which appends to this list.
+            salt: slots of other salts are not searched.
+            reuse: False searches none.
         """
         best, num_cached = self._longest_prefix(token_ids, salt) if reuse else (None, 0)
         if best is not None and best.index in self._free and 2 * num_cached >= best.num_valid:
             del self._free[best.index]
             return self._lease(best, token_ids, salt, num_cached, copy_from=None)
         _, slot = self._free.popitem(last=False)
-        if best is slot:  # it holds the prefix itself
+        if best is slot:
             return self._lease(slot, token_ids, salt, num_cached, copy_from=None)
         return self._lease(slot, token_ids, salt, num_cached, best if num_cached else None)
 
     def extend(self, slot: Slot) -> Lease | None:
-        """Looks again for what is held of a taken slot's prefix; None: no more than it has."""
+        """Searches a longer prefix for an owned slot; None if no slot holds one."""
         best, num_cached = self._longest_prefix(slot.token_ids, slot.salt)
         if best is None or num_cached <= slot.num_valid:
             return None
         return self._lease(slot, slot.token_ids, slot.salt, num_cached, best)
 
     def release(self, slot: Slot) -> None:
-        """Frees a slot; what it holds stays for others until it is needed."""
+        """Frees a slot; its contents stay for reuse."""
         assert slot.index not in self._free
         self._free[slot.index] = slot
 
     def discard(self, slot: Slot) -> None:
-        """Frees the slot of a sequence that failed; nothing that it holds can be used."""
+        """Frees the slot of a failed sequence; its contents are invalid."""
         slot.num_valid, slot.is_dirty = 0, True
         self._free[slot.index] = slot
 
-    def lose(self, indices: set[int]) -> None:
-        """Takes note that nothing that these slots hold can be used."""
+    def invalidate(self, indices: set[int]) -> None:
+        """Marks the contents of slots as invalid."""
         for index in indices:
             self._slots[index].num_valid = 0
 
@@ -135,9 +135,9 @@ class SlotPool:
         return Lease(slot, num_cached, copy_from)
 
 
-def common_length(held: list[int], wanted: list[int], limit: int) -> int:
-    """How many of their first tokens, up to a limit, two lists have in common."""
-    limit = min(limit, len(held))
-    if held[:limit] == wanted[:limit]:  # one comparison in C, for what is most common
+def common_length(cached: list[int], token_ids: list[int], limit: int) -> int:
+    """Returns the length of the common prefix of two lists, at most `limit`."""
+    limit = min(limit, len(cached))
+    if cached[:limit] == token_ids[:limit]:  # one comparison in C, for the most common case
         return limit
-    return next(i for i in range(limit) if held[i] != wanted[i])
+    return next(i for i in range(limit) if cached[i] != token_ids[i])

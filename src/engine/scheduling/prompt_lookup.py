@@ -1,70 +1,76 @@
-"""Guesses what comes next from what was there already: speculative decoding without a second model.
+"""Speculative decoding without a draft model: prompt lookup (Saxena 2023). No torch.
 
-A step reads all weights once, however few tokens it computes, so a few more cost little. Where the
-last tokens of a sequence stand in it already, what followed them there is a good guess of what
-follows now ("prompt lookup"; Saxena 2023): summaries, edits and code repeat their prompt. The model
-computes the guess beside the token that is due, each position draws its token as it always does,
-and as many guessed tokens stay as were drawn. So the text is the same as without, to the seed. No
-torch.
+A step reads all weights, however few tokens it computes, so a few more cost little. If the last
+tokens of a sequence occurred in it before, the tokens that followed there are a good draft:
+summaries, edits and code repeat their prompt. The step computes the draft together with the token
+that is due, and samples at each position. Drafted tokens are accepted as far as they were sampled
+(Leviathan et al. 2023, arXiv:2211.17192), so the text is the same as without, to the seed.
 """
 
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-NUM_MATCHED = 3
-"""As many tokens in a row have to be the same."""
+NGRAM_SIZE = 3
+"""Number of last tokens that have to occur before."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftLimits:
-    """How much is guessed.
+    """Limits of drafts.
 
     Args:
-        most: tokens of one sequence's guess; 0 guesses nothing.
-        tokens_per_step: a step of so many tokens takes hardly longer than a smaller one, so no step
-            becomes larger by guesses.
+        max_draft_tokens: longest draft of one sequence; 0 turns speculative decoding off.
+        tokens_per_step: drafts fill a step up to this size; until there its time hardly grows.
     """
 
-    most: int = 0
+    max_draft_tokens: int = 0
     tokens_per_step: int = 16
 
     def per_sequence(self, num_tokens: int, num_sequences: int) -> int:
-        """How many tokens each of a step's sequences may guess beside those that are due."""
-        left = max(0, self.tokens_per_step - num_tokens)
-        return min(self.most, left // max(1, num_sequences))
+        """Returns the longest draft of each sequence in a step.
+
+        Args:
+            num_tokens: tokens in the step, without drafts.
+            num_sequences: sequences in the step.
+        """
+        num_left = max(0, self.tokens_per_step - num_tokens)
+        return min(self.max_draft_tokens, num_left // max(1, num_sequences))
 
 
 class PromptLookup:
-    """Where each run of `NUM_MATCHED` tokens stood last, for one sequence.
+    """Index of the n-grams of one sequence, each with its last position.
 
     Args:
-        token_ids: of the sequence; the owner appends to it.
-        most: tokens of a guess at most.
+        token_ids: of the sequence, which appends to this list.
+        max_draft_tokens: longest draft.
     """
 
-    def __init__(self, token_ids: list[int], most: int) -> None:
+    def __init__(self, token_ids: list[int], max_draft_tokens: int) -> None:
         self._token_ids = token_ids
-        self._most = most
-        self._length = most  # of a guess, as far as the last ones were right
+        self._max_draft_tokens = max_draft_tokens
+        self._length = max_draft_tokens  # of the next draft
         self._ends: dict[tuple[int, ...], int] = {}
-        self._num_indexed = NUM_MATCHED
+        self._num_indexed = NGRAM_SIZE
 
     def draft(self, limit: int) -> list[int]:
-        """Up to `limit` tokens that may come next; none if the last ones stand nowhere else."""
+        """Returns up to `limit` tokens; none if the last n-gram occurs nowhere else."""
         token_ids = self._token_ids
         for end in range(self._num_indexed, len(token_ids)):
-            self._ends[tuple(token_ids[end - NUM_MATCHED : end])] = end
+            self._ends[tuple(token_ids[end - NGRAM_SIZE : end])] = end
         self._num_indexed = max(self._num_indexed, len(token_ids))
-        found = self._ends.get(tuple(token_ids[-NUM_MATCHED:]))
-        if found is None:
+        start = self._ends.get(tuple(token_ids[-NGRAM_SIZE:]))
+        if start is None:
             return []
         length = min(limit, self._length)
-        repeated = token_ids[found : found + length]  # and again, if it is short: a loop goes on
-        return list(islice(cycle(repeated), length))
+        followers = token_ids[start : start + length]
+        return list(islice(cycle(followers), length))  # few followers mean a loop, which goes on
 
     def learn(self, num_drafted: int, num_accepted: int) -> None:
-        """Makes the next guess longer if all of this one was right, and else as short as it was."""
+        """Doubles the next draft's length if all of this one was accepted, otherwise cuts it.
+
+        The cut leaves the number of accepted tokens, at least 1.
+        """
         if num_accepted == num_drafted:
-            self._length = min(2 * self._length, self._most)
+            self._length = min(2 * self._length, self._max_draft_tokens)
         else:
             self._length = max(1, num_accepted)

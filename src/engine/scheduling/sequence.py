@@ -1,40 +1,39 @@
-"""A request on its way through the engine, and its part in a step. No torch."""
+"""`Sequence`: the state of a request in the engine. No torch."""
 
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import Admission, Request
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.engine.scheduling.kv_slots import Slot
 from src.engine.scheduling.prompt_lookup import PromptLookup
 
 if TYPE_CHECKING:
-    from src.engine.sampling.sampler import SampledToken
     from src.engine.structured_output.matcher import Matcher
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request on its way.
+    """A request in the engine.
 
     Args:
-        request: what was asked for.
-        end_token_ids: tokens that end it.
-        seed: the request's, or one drawn for it.
-        matcher: where it stands in the request's grammar, if there is one.
+        request: as it was admitted.
+        end_token_ids: tokens that end the sequence.
+        seed: the request's, or a random one.
+        matcher: position in the request's grammar, if it has one.
         token_ids: prompt and generated tokens.
-        num_computed_tokens: of them whose keys and values are in the slot.
-        slot: None while it waits.
-        leader: a sequence that is computing the prefix of this one, which waits for it.
+        num_computed_tokens: number of first tokens with keys and values in the slot.
+        slot: None while the sequence waits in the queue.
+        leader: another sequence, which is computing a prefix of this one; this one waits for it.
         num_shared_tokens: length of that prefix.
-        admission: until it left with the first token.
-        expires: whether the queue's deadline counts: no sequence of its request had a turn yet.
-        num_preemptions: how often it gave its place to another tenant.
-        num_own_tokens: of its prompt that it has computed itself, each time counted.
-        prompt_logprobs: until they left with the first token.
-        hidden_sum: of the last hidden states of what is computed, if the prompt is embedded.
-        lookup: guesses its next tokens, once it has begun to.
+        admission: reported with the first token, then None.
+        expires: the queue's deadline holds: no sequence of the same request has been admitted.
+        num_preemptions: number of times that another tenant took the sequence's place.
+        num_prefilled_tokens: number of prompt tokens computed for this sequence, repeated ones too.
+        prompt_logprobs: reported with the first token, then empty.
+        hidden_sum: sum of the last hidden states of the computed tokens, for an embedding.
+        lookup: proposes drafts; None before the first one.
     """
 
     request: Request
@@ -49,7 +48,7 @@ class Sequence:
     admission: Admission | None = None
     expires: bool = True
     num_preemptions: int = 0
-    num_own_tokens: int = 0
+    num_prefilled_tokens: int = 0
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     hidden_sum: list[float] = field(default_factory=list)
     lookup: PromptLookup | None = None
@@ -72,23 +71,23 @@ class Sequence:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has all tokens that were asked for."""
+        """True when the sequence has `max_tokens` generated tokens."""
         return self.num_generated == self.request.sampling_params.max_tokens
 
     @property
-    def is_left_out(self) -> bool:
-        """Whether it is left out of steps until its grammar's process has answered."""
+    def awaits_grammar(self) -> bool:
+        """True while steps leave the sequence out, until its grammar's process has answered."""
         return self.matcher is not None and (self.matcher.is_left_out or self.is_full)
 
     @property
     def needs_every_position(self) -> bool:
-        """Whether cached tokens have to be computed too, for what its first output brings."""
+        """True if cached tokens must be computed too, for the first output."""
         return self.request.needs_every_position and not self.num_generated
 
-    def give_way(self) -> None:
-        """Leaves its slot and starts anew at its next turn, with all tokens that it has so far.
+    def preempt(self) -> None:
+        """Forgets the slot; after its next admission the sequence is computed from the beginning.
 
-        What leaves with the first output is collected anew too.
+        It keeps its tokens. Prompt log-probabilities and hidden states are collected again.
         """
         self.slot, self.leader, self.num_shared_tokens = None, None, 0
         self.num_computed_tokens = 0
@@ -96,83 +95,52 @@ class Sequence:
         self.prompt_logprobs, self.hidden_sum = [], []
 
     def set_cached(self, num_cached_tokens: int) -> None:
-        """Takes over what need not be computed.
+        """Marks the first tokens as computed, because the slot holds their keys and values.
 
-        Tokens that it computed itself before it was preempted are not reported as cached.
+        Tokens that the sequence computed before a preemption are not reported as cached.
         """
         self.num_computed_tokens = num_cached_tokens
         if self.admission is not None:
-            num_reported = max(0, num_cached_tokens - self.num_own_tokens)
+            num_reported = max(0, num_cached_tokens - self.num_prefilled_tokens)
             self.admission = replace(self.admission, num_cached_tokens=num_reported)
 
+    def draft(self, max_tokens: int, max_draft_tokens: int) -> tuple[int, ...]:
+        """Proposes tokens that may follow, by prompt lookup.
+
+        Drafts begin after the first generated token. A sequence with a grammar has none, as its
+        matcher gives the mask of one position only.
+
+        Args:
+            max_tokens: limit of this draft.
+            max_draft_tokens: limit of any draft of this sequence.
+        """
+        num_left = self.request.sampling_params.max_tokens - self.num_generated
+        limit = min(max_tokens, num_left - 1)
+        if not self.num_generated or self.matcher is not None or limit < 1:
+            return ()
+        if self.lookup is None:
+            self.lookup = PromptLookup(self.token_ids, max_draft_tokens)
+        return tuple(self.lookup.draft(limit))
+
     def banned_token_ids(self, num_drafted: int = 0) -> frozenset[int]:
-        """Tokens that may not come next, or after so many more: none may end it too early."""
+        """Returns the tokens that must not come next: end tokens before `min_tokens`.
+
+        Args:
+            num_drafted: number of drafted tokens that precede the position.
+        """
         if self.num_generated + num_drafted < self.request.sampling_params.min_tokens:
             return self.end_token_ids
         return frozenset()
 
     @property
     def embedding(self) -> list[float]:
-        """The mean hidden state at length 1; the sum has the same direction."""
+        """Mean hidden state, scaled to length 1. The sum has the same direction."""
         length = math.hypot(*self.hidden_sum)
         return [value / length for value in self.hidden_sum] if length else self.hidden_sum
 
-    def add_hidden_sum(self, more: list[float]) -> None:
-        """Adds what another part of the prompt gave."""
+    def add_hidden_sum(self, hidden_sum: list[float]) -> None:
+        """Adds the sum of another chunk of the prompt."""
         if self.hidden_sum:
-            more = [old + new for old, new in zip(self.hidden_sum, more, strict=True)]
-        self.hidden_sum = more
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledSequence:
-    """A sequence's part in a step: compute its next `num_tokens`, and sample if it then has all.
-
-    A `draft` of what may follow them is computed and sampled too.
-    """
-
-    sequence: Sequence
-    num_tokens: int
-    draft: tuple[int, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Tokens that it adds to the step."""
-        return self.num_tokens + len(self.draft)
-
-    @property
-    def samples(self) -> bool:
-        return self.is_last and not self.sequence.request.embeds
-
-    @property
-    def num_sampled(self) -> int:
-        """Positions that a token is drawn for."""
-        return 1 + len(self.draft) if self.samples else 0
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the sequence then has all."""
-        return self.num_tokens == self.sequence.num_missing
-
-    @property
-    def next_prompt_token_ids(self) -> list[int]:
-        """The prompt's tokens whose log-probabilities this part's logits give, if wanted."""
-        params = self.sequence.request.sampling_params
-        if params.prompt_logprobs is None or self.sequence.num_generated:
-            return []  # after a preemption the prompt is computed again, and they have left
-        start = self.sequence.num_computed_tokens + 1
-        return self.sequence.request.prompt_token_ids[start : start + self.num_tokens]
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceResult:
-    """What a step computed for one sequence; no tokens if it has not all of its prompt yet, or if
-    its token mask was late: then the last token is computed again.
-
-    Several tokens are those of its draft that were drawn, and one more. One whose prompt is
-    embedded never has a token, but the sum of its tokens' hidden states.
-    """
-
-    tokens: "list[SampledToken]" = field(default_factory=list)
-    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
-    hidden_sum: list[float] = field(default_factory=list)
+            pairs = zip(self.hidden_sum, hidden_sum, strict=True)
+            hidden_sum = [total + chunk for total, chunk in pairs]
+        self.hidden_sum = hidden_sum

@@ -1,31 +1,14 @@
-"""Ends of sequences: an end token, a complete grammar, or the number of tokens. No torch."""
-
-from typing import TYPE_CHECKING
+"""Ends of sequences: an end token, a complete grammar, or `max_tokens`. No torch."""
 
 from src.engine.request import FinishReason
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
-
-if TYPE_CHECKING:
-    from src.engine.structured_output.matcher import Matcher
-
-
-def grammar_steps(
-    scheduled: list[ScheduledSequence], results: list[SequenceResult]
-) -> "list[tuple[Matcher, list[int]]]":
-    """Returns the new tokens of sequences with grammars, without those that end one."""
-    steps: list[tuple[Matcher, list[int]]] = []
-    for one, result in zip(scheduled, results, strict=True):
-        sequence = one.sequence
-        token_ids = [token.token_id for token in result.tokens]
-        if sequence.matcher is not None and not sequence.end_token_ids.intersection(token_ids):
-            steps.append((sequence.matcher, token_ids))
-    return [(matcher, token_ids) for matcher, token_ids in steps if token_ids]
+from src.engine.scheduling.sequence import Sequence
 
 
 def find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
-    """Returns why a sequence ends with its newest token; None if it goes on.
+    """Returns the reason why a sequence ends with its newest token; None if it goes on.
 
-    Whether its grammar is complete is not known yet: `find_late_end` finds that.
+    A grammar's process answers later: `find_late_end` finds the ends of such sequences, but for end
+    tokens.
 
     Raises:
         DeadEndError: the grammar does not allow the token.
@@ -41,10 +24,12 @@ def find_end(sequence: Sequence, token_id: int) -> FinishReason | None:
 
 
 def find_late_end(sequence: Sequence) -> FinishReason | None:
-    """Returns why a sequence with a grammar ends, once its process has answered; None if not.
+    """Returns the reason why a sequence with a grammar ends, once its process has answered.
+
+    None if it goes on, or has no grammar, or no answer yet.
 
     Raises:
-        DeadEndError: it cannot go on.
+        DeadEndError: the grammar allows no further token, and the sequence is not complete.
     """
     matcher = sequence.matcher
     if matcher is None or not matcher.is_answered:

@@ -1,4 +1,4 @@
-"""Embeddings in the engines: HuggingFace's hidden states, whatever else is in a step."""
+"""Embeddings of both engines: HuggingFace's hidden states, whatever else a step computes."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.support.engines import PROMPT, Harness, SteppedCore, create_request, 
 from tests.support.tiny_models import ARCHITECTURES, BATCHED, SHAPE, UNUSUAL, VOCAB_SIZE
 
 LENGTHS = (1, 2, 3, 9, 17, 40, 100, 128)
-WITHOUT = {"llama4_text"}  # its code has no place between the decoder and the head
+WITHOUT = {"llama4_text"}  # its code does not separate decoder and head
 TOLERANCE = 2e-6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,7 +28,7 @@ def embed(request_id: str, length: int) -> Request:
 
 
 def expected_embedding(loaded: LoadedModel, token_ids: list[int]) -> list[float]:
-    """What a caller of HuggingFace's library makes of the last hidden states."""
+    """Returns the normalized mean of HuggingFace's last hidden states."""
     with torch.inference_mode():
         output = loaded.model(input_ids=torch.tensor([token_ids]), output_hidden_states=True)
     mean = output.hidden_states[-1][0].mean(dim=0)
@@ -36,7 +36,7 @@ def expected_embedding(loaded: LoadedModel, token_ids: list[int]) -> list[float]
 
 
 @pytest.mark.parametrize("architecture", [*(ARCHITECTURES | BATCHED | UNUSUAL)])
-def test_the_size_of_hidden_states_is_found_where_a_model_gives_them(tiny_model, architecture):
+def test_the_size_of_hidden_states_is_found_if_they_are_accessible(tiny_model, architecture):
     loaded = load_model(EngineConfig(str(tiny_model(architecture))))
     size = None if architecture in WITHOUT else SHAPE["hidden_size"]
     assert loaded.embedding_size == find_hidden_size(loaded.model) == size
@@ -80,7 +80,7 @@ def test_every_engine_embeds(tiny_model, engine, architecture):
     assert answer.admission.queue_seconds >= 0
 
 
-def test_a_prompt_that_is_cached_is_computed_again_and_serves_others_then(tiny_model):
+def test_a_cached_prompt_is_computed_again_for_its_embedding(tiny_model):
     loaded = load_model(EngineConfig(str(tiny_model())))
     tokens = oracle(loaded, 3, do_sample=False)
     stepped = SteppedCore(create_core(loaded, EngineConfig("unused", max_num_seqs=2)))
@@ -94,7 +94,7 @@ def test_a_prompt_that_is_cached_is_computed_again_and_serves_others_then(tiny_m
     assert answers["c"].token_ids == tokens
 
 
-def test_a_sequence_that_makes_the_model_fail_is_the_only_one_that_fails(tiny_model):
+def test_an_embedding_that_makes_the_model_raise_fails_alone(tiny_model):
     loaded = load_model(EngineConfig(str(tiny_model())))
     expected = expected_embedding(loaded, prompt_of(9))
     poison = 300
@@ -114,7 +114,7 @@ def test_a_sequence_that_makes_the_model_fail_is_the_only_one_that_fails(tiny_mo
     assert answers["also good"].reason is FinishReason.LENGTH
 
 
-def test_one_that_is_aborted_between_two_chunks_is_gone(tiny_model):
+def test_an_embedding_is_aborted_between_two_chunks(tiny_model):
     loaded = load_model(EngineConfig(str(tiny_model())))
     config = EngineConfig("unused", max_num_seqs=4, max_num_batched_tokens=16)
     stepped = SteppedCore(create_core(loaded, config))

@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def model(tiny_model, tmp_path):
-    """A gpt2 of one's own, to break."""
+    """Copies a gpt2, which the test may break."""
     return Path(shutil.copytree(tiny_model("gpt2"), tmp_path / "model"))
 
 
@@ -60,7 +60,7 @@ def edit_weights(folder: Path, drop: tuple[str, ...] = (), **values: torch.Tenso
 
 
 def write_own_code(folder: Path) -> None:
-    """Makes the model one of a type that only its own code knows."""
+    """Changes the model to a type that only its own code defines."""
     edit_json(
         folder / "config.json",
         model_type="own",
@@ -78,7 +78,7 @@ def write_own_code(folder: Path) -> None:
     )
 
 
-# What loads.
+# Models that load.
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -106,7 +106,7 @@ def test_loads_a_checkpoint_of_the_model_without_its_head_as_gpt2_is_on_the_hub(
     assert torch.equal(state["lm_head.weight"], written["transformer.wte.weight"])
 
 
-def test_loads_weights_that_lie_in_several_files(model, tiny_model):
+def test_loads_sharded_weights(model, tiny_model):
     whole = AutoModelForCausalLM.from_pretrained(tiny_model("gpt2"))
     (model / WEIGHTS).unlink()
     whole.save_pretrained(model, max_shard_size="40KB")
@@ -140,7 +140,7 @@ def test_on_the_cpu_the_weights_are_float32_unless_asked_otherwise(model, stored
 @pytest.mark.parametrize(
     ("stored", "expected"), [("float32", torch.float16), ("bfloat16", torch.bfloat16)]
 )
-def test_on_cuda_the_weights_are_half_as_wide(model, stored, expected):
+def test_on_cuda_the_weights_are_of_16_bits(model, stored, expected):
     edit_json(model / "config.json", dtype=stored)
     loaded = load(model, device="auto").model
     assert (loaded.device.type, loaded.dtype) == ("cuda", expected)
@@ -166,7 +166,7 @@ def test_end_tokens_come_from_the_generation_config(model, eos, expected):
 
 
 @pytest.mark.parametrize("eos_token", ["<|user|>", None])
-def test_end_tokens_come_from_the_tokenizer_where_the_model_names_none(model, eos_token):
+def test_end_tokens_come_from_the_tokenizer_if_the_model_names_none(model, eos_token):
     (model / "generation_config.json").unlink()
     edit_json(model / "config.json", eos_token_id=None)
     edit_json(model / "tokenizer_config.json", eos_token=eos_token)
@@ -174,7 +174,7 @@ def test_end_tokens_come_from_the_tokenizer_where_the_model_names_none(model, eo
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_text_that_spells_a_special_token_is_plain_text(tiny_model, architecture):
+def test_special_tokens_in_a_text_are_plain_text(tiny_model, architecture):
     tokenizer = load(tiny_model(architecture)).tokenizer
     text = "a<|endoftext|>b<|user|>"
     token_ids = tokenizer.encode_batch([text])[0].ids
@@ -201,7 +201,7 @@ def test_code_that_comes_with_a_model_runs_when_it_is_trusted(model, monkeypatch
     assert type(load(model, trust_remote_code=True).model).__name__ == "OwnModel"
 
 
-# What is refused.
+# Models that are refused.
 
 
 def test_code_that_comes_with_a_model_does_not_run_unasked(model):
@@ -232,7 +232,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         (b'["gpt2"]', "holds no JSON object"),
     ],
 )
-def test_a_broken_description_is_refused(model, file, content, reason):
+def test_broken_json_is_refused(model, file, content, reason):
     (model / file).write_bytes(content)
     message = refusal_with_remedy(model)
     assert f"{model / file} {reason}" in message
@@ -240,7 +240,7 @@ def test_a_broken_description_is_refused(model, file, content, reason):
 
 
 @pytest.mark.parametrize("values", [{"n_embd": "many"}, {"dtype": "float99"}])
-def test_a_description_that_makes_no_sense_is_refused(model, values):
+def test_an_invalid_config_is_refused(model, values):
     edit_json(model / "config.json", **values)
     message = refusal_with_remedy(model)
     assert f"{model / 'config.json'} cannot be used" in message
@@ -308,7 +308,7 @@ def test_a_missing_file_of_several_is_refused(model, tiny_model):
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 @pytest.mark.parametrize("how", ["missing", "of another shape"])
-def test_a_weight_that_would_be_random_is_refused(tiny_model, tmp_path, architecture, how):
+def test_missing_and_mismatched_weights_are_refused(tiny_model, tmp_path, architecture, how):
     folder = Path(shutil.copytree(tiny_model(architecture), tmp_path / "model"))
     name = min(load_file(folder / WEIGHTS))
     if how == "missing":
@@ -320,7 +320,7 @@ def test_a_weight_that_would_be_random_is_refused(tiny_model, tmp_path, architec
     assert name in message
 
 
-def test_weights_in_a_form_that_needs_another_package_are_refused(model):
+def test_weights_that_need_another_package_are_refused(model):
     edit_json(model / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
     message = refusal_with_remedy(model)
     assert "needs a package that is not installed here" in message
@@ -369,17 +369,17 @@ def test_a_model_without_a_context_length_needs_max_model_len(tmp_path):
     create_model_folder(tmp_path / "other")
     for path in (tmp_path / "other").glob("tokenizer*"):
         shutil.copy(path, tmp_path)
-    assert "set MAX_MODEL_LEN" in refusal(tmp_path)
+    assert "Set MAX_MODEL_LEN" in refusal(tmp_path)
     assert load(tmp_path, max_model_len=64).max_model_len == 64
 
 
-def test_a_bad_context_is_told_before_the_weights_are_read(model):
+def test_a_bad_context_is_refused_before_the_weights_are_read(model):
     (model / WEIGHTS).unlink()
     assert "MAX_MODEL_LEN" in refusal(model, max_model_len=CONTEXT + 1)
 
 
-def test_the_padding_token_is_a_token_like_others(model, caplog):
-    """transformers would look for it in each step, and warn of it once in a process."""
+def test_models_do_not_look_for_padding(model, caplog):
+    """transformers would look for padding in each step, and warn of it once in a process."""
     transformers.utils.logging.warning_once.cache_clear()
     edit_json(model / "config.json", pad_token_id=0)
     loaded = load(model)
@@ -388,7 +388,7 @@ def test_the_padding_token_is_a_token_like_others(model, caplog):
 
 
 @pytest.mark.parametrize(("own", "theirs"), [("ERROR", "ERROR"), ("DEBUG", "WARNING")])
-def test_the_librarys_log_is_as_quiet_as_ours_or_quieter(model, caplog, own, theirs):
+def test_transformers_logs_no_more_than_this_project(model, caplog, own, theirs):
     caplog.set_level(own)
     load(model)
     assert logging.getLevelName(logging.getLogger("transformers").getEffectiveLevel()) == theirs

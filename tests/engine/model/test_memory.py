@@ -1,4 +1,4 @@
-"""Limits of control groups, in trees of files as the kernel shows them."""
+"""Limits of control groups, in folders that imitate the kernel's files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from src.engine.model.memory import VERSION_1, VERSION_2, free_memory
 
 MIB = 2**20
-UNLIMITED_1 = 9223372036854771712  # what the kernel writes there, in whole pages
+UNLIMITED_1 = 9223372036854771712  # the kernel's largest value, in whole pages
 
 
 def write_group(folder: Path, version, limit: object, used: int, reclaimable: int = 0) -> None:
@@ -20,7 +20,7 @@ def write_group(folder: Path, version, limit: object, used: int, reclaimable: in
 
 
 def free(folder: Path, own: str) -> int:
-    """What is free in the groups below `folder` when /proc/self/cgroup reads like this."""
+    """Returns the free memory in groups below `folder`, for this text of /proc/self/cgroup."""
     own_groups = folder / "own"
     own_groups.write_text(own)
     return free_memory(folder, own_groups)
@@ -32,7 +32,7 @@ def test_a_container_of_version_2_sees_its_own_group_as_the_root(tmp_path):
 
 
 def test_a_container_of_version_1_sees_its_own_group_as_the_root(tmp_path):
-    """/proc names the host's path of it, which is not below the container's mount."""
+    """Names the host's path in /proc, which is not below the container's mount."""
     write_group(tmp_path / "memory", VERSION_1, 100 * MIB, 30 * MIB)
     own = "5:cpu,cpuacct:/docker/0123\n4:memory:/docker/0123\n0::/system.slice/docker\n"
     assert free(tmp_path, own) == 70 * MIB
@@ -57,14 +57,14 @@ def test_the_tightest_group_on_the_way_to_the_root_counts(tmp_path, version, mou
 
 
 @pytest.mark.parametrize("version", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
-def test_files_that_were_read_count_as_free(tmp_path, version):
+def test_the_page_cache_counts_as_free(tmp_path, version):
     root = tmp_path / ("memory" if version is VERSION_1 else "")
     write_group(root, version, 100 * MIB, 90 * MIB, reclaimable=60 * MIB)
     assert free(tmp_path, "4:memory:/\n0::/\n") == 70 * MIB
 
 
 def test_memory_of_version_1_counts_beside_groups_of_version_2(tmp_path):
-    """As systemd mounts both: version 2 names a group and holds no memory."""
+    """Mounts both, as systemd does: version 2 names a group without the memory controller."""
     write_group(tmp_path / "memory/a", VERSION_1, 50 * MIB, 10 * MIB)
     (tmp_path / "unified").mkdir()
     assert free(tmp_path, "4:memory:/a\n0::/user.slice\n") == 40 * MIB
@@ -78,13 +78,13 @@ def test_without_a_limit_the_machine_counts(tmp_path):
     assert free_memory(tmp_path / "nothing", tmp_path / "nothing") > 500 * MIB
 
 
-def test_a_group_outside_of_the_mounted_tree_is_not_looked_for(tmp_path):
-    """As /proc shows a process that another control group namespace started."""
+def test_a_group_outside_of_the_mounted_tree_is_ignored(tmp_path):
+    """Imitates a process that was started from another control group namespace."""
     write_group(tmp_path, VERSION_2, 10 * MIB, 0)
     write_group(tmp_path / "root", VERSION_2, 100 * MIB, 0)
     assert free(tmp_path / "root", "0::/../\n") == 100 * MIB
 
 
-def test_a_group_that_is_over_its_limit_leaves_nothing(tmp_path):
+def test_a_group_over_its_limit_has_no_free_memory(tmp_path):
     write_group(tmp_path, VERSION_2, 10 * MIB, 20 * MIB)
     assert free(tmp_path, "0::/\n") == 0

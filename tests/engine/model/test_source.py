@@ -1,6 +1,6 @@
-"""MODEL_NAME finds its model: bundled, in a folder, or on a hub, which here is one of our own.
+"""MODEL_NAME finds its model: bundled, in a folder, or on a hub.
 
-The downloads are real ones, of `huggingface_hub`, from a server on the loopback.
+`huggingface_hub` downloads from a local server that stands in for the hub.
 """
 
 import shutil
@@ -23,14 +23,14 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def hub():
-    """A hub that this process uses."""
+    """Starts a local hub and directs this process to it."""
     with run_hub() as hub, use_hub(hub.url):
         yield hub
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A model's repository with what others leave there too."""
+    """Creates a model's repository, with files of other kinds that are common there."""
     folder = create_model_folder(tmp_path_factory.mktemp("repository"))
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     (folder / "modeling_own.py").write_text("raise SystemExit('ran foreign code')")
@@ -63,14 +63,12 @@ def refusal(model_name, cache: Path = Path("models"), **values) -> str:
 
 
 def unused_url() -> str:
-    """A URL on which nobody listens."""
+    """Returns a URL of a port without a server."""
     with run_hub() as hub:
         return hub.url
 
 
-def test_storyteller_is_the_bundled_model_whatever_lies_in_the_working_directory(
-    monkeypatch, tmp_path
-):
+def test_storyteller_is_the_bundled_model_in_any_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path("storyteller").mkdir()
     assert find_model_folder(create_config("storyteller")) == BUNDLED_FOLDER
@@ -94,7 +92,7 @@ def test_downloads_a_model_that_then_loads(hub, repository, cache):
     assert (folder / WEIGHTS).read_bytes() == (repository / WEIGHTS).read_bytes()
     num_requests = len(hub.requests)
     assert load_model(create_config(folder)).max_model_len == 128
-    assert len(hub.requests) == num_requests  # what is loaded is in the folder
+    assert len(hub.requests) == num_requests  # all files are in the folder
 
 
 def test_an_id_without_an_organisation_is_downloaded_too(hub, repository, cache):
@@ -103,7 +101,7 @@ def test_an_id_without_an_organisation_is_downloaded_too(hub, repository, cache)
 
 
 @pytest.mark.parametrize("trust_remote_code", [False, True])
-def test_fetches_no_pickled_weights_no_nested_files_and_code_only_if_trusted(
+def test_downloads_no_pickled_weights_no_nested_files_and_code_only_if_trusted(
     hub, repository, cache, trust_remote_code
 ):
     hub.add("org/model", repository)
@@ -123,9 +121,7 @@ def test_a_second_start_downloads_nothing(hub, repository, cache):
     assert hub.downloads() == set()
 
 
-def test_the_revision_after_the_at_sign_is_the_one_that_is_fetched(
-    hub, repository, cache, tmp_path
-):
+def test_the_revision_after_the_at_sign_is_downloaded(hub, repository, cache, tmp_path):
     other = create_model_folder(tmp_path / "other", seed=1)
     hub.add("org/model", repository)
     hub.add("org/model", other, revision="refs/pr/1")
@@ -143,7 +139,7 @@ def test_a_gated_model_comes_with_the_token_that_opens_it(hub, repository, cache
         assert (find_model_folder(create_config("org/model", cache)) / WEIGHTS).is_file()
 
 
-# When the hub fails.
+# Failures of the hub.
 
 
 @pytest.mark.parametrize("outage", ["gone", "offline", "overloaded", "a web page", "deleted"])
@@ -171,13 +167,13 @@ def test_a_model_in_the_cache_is_used_when_the_hub_fails(
 def test_a_proxy_that_refuses_is_an_outage_too(hub, repository, cache, monkeypatch):
     hub.add("org/model", repository)
     folder = find_model_folder(create_config("org/model", cache))
-    monkeypatch.setenv("HTTPS_PROXY", hub.url)  # which knows no CONNECT
+    monkeypatch.setenv("HTTPS_PROXY", hub.url)  # it does not support CONNECT
     with use_hub("https://hub.invalid"):
         assert find_model_folder(create_config("org/model", cache)) == folder
         assert "ProxyError" in refusal("org/other", cache)
 
 
-def test_without_hub_and_copy_it_says_so_at_once(cache):
+def test_without_hub_and_cached_copy_the_start_fails_at_once(cache):
     url = unused_url()
     start = time.monotonic()
     with use_hub(url):
@@ -189,7 +185,7 @@ def test_without_hub_and_copy_it_says_so_at_once(cache):
     assert "HF_ENDPOINT" in message
 
 
-def test_does_not_wait_without_end_for_a_hub_that_says_nothing(monkeypatch, cache):
+def test_a_hub_that_does_not_answer_times_out(monkeypatch, cache):
     monkeypatch.setattr(model_source, "HUB_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
@@ -209,7 +205,7 @@ def test_offline_mode_names_the_variable_that_forbids_the_download(hub, cache, m
 @pytest.mark.parametrize(
     ("status", "body"), [(503, b""), (429, b""), (404, b""), (200, b"<html></html>")]
 )
-def test_an_answer_that_is_none_is_a_failed_download(hub, cache, status, body):
+def test_an_invalid_answer_is_a_failed_download(hub, cache, status, body):
     hub.status, hub.body = status, body
     assert "failed" in refusal("org/model", cache)
 
@@ -218,7 +214,7 @@ def test_an_interrupted_download_is_refused_until_it_is_completed(hub, repositor
     hub.add("org/model", repository)
     hub.broken_file = WEIGHTS
     assert "500 Internal Server Error" in refusal("org/model", cache)
-    assert list(cache.rglob("snapshots/*/config.json"))  # so far it came
+    assert list(cache.rglob("snapshots/*/config.json"))  # the download had begun
     with use_hub(unused_url()):
         assert "no complete copy" in refusal("org/model", cache)
     hub.broken_file = None
@@ -233,7 +229,7 @@ def test_a_cache_that_cannot_be_written_is_named(hub, repository, cache):
     assert f"MODEL_CACHE_DIR ({cache}) can be written" in message
 
 
-# When there is no such model.
+# Models that do not exist.
 
 
 @pytest.mark.parametrize("token", [None, "hf_someone"])
@@ -253,7 +249,7 @@ def test_an_unknown_revision_is_refused(hub, repository, cache):
 
 
 @pytest.mark.parametrize("token", [None, "hf_someone"])
-def test_a_gated_repository_says_how_to_get_in(hub, repository, cache, token):
+def test_the_refusal_of_a_gated_repository_says_how_to_get_access(hub, repository, cache, token):
     hub.add("org/model", repository, is_gated=True)
     with use_hub(hub.url, token=token):
         message = refusal("org/model", cache)
@@ -287,11 +283,11 @@ def test_a_name_that_is_neither_a_folder_nor_a_hub_id_asks_no_hub(hub, monkeypat
     assert hub.requests == []
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_refused(tmp_path):
     shutil.copy(BUNDLED_FOLDER / "config.json", tmp_path)
     assert "is a file" in refusal(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "x" * 300])
-def test_a_name_that_no_file_system_takes_is_refused(name):
+def test_a_name_that_no_file_system_allows_is_refused(name):
     assert "cannot be opened" in refusal(name)

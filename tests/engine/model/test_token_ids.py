@@ -51,7 +51,7 @@ def name_id(path: Path, name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id", "forced_bos_token_id"])
 @pytest.mark.parametrize("value", NOT_IDS)
-def test_a_value_that_is_no_token_id_is_refused_with_its_file(model, name, value):
+def test_an_invalid_token_id_is_refused_with_its_file(model, name, value):
     name_id(model / "generation_config.json", name, value)
     message = refusal(model)
     assert f"{model / 'generation_config.json'} has {name}={value!r}" in message
@@ -59,7 +59,7 @@ def test_a_value_that_is_no_token_id_is_refused_with_its_file(model, name, value
 
 
 @pytest.mark.parametrize("value", NOT_IDS)
-def test_a_value_in_the_config_that_is_no_token_id_is_refused_with_its_file(model, value):
+def test_an_invalid_token_id_in_the_config_is_refused_with_its_file(model, value):
     name_id(model / "config.json", "eos_token_id", value)
     message = refusal(model)
     assert str(model / "config.json") in message
@@ -75,7 +75,7 @@ def test_an_end_id_that_the_vocabulary_lacks_is_ignored_with_a_warning(model, ca
 
 
 @pytest.mark.parametrize("value", OUT_OF_RANGE)
-def test_without_a_usable_end_id_the_tokenizer_has_the_say(model, value):
+def test_without_a_usable_end_id_the_tokenizers_is_used(model, value):
     name_id(model / "generation_config.json", "eos_token_id", value)
     assert load(model).eos_token_ids == [0]
 
@@ -85,9 +85,7 @@ def test_without_a_usable_end_id_the_tokenizer_has_the_say(model, value):
     "name", ["bos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id"]
 )
 @pytest.mark.parametrize("value", OUT_OF_RANGE)
-def test_an_id_that_nothing_is_computed_with_is_ignored_with_a_warning(
-    model, caplog, file, name, value
-):
+def test_an_unused_id_out_of_range_is_ignored_with_a_warning(model, caplog, file, name, value):
     name_id(model / file, name, value)
     loaded = load(model)
     assert loaded.eos_token_ids == [0]
@@ -101,14 +99,14 @@ def test_ids_in_the_config_of_a_models_text_part_are_checked(tmp_path):
         read_named_ids(tmp_path)
 
 
-def test_ids_in_range_are_taken_without_a_word(model, caplog):
+def test_ids_in_range_cause_no_warning(model, caplog):
     name_id(model / "generation_config.json", "eos_token_id", [7, 0, 7])
     assert load(model).eos_token_ids == [7, 0]
     assert "token_id" not in caplog.text
 
 
 def write_tokenizer(folder: Path, change: Callable[[dict], None]) -> None:
-    """Changes tokenizer.json, and leaves nothing else that could name tokens."""
+    """Changes tokenizer.json, and removes other files that could name tokens."""
     edit(folder / "tokenizer.json", change)
 
 
@@ -174,7 +172,7 @@ def test_logits_for_more_tokens_than_embeddings_are_refused(model):
         find_vocab_size(loaded.model, model)
 
 
-def test_ids_without_logits_are_no_part_of_the_vocabulary(model):
+def test_ids_without_logits_are_not_in_the_vocabulary(model):
     loaded = load(model)
     loaded.model.lm_head = torch.nn.Linear(32, VOCAB_SIZE - 8)
     assert find_vocab_size(loaded.model, model) == VOCAB_SIZE - 8

@@ -1,4 +1,4 @@
-"""ReferenceEngine gives HuggingFace's own tokens, sampled ones too, one request after the other."""
+"""ReferenceEngine: HuggingFace's own tokens, sampled ones too, one request after the other."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ def gpt2(tiny_model) -> LoadedModel:
 
 @pytest.fixture
 def start_engine() -> Iterator[Callable[..., Harness]]:
-    """Starts engines, and after the test finds no request left over in any."""
+    """Starts engines; after the test checks that no request is left over."""
     engines: list[Harness] = []
 
     def start(loaded: LoadedModel) -> Harness:

@@ -18,7 +18,8 @@ from transformers.generation.logits_process import (
 )
 
 from src.engine.kernels.bindings import CpuKernels
-from src.engine.sampling.sampler import SampledToken, SamplingRow
+from src.engine.logprobs import SampledToken
+from src.engine.sampling.sampler import SamplingRow
 from src.engine.sampling.sampler import sample as sample_by
 from src.engine.sampling.top_k_top_p import NUM_CANDIDATES, NUM_STRIPES
 from src.engine.sampling_params import SamplingParams

@@ -1,4 +1,4 @@
-"""The queue's order: tenants take turns; preempted sequences are first in their tenant's line."""
+"""Order of the queue: tenants take turns; preempted sequences are first in their tenant's queue."""
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
@@ -19,11 +19,11 @@ def create_queue(num_each: int, *tenants: str) -> FairQueue:
 
 
 def take(queue: FairQueue, count: int) -> list[str]:
-    """Names of sequences as turns bring them."""
+    """Pops sequences in the queue's order; returns their names."""
     return [queue.pop(queue.tenants[0].name).request.request_id for _ in range(count)]
 
 
-def test_a_tenant_that_is_passed_over_saves_up_no_turns():
+def test_a_tenant_that_is_passed_over_does_not_save_up_turns():
     queue = create_queue(9, "a", "b")
     for _ in range(5):
         queue.pop("b")
@@ -43,18 +43,18 @@ def test_a_preempted_sequence_comes_first_and_its_turn_does_not_count():
 def test_preempted_sequences_keep_the_order_of_their_admission():
     queue = create_queue(4, "a")
     admitted = [queue.pop("a") for _ in range(3)]
-    for sequence in reversed(admitted):  # the newest gives way first
+    for sequence in reversed(admitted):  # the newest is preempted first
         queue.put_back(sequence)
     assert take(queue, 4) == ["a0", "a1", "a2", "a3"]
 
 
-def test_the_newest_of_most_is_none_that_had_its_turn():
+def test_the_newest_of_the_heaviest_tenant_was_never_admitted():
     queue = create_queue(2, "a", "b")
     for one in list(queue):
         if one.request.tenant == "a":
             one.num_preemptions = 1
-    assert queue.newest_of_most().request.request_id == "b1"
-    queue.discard(queue.newest_of_most())
-    queue.discard(queue.newest_of_most())
-    assert queue.newest_of_most() is None
+    assert queue.newest_of_heaviest().request.request_id == "b1"
+    queue.discard(queue.newest_of_heaviest())
+    queue.discard(queue.newest_of_heaviest())
+    assert queue.newest_of_heaviest() is None
     assert len(queue) == 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.fair_share import Tenant, Turn, choose_turn
+from src.engine.scheduling.fair_share import Placement, Tenant, choose_placement
 from src.engine.scheduling.sequence import Sequence
 
 
@@ -19,34 +19,34 @@ def create_running(tenants: str) -> list[Sequence]:
     return [create_sequence(one) for one in tenants]
 
 
-def choose(running: list[Sequence], waiting: str, *, has_room: bool = False) -> Turn | None:
-    return choose_turn(running, [Tenant(one, 1) for one in waiting], has_room=has_room)
+def choose(running: list[Sequence], waiting: str, *, has_room: bool = False) -> Placement | None:
+    return choose_placement(running, [Tenant(one, 1) for one in waiting], has_room=has_room)
 
 
-def test_a_free_place_goes_to_the_tenant_with_the_next_turn():
-    assert choose(create_running("ab"), "ab", has_room=True) == Turn("a")
-    assert choose(create_running("ab"), "ba", has_room=True) == Turn("b")
+def test_a_free_place_goes_to_the_tenant_that_is_next_in_the_queue():
+    assert choose(create_running("ab"), "ab", has_room=True) == Placement("a")
+    assert choose(create_running("ab"), "ba", has_room=True) == Placement("b")
 
 
 def test_a_free_place_does_not_go_to_a_tenant_that_would_lose_it_at_once():
-    assert choose(create_running("a"), "ab", has_room=True) == Turn("b")
-    assert choose(create_running("aab"), "abc", has_room=True) == Turn("c")
-    assert choose(create_running("aa"), "a", has_room=True) == Turn("a")
+    assert choose(create_running("a"), "ab", has_room=True) == Placement("b")
+    assert choose(create_running("aab"), "abc", has_room=True) == Placement("c")
+    assert choose(create_running("aa"), "a", has_room=True) == Placement("a")
 
 
 def test_a_tenant_alone_is_never_preempted():
     assert choose(create_running("aaaa"), "a") is None
 
 
-def test_the_newest_sequence_of_the_tenant_with_most_gives_way():
+def test_the_newest_sequence_of_the_tenant_with_the_largest_share_is_preempted():
     running = create_running("abababba")
-    turn = choose([*running, create_sequence("b")], "c")
-    assert turn is not None
-    assert turn.tenant == "c"
-    assert turn.victim is not None
-    assert turn.victim.request.tenant == "b"
+    placement = choose([*running, create_sequence("b")], "c")
+    assert placement is not None
+    assert placement.tenant == "c"
+    assert placement.victim is not None
+    assert placement.victim.request.tenant == "b"
     running = create_running("aaba")
-    assert choose(running, "c") == Turn("c", running[-1])
+    assert choose(running, "c") == Placement("c", running[-1])
 
 
 def test_no_place_is_taken_that_leaves_its_owner_with_less_than_the_taker():
@@ -55,14 +55,14 @@ def test_no_place_is_taken_that_leaves_its_owner_with_less_than_the_taker():
     assert choose(create_running("aaab"), "b") is not None
 
 
-def test_a_heavier_tenant_is_due_more_places():
+def test_a_heavier_tenant_gets_more_places():
     heavy = [create_sequence("heavy", 3) for _ in range(3)]
     light = create_running("l")
     assert choose([*heavy, *light], "l") is None
     waiting = [Tenant("heavy", 3)]
     running = [*heavy[:1], *create_running("lll")]
-    turn = choose_turn(running, waiting, has_room=False)
-    assert turn == Turn("heavy", running[-1])
+    placement = choose_placement(running, waiting, has_room=False)
+    assert placement == Placement("heavy", running[-1])
 
 
 @given(
@@ -71,8 +71,8 @@ def test_a_heavier_tenant_is_due_more_places():
     st.fixed_dictionaries({one: st.integers(1, 9) for one in "abcde"}),
     st.integers(0, 8),
 )
-def test_transfers_end_and_leave_nothing_to_take(tenants, num_waiting, weights, num_free):
-    """Whoever waits then could take from no tenant without having more than that for its weight."""
+def test_transfers_end_in_a_fair_allocation(tenants, num_waiting, weights, num_free):
+    """Afterwards no waiting tenant can take a place without having more than its owner keeps."""
     running = [create_sequence(one, weights[one]) for one in tenants]
     oldest = {one.request.tenant: one for one in reversed(running)}
     waiting = Counter(num_waiting)
@@ -81,15 +81,17 @@ def test_transfers_end_and_leave_nothing_to_take(tenants, num_waiting, weights, 
     places = len(running) + num_free
     for _ in range(len(running) + places):
         queue = [Tenant(one, weights[one]) for one in order if waiting[one]]
-        turn = choose_turn(running, queue, has_room=len(running) < places) if queue else None
-        if turn is None:
+        if not queue:
             break
-        if turn.victim is not None:
-            running.remove(turn.victim)
-            waiting[turn.victim.request.tenant] += 1
-        admitted.append(create_sequence(turn.tenant, weights[turn.tenant]))
+        placement = choose_placement(running, queue, has_room=len(running) < places)
+        if placement is None:
+            break
+        if placement.victim is not None:
+            running.remove(placement.victim)
+            waiting[placement.victim.request.tenant] += 1
+        admitted.append(create_sequence(placement.tenant, weights[placement.tenant]))
         running.append(admitted[-1])
-        waiting[turn.tenant] -= 1
+        waiting[placement.tenant] -= 1
         order.rotate(-1)
     assert len(running) <= places
     assert len(running) == places or not waiting.total()

@@ -1,4 +1,4 @@
-"""Slots: each has one owner, and what an ended sequence has left is found by who can use it."""
+"""Slots: each has one owner, and prefixes of ended sequences are found and reused."""
 
 from src.engine.scheduling.kv_slots import Lease, Slot, SlotPool, common_length
 
@@ -10,20 +10,20 @@ def create_pool(num_slots: int = 2) -> SlotPool:
 
 
 def fill(pool: SlotPool, token_ids: list[int], salt: str = "", num_valid: int = CAPACITY) -> Slot:
-    """Takes a slot and computes these tokens in it, or so many of them."""
+    """Acquires a slot and marks its first `num_valid` tokens as computed."""
     slot = pool.acquire(token_ids, salt).slot
     slot.num_valid = min(len(token_ids), num_valid)
     return slot
 
 
 def leave(pool: SlotPool, token_ids: list[int], salt: str = "") -> Slot:
-    """As a sequence of these tokens that has ended."""
+    """Fills and releases a slot, like a sequence of these tokens that has ended."""
     slot = fill(pool, token_ids, salt)
     pool.release(slot)
     return slot
 
 
-def test_each_slot_is_handed_out_once():
+def test_each_slot_has_one_owner():
     pool = create_pool(3)
     assert {pool.acquire([number]).slot.index for number in range(3)} == {0, 1, 2}
     assert pool.num_free == 0
@@ -37,13 +37,13 @@ def test_the_slot_that_became_free_first_is_taken_first():
     assert [pool.acquire([99]).slot.index for _ in range(3)] == [slots[i].index for i in (1, 0, 2)]
 
 
-def test_a_slot_that_is_mostly_the_shared_beginning_is_taken_over():
+def test_a_slot_that_holds_mostly_the_shared_prefix_is_reused_in_place():
     pool = create_pool()
     slot = leave(pool, list(range(40)))
     assert pool.acquire([*range(20), 99]) == Lease(slot, 20, copy_from=None)
 
 
-def test_a_shared_beginning_is_copied_and_leaves_the_other_conversation_whole():
+def test_a_shared_prefix_is_copied_and_leaves_the_other_conversation_whole():
     pool = create_pool()
     long = leave(pool, list(range(40)))
     lease = pool.acquire([*range(19), 99])
@@ -53,7 +53,7 @@ def test_a_shared_beginning_is_copied_and_leaves_the_other_conversation_whole():
     assert pool.acquire(list(range(50))) == Lease(long, 40, copy_from=None)
 
 
-def test_the_last_slot_is_taken_over_whatever_else_it_holds():
+def test_the_last_slot_is_reused_in_place_whatever_it_holds():
     pool = create_pool(1)
     slot = leave(pool, list(range(40)))
     assert pool.acquire([*range(10), 99]) == Lease(slot, 10, copy_from=None)
@@ -66,35 +66,35 @@ def test_the_last_token_is_always_computed():
     assert pool.acquire(list(range(10))).num_cached == 9
 
 
-def test_the_longest_of_several_beginnings_is_used():
+def test_the_longest_of_several_prefixes_is_used():
     pool = create_pool(4)
     slots = [fill(pool, [*range(num_shared), *[99] * 3]) for num_shared in (5, 12, 8)]
     lease = pool.acquire(list(range(30)))
     assert (lease.num_cached, lease.copy_from) == (12, slots[1])
 
 
-def test_a_running_sequences_beginning_is_copied_as_far_as_it_is_computed():
+def test_a_running_sequences_prefix_is_copied_as_far_as_it_is_computed():
     pool = create_pool()
     running = fill(pool, list(range(40)), num_valid=25)
     lease = pool.acquire(list(range(40)))
     assert (lease.num_cached, lease.copy_from) == (25, running)
 
 
-def test_who_wants_all_computed_anew_gets_nothing_cached():
+def test_without_reuse_nothing_is_cached():
     pool = create_pool()
     leave(pool, list(range(40)))
     lease = pool.acquire(list(range(40)), reuse=False)
     assert (lease.num_cached, lease.copy_from, lease.slot.num_valid) == (0, None, 0)
 
 
-def test_no_beginning_is_shared_between_salts():
+def test_no_prefix_is_shared_between_salts():
     pool = create_pool()
     slot = leave(pool, list(range(40)), salt="one")
     assert pool.acquire(list(range(50)), salt="two").num_cached == 0
     assert pool.acquire(list(range(50)), salt="one") == Lease(slot, 40, copy_from=None)
 
 
-def test_a_taken_slot_is_extended_by_what_another_holds_by_now():
+def test_an_owned_slot_is_extended_by_a_longer_prefix_of_another():
     pool = create_pool()
     leader = fill(pool, list(range(40)), num_valid=10)
     follower = pool.acquire([*range(30), 99]).slot
@@ -105,14 +105,14 @@ def test_a_taken_slot_is_extended_by_what_another_holds_by_now():
     assert follower.num_valid == 30
 
 
-def test_a_taken_slot_is_not_extended_across_salts():
+def test_an_owned_slot_is_not_extended_across_salts():
     pool = create_pool()
     follower = pool.acquire(list(range(40)), salt="one").slot
     fill(pool, list(range(40)), salt="two")
     assert pool.extend(follower) is None
 
 
-def test_figures_tell_what_is_held_by_the_living_and_by_the_ended():
+def test_usage_counts_live_and_ended_sequences():
     pool = create_pool(4)
     fill(pool, list(range(10)))
     leave(pool, [99] * 6)
@@ -120,7 +120,7 @@ def test_figures_tell_what_is_held_by_the_living_and_by_the_ended():
     assert pool.usage == (10 + 6) / (4 * CAPACITY)
 
 
-def test_tokens_in_common_are_counted_up_to_where_lists_differ_or_end_or_the_limit():
+def test_the_common_length_ends_at_a_difference_an_end_or_the_limit():
     assert common_length([1, 2, 3], [1, 2, 4], 3) == 2
     assert common_length([1, 2, 3], [1, 2, 3, 4], 9) == 3
     assert common_length([1, 2, 3], [1, 2, 3], 2) == 2

@@ -1,10 +1,10 @@
-"""Guessing ahead: it saves steps where text repeats, and changes no token."""
+"""Prompt lookup decoding: saves steps if text repeats, and changes no token."""
 
 import pytest
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.prompt_lookup import NUM_MATCHED, DraftLimits, PromptLookup
+from src.engine.scheduling.prompt_lookup import NGRAM_SIZE, DraftLimits, PromptLookup
 from tests.conftest import wait_until
 from tests.engine.test_core import create_small_core, create_token_ids
 from tests.support.engines import Answer, SteppedCore, assert_same_logprobs
@@ -15,28 +15,28 @@ COPIES = 4 * [5, 6, 7, 8, 9, 10, 11, 12]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# The guess.
+# Drafts.
 
 
-def test_a_guess_is_what_followed_the_last_tokens_when_they_stood_there_last():
-    lookup = PromptLookup([1, 2, 3, 4, 1, 2, 3, 5, 6, 1, 2, 3], most=8)
+def test_a_draft_is_what_followed_the_last_occurrence_of_the_ngram():
+    lookup = PromptLookup([1, 2, 3, 4, 1, 2, 3, 5, 6, 1, 2, 3], max_draft_tokens=8)
     assert lookup.draft(4) == [5, 6, 1, 2]
-    assert lookup.draft(8) == [5, 6, 1, 2, 3, 5, 6, 1]  # as if it went on like this
+    assert lookup.draft(8) == [5, 6, 1, 2, 3, 5, 6, 1]  # the followers are repeated
 
 
-def test_what_stands_nowhere_else_is_no_guess():
+def test_an_ngram_without_another_occurrence_gives_no_draft():
     token_ids = [1, 2, 3, 4]
-    lookup = PromptLookup(token_ids, most=8)
+    lookup = PromptLookup(token_ids, max_draft_tokens=8)
     assert lookup.draft(8) == []
     token_ids += [9, 2, 3, 4]
     assert lookup.draft(2) == [9, 2]
-    assert PromptLookup([1], most=8).draft(8) == []
-    assert PromptLookup([1] * NUM_MATCHED, most=8).draft(8) == []
-    assert PromptLookup([1] * (NUM_MATCHED + 1), most=8).draft(3) == [1, 1, 1]
+    assert PromptLookup([1], max_draft_tokens=8).draft(8) == []
+    assert PromptLookup([1] * NGRAM_SIZE, max_draft_tokens=8).draft(8) == []
+    assert PromptLookup([1] * (NGRAM_SIZE + 1), max_draft_tokens=8).draft(3) == [1, 1, 1]
 
 
-def test_a_guess_is_as_long_as_the_last_ones_were_right():
-    lookup = PromptLookup([*range(50), *range(NUM_MATCHED)], most=8)
+def test_the_length_of_drafts_follows_from_the_accepted_tokens():
+    lookup = PromptLookup([*range(50), *range(NGRAM_SIZE)], max_draft_tokens=8)
     lengths = []
     for num_right in (8, 0, 1, 2, 3, 8, 8):
         lengths.append(len(draft := lookup.draft(20)))
@@ -48,11 +48,11 @@ def test_a_guess_is_as_long_as_the_last_ones_were_right():
     ("num_tokens", "num_sequences", "most"),
     [(1, 1, 15), (2, 2, 7), (4, 4, 3), (8, 8, 1), (9, 9, 0), (40, 2, 0), (0, 0, 16)],
 )
-def test_guesses_make_no_step_larger_than_what_is_cheap(num_tokens, num_sequences, most):
+def test_drafts_fill_a_step_up_to_its_cheap_size(num_tokens, num_sequences, most):
     assert DraftLimits(20, 16).per_sequence(num_tokens, num_sequences) == most
 
 
-# With it and without.
+# Answers with and without drafts.
 
 VARIETY = {
     "greedy": {"temperature": 0, "logprobs": 3},
@@ -66,7 +66,7 @@ VARIETY = {
 
 
 def answer_all(folder: object, num_speculative_tokens: int) -> tuple[dict[str, Answer], list[int]]:
-    """All requests one after the other, and for each step how many guesses were right."""
+    """Answers all requests in order; also returns the number of accepted tokens of each step."""
     core = create_small_core(folder, num_speculative_tokens=num_speculative_tokens)
     stepped, accepted = SteppedCore(core), []
     for name, params in VARIETY.items():
@@ -81,7 +81,7 @@ def answer_all(folder: object, num_speculative_tokens: int) -> tuple[dict[str, A
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2", "qwen3_moe"])
-def test_answers_are_the_same_with_guesses_and_without_and_take_fewer_steps(name, tiny_model):
+def test_answers_are_the_same_with_drafts_and_take_fewer_steps(name, tiny_model):
     plain, none = answer_all(tiny_model(name), 0)
     guessed, accepted = answer_all(tiny_model(name), 15)
     assert set(none) == {0}
@@ -93,7 +93,7 @@ def test_answers_are_the_same_with_guesses_and_without_and_take_fewer_steps(name
         assert_same_logprobs(found.logprobs, expected.logprobs)
 
 
-def test_nothing_is_guessed_of_an_embedded_prompt_whose_last_piece_is_one_token(tiny_model):
+def test_an_embedding_has_no_draft_though_its_last_chunk_is_one_token(tiny_model):
     embeddings = []
     for num_speculative_tokens in (0, 15):
         core = create_small_core(
@@ -108,7 +108,7 @@ def test_nothing_is_guessed_of_an_embedded_prompt_whose_last_piece_is_one_token(
     assert embeddings[0] == pytest.approx(embeddings[1])
 
 
-def test_the_first_token_of_a_cached_prompt_comes_alone(tiny_model):
+def test_the_first_token_of_a_cached_prompt_has_no_draft(tiny_model):
     core = create_small_core(tiny_model("gpt2"))
     params = SamplingParams(max_tokens=9, temperature=0, logit_bias={5: 100.0})
     for request_id in ("first", "again"):
@@ -117,11 +117,11 @@ def test_the_first_token_of_a_cached_prompt_comes_alone(tiny_model):
         while core.has_work:
             outputs += core.step().outputs
         assert len(outputs[0].new_token_ids) == 1
-        assert len(outputs) < 9  # and the others did not
+        assert len(outputs) < 9  # later drafts were accepted
     assert outputs[0].admission.num_cached_tokens == 19
 
 
-def test_a_stop_text_among_guessed_tokens_ends_the_answer_where_it_would_without(
+def test_a_stop_text_among_drafted_tokens_ends_the_answer_at_the_same_place(
     start_server, tiny_model
 ):
     servers = [

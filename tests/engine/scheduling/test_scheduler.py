@@ -1,26 +1,30 @@
-"""The scheduler's one rule, over its own data alone: no model, no torch."""
+"""Scheduler, with a simulated model: no torch."""
 
+import subprocess
+import sys
 import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
 from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
-from src.engine.sampling.logprobs import PositionLogprobs, TokenLogprob
-from src.engine.sampling.sampler import SampledToken
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.kv_slots import SlotPool
 from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.scheduler import Scheduler
-from src.engine.scheduling.sequence import ScheduledSequence, Sequence, SequenceResult
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
+ROOT = Path(__file__).parents[3]
 EOS = 0
 TOKEN = 7
 CAPACITY = 128
@@ -35,7 +39,7 @@ def create_request(
     weight: int = 1,
     **params: object,
 ) -> Request:
-    """Prompts of different names begin differently, unless their tokens are given."""
+    """Creates a request; prompts of different names share no prefix, unless `token_ids` do."""
     if token_ids is None:
         first = zlib.crc32(request_id.encode())
         token_ids = list(range(first, first + num_tokens))
@@ -44,9 +48,9 @@ def create_request(
 
 
 class Simulation:
-    """A scheduler, and in the model's place a record of what each slot's keys were computed from.
+    """A scheduler with a simulated KV cache: for each key the tokens that it was computed from.
 
-    It fails where a sequence is scheduled whose slot does not hold what it is said to hold.
+    Fails if a sequence is scheduled and its slot does not hold the keys that it should.
     """
 
     def __init__(
@@ -63,10 +67,10 @@ class Simulation:
         self.scheduler.add(create_request(request_id, *args, **options))
 
     def step(self, token_id: int = TOKEN, failing: Collection[str] = ()) -> dict[str, int]:
-        """Runs a step whose samples are all this token, where it is not banned.
+        """Runs a step in which all samples are this token, unless it is banned.
 
         Returns:
-            How many tokens it computed of each request.
+            The number of computed tokens of each request.
         """
         work = self.scheduler.schedule()
         self.num_preempted += work.num_preempted
@@ -96,7 +100,7 @@ class Simulation:
         held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.size)]
 
     def _fail(self, sequence: Sequence) -> None:
-        """As the core does when a sequence made the model raise."""
+        """Ends a sequence that makes the model raise, as the core does."""
         sequence.slot.num_valid = 0
         self._cache[sequence.slot.index].clear()
         self.outputs[sequence.request.request_id].append(
@@ -112,7 +116,7 @@ class Simulation:
         return SequenceResult(drawn[: num_right + 1], logprobs)
 
     def run(self, request_id: str, token_id: int = TOKEN, **params: object) -> list[int]:
-        """Steps a request to its end; returns its tokens."""
+        """Runs a request to its end; returns its tokens."""
         self.add(request_id, **params)
         for _ in range(CAPACITY):
             if not self.scheduler.num_running + self.scheduler.num_waiting:
@@ -128,7 +132,13 @@ def name(one: ScheduledSequence) -> str:
     return one.sequence.request.request_id
 
 
-# The rule.
+@pytest.mark.parametrize("module", ["request", "scheduling.scheduler"])
+def test_imports_no_torch(module):
+    code = f"import sys, src.engine.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+# Chunked prefill and the order of admission.
 
 
 def test_a_long_prompt_is_computed_in_chunks_within_the_budget():
@@ -157,7 +167,7 @@ def test_a_short_prompt_has_its_first_token_soon_though_a_long_one_is_being_comp
     assert simulation.step() == {"short": 1, "long": 15}
 
 
-def test_streams_wait_for_a_short_prompt_in_every_other_step_that_favours_it():
+def test_decodes_wait_in_every_other_short_turn():
     simulation = Simulation(budget=16)
     simulation.add("stream", 2, max_tokens=50)
     simulation.step()
@@ -172,7 +182,7 @@ def test_streams_wait_for_a_short_prompt_in_every_other_step_that_favours_it():
     assert ["long" in step for step in steps] == [False, True] * 4
 
 
-def test_streams_wait_again_once_no_prompt_is_being_computed():
+def test_the_cycle_of_turns_starts_anew_without_prefills():
     simulation = Simulation(budget=16)
     simulation.add("stream", 2, max_tokens=50)
     simulation.step()
@@ -200,7 +210,7 @@ def test_a_prompt_that_is_as_short_as_others_is_not_left_out():
     assert simulation.step() == {"oldest": 8, "newer": 8}
 
 
-def test_of_short_prompts_those_that_lack_least_come_first():
+def test_of_short_prompts_the_shortest_comes_first():
     simulation = Simulation(budget=16)
     simulation.add("oldest", 60)
     simulation.add("nine", 9)
@@ -220,7 +230,7 @@ def test_requests_are_admitted_in_the_order_they_came():
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
-def test_an_abort_frees_whatever_the_request_has(num_steps):
+def test_an_abort_frees_the_requests_slot(num_steps):
     simulation = Simulation(num_slots=1, max_num_seqs=1)
     scheduler = simulation.scheduler
     simulation.add("a", 10)
@@ -247,7 +257,7 @@ def test_stats_count_sequences_and_what_the_cache_holds():
     assert simulation.scheduler.stats == EngineStats(2, 1, 1, (20 + 11 + 11) / (4 * CAPACITY))
 
 
-# How a sequence ends.
+# Ends of sequences.
 
 
 def test_an_end_token_ends_a_sequence_and_frees_its_slot():
@@ -257,7 +267,7 @@ def test_an_end_token_ends_a_sequence_and_frees_its_slot():
     assert (simulation.scheduler.num_running, simulation.pool.num_free) == (0, 1)
 
 
-def test_a_sequence_ends_at_its_length():
+def test_a_sequence_ends_at_max_tokens():
     simulation = Simulation()
     assert simulation.run("a", max_tokens=3) == [TOKEN] * 3
     assert simulation.reason("a") is FinishReason.LENGTH
@@ -280,14 +290,14 @@ def test_a_stop_token_ends_its_own_request_alone(ignore_eos):
 
 
 @pytest.mark.parametrize("end", [EOS, 5])
-def test_no_end_token_comes_before_the_least_length(end):
+def test_no_end_token_comes_before_min_tokens(end):
     simulation = Simulation()
     params = {"min_tokens": 2, "stop_token_ids": (5,)}
     assert simulation.run("a", token_id=end, **params) == [TOKEN, TOKEN, end]
     assert simulation.reason("a") is FinishReason.STOP
 
 
-def test_a_request_expires_while_it_waits_and_not_once_it_runs():
+def test_a_waiting_request_expires_and_a_running_one_does_not():
     simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_seconds=60)
     scheduler = simulation.scheduler
     long_ago = time.monotonic() - 61
@@ -305,7 +315,7 @@ def test_a_request_expires_while_it_waits_and_not_once_it_runs():
     assert [set(simulation.step()) for _ in range(2)] == [{"running"}, {"early"}]
 
 
-def test_who_waits_with_most_makes_room_when_there_are_too_many():
+def test_the_tenant_with_the_highest_load_makes_room_in_a_full_queue():
     simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_size=4)
     scheduler = simulation.scheduler
     simulation.add("runs", tenant="flood")
@@ -326,10 +336,10 @@ def test_who_waits_with_most_makes_room_when_there_are_too_many():
     assert (scheduler.num_running, scheduler.num_waiting) == (1, 4)
 
 
-# Prefixes that ended sequences have left.
+# Prefix caching.
 
 
-def test_the_next_turn_of_a_chat_finds_its_beginning_computed():
+def test_the_next_turn_of_a_chat_finds_its_prefix_cached():
     simulation = Simulation(budget=64)
     simulation.add("first", token_ids=SHARED[:20], max_tokens=1)
     assert simulation.step() == {"first": 20}
@@ -346,15 +356,15 @@ def test_the_same_prompt_again_computes_its_last_token_only():
     assert counts == {"a": 1}
 
 
-def test_a_beginning_that_another_holds_is_copied():
+def test_the_prefix_of_a_running_sequence_is_copied():
     simulation = Simulation(budget=64)
     simulation.add("first", token_ids=SHARED, max_tokens=9)
     simulation.step()
     simulation.add("second", token_ids=[*SHARED[:30], 98, 99])
-    assert simulation.step() == {"first": 1, "second": 2}  # and the simulation looks at the keys
+    assert simulation.step() == {"first": 1, "second": 2}  # the simulation checks the keys
 
 
-def test_a_prompt_whose_logprobs_are_wanted_is_computed_anew_and_in_whole():
+def test_a_prompt_with_wanted_logprobs_is_not_taken_from_the_cache():
     simulation = Simulation(budget=64)
     simulation.add("first", token_ids=SHARED, max_tokens=1)
     simulation.step()
@@ -366,7 +376,7 @@ def test_a_prompt_whose_logprobs_are_wanted_is_computed_anew_and_in_whole():
     assert second.prompt_logprobs == []
 
 
-def test_a_prompt_that_is_embedded_has_one_output_when_all_of_it_is_computed():
+def test_an_embedding_has_one_output_after_its_whole_prompt():
     scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 4, [EOS])
     request = Request("a", [3] * 6, SamplingParams(), embeds=True)
     scheduler.add(request)
@@ -394,11 +404,11 @@ def test_logprobs_of_a_prompt_in_chunks_come_together_with_the_first_token():
     assert [one.chosen.token_id for one in output.prompt_logprobs] == SHARED[1:]
 
 
-# Prefixes that others are just computing.
+# Prefixes that other sequences are computing.
 
 
 @pytest.mark.parametrize(("budget", "leading"), [(64, [40]), (22, [22, 18])])
-def test_of_one_prompt_many_times_over_one_is_computed_and_the_others_copy(budget, leading):
+def test_of_equal_prompts_one_is_computed_and_the_others_copy(budget, leading):
     simulation = Simulation(budget=budget)
     for request_id in "abcd":
         simulation.add(request_id, token_ids=SHARED)
@@ -418,8 +428,10 @@ def test_a_short_prefix_is_not_waited_for():
 
 
 def start_chain() -> Simulation:
-    """`first` has its prompt, `second` has 47 of its tokens to compute and one step behind it
-    `third`, which shares 40 tokens with it, and `fourth`, which shares all 80."""
+    """Starts four sequences: `first` is computed, `second` is in prefill and leads the others.
+
+    `third` shares 40 tokens with `second`, and `fourth` all 80.
+    """
     simulation = Simulation(budget=48)
     shared = SHARED[:20] + [50 + i for i in range(60)]
     simulation.add("first", token_ids=SHARED, max_tokens=20)
@@ -431,7 +443,7 @@ def start_chain() -> Simulation:
     return simulation
 
 
-def test_who_waits_copies_as_soon_as_the_shared_beginning_is_there():
+def test_a_follower_copies_as_soon_as_the_shared_prefix_is_computed():
     simulation = start_chain()
     assert simulation.step() == {"first": 1, "second": 13, "third": 2}
     assert simulation.step() == {"first": 1, "second": 1, "third": 1, "fourth": 2}
@@ -439,30 +451,30 @@ def test_who_waits_copies_as_soon_as_the_shared_beginning_is_there():
     assert cached == [0, 20, 40, 80]
 
 
-def test_what_an_aborted_sequence_had_computed_serves_those_who_waited_for_it():
+def test_followers_copy_what_an_aborted_leader_had_computed():
     simulation = start_chain()
     simulation.scheduler.abort("second")
     assert simulation.step() == {"first": 1, "third": 2, "fourth": 15}  # of 82 tokens, 67 are there
     assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 67
 
 
-def test_who_waited_for_a_sequence_that_fails_goes_on_without_it():
+def test_followers_of_a_sequence_that_fails_go_on_without_it():
     simulation = start_chain()
     assert simulation.step(failing=["second"]) == {"first": 1, "second": 13, "third": 2}
     assert simulation.reason("second") is FinishReason.ERROR
-    # The third one's copy is its own and whole; the fourth finds those 40 tokens there.
+    # `third` has a complete copy of its own; `fourth` finds those 40 tokens there.
     assert simulation.step() == {"first": 1, "third": 1, "fourth": 42}
     assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 40
 
 
-def test_a_sequence_that_waits_can_be_aborted():
+def test_a_follower_can_be_aborted():
     simulation = start_chain()
     simulation.scheduler.abort("third")
     assert simulation.step() == {"first": 1, "second": 13}
     assert simulation.step() == {"first": 1, "second": 1, "fourth": 2}
 
 
-def test_a_prompt_whose_logprobs_are_wanted_leads_and_never_follows():
+def test_a_prompt_with_wanted_logprobs_leads_and_never_follows():
     simulation = Simulation(budget=64)
     simulation.add("a", token_ids=SHARED[:30], prompt_logprobs=0)
     simulation.add("b", token_ids=SHARED[:30], prompt_logprobs=0)
@@ -473,7 +485,7 @@ def test_a_prompt_whose_logprobs_are_wanted_leads_and_never_follows():
 
 @st.composite
 def requests(draw: st.DrawFn, request_id: str) -> Request:
-    """Some prompts begin as others do, or are the same."""
+    """Draws a request; some prompts are equal or share prefixes."""
     beginning = [1000 * draw(st.integers(0, 2)) + i for i in range(draw(st.integers(0, 40)))]
     end = [zlib.crc32(request_id.encode())] * draw(st.integers(0, 6))
     max_tokens = draw(st.integers(1, 5))
@@ -488,7 +500,7 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_any_schedule_keeps_its_promises(data):
+def test_invariants_hold_for_any_schedule(data):
     num_slots = data.draw(st.integers(1, 6))
     max_num_seqs = data.draw(st.integers(1, num_slots))
     budget = data.draw(st.integers(max_num_seqs, 50))
@@ -497,7 +509,7 @@ def test_any_schedule_keeps_its_promises(data):
     live: dict[str, Request] = {}
     for number in range(data.draw(st.integers(1, 40))):
         action = data.draw(st.sampled_from(["add", "add", "step", "step", "step", "abort"]))
-        victim = data.draw(st.sampled_from(sorted(live))) if live else "nobody"
+        victim = data.draw(st.sampled_from(sorted(live))) if live else "none"
         if action == "add":
             request = live[str(number)] = data.draw(requests(str(number)))
             simulation.scheduler.add(request)
@@ -515,7 +527,7 @@ def test_any_schedule_keeps_its_promises(data):
 def step_and_check(
     simulation: Simulation, live: dict[str, Request], failing: Collection[str] = ()
 ) -> None:
-    """Every step brings someone nearer to an end, and who has ended takes nothing with it."""
+    """Runs a step; checks that it computes something, and that ended sequences leave nothing."""
     assert simulation.step(EOS, failing)
     for request_id, request in list(live.items()):
         outputs, params = simulation.outputs[request_id], request.sampling_params
@@ -539,14 +551,14 @@ def step_and_check(
 
 
 def admitted(simulation: Simulation) -> list[str]:
-    """Who is admitted, in this order, where one runs at a time."""
+    """Runs all requests; returns them in the order of admission, if one runs at a time."""
     order: list[str] = []
     while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
         order += [one for one in simulation.step() if one not in order]
     return order
 
 
-def test_tenants_take_turns_and_each_ones_own_keep_their_order():
+def test_tenants_take_turns_and_their_requests_keep_their_order():
     simulation = Simulation(max_num_seqs=1)
     for number in range(4):
         simulation.add(f"a{number}", tenant="a", max_tokens=1)
@@ -564,7 +576,7 @@ def test_a_heavier_tenant_has_more_turns():
     assert [sum(one[0] == "b" for one in order[:num]) for num in (3, 6, 9)] == [2, 4, 6]
 
 
-def test_who_comes_late_waits_for_one_turn_and_has_saved_none_up():
+def test_a_tenant_that_comes_late_has_not_saved_up_turns():
     simulation = Simulation(max_num_seqs=1)
     for number in range(30):
         simulation.add(f"a{number}", tenant="a", max_tokens=1)
@@ -580,7 +592,7 @@ def waiting_for_others(simulation: Simulation) -> list[Sequence]:
     return [one for one in simulation.scheduler._running if one.leader is not None]
 
 
-def test_no_tenant_waits_for_anothers_prefix_or_copies_it():
+def test_tenants_share_no_prefixes():
     simulation = Simulation(budget=16)
     simulation.add("a", token_ids=SHARED, tenant="a")
     simulation.step()
@@ -603,7 +615,7 @@ def test_no_tenant_waits_for_anothers_prefix_or_copies_it():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
-def test_nobody_is_lost_in_the_queue(actions):
+def test_no_sequence_is_lost_in_the_queue(actions):
     simulation = Simulation(max_num_seqs=1)
     waiting: list[str] = []
     for number, (tenant, drops) in enumerate(actions):
@@ -619,17 +631,17 @@ def test_nobody_is_lost_in_the_queue(actions):
         assert own == sorted(own, key=lambda one: int(one[1:]))
 
 
-# Guesses.
+# Drafts.
 
 
-def test_guessed_tokens_that_are_drawn_stay_and_an_answer_is_as_long_as_asked_for():
+def test_accepted_drafts_count_towards_max_tokens():
     simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
     assert simulation.run("a", token_ids=[TOKEN] * 5, max_tokens=12) == [TOKEN] * 12
     assert [len(one.new_token_ids) for one in simulation.outputs["a"]] == [1, 8, 3]
     assert simulation.reason("a") is FinishReason.LENGTH
 
 
-def test_an_answer_ends_with_its_end_token_though_more_of_the_guess_was_right():
+def test_an_end_token_in_a_draft_ends_the_sequence():
     simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
     prompt = [EOS] * 5
     tokens = simulation.run("a", token_id=EOS, token_ids=prompt, max_tokens=12, min_tokens=0)
@@ -638,23 +650,23 @@ def test_an_answer_ends_with_its_end_token_though_more_of_the_guess_was_right():
     assert tokens == [TOKEN]
 
 
-def test_wrong_guesses_leave_no_trace():
+def test_rejected_drafts_leave_no_trace():
     simulation = Simulation(budget=16, drafts=DraftLimits(7, 16))
     simulation.add("a", token_ids=[8, 9, 5] * 3, max_tokens=12)
     sizes = []
     while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
         sizes.append(simulation.step([8, 9, 5, 6][len(sizes) % 4])["a"])
     tokens = [token for output in simulation.outputs["a"] for token in output.new_token_ids]
-    assert tokens[:4] == [8, 9, 9, 5]  # the second 9 was drawn after a guess
+    assert tokens[:4] == [8, 9, 9, 5]  # the second 9 was sampled after a draft
     assert len(tokens) == 12
     assert simulation.reason("a") is FinishReason.LENGTH
     assert max(sizes[1:]) > 1
 
 
-# Preemption: a tenant with less than its share of places takes one from another.
+# Preemption: a tenant below its share of places takes one from another tenant.
 
 
-def test_a_flood_makes_room_for_another_tenant_in_the_next_step():
+def test_a_flood_is_preempted_for_another_tenant_in_the_next_step():
     simulation = Simulation(num_slots=8, budget=64)
     for number in range(10):
         simulation.add(f"flood {number}", tenant="flood", max_tokens=20)
@@ -662,7 +674,7 @@ def test_a_flood_makes_room_for_another_tenant_in_the_next_step():
     simulation.add("calm", tenant="calm", max_tokens=2)
     assert set(simulation.step()) == {"flood 0", "flood 1", "flood 2", "calm"}
     simulation.step()
-    # Its place, and the preempted sequence's slot, which nothing has overwritten.
+    # The victim gets the place back, with its slot, which nothing has overwritten.
     assert simulation.step() == dict.fromkeys((f"flood {number}" for number in range(4)), 1)
 
 
@@ -686,12 +698,12 @@ def test_places_are_shared_by_weight_and_preempted_sequences_go_on_first():
     assert sorted(step) == ["flood 0", "flood 1", *(f"heavy {number}" for number in range(6))]
     for _ in range(3):
         simulation.step()
-    # Four of the heavy tenant's are left; the flood gets back what it gave up, in the old order.
+    # Four of the heavy tenant's sequences are left; the flood's go on in their old order.
     flood = sorted(one for one in simulation.step() if one.startswith("flood"))
     assert flood == [f"flood {number}" for number in range(4)]
 
 
-def test_a_preempted_sequence_sends_nothing_twice_and_misses_nothing():
+def test_a_preempted_sequence_sends_each_output_once():
     simulation = Simulation(num_slots=2, max_num_seqs=2, budget=64)
     simulation.add("stays", tenant="flood", max_tokens=30)
     simulation.add("goes", 20, tenant="flood", max_tokens=9, prompt_logprobs=0, min_tokens=3)
@@ -710,7 +722,7 @@ def test_a_preempted_sequence_sends_nothing_twice_and_misses_nothing():
     assert outputs[-1].finish_reason is FinishReason.LENGTH
 
 
-def test_a_preempted_sequence_guesses_again_when_it_has_all_of_its_tokens():
+def test_a_preempted_sequence_has_drafts_again_after_its_prefill():
     drafts = DraftLimits(3, 8)
     simulation = Simulation(num_slots=2, max_num_seqs=2, budget=8, drafts=drafts)
     simulation.add("stays", tenant="flood", max_tokens=60)
@@ -721,7 +733,7 @@ def test_a_preempted_sequence_guesses_again_when_it_has_all_of_its_tokens():
     assert "goes" not in simulation.step()
     num_before = len(simulation.outputs["goes"])
     (sequence,) = simulation.scheduler._waiting
-    assert simulation.scheduler._part(sequence, 5, 3).draft == ()  # it has not all of them then
+    assert simulation.scheduler._part(sequence, 5, 3).draft == ()  # tokens are still missing
     while not simulation.reason("goes"):
         simulation.step()
     outputs = simulation.outputs["goes"]
@@ -730,7 +742,7 @@ def test_a_preempted_sequence_guesses_again_when_it_has_all_of_its_tokens():
 
 
 def preempt_in_prefill(num_slots: int = 2, **request: object) -> Simulation:
-    """`goes` gives way when half of its prompt is computed."""
+    """Preempts `goes` when half of its prompt is computed, and runs it to its first output."""
     simulation = Simulation(num_slots=num_slots, max_num_seqs=2, budget=24)
     simulation.add("stays", 2, tenant="flood", max_tokens=60)
     simulation.step()
@@ -743,20 +755,20 @@ def preempt_in_prefill(num_slots: int = 2, **request: object) -> Simulation:
     return simulation
 
 
-def test_logprobs_of_a_prompt_that_was_preempted_come_whole_and_once():
+def test_prompt_logprobs_of_a_preempted_sequence_come_whole_and_once():
     simulation = preempt_in_prefill(prompt_logprobs=0)
     [output] = simulation.outputs["goes"]
     prompt = create_request("goes", 40).prompt_token_ids
     assert [one.chosen.token_id for one in output.prompt_logprobs] == prompt[1:]
 
 
-def test_what_a_preempted_sequence_computed_itself_is_not_reported_as_cached():
-    simulation = preempt_in_prefill(num_slots=4)  # its slot still holds that when it goes on
+def test_tokens_that_a_preempted_sequence_computed_are_not_reported_as_cached():
+    simulation = preempt_in_prefill(num_slots=4)  # its slot is not overwritten meanwhile
     [output] = simulation.outputs["goes"]
     assert output.admission.num_cached_tokens == 0
 
 
-def test_the_time_in_the_queue_ends_with_the_first_turn():
+def test_the_time_in_the_queue_ends_with_the_first_admission():
     simulation = Simulation(num_slots=2, max_num_seqs=2, budget=24)
     simulation.add("stays", 2, tenant="flood", max_tokens=60)
     simulation.add("goes", 40, tenant="flood")
@@ -770,7 +782,7 @@ def test_the_time_in_the_queue_ends_with_the_first_turn():
     assert simulation.outputs["goes"][0].admission.queue_seconds < 500
 
 
-def test_an_embedding_that_was_preempted_is_the_sum_over_its_whole_prompt_once():
+def test_a_preempted_embedding_sums_each_position_once():
     scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 6, [EOS])
     scheduler.add(create_request("stays", tenant="flood", max_tokens=60))
     scheduler.add(Request("goes", [3] * 8, SamplingParams(), embeds=True, tenant="flood"))
@@ -790,7 +802,7 @@ def test_an_embedding_that_was_preempted_is_the_sum_over_its_whole_prompt_once()
 
 
 def result_of_positions(one: ScheduledSequence) -> SequenceResult:
-    """The hidden state of a token is its position, and 1."""
+    """Returns a result in which the hidden state of a token is (position, 1)."""
     if not one.sequence.request.embeds:
         return SequenceResult([SampledToken(TOKEN, None)] * one.num_sampled)
     start = one.sequence.num_computed_tokens
@@ -820,7 +832,7 @@ def test_a_preempted_sequence_neither_expires_nor_is_displaced():
     assert next(iter(scheduler._waiting)).request.request_id == "flood 1"
 
 
-def test_sequences_of_a_request_do_not_expire_once_the_first_had_its_turn():
+def test_sequences_of_a_group_do_not_expire_once_the_first_was_admitted():
     simulation = Simulation(num_slots=2, max_num_seqs=2, max_queue_seconds=60)
     scheduler = simulation.scheduler
     long_ago = time.monotonic() - 61
@@ -842,7 +854,7 @@ def test_sequences_of_a_request_do_not_expire_once_the_first_had_its_turn():
 
 
 class Oracle(Simulation):
-    """A simulation whose tokens follow from the tokens before them, as a model's do."""
+    """A simulation in which tokens follow from the preceding tokens, as in a model."""
 
     def _result(self, one: ScheduledSequence, token_id: int) -> SequenceResult:
         tokens = [*one.sequence.token_ids, *one.draft]
@@ -863,7 +875,7 @@ class Oracle(Simulation):
         return TOKEN if drawn in banned else drawn
 
     def answer(self, request_id: str) -> tuple[list[int], list[int], FinishReason | None]:
-        """Tokens, tokens with prompt log-probabilities, and the reason of the end."""
+        """Returns the tokens, the tokens of prompt log-probabilities, and the finish reason."""
         outputs = self.outputs[request_id]
         assert [one.finish_reason is not None for one in outputs] == [
             *[False] * (len(outputs) - 1),
@@ -875,7 +887,7 @@ class Oracle(Simulation):
         return tokens, prompt, outputs[-1].finish_reason
 
 
-def test_any_tenants_get_what_each_request_gets_alone_and_their_shares():
+def test_tokens_are_the_same_as_alone_and_shares_are_fair_for_any_tenants():
     num_preempted = 0
 
     @settings(deadline=None, derandomize=True)
@@ -896,7 +908,7 @@ def test_any_tenants_get_what_each_request_gets_alone_and_their_shares():
 
 
 def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
-    """Requests of three tenants come while others run; returns them when all have ended."""
+    """Adds requests of three tenants while others run; returns them when all have ended."""
     num_slots = data.draw(st.integers(2, 8))
     max_num_seqs = data.draw(st.integers(2, num_slots))
     budget = data.draw(st.integers(max_num_seqs, 50))
@@ -918,7 +930,7 @@ def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
         else:
             simulation.step()
             assert_shares_are_fair(simulation.scheduler)
-    # Nothing more comes, so each step brings a sequence nearer to its end.
+    # No request is added any more, so each step brings a sequence nearer to its end.
     for _ in range(sum(len(one.prompt_token_ids) + 40 for one in sent.values())):
         simulation.step()
         assert_shares_are_fair(simulation.scheduler)
@@ -928,7 +940,7 @@ def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
 
 
 def assert_shares_are_fair(scheduler: Scheduler) -> None:
-    """After a step, in which places may only have become free: none is held that another is due."""
+    """Checks that no waiting tenant could take a place without exceeding its owner's share."""
     running, waiting = scheduler._running, list(scheduler._waiting)
     if scheduler.num_running < scheduler.max_num_seqs:
         return

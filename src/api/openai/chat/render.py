@@ -24,8 +24,8 @@ from src.api.openai.chat.response import (
 )
 from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
 from src.core.outputs import Generation, TextDelta
+from src.engine import logprobs
 from src.engine import request as engine_request
-from src.engine.sampling import logprobs
 from src.tool_calling.parser import (
     Answer,
     ArgumentsDelta,

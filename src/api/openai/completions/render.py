@@ -15,8 +15,8 @@ from src.api.openai.completions.schemas import (
 )
 from src.core.outputs import Completion as Sequence
 from src.core.outputs import Generation, TextDelta
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.inference import InferenceEngine
 from src.text.token_bytes import TokenText
 

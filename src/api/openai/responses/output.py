@@ -23,7 +23,7 @@ from src.api.openai.responses.response import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from src.engine.sampling.logprobs import PositionLogprobs
+from src.engine.logprobs import PositionLogprobs
 from src.tool_calling.parser import ArgumentsDelta, CallStarted, ContentDelta, Event
 
 RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]

@@ -27,8 +27,8 @@ from src.api.openai.responses.response import (
     TopLogprob,
 )
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
+from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.engine.sampling.logprobs import PositionLogprobs
 from src.tool_calling.parser import ContentDelta
 
 
