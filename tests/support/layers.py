@@ -69,9 +69,7 @@ ROOMS = {
     ),
     "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
     "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
-    "engine.kernels": room(
-        "errors engine.config engine.cpu_layers.native_linear", WEB, WIRE, MODEL - {"torch"}
-    ),
+    "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(
         "errors engine.admission engine.isolation engine.request engine.sampling_params"
         " engine.model engine.sampling engine.structured_output.matcher",

@@ -17,12 +17,11 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.engine.kernels.bindings import CpuKernels
-from src.engine.sampling.sampler import SampledToken, SamplingRow
-from src.engine.sampling.sampler import sample as sample_by
-from src.engine.sampling.top_k_top_p import NUM_CANDIDATES, NUM_STRIPES
+from src.engine.sampling.kernels import NUM_CANDIDATES
+from src.engine.sampling.sampler import SampledToken, Sampler, SamplingRow
+from src.engine.sampling.stripes import NUM_STRIPES
 from src.engine.sampling_params import SamplingParams
-from tests.support.native import LIBRARIES
+from tests.support.native import SAMPLING_KERNELS
 
 NUM_DRAWS = 8_000
 ROWS_AT_ONCE = 500
@@ -31,21 +30,20 @@ STRIPED = 2 * NUM_STRIPES * NUM_CANDIDATES + 1000
 PROMPT = [1, 5, 5, 8]
 
 
-@pytest.fixture(
-    params=[None, *LIBRARIES[:1]], ids=["pytorch", "native"][: 1 + len(LIBRARIES)], autouse=True
-)
-def library(request):
-    """Whose kernels choose; the variants of ours are compared in test_draws.py."""
-    CHOOSING.append(request.param)
+SAMPLERS = {name: Sampler(kernels) for name, kernels in SAMPLING_KERNELS.items()}
+CHOSEN_SAMPLER: list[Sampler] = []
+
+
+@pytest.fixture(params=list(SAMPLERS)[:2], autouse=True)
+def sampler(request):
+    """Sampler of PyTorch or of the best variant; test_top_k_top_p.py compares all variants."""
+    CHOSEN_SAMPLER.append(SAMPLERS[request.param])
     yield
-    CHOOSING.pop()
-
-
-CHOOSING: list[CpuKernels | None] = []
+    CHOSEN_SAMPLER.pop()
 
 
 def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
-    return sample_by(logits, rows, CHOOSING[-1])
+    return CHOSEN_SAMPLER[-1].sample(logits, rows)
 
 
 def create_logits(vocab_size: int, spread: float = 2.0) -> torch.Tensor:
