@@ -60,12 +60,15 @@ ROOMS = {
     ),
     "engine.model": room(
         "errors engine.config engine.request engine.sampling_params engine.scheduling"
-        " engine.sampling engine.kernels text.chat_template",
+        " engine.sampling engine.kernels.arguments engine.kernels.bindings engine.kernels.build"
+        " text.chat_template",
         WEB,
         WIRE,
     ),
     "engine.sampling": room(
-        "engine.sampling_params engine.kernels engine.structured_output.matcher", WEB, WIRE
+        "engine.sampling_params engine.kernels.bindings engine.structured_output.matcher",
+        WEB,
+        WIRE,
     ),
     "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
     "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
