@@ -1,6 +1,6 @@
-"""What each part of our engine is worth: `python -m benchmarks.parts [PART ...] [--help]`.
+"""Gain by each part of our engine: `python -m benchmarks.parts [PART ...] [--help]`.
 
-Each part is measured with and without, on the engine without HTTP.
+The engine is measured with and without each part, and without HTTP.
 """
 
 import statistics
@@ -19,14 +19,15 @@ from benchmarks.report import create_parser, measure_all, medians, milliseconds,
 from benchmarks.systems import ours_offline
 from benchmarks.worker import Run
 from benchmarks.workload import Job, Request, Start, quantile, summarize
-from src.engine.kernels.bindings import CpuKernels, find_library
-from src.engine.sampling import top_k_top_p as draws
-from src.engine.sampling.sampler import SamplingRow, sample
+from src.engine.backend import choose_backend
+from src.engine.sampling import top_k_top_p
+from src.engine.sampling.kernels import TorchSampling
+from src.engine.sampling.sampler import Sampler, SamplingRow
 from src.engine.sampling_params import SamplingParams
 
 VOCAB_SIZE = 50257
 LOGITS_STD = {"peaked": 8.0, "as the measured model": 4.15, "flat": 1.0}
-"""Top-p 0.9 keeps a token or two, some two hundred, and most of the vocabulary."""
+"""Top-p 0.9 keeps one or two tokens, about two hundred, and most of the vocabulary."""
 
 
 def batching(arguments: Namespace) -> str:
@@ -57,7 +58,7 @@ def chunks(arguments: Namespace) -> str:
 
 
 def waits(run: Run, prompts: Prompts) -> tuple[float, ...]:
-    """The running streams' inter-token times, and the long prompt's time to first token."""
+    """Returns the running streams' inter-token times, and the long prompt's time to first token."""
     running = [Request(prompts.take(16), 64) for _ in range(8)]
     long = Request(prompts.take(900), 4, start=Start(0, 16))
     *streams, trace = run(Job([*running, long], 9))
@@ -82,36 +83,41 @@ def prefixes(arguments: Namespace) -> str:
 
 
 def candidates(arguments: Namespace) -> str:
-    """One call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full sort.
+    """One call of the sampler for 32 rows, greedy and with top-p 0.9.
 
-    The first two by PyTorch and by our own kernels.
+    Both by PyTorch and by our own kernels; then top-p by our own without rejection sampling, and by
+    PyTorch with a sort of all tokens.
     """
-    library = find_library()
-    nucleus = SamplingParams(temperature=1, top_p=0.9)
+    torch_sampler = Sampler(TorchSampling())
+    native_sampler = choose_backend("auto", is_float32_on_cpu=True).sampler
+    greedy, nucleus = SamplingParams(temperature=0), SamplingParams(temperature=1, top_p=0.9)
     rows = []
     for name, std in LOGITS_STD.items():
         logits = std * torch.randn(32, VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
         times = [
-            sampler_time(logits, params, arguments.repeats, whose)
-            for params in (SamplingParams(temperature=0), nucleus)
-            for whose in (None, library)
+            sampler_time(sampler, logits, params, arguments.repeats)
+            for params in (greedy, nucleus)
+            for sampler in (torch_sampler, native_sampler)
         ]
-        with patch.object(draws, "NUM_CANDIDATES", VOCAB_SIZE):
-            drawn_of_all = sampler_time(logits, nucleus, arguments.repeats)
-        rows.append([name, *map(milliseconds, (*times, drawn_of_all))])
-    return table(["logits", "greedy", "ours", "top-p", "ours", "top-p, all sorted"], rows)
+        with patch.object(top_k_top_p, "sample_by_rejection", top_k_top_p.sample_sorted):
+            times.append(sampler_time(native_sampler, logits, nucleus, arguments.repeats))
+        all_sorted = Sampler(TorchSampling(num_candidates=VOCAB_SIZE))
+        times.append(sampler_time(all_sorted, logits, nucleus, arguments.repeats))
+        rows.append([name, *map(milliseconds, times)])
+    header = ["greedy", "ours", "top-p", "ours", "ours, no rejection", "all sorted"]
+    return table(["logits", *header], rows)
 
 
 def sampler_time(
-    logits: torch.Tensor, params: SamplingParams, repeats: int, library: CpuKernels | None = None
+    sampler: Sampler, logits: torch.Tensor, params: SamplingParams, repeats: int
 ) -> float:
-    """The median time of a call."""
+    """Returns the median time of a call."""
     times = []
     for position in range(1, 5 * repeats + 1):
         rows = [SamplingRow(params, row, [0] * position, 1) for row in range(len(logits))]
-        spent = logits.clone()  # the sampler changes what it is given
+        changed = logits.clone()  # the sampler works in place
         started = time.perf_counter()
-        sample(spent, rows, library)
+        sampler.sample(changed, rows)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 
@@ -121,11 +127,11 @@ TEXTS: dict[str, tuple[float, tuple[int, ...]]] = {
     "three tokens at random": (2.0, (300, 400, 500)),
     "any tokens at random": (1.0, ()),
 }
-"""Temperature, and the tokens that come: guesses are all right, many are wrong, there are none."""
+"""Temperature and generated tokens: drafts are right, often wrong, or there are none."""
 
 
 def guesses(arguments: Namespace) -> str:
-    """Tokens guessed ahead, and not, in turns on texts that can be foreseen and that cannot."""
+    """With and without draft tokens, alternating, on predictable and unpredictable texts."""
     prompts, model = Prompts(arguments.model), str(arguments.model)
     rows = []
     with ours_offline(model) as plain, ours_offline(model, num_speculative_tokens=15) as guessing:
@@ -137,7 +143,7 @@ def guesses(arguments: Namespace) -> str:
                     job = replace(
                         job, requests=[replace(r, favoured=favoured) for r in job.requests]
                     )
-                    order = -1 if repeat % 2 else 1  # nobody is always first
+                    order = -1 if repeat % 2 else 1  # alternate the order
                     runs = (plain, guessing)[::order]
                     pairs.append([summarize(run(job)).tokens_per_second for run in runs][::order])
                 rows.append([name, num_requests, *compare(pairs[1:])])  # the first is a warm-up
@@ -154,7 +160,7 @@ PARTS: dict[str, Callable[[Namespace], str]] = {
 
 
 def main() -> None:
-    """Measures one part after the other; the exit status is 1 if one could not be measured."""
+    """Measures one part after the other; the exit status is 1 if one failed."""
     parser = create_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     arguments = parse(parser)

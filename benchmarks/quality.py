@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from benchmarks.report import create_parser, parse, table
 from benchmarks.trained_model import ensure_trained_model
+from src.engine.backend import choose_backend
 from src.engine.config import Quantization
 from src.engine.cpu_layers.replace import replace_layers
-from src.engine.kernels.bindings import find_library
 from training.corpus import Batch, create_batch
 from training.train import BUNDLED_FOLDER
 
@@ -49,7 +49,7 @@ def compare(arguments: Namespace) -> str:
 
 def _load(folder: Path, quantization: Quantization) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    replace_layers(model, quantization, find_library())
+    replace_layers(model, quantization, choose_backend("auto", True).create_linear)
     return model
 
 

@@ -1,11 +1,11 @@
-"""Where a step's time goes: `python -m benchmarks.steps [PART ...] [--help]`.
+"""Time of a step and of its parts: `python -m benchmarks.steps [PART ...] [--help]`.
 
-layers     all 49 linear layers of gpt2-small's sizes, by whose kernels and the number of rows
-attention  attention of sequences that decode, by whose kernels
-lengths    a step of eight sequences that have few tokens, many, or some of each
-profile    torch's profiler over steps in which so many sequences decode, the costliest first
+- layers: all 49 linear layers of gpt2-small's sizes, by kernels and number of rows
+- attention: of decoding sequences, by kernels
+- lengths: a step of eight sequences with few tokens, many, or some of each
+- profile: torch's profiler over decoding steps, the costliest operations first
 
-It runs the engine's core in a thread of its own, as the service does, and nothing beside it.
+Runs the engine's core in a separate thread, as the service does, and no server.
 """
 
 import random
@@ -24,22 +24,22 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.workload import BenchmarkError
+from src.engine.backend import TORCH_BACKEND, Backend, create_native_backend
 from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
-from src.engine.cpu_layers.replace import create_linear
 from src.engine.factory import create_core
-from src.engine.kernels.bindings import CpuKernels, find_library
-from src.engine.kernels.prefetch import tune
-from src.engine.model.attention import PackedAttention, Segment, Step
+from src.engine.kernels.loading import load_kernels
+from src.engine.model.attention import PackedAttention
 from src.engine.model.kv_cache import KVCache, LayerShape
 from src.engine.model.loader import load_model
+from src.engine.model.packed_step import Segment, Step
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 
 SIZES = [(768, 2304), (768, 768), (768, 3072), (3072, 768)] * 12 + [(768, 50257)]
 NUM_ROWS = (1, 2, 4, 8, 16, 32, 128)
 NUM_COPIES = 12
-"""So many caches take turns, as the layers of a model do: one alone would stay near."""
+"""Caches that take turns, as the layers of a model do; a single one would stay in cache."""
 
 LENGTHS = ((1, 100), (8, 100), (32, 75), (8, 900))
 NUM_HEADS, HEAD_DIM = 12, 64
@@ -52,77 +52,85 @@ MIXES = {
     "329, as many in all": [329] * 8,
     "960": [960] * 8,
 }
-"""Tokens that sequences have when the steps are measured."""
+"""Tokens of each sequence when the steps are measured."""
 
-OWN_KERNELS = (
-    *("linear", "decode_attention", "project_layer", "complete_layer", "decode_layer"),
-    *("largest", "most_likely"),
+KERNEL_NAMES = (
+    "linear",
+    "decode_attention",
+    "project_layer",
+    "complete_layer",
+    "decode_layer",
+    "argmax",
+    "top_k_probs",
 )
-MOST_OPERATIONS = 10
+MAX_OPERATIONS = 10
 
 
 @torch.inference_mode()
 def layers(arguments: Namespace) -> str:
-    """Milliseconds of them all, medians: as PyTorch has it, its faster kernels, and our own."""
-    library = find_library()
-    if library is None:
-        raise BenchmarkError("our own kernels were not built here")
-    tune(library)
+    """Milliseconds of all, medians: torch.nn.Linear, PyTorch's faster kernels, and our own."""
+    native = native_backend()
+    kinds: list[tuple[Backend | None, Quantization]] = [
+        (None, "none"),
+        (TORCH_BACKEND, "none"),
+        (native, "none"),
+        (TORCH_BACKEND, "int8"),
+        (native, "int8"),
+    ]
     rows: list[list[object]] = [[number] for number in NUM_ROWS]
-    for quantization, whose in KINDS:
-        kind = [create_layer(*sizes, quantization, library if whose else None) for sizes in SIZES]
+    for backend, quantization in kinds:
+        linears = [create_layer(*sizes, backend, quantization) for sizes in SIZES]
         for row in rows:
-            given = {size: torch.randn(row[0], size) for size, _ in SIZES}
-            calls = [[partial(run_layers, kind, given)]]
+            inputs = {size: torch.randn(row[0], size) for size, _ in SIZES}
+            calls = [[partial(run_layers, linears, inputs)]]
             row.append(milliseconds(*time_calls(calls, 4 * arguments.repeats)))
     return table(["rows", "plain", "float32", "ours", "int8", "ours"], rows)
 
 
-KINDS: list[tuple[Quantization | None, bool]] = [
-    (None, False), ("none", False), ("none", True), ("int8", False), ("int8", True),
-]  # fmt: skip
-"""How rounded, None as a model is loaded; and whether by our own kernels."""
+def native_backend() -> Backend:
+    """Loads our own kernels."""
+    kernels = load_kernels()
+    if kernels is None:
+        raise BenchmarkError("our own kernels were not built here")
+    return create_native_backend(kernels)
 
 
 def create_layer(
-    num_in: int, num_out: int, quantization: Quantization | None, library: CpuKernels | None
+    num_inputs: int, num_outputs: int, backend: Backend | None, quantization: Quantization
 ) -> torch.nn.Module:
-    """One with weights at random."""
-    plain = torch.nn.Linear(num_in, num_out)
-    if quantization is None:
+    """Creates a layer with random weights; without a backend a torch.nn.Linear."""
+    plain = torch.nn.Linear(num_inputs, num_outputs)
+    if backend is None:
         return plain
-    return create_linear(plain.weight, plain.bias, quantization, library)
+    return backend.create_linear(plain.weight, plain.bias, quantization)
 
 
-def run_layers(kind: list[torch.nn.Module], given: dict[int, torch.Tensor]) -> None:
-    """One layer after the other, each given what is of its size."""
-    for layer, (num_in, _) in zip(kind, SIZES, strict=True):
-        layer(given[num_in])
+def run_layers(linears: list[torch.nn.Module], inputs: dict[int, torch.Tensor]) -> None:
+    """Runs all layers, each with the input of its size."""
+    for linear, (num_inputs, _) in zip(linears, SIZES, strict=True):
+        linear(inputs[num_inputs])
 
 
 @torch.inference_mode()
 def attention(arguments: Namespace) -> str:
     """Milliseconds of 12 layers with 12 heads of 64, medians, by sequences and their tokens."""
-    library = find_library()
-    if library is None:
-        raise BenchmarkError("our own kernels were not built here")
-    tune(library)
+    backends = (TORCH_BACKEND, native_backend())
     rows = []
     for num_sequences, num_tokens in LENGTHS:
         cpu = torch.device("cpu")
         shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
         cache = KVCache(shapes, num_sequences, num_tokens, torch.float32, cpu)
         for tensor in (*cache.keys.values(), *cache.values.values()):
-            tensor.fill_(1)  # else all of it is the system's one page of zeros
+            tensor.fill_(1)  # else all pages map to the system's single page of zeros
         calls = []
-        for whose in (None, library):
-            attend = PackedAttention(cache, whose)
+        for backend in backends:
+            attend = PackedAttention(cache, backend.decode_attention)
             segments = [Segment(slot, num_tokens - 1, num_tokens) for slot in range(num_sequences)]
             slots = torch.arange(num_sequences)
             attend.step = Step(segments, [], slots, torch.full_like(slots, num_tokens - 1))
-            given = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
+            heads = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
             calls.append(
-                [partial(attend, Namespace(layer_idx=index), *given, None) for index in shapes]
+                [partial(attend, Namespace(layer_idx=index), *heads, None) for index in shapes]
             )
         times = [NUM_COPIES * time for time in time_calls(calls, arguments.repeats)]
         rows.append([num_sequences, num_tokens, *map(milliseconds, times)])
@@ -130,16 +138,16 @@ def attention(arguments: Namespace) -> str:
 
 
 def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[float]:
-    """The median time of each kind's calls, which take turns, and so do the kinds."""
+    """Returns the median time of each kind's calls; calls and kinds alternate."""
     times: list[list[float]] = [[] for _ in kinds]
     for repeat in range(repeats + 1):
-        for kind, found in zip(kinds, times, strict=True):
-            for call in kind:
+        for calls, samples in zip(kinds, times, strict=True):
+            for call in calls:
                 started = time.perf_counter()
                 call()
-                if repeat:  # the first turn warms up
-                    found.append(time.perf_counter() - started)
-    return [statistics.median(found) for found in times]
+                if repeat:  # the first round is a warm-up
+                    samples.append(time.perf_counter() - started)
+    return [statistics.median(samples) for samples in times]
 
 
 def lengths(arguments: Namespace) -> str:
@@ -155,17 +163,17 @@ def lengths(arguments: Namespace) -> str:
 
 
 def profile_steps(arguments: Namespace) -> str:
-    """The share of each operation in the time of a step, and what is in none: Python."""
+    """The share of each operation in the time of a step; Python is the time in no operation."""
     core, vocab_size = create(arguments)
     start_decoding(core, vocab_size, [PROMPT_LENGTH] * arguments.sequences)
     seconds = statistics.median(run_steps(core, MEASURED))
     with named_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         total = sum(run_steps(core, MEASURED))
-    operations = sorted(profiled.key_averages(), key=lambda one: -one.self_cpu_time_total)
-    in_operations = sum(one.self_cpu_time_total for one in operations) / 1e6
+    operations = sorted(profiled.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    in_operations = sum(event.self_cpu_time_total for event in operations) / 1e6
     rows = [
-        [one.key, one.count // MEASURED, percent(one.self_cpu_time_total / 1e6 / total)]
-        for one in operations[:MOST_OPERATIONS]
+        [event.key, event.count // MEASURED, percent(event.self_cpu_time_total / 1e6 / total)]
+        for event in operations[:MAX_OPERATIONS]
     ]
     rows.append(["Python", "", percent(1 - in_operations / total)])
     shares = table(["operation", "calls a step", "share"], rows)
@@ -173,7 +181,7 @@ def profile_steps(arguments: Namespace) -> str:
 
 
 def create(arguments: Namespace) -> tuple[EngineCore, int]:
-    """A core, and how many tokens its model knows."""
+    """Returns a core and its model's vocabulary size."""
     config = EngineConfig(
         str(arguments.model),
         quantization=arguments.quantization,
@@ -185,47 +193,47 @@ def create(arguments: Namespace) -> tuple[EngineCore, int]:
 
 
 def start_decoding(core: EngineCore, vocab_size: int, prompt_lengths: list[int]) -> None:
-    """Adds sequences, and steps until each has made some tokens."""
+    """Adds sequences, and steps until each has generated WARM_UP tokens."""
     numbers = random.Random(0)  # noqa: S311 - the same prompts each time
     params = SamplingParams(max_tokens=WARM_UP + 3 * MEASURED, temperature=0, ignore_eos=True)
     for number, length in enumerate(prompt_lengths):
         token_ids = [numbers.randrange(vocab_size) for _ in range(max(1, length))]
         core.add(Request(str(number), token_ids, params))
-    num_made = dict.fromkeys(map(str, range(len(prompt_lengths))), 0)
-    while min(num_made.values()) < WARM_UP:
+    num_generated = dict.fromkeys(map(str, range(len(prompt_lengths))), 0)
+    while min(num_generated.values()) < WARM_UP:
         for output in core.step().outputs:
-            num_made[output.request_id] += len(output.new_token_ids)
+            num_generated[output.request_id] += len(output.new_token_ids)
 
 
 def end_all(core: EngineCore) -> None:
-    """Ends what runs."""
+    """Aborts all sequences."""
     for number in range(max(map(len, MIXES.values()))):
         core.abort(str(number))
 
 
 def percent(share: float) -> str:
-    """With one digit behind the point."""
+    """Formats a share with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 @contextmanager
 def named_kernels() -> Iterator[None]:
-    """Shows our own kernels to the profiler, which knows PyTorch's alone."""
-    library = find_library()
-    if library is None:
+    """Shows our own kernels to the profiler, which knows only PyTorch's."""
+    kernels = load_kernels()
+    if kernels is None:
         yield
         return
-    for name in OWN_KERNELS:
-        setattr(library, name, record_function(name)(getattr(library, name)))
+    for name in KERNEL_NAMES:
+        setattr(kernels, name, record_function(name)(getattr(kernels, name)))
     try:
         yield
     finally:
-        for name in OWN_KERNELS:
-            delattr(library, name)
+        for name in KERNEL_NAMES:
+            delattr(kernels, name)
 
 
 def run_steps(core: EngineCore, count: int) -> list[float]:
-    """Seconds of each step."""
+    """Returns the seconds of each step."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -243,7 +251,7 @@ PARTS: dict[str, Callable[[Namespace], str]] = {
 
 
 def main() -> None:
-    """Prints one part after the other; the exit status is 1 if one could not be measured."""
+    """Prints one part after the other; the exit status is 1 if one failed."""
     parser = create_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
     parser.add_argument("--sequences", type=int, default=16, help="for profile")

@@ -1,24 +1,22 @@
-"""Builds the engine of ENGINE, or the reference engine for models that need it."""
+"""Creates the engine of the settings, or the reference engine if the model needs that."""
 
 import logging
+from functools import partial
 
 import torch
 
 from src.engine.admission import AdmissionController
+from src.engine.backend import Backend, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
-from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.quantization import quantize
 from src.engine.cpu_layers.replace import can_be_replaced
 from src.engine.interface import Engine
-from src.engine.kernels.bindings import CpuKernels, choose_library
-from src.engine.kernels.prefetch import tune
 from src.engine.loop import EngineLoop
 from src.engine.model.compatibility import IncompatibleModelError, check_model
 from src.engine.model.kv_cache import LayerShape, num_bytes_per_slot
 from src.engine.model.loader import LoadedModel
 from src.engine.model.memory import free_memory
-from src.engine.model.runner import ModelRunner
 from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import UpdateCallback
 from src.engine.scheduling.kv_slots import SlotPool
@@ -29,22 +27,24 @@ from src.errors import ModelLoadError
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
-MEMORY_SHARE = 0.4  # of free memory, once the model is loaded; the rest is for activations
+MEMORY_SHARE = 0.4
+"""Share of the memory for the KV cache that is free once the model is loaded."""
+
 TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
-"""Tokens of a step that is short enough for streams, while a long prompt is computed."""
+"""Default of MAX_NUM_BATCHED_TOKENS: small enough that long prompts do not stall streams."""
 
 CHEAP_TOKENS = {"cpu": 16, "cuda": 64}
-"""Tokens of a step that takes hardly longer than a step of one: reading the weights dominates."""
+"""Tokens of a step that takes hardly longer than one of a single token: both read all weights."""
 
 
 def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCallback) -> Engine:
     """Starts an engine for a model.
 
-    A model that cannot run on the packed attention gets `ReferenceEngine`, with a warning.
+    A model that cannot run on our attention gets `ReferenceEngine`; the log gives the reason.
 
     Raises:
-        ModelLoadError: the memory is too small for a single sequence, or the model cannot be
-            quantized as asked.
+        ModelLoadError: the memory is too small for one sequence, or the model cannot be
+            quantized.
     """
     if config.engine == "continuous":
         try:
@@ -57,7 +57,7 @@ def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCa
             max_live = core.max_num_seqs + config.max_queue_size
             return EngineLoop(core, AdmissionController(max_live, on_update, config.max_queue_size))
     if config.quantization != "none":
-        quantize(loaded, config.quantization, _library(loaded, config))
+        quantize(loaded, config.quantization, _choose_backend(loaded, config).create_linear)
     elif config.kernels == "native":
         raise ModelLoadError(
             "KERNELS=native: the reference engine runs an exact model as it is. Use KERNELS=auto,"
@@ -68,23 +68,23 @@ def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCa
 
 
 def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
-    """Builds the continuous engine's core.
+    """Creates the core of the continuous engine.
 
     Raises:
-        IncompatibleModelError: the model cannot run on the packed attention.
-        ModelLoadError: the memory is too small for a single sequence, or the model cannot be
-            quantized as asked.
+        IncompatibleModelError: the model cannot run on our attention.
+        ModelLoadError: the memory is too small for one sequence, or the model cannot be
+            quantized.
     """
-    library = _library(loaded, config)
-    layers = check_model(loaded, library)
-    quantize(loaded, config.quantization, library)
+    backend = _choose_backend(loaded, config)
+    create_runner = partial(backend.create_runner, loaded)
+    layers = check_model(loaded, create_runner)
+    quantize(loaded, config.quantization, backend.create_linear)
     num_slots = _num_slots(loaded, layers, config)
     max_num_seqs = min(config.max_num_seqs, num_slots)
     device = loaded.model.device.type
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
-    runner = ModelRunner(loaded, layers, num_slots, library)
-    if library is not None:
-        fuse_layers(loaded, runner, library)
+    runner = create_runner(layers, num_slots)
+    backend.fuse_layers(loaded, runner)
     scheduler = Scheduler(
         SlotPool(num_slots, loaded.max_model_len),
         max_num_seqs,
@@ -97,15 +97,12 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     return EngineCore(runner, scheduler)
 
 
-def _library(loaded: LoadedModel, config: EngineConfig) -> CpuKernels | None:
-    library = choose_library(config.kernels, can_be_replaced(next(loaded.model.parameters())))
-    if library is not None:
-        tune(library)
-    return library
+def _choose_backend(loaded: LoadedModel, config: EngineConfig) -> Backend:
+    return choose_backend(config.kernels, can_be_replaced(next(loaded.model.parameters())))
 
 
 def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:
-    """Returns two slots for each running sequence, for prefix caching; fewer if memory is short."""
+    """Returns two slots for each running sequence, one of them for ended ones, as memory allows."""
     per_slot = num_bytes_per_slot(layers, loaded.max_model_len, loaded.model.dtype)
     budget = _memory_budget(loaded.model.device, config)
     num_slots = min(2 * config.max_num_seqs, int(budget // per_slot))
@@ -123,7 +120,7 @@ def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: Engin
     )
     if num_slots < config.max_num_seqs:
         logger.warning(
-            "memory suffices for %d sequences at a time, not for the %d of MAX_BATCH_SIZE",
+            "the KV cache has memory for %d sequences, fewer than MAX_BATCH_SIZE=%d",
             num_slots,
             config.max_num_seqs,
         )
@@ -131,7 +128,7 @@ def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: Engin
 
 
 def _memory_budget(device: torch.device, config: EngineConfig) -> float:
-    """Returns the size of the KV cache in bytes."""
+    """Returns the bytes that the KV cache may take."""
     if config.kv_cache_gb is not None:
         return config.kv_cache_gb * GIB
     if device.type == "cuda":

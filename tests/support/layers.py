@@ -60,20 +60,20 @@ ROOMS = {
     ),
     "engine.model": room(
         "errors engine.config engine.logprobs engine.request engine.sampling_params"
-        " engine.scheduling engine.sampling engine.kernels text.chat_template",
+        " engine.scheduling engine.sampling engine.kernels.arguments engine.kernels.bindings"
+        " engine.kernels.build text.chat_template",
         WEB,
         WIRE,
     ),
     "engine.sampling": room(
-        "engine.logprobs engine.sampling_params engine.kernels engine.structured_output.matcher",
+        "engine.logprobs engine.sampling_params engine.kernels.bindings"
+        " engine.structured_output.matcher",
         WEB,
         WIRE,
     ),
     "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
     "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
-    "engine.kernels": room(
-        "errors engine.config engine.cpu_layers.native_linear", WEB, WIRE, MODEL - {"torch"}
-    ),
+    "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(
         "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"
         " engine.request engine.sampling_params engine.model engine.sampling"

@@ -1,1 +1,1 @@
-"""Faster layers for a CPU, which take the places of a loaded model's own."""
+"""Faster layers for CPUs, which replace those of a loaded model."""

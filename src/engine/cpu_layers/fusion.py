@@ -1,23 +1,25 @@
-"""Whole layers of known models are replaced by our own kernels' layers, once these agree.
+"""Layer fusion: replaces decoder layers of known models by layers of our own kernels.
 
-Each layer is tried on what a probe gives it, a prompt and then one more token: if both outputs are
-those of the model's own layer it is replaced, else it stays.
+Each layer is tried on the inputs that a probe gives it, a prompt and then one more token. It is
+replaced if both outputs agree with those of the model's own layer; else it stays.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.cpu_layers.native_layer import LayerParts, NativeKind, NativeLayer
+from src.engine.cpu_layers.native_layer import LayerParts, NativeLayer, NativeLinearLayer
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
-from src.engine.kernels.bindings import MAX_GROUP, PANEL, CpuKernels
+from src.engine.kernels.bindings import MAX_HEADS_PER_KV_HEAD, CpuKernels
+from src.engine.kernels.packing import PANEL
+from src.engine.model.attention import AttentionOptions
 from src.engine.model.compatibility import probe_pieces
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
@@ -25,20 +27,22 @@ from src.engine.model.runner import ModelRunner
 logger = logging.getLogger(__name__)
 
 TOLERANCES = {NativeLinear: 1e-4, NativeInt8Linear: 0.02}
-"""Largest difference of what a layer adds, as a share of it: an input at the edge of two integers
-may be rounded to either."""
+"""Largest difference, as a share of what a layer adds to its input.
+
+In int8 an input halfway between two integers may be rounded to either.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprint:
-    """What the parts of a layer are called.
+class LayerSchema:
+    """Attribute names of a decoder layer's modules.
 
     Args:
-        model_types: of transformers' models that are made of such layers, and of nothing that a
-            probe might not show.
-        attention: the module, and so on.
-        qkv: one, or three that can be one.
-        up: one, or a gate and what it is for.
+        model_types: transformers' models with such layers. They do nothing that a probe could miss.
+        attention: of the layer; qkv, output are of the attention.
+        qkv: one module, or three that can be joined.
+        mlp: of the layer; up, down and activation are of the MLP.
+        up: one module, or a gate and the module that it gates.
     """
 
     model_types: frozenset[str]
@@ -53,8 +57,8 @@ class Blueprint:
     activation: str
 
 
-BLUEPRINTS = (
-    Blueprint(
+SCHEMAS = (
+    LayerSchema(
         model_types=frozenset(["gpt2"]),
         attention="attn",
         attention_norm="ln_1",
@@ -66,7 +70,7 @@ BLUEPRINTS = (
         down="c_proj",
         activation="act",
     ),
-    Blueprint(
+    LayerSchema(
         model_types=frozenset(["llama", "mistral", "qwen2", "qwen3", "smollm3"]),
         attention="self_attn",
         attention_norm="input_layernorm",
@@ -82,39 +86,66 @@ BLUEPRINTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What a layer was given, and what it gave."""
+class DecoderLayerLinears:
+    """Linear layers of a decoder layer, before those that can be joined are."""
 
-    given: tuple[Any, ...]
-    named: dict[str, Any]
-    output: Any
+    qkv: list[NativeLinearLayer]
+    output: NativeLinearLayer
+    up: list[NativeLinearLayer]
+    down: NativeLinearLayer
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """A call of a decoder layer, with the options of its attention."""
+
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    output: object
+    attention: AttentionOptions
+
+    @property
+    def hidden_states(self) -> torch.Tensor:
+        hidden_states = self.args[0] if self.args else self.kwargs["hidden_states"]
+        assert isinstance(hidden_states, torch.Tensor)
+        return hidden_states
+
+    @property
+    def rotary_dim(self) -> int:
+        angles = self.kwargs.get("position_embeddings")
+        if angles is None:
+            return 0
+        assert isinstance(angles, tuple)
+        cosine: torch.Tensor = angles[0]
+        return cosine.shape[-1]
 
 
 @torch.inference_mode()
-def fuse_layers(loaded: LoadedModel, runner: ModelRunner, library: CpuKernels) -> int:
-    """Replaces in place the layers that agree; returns how many.
+def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -> int:
+    """Replaces in place the layers that agree; returns their number.
 
     Args:
+        kernels: they compute the fused layers.
         loaded: its linear layers and its attention are replaced already.
-        runner: of the model; a slot of its cache is used.
-        library: our own kernels.
+        runner: of the model; the probe uses a slot of its cache.
     """
-    blueprint = next(
-        (b for b in BLUEPRINTS if loaded.model.config.model_type in b.model_types), None
-    )
-    if blueprint is None:
+    schema = next((s for s in SCHEMAS if loaded.model.config.model_type in s.model_types), None)
+    if schema is None:
         return 0
-    fused: dict[str, NativeLayer] = {}
     layers = {
         name: layer
         for name, layer in loaded.model.named_modules()
-        if isinstance(getattr(layer, blueprint.attention, None), nn.Module)
+        if isinstance(getattr(layer, schema.attention, None), nn.Module)
     }
+    fused: dict[str, NativeLayer] = {}
     for number, piece in enumerate(probe_pieces(loaded)):
-        with record(loaded, runner, layers) as (calls, options):
+        with record_calls(loaded, runner, layers, schema) as calls:
             runner.forward([piece], [piece.num_tokens - 1])
         if number == 0:
-            fused = create_layers(layers, blueprint, calls, options, runner, library)
+            for name, layer in layers.items():
+                native = create_layer(kernels, layer, schema, calls[name], runner)
+                if native is not None:
+                    fused[name] = native
         fused = {name: layer for name, layer in fused.items() if agrees(layer, calls[name])}
     for name, layer in fused.items():
         loaded.model.set_submodule(name, layer)
@@ -123,100 +154,110 @@ def fuse_layers(loaded: LoadedModel, runner: ModelRunner, library: CpuKernels) -
 
 
 @contextmanager
-def record(
-    loaded: LoadedModel, runner: ModelRunner, layers: dict[str, nn.Module]
-) -> Iterator[tuple[dict[str, Call], dict[int, dict[str, Any]]]]:
-    """Yields what the layers, by name, and attention, by its layer's index, are called with."""
-    calls: dict[str, Call] = {}
-    options: dict[int, dict[str, Any]] = {}
-    attention = runner.attention  # transformers keeps the function, and it must not keep the model
+def record_calls(
+    loaded: LoadedModel, runner: ModelRunner, layers: dict[str, nn.Module], schema: LayerSchema
+) -> Iterator[dict[str, RecordedCall]]:
+    """Yields a dict that gets the next call of each layer, by the layer's name."""
+    calls: dict[str, RecordedCall] = {}
+    options: dict[nn.Module, AttentionOptions] = {}
+    # A local, as transformers keeps the registered function, which must not keep the model alive.
+    attention = runner.attention
 
-    def attend(module: nn.Module, *given: Any, **named: Any) -> tuple[torch.Tensor, None]:
-        assert isinstance(module.layer_idx, int)
-        options[module.layer_idx] = named
-        return attention(module, *given, **named)
+    def attend(
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: object,
+    ) -> tuple[torch.Tensor, None]:
+        options[module] = AttentionOptions.from_kwargs(query.shape[-1], kwargs)
+        return attention(module, query, key, value, attention_mask, **kwargs)
 
-    def hook(name: str) -> Any:
-        def note(_: nn.Module, given: Any, named: Any, output: Any) -> None:
-            calls[name] = Call(given, named, output)
+    def add_hook(name: str, layer: nn.Module) -> RemovableHandle:
+        def record(
+            _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
+        ) -> None:
+            calls[name] = RecordedCall(
+                args, kwargs, output, options[getattr(layer, schema.attention)]
+            )
 
-        return note
+        return layer.register_forward_hook(record, with_kwargs=True)
 
-    hooks = [
-        layer.register_forward_hook(hook(name), with_kwargs=True) for name, layer in layers.items()
-    ]
-    own_attention = loaded.model.config._attn_implementation
+    hooks = [add_hook(name, layer) for name, layer in layers.items()]
+    original = loaded.model.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register("engine-record", attend)
     loaded.model.set_attn_implementation("engine-record")
     try:
-        yield calls, options
+        yield calls
     finally:
-        loaded.model.set_attn_implementation(own_attention)
-        for one in hooks:
-            one.remove()
+        options.clear()
+        loaded.model.set_attn_implementation(original)
+        for hook in hooks:
+            hook.remove()
 
 
-def create_layers(
-    layers: dict[str, nn.Module],
-    blueprint: Blueprint,
-    calls: dict[str, Call],
-    options: dict[int, dict[str, Any]],
+def create_layer(
+    kernels: CpuKernels,
+    layer: nn.Module,
+    schema: LayerSchema,
+    call: RecordedCall,
     runner: ModelRunner,
-    library: CpuKernels,
-) -> dict[str, NativeLayer]:
-    """Our own layers for those that are made as the blueprint says."""
-    created = {}
-    for name, layer in layers.items():
-        index = getattr(layer, blueprint.attention).layer_idx
-        parts = find_parts(layer, blueprint, calls[name], options[index], library)
-        num_kv_heads = runner.attention.cache.keys[index].shape[2]
-        if parts is not None and parts.num_heads <= MAX_GROUP * num_kv_heads:
-            created[name] = NativeLayer(parts, index, runner.attention, library)
-    return created
+) -> NativeLayer | None:
+    """Creates a native layer of a layer's modules; None if the kernels do not support it."""
+    parts = find_parts(kernels, layer, schema, call)
+    index = getattr(layer, schema.attention).layer_idx
+    num_kv_heads = runner.attention.cache.keys[index].shape[2]
+    if parts is None or parts.num_heads > MAX_HEADS_PER_KV_HEAD * num_kv_heads:
+        return None
+    return NativeLayer(parts, index, runner.attention, kernels)
 
 
 def find_parts(
-    layer: nn.Module, blueprint: Blueprint, call: Call, options: dict[str, Any], library: CpuKernels
+    kernels: CpuKernels, layer: nn.Module, schema: LayerSchema, call: RecordedCall
 ) -> LayerParts | None:
-    """What a layer is made of; None if our kernels are not for it."""
-    attention, mlp = getattr(layer, blueprint.attention), getattr(layer, blueprint.mlp)
-    linears = [
-        [getattr(attention, name) for name in blueprint.qkv],
-        [getattr(attention, blueprint.output)],
-        [getattr(mlp, name) for name in blueprint.up],
-        [getattr(mlp, blueprint.down)],
-    ]
-    kinds = {type(linear) for group in linears for linear in group}
-    activation = find_activation(getattr(mlp, blueprint.activation))
-    if kinds not in ({NativeLinear}, {NativeInt8Linear}) or activation is None:
+    """Finds the modules of a layer; None if the kernels do not support one of them."""
+    attention, mlp = getattr(layer, schema.attention), getattr(layer, schema.mlp)
+    linears = find_linears(attention, mlp, schema)
+    activation = find_activation(getattr(mlp, schema.activation))
+    if linears is None or activation is None or not call.attention.is_plain:
         return None
-    if options.get("softcap") is not None or options.get("s_aux") is not None:
+    inner_sizes = (linears.qkv[0].in_features, linears.output.in_features, linears.down.in_features)
+    if any(size % PANEL for size in (attention.head_dim, *inner_sizes)):
         return None
-    dims = [attention.head_dim, linears[1][0].in_features, linears[3][0].in_features]
-    if any(dim % PANEL for dim in [*dims, linears[0][0].in_features]):
-        return None
-    angles = call.named.get("position_embeddings")
-    qkv, output, up, down = (merge(group, library) for group in linears)
     return LayerParts(
-        attention_norm=getattr(layer, blueprint.attention_norm),
+        attention_norm=getattr(layer, schema.attention_norm),
         query_norm=getattr(attention, "q_norm", None),
         key_norm=getattr(attention, "k_norm", None),
-        mlp_norm=getattr(layer, blueprint.mlp_norm),
-        qkv=qkv,
-        output=output,
-        up=up,
-        down=down,
+        mlp_norm=getattr(layer, schema.mlp_norm),
+        qkv=join_linears(linears.qkv, kernels),
+        output=linears.output,
+        up=join_linears(linears.up, kernels),
+        down=linears.down,
         activation=activation,
-        gated=len(blueprint.up) == 2,
-        rotary_dim=0 if angles is None else angles[0].shape[-1],
-        num_heads=output.in_features // attention.head_dim,
-        scaling=options["scaling"],
-        window=options.get("sliding_window"),
+        is_gated=len(linears.up) == 2,
+        rotary_dim=call.rotary_dim,
+        num_heads=linears.output.in_features // attention.head_dim,
+        attention=call.attention,
     )
 
 
+def find_linears(
+    attention: nn.Module, mlp: nn.Module, schema: LayerSchema
+) -> DecoderLayerLinears | None:
+    """Finds a layer's linear layers; None if they are not all of the same native class."""
+    qkv = [getattr(attention, name) for name in schema.qkv]
+    output = getattr(attention, schema.output)
+    up = [getattr(mlp, name) for name in schema.up]
+    down = getattr(mlp, schema.down)
+    classes = {type(linear) for linear in (*qkv, output, *up, down)}
+    if classes not in ({NativeLinear}, {NativeInt8Linear}):
+        return None
+    return DecoderLayerLinears(qkv, output, up, down)
+
+
 def find_activation(module: nn.Module) -> str | None:
-    """Its name among those that our kernels have."""
+    """Returns the kernels' name of an activation; None if they do not have it."""
     if isinstance(module, SiLUActivation | nn.SiLU):
         return "silu"
     if isinstance(module, NewGELUActivation | GELUTanh):
@@ -226,24 +267,25 @@ def find_activation(module: nn.Module) -> str | None:
     return None
 
 
-def merge(linears: list[NativeKind], library: CpuKernels) -> NativeKind:
-    """One layer that gives what these give, side by side."""
+def join_linears(linears: list[NativeLinearLayer], kernels: CpuKernels) -> NativeLinearLayer:
+    """Creates one layer with the outputs of several layers side by side."""
     first, *others = linears
     if not others:
         return first
     bias = None
     if any(linear.bias is not None for linear in linears):
-        bias = torch.cat(
-            [torch.zeros(one.out_features) if one.bias is None else one.bias for one in linears]
-        )
-    return type(first)(torch.cat([linear.weight for linear in linears]), bias, library)
+        biases = [
+            torch.zeros(linear.out_features) if linear.bias is None else linear.bias
+            for linear in linears
+        ]
+        bias = torch.cat(biases)
+    return type(first)(torch.cat([linear.weight for linear in linears]), bias, kernels)
 
 
-def agrees(layer: NativeLayer, call: Call) -> bool:
-    """Whether it gives what the layer that it is to replace gave."""
-    before = call.given[0] if call.given else call.named["hidden_states"]
+def agrees(layer: NativeLayer, call: RecordedCall) -> bool:
+    """Checks that a layer gives the recorded output, within its tolerance."""
     if not isinstance(call.output, torch.Tensor):
         return False
-    found = layer(*call.given, **call.named)
-    allowed = TOLERANCES[type(layer.parts.qkv)] * (call.output - before).norm()
-    return bool((found - call.output).norm() <= allowed)
+    output = layer(*call.args, **call.kwargs)
+    tolerance = TOLERANCES[type(layer.parts.qkv)] * (call.output - call.hidden_states).norm()
+    return bool((output - call.output).norm() <= tolerance)

@@ -1,35 +1,38 @@
-"""Linear layers for a CPU whose weights are put in order, or rounded, once.
+"""Linear layers for a CPU on PyTorch's kernels, with weights packed or quantized once.
 
-A matrix product reads its weight in blocks that suit the processor. `torch.nn.Linear` puts the
-weight into that order anew on every call; with few rows, as in a step that decodes, this takes
-longer than the product. All kinds here do it once, and compute with float32 in and out.
+A GEMM reads its weight in blocks that suit the processor. `torch.nn.Linear` packs the weight into
+such blocks on every call. With few rows, as in a decoding step, this takes longer than the GEMM.
+The layers here pack it once; their inputs and outputs are float32.
 
-| kind   | weight             | a row of input       | what is rounded              |
-|--------|--------------------|----------------------|------------------------------|
-| `none` | float32            | float32              | nothing                      |
-| `fp16` | float16            | float32              | weights, to 11 bits          |
-| `int8` | int8, scale an output | 8 bits, scale a row | weights and input, to 8 bits |
+| kind   | weight              | input               | rounding                     |
+|--------|---------------------|---------------------|------------------------------|
+| `none` | float32             | float32             | none                         |
+| `fp16` | float16             | float32             | weights to 11 bits           |
+| `int8` | int8, scale per output | int8, scale per row | weights and input to 8 bits |
 
-In `int8`, and with our own kernels, no row depends on the rows beside it. PyTorch's `none` and
-`fp16` add in the order of the kernel that they choose for a number of rows and a processor, so the
-last bits may differ.
+With `int8` a row's result does not depend on the other rows. With `none` and `fp16` PyTorch chooses
+a kernel by the number of rows and the processor, so the order of additions and the last bits may
+differ.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from src.engine.config import Quantization
+
 NUM_ROWS = 16
-"""The order of a float32 weight is chosen for so many rows; any number of them can use it."""
+"""Number of rows for which oneDNN chooses the packing of a weight; it serves any other too."""
 
 
 class FastLinear(nn.Module):
-    """x W^T + b on a CPU, float32 in and out.
+    """Linear layer on a CPU: rows times weight^T, plus bias.
 
     Args:
         weight: (out_features, in_features), float32; it is copied.
-        bias: (out_features,), if there is one.
+        bias: (out_features,), or None.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -39,16 +42,20 @@ class FastLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """A copy of the weight in its usual order, in float32, for who wants to look at it."""
+        """The weight in float32, (out_features, in_features), unpacked on each access."""
         raise NotImplementedError
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Maps (..., in_features) to (..., out_features)."""
         raise NotImplementedError
 
 
+CreateLinear = Callable[[torch.Tensor, torch.Tensor | None, Quantization], FastLinear]
+"""Creates a layer of a weight, (out_features, in_features), a bias and a kind of rounding."""
+
+
 class PackedLinear(FastLinear):
-    """Exact: oneDNN's product, with a weight in oneDNN's own order."""
+    """Float32 GEMM of oneDNN, with the weight in its blocked layout."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight, bias)
@@ -67,7 +74,7 @@ class PackedLinear(FastLinear):
 
 
 class Float16Linear(FastLinear):
-    """FBGEMM's product of float32 and a float16 weight: half the memory to read."""
+    """FBGEMM's GEMM of a float32 input and a float16 weight, which halves the memory to read."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__(weight, bias)
@@ -84,15 +91,15 @@ class Float16Linear(FastLinear):
 
 
 class Int8Linear(FastLinear):
-    """oneDNN's product of 8-bit integers, each with a scale: a weight's output, an input's row.
+    """Int8 GEMM of oneDNN, with a scale for each output of the weight and each row of the input.
 
-    Scales are symmetric, by the largest value (as in LLM.int8(), Dettmers et al. 2022,
-    arXiv:2208.07339, but without its separate outliers). The input is shifted to be unsigned, as
-    the processors' instructions want it.
+    Scales are symmetric, by the largest absolute value, as in LLM.int8() (Dettmers et al. 2022,
+    arXiv:2208.07339) without its outlier columns. The input is shifted to be unsigned, as the
+    processors' instructions need it.
 
-    oneDNN gives the sums alone, which are of integers and thus exact. What follows are single
-    operations of float32, whose results IEEE 754 defines. Were scales, shift and bias oneDNN's,
-    their order would depend on the kernel that it chooses for a number of rows (AMX for many).
+    oneDNN computes only the sums, which are of integers and exact. Scales, shift and bias are
+    separate float32 operations: inside oneDNN their order would depend on the kernel that it
+    chooses for a number of rows.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -100,56 +107,84 @@ class Int8Linear(FastLinear):
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         integers = (weight / scales[:, None]).round().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
-        self._largest = _largest_input()
-        self._scales = scales / self._largest
-        self._shifts = integers.sum(dim=1, dtype=torch.int32) * (self._largest + 1)
+        self._max_input = _max_input()
+        self._scales = scales / self._max_input
+        self._shifts = integers.sum(dim=1, dtype=torch.int32) * (self._max_input + 1)
         self._ones = torch.ones(self.out_features)
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
 
     @property
     def weight(self) -> torch.Tensor:
         identity = torch.eye(self.in_features)
-        product: torch.Tensor = self._divided(identity, identity.amax(dim=-1, keepdim=True))
+        product: torch.Tensor = self._multiply_normalized(
+            identity, identity.amax(dim=-1, keepdim=True)
+        )
         return product.T
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        largest = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True)
-        output = self._divided(rows, largest).mul_(largest)
+        maxima = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True)
+        output = self._multiply_normalized(rows, maxima).mul_(maxima)
         return output if self.bias is None else output.add_(self.bias)
 
-    def _divided(self, rows: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
-        """The product for rows divided by their largest values.
+    def _multiply_normalized(self, rows: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
+        """Returns the product of rows divided by their largest absolute values.
 
-        A row of zeros becomes rubbish here, but no infinity, and is multiplied by zero afterwards.
+        A row of zeros gives finite garbage, which the caller multiplies by zero.
         """
-        scaled = rows.mul(self._largest / largest)
-        integers = scaled.add_(self._largest + 1.5).to(torch.uint8)  # the half rounds, a cast cuts
-        sums = _multiply(integers, self._packed, self._ones, self._zeros)
+        scaled = rows.mul(self._max_input / maxima)
+        # The cast truncates, so the half rounds to nearest; the rest makes the numbers unsigned.
+        integers = scaled.add_(self._max_input + 1.5).to(torch.uint8)
+        sums = _int8_gemm(integers, self._packed, self._ones, self._zeros)
         output = sums.sub_(self._shifts).mul_(self._scales)
-        return output.view(*rows.shape[:-1], self.out_features)  # oneDNN drops them if empty
+        return output.view(*rows.shape[:-1], self.out_features)  # oneDNN drops empty dimensions
 
 
-def _multiply(
+TORCH_LINEARS: dict[Quantization, type[FastLinear]] = {
+    "none": PackedLinear,
+    "fp16": Float16Linear,
+    "int8": Int8Linear,
+}
+
+
+def create_torch_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, quantization: Quantization
+) -> FastLinear:
+    """Creates a layer on PyTorch's kernels; see `CreateLinear`."""
+    return TORCH_LINEARS[quantization](weight, bias)
+
+
+def _int8_gemm(
     integers: torch.Tensor, packed: torch.Tensor, ones: torch.Tensor, zeros: torch.Tensor
 ) -> torch.Tensor:
-    """Sums of unsigned integers times the packed ones, as float32: each is rounded once."""
+    """Multiplies uint8 rows with a packed int8 weight; the sums are returned as float32."""
     output: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        *(integers, 1.0, 0),
-        *(packed, ones, zeros),
-        *(None, 1.0, 0, torch.float32, "none", [], ""),  # no bias, nothing done to the output
+        integers,
+        1.0,  # input scale
+        0,  # input zero point
+        packed,
+        ones,  # weight scales
+        zeros,  # weight zero points
+        None,  # bias
+        1.0,  # output scale
+        0,  # output zero point
+        torch.float32,
+        "none",  # operation on the output
+        [],
+        "",
     )
     return output
 
 
 @functools.cache
-def _largest_input() -> int:
-    """127, or 63 on a processor that would add two products of eight bits in sixteen.
+def _max_input() -> int:
+    """Returns the largest quantized input: 127, or 63 if the processor saturates 16-bit sums.
 
-    Without VNNI such sums are cut off; this finds out with the largest there are.
+    Without VNNI the instruction adds two 8-bit products in 16 bits. The largest possible products
+    show whether oneDNN uses it.
     """
     num_inputs = 64
     weight = torch.full((16, num_inputs), 127, dtype=torch.int8)
     rows = torch.full((1, num_inputs), 255, dtype=torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    product = _multiply(rows, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32))
+    product = _int8_gemm(rows, packed, torch.ones(16), torch.zeros(16, dtype=torch.int32))
     return 127 if torch.equal(product, torch.full((1, 16), 255.0 * 127 * num_inputs)) else 63

@@ -1,7 +1,8 @@
-"""A decoder's whole layer on our own kernels: one call where HuggingFace's code makes a hundred.
+"""A whole decoder layer as one call of our own kernels.
 
-What is between the products of a step that decodes are few numbers: norms, activations, turned
-heads. Each operation on them costs more for being called than for what it computes.
+Between the GEMMs of a decoding step there are few numbers: norms, activations, rotated heads. Each
+PyTorch operation on them costs more for its call than for its arithmetic, and HuggingFace's code
+makes about a hundred a layer.
 """
 
 from dataclasses import dataclass
@@ -10,80 +11,89 @@ import torch
 from torch import nn
 
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
+from src.engine.kernels.arguments import CachePlaces, RotaryAngles
 from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.structs import ACTIVATIONS, LayerData, NormData, address
-from src.engine.model.attention import PackedAttention
+from src.engine.model.attention import AttentionOptions, PackedAttention
 
-NativeKind = NativeLinear | NativeInt8Linear
+NativeLinearLayer = NativeLinear | NativeInt8Linear
 
 
 @dataclass(frozen=True, slots=True)
 class LayerParts:
-    """What a layer is made of.
+    """Modules and options of a decoder layer.
 
     Args:
         attention_norm: before attention; RMS or layer norm.
-        query_norm: of each head, if there is one.
-        key_norm: likewise.
-        mlp_norm: after attention.
-        qkv: queries, keys and values in one.
+        query_norm: of each query head, or None.
+        key_norm: of each key head, or None.
+        mlp_norm: before the MLP.
+        qkv: queries, keys and values side by side.
         output: of attention.
-        up: into the inner size; of twice that with a gate, which comes first.
-        down: out of it.
+        up: into the MLP; with a gate it has twice the width, the gate first.
+        down: out of the MLP.
         activation: one of ACTIVATIONS.
-        gated: whether the activation is of the gate.
-        rotary_dim: numbers of each head that turn with its position; 0 if none do.
-        num_heads: of queries.
-        scaling: of attention's scores.
-        window: a token sees itself and so many minus one before it; None: all.
+        is_gated: the activation is applied to the gate.
+        rotary_dim: first numbers of a head that RoPE rotates; 0: none.
+        num_heads: query heads.
+        attention: plain attention's options.
     """
 
     attention_norm: nn.Module
     query_norm: nn.Module | None
     key_norm: nn.Module | None
     mlp_norm: nn.Module
-    qkv: NativeKind
-    output: NativeKind
-    up: NativeKind
-    down: NativeKind
+    qkv: NativeLinearLayer
+    output: NativeLinearLayer
+    up: NativeLinearLayer
+    down: NativeLinearLayer
     activation: str
-    gated: bool
+    is_gated: bool
     rotary_dim: int
     num_heads: int
-    scaling: float
-    window: int | None
+    attention: AttentionOptions
 
 
 class NativeLayer(nn.Module):
-    """Takes the place of a layer, and is called as that is.
+    """Replaces a decoder layer, with the same call.
 
     Args:
-        parts: what it is made of.
-        layer_idx: as the model's attention calls it.
-        attention: of the step.
-        library: our own kernels.
+        parts: modules of the replaced layer.
+        layer_idx: index of its KV cache.
+        attention: of the model's runner; it knows the current step.
+        kernels: they compute the layer.
     """
 
     def __init__(
-        self, parts: LayerParts, layer_idx: int, attention: PackedAttention, library: CpuKernels
+        self, parts: LayerParts, layer_idx: int, attention: PackedAttention, kernels: CpuKernels
     ) -> None:
         super().__init__()
-        self.layer_idx = layer_idx
+        self.layer_idx = layer_idx  # read by PackedAttention
         self.parts = parts
-        self._attention, self._library = attention, library
+        self._attention, self._kernels = attention, kernels
         self._data = self._layer_data()
 
     def _layer_data(self) -> LayerData:
-        parts, cache, index = self.parts, self._attention.cache, self.layer_idx
+        parts, cache = self.parts, self._attention.cache
         return LayerData(
-            *(_norm_data(parts.attention_norm), _norm_data(parts.query_norm)),
-            *(_norm_data(parts.key_norm), _norm_data(parts.mlp_norm)),
-            *(parts.qkv.data, parts.output.data, parts.up.data, parts.down.data),
-            self._library.attention_data(
-                *(parts.num_heads, cache.keys[index], cache.values[index]),
-                *(parts.scaling, parts.window or 0),
+            attention_norm=_norm_data(parts.attention_norm),
+            query_norm=_norm_data(parts.query_norm),
+            key_norm=_norm_data(parts.key_norm),
+            mlp_norm=_norm_data(parts.mlp_norm),
+            qkv=parts.qkv.data,
+            output=parts.output.data,
+            up=parts.up.data,
+            down=parts.down.data,
+            attention=self._kernels.attention_data(
+                parts.num_heads,
+                cache.keys[self.layer_idx],
+                cache.values[self.layer_idx],
+                parts.attention.scaling,
+                parts.attention.window,
             ),
-            *(parts.rotary_dim, ACTIVATIONS.index(parts.activation), parts.gated),
+            rotary_dim=parts.rotary_dim,
+            activation=ACTIVATIONS.index(parts.activation),
+            is_gated=parts.is_gated,
         )
 
     def forward(
@@ -93,33 +103,38 @@ class NativeLayer(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **__: object,
     ) -> torch.Tensor:
-        """(1, num_tokens, size) to the same."""
+        """Maps (1, num_tokens, size) to the same shape."""
         step = self._attention.step
         assert step is not None
         hidden = hidden_states[0].contiguous()
-        cosine = sine = hidden  # not looked at
+        angles = RotaryAngles(None, None)
         if self.parts.rotary_dim:
             assert position_embeddings is not None
-            cosine, sine = (given[0].contiguous() for given in position_embeddings)
+            cosine, sine = position_embeddings
+            angles = RotaryAngles(cosine[0].contiguous(), sine[0].contiguous())
         if not step.prefills:
-            return self._library.decode_layer(
-                self._data, hidden, cosine, sine, step.slots, step.positions
-            )[None]
-        projected = self._library.project_layer(self._data, hidden, cosine, sine)
+            places = CachePlaces(step.slots, step.positions)
+            return self._kernels.decode_layer(self._data, hidden, angles, places)[None]
+        projected = self._kernels.project_layer(self._data, hidden, angles)
         attended = self._attend(projected)
-        return self._library.complete_layer(self._data, hidden, attended)[None]
+        return self._kernels.complete_layer(self._data, hidden, attended)[None]
 
     def _attend(self, projected: torch.Tensor) -> torch.Tensor:
-        """(num_tokens, heads of all) to (1, num_tokens, num_heads, value_dim)."""
-        data, parts = self._data.attention, self.parts
-        dims = data.key_dim, data.key_dim, data.value_dim
-        heads = data.num_heads, data.num_kv_heads, data.num_kv_heads
-        sizes = [number * dim for number, dim in zip(heads, dims, strict=True)]
+        """Maps (num_tokens, heads of qkv) to (1, num_tokens, num_heads, value_dim)."""
+        data, options = self._data.attention, self.parts.attention
+        heads = [
+            (data.num_heads, data.key_dim),
+            (data.num_kv_heads, data.key_dim),
+            (data.num_kv_heads, data.value_dim),
+        ]
+        parts = torch.split(projected, [count * dim for count, dim in heads], dim=1)
         query, key, value = (
-            given.view(1, len(given), -1, dim).transpose(1, 2)
-            for given, dim in zip(torch.split(projected, sizes, dim=1), dims, strict=True)
+            part.view(1, len(part), count, dim).transpose(1, 2)
+            for part, (count, dim) in zip(parts, heads, strict=True)
         )
-        attended, _ = self._attention(self, query, key, value, None, parts.scaling, parts.window)
+        attended, _ = self._attention(
+            self, query, key, value, None, scaling=options.scaling, sliding_window=options.window
+        )
         return attended
 
 
@@ -128,7 +143,12 @@ def _norm_data(norm: nn.Module | None) -> NormData:
         return NormData()
     weight = norm.weight
     assert isinstance(weight, torch.Tensor)
-    centred = isinstance(norm, nn.LayerNorm)
-    epsilon = norm.eps if isinstance(norm, nn.LayerNorm) else norm.variance_epsilon
-    bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
-    return NormData(address(weight), address(bias), weight.numel(), centred, epsilon)
+    if isinstance(norm, nn.LayerNorm):
+        return NormData(
+            weight=address(weight),
+            bias=address(norm.bias),
+            size=weight.numel(),
+            subtracts_mean=True,
+            epsilon=norm.eps,
+        )
+    return NormData(weight=address(weight), size=weight.numel(), epsilon=norm.variance_epsilon)

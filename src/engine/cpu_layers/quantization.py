@@ -1,4 +1,4 @@
-"""Makes a model fast, rounded if that was asked for, and sees that it is still that model."""
+"""Replaces a model's layers by faster or quantized ones, and limits how much that changes it."""
 
 import logging
 
@@ -6,8 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from src.engine.config import Quantization
+from src.engine.cpu_layers.linear import CreateLinear
 from src.engine.cpu_layers.replace import can_be_replaced, replace_layers
-from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.compatibility import probe_token_ids
 from src.engine.model.loader import LoadedModel
 from src.errors import ModelLoadError
@@ -15,31 +15,27 @@ from src.errors import ModelLoadError
 logger = logging.getLogger(__name__)
 
 BACKENDS = {"fp16": "fbgemm", "int8": "onednn"}
-"""PyTorch's name of the kernels that each kind needs."""
+"""PyTorch's names of the quantized backends."""
 
 MAX_DIVERGENCE: dict[Quantization, float] = {"none": 0.01, "fp16": 0.5, "int8": 0.5}
-"""Nats a token: a model that differs by more from what it was is not the one that was asked for.
+"""Largest Kullback-Leibler divergence from the original model, in nats a token.
 
-Exact layers differ by the order of additions alone, which shows in 16-bit formats.
+Exact layers differ only by the order of additions, which shows in 16-bit formats.
 """
 
 
-def quantize(
-    loaded: LoadedModel, quantization: Quantization, library: CpuKernels | None = None
-) -> None:
-    """Replaces layers in place; with `none` by exact ones, where that is possible.
+def quantize(loaded: LoadedModel, quantization: Quantization, create_linear: CreateLinear) -> None:
+    """Replaces layers in place; with `none` by exact ones, if possible.
 
-    `library`: our own kernels, if the layers are to use them.
-
-    The model's attention is still its own.
+    The model's attention must still be the original.
 
     Raises:
-        ModelLoadError: this cannot be had here, or the model suffers too much from it.
+        ModelLoadError: the quantization is not available here, or changes the model too much.
     """
     if quantization != "none":
         _check_device(loaded.model, quantization)
     before = _probe(loaded)
-    num_linears = replace_layers(loaded.model, quantization, library)
+    num_linears = replace_layers(loaded.model, quantization, create_linear)
     divergence = _divergence(before, _probe(loaded))
     logger.info(
         "QUANTIZATION=%s: %d linear layers replaced; on a probe the model diverges by %.1g nats",
@@ -54,9 +50,9 @@ def quantize(
         )
     if not divergence <= MAX_DIVERGENCE[quantization]:
         raise ModelLoadError(
-            f"QUANTIZATION={quantization} changes too much of what this model says: on a probe its"
-            f" distributions diverge by {divergence:.3g} nats a token, and"
-            f" {MAX_DIVERGENCE[quantization]} may be. Use QUANTIZATION=none"
+            f"QUANTIZATION={quantization} changes this model too much: on a probe its distributions"
+            f" diverge by {divergence:.3g} nats a token, and the limit is"
+            f" {MAX_DIVERGENCE[quantization]}. Use QUANTIZATION=none"
             + (" or fp16." if quantization == "int8" else ".")
         )
 
@@ -65,7 +61,7 @@ def _check_device(model: PreTrainedModel, quantization: Quantization) -> None:
     weight = next(model.parameters())
     if not can_be_replaced(weight):
         raise ModelLoadError(
-            f"QUANTIZATION={quantization} is for float32 on a CPU, and the model is"
+            f"QUANTIZATION={quantization} needs float32 on a CPU, and the model is"
             f" {str(weight.dtype).removeprefix('torch.')} on {weight.device.type}. Use"
             " QUANTIZATION=none, or DEVICE=cpu and DTYPE=float32."
         )
@@ -78,12 +74,12 @@ def _check_device(model: PreTrainedModel, quantization: Quantization) -> None:
 
 @torch.inference_mode()
 def _probe(loaded: LoadedModel) -> torch.Tensor:
-    """Log-probabilities after each token of a probe: (length, vocab_size), float32."""
+    """Returns log-probabilities after each token of a probe: (length, vocab_size), float32."""
     logits: torch.Tensor = loaded.model(probe_token_ids(loaded), use_cache=False).logits
     return logits[0].float().log_softmax(dim=-1)
 
 
 def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
-    """Kullback-Leibler divergence of what was from what is, the mean over the tokens, in nats."""
+    """Returns the mean Kullback-Leibler divergence of two sets of log-probabilities, in nats."""
     divergence = (before.exp() * (before - after)).sum(dim=-1).mean()
-    return divergence.abs().item()  # rounding may bring it below zero
+    return divergence.abs().item()  # rounding may make it negative

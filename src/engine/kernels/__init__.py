@@ -1,5 +1,6 @@
-"""Our own CPU kernels, optional: the engine runs on PyTorch's where they are not built.
+"""CPU kernels in C++, optional: without them the engine runs on PyTorch's.
 
-`csrc/` holds the C++ sources, `build.py` compiles them where there is a compiler, `bindings.py`
-finds and calls what was built. `engine/cpu_layers` makes layers of them.
+`csrc/` holds the C++ sources, `build.py` compiles them if there is a compiler, `loading.py` selects
+a compiled variant and `bindings.py` calls it. They know tensors, not models; `engine/cpu_layers`
+builds layers on them.
 """

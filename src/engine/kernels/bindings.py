@@ -1,85 +1,85 @@
-"""The compiled kernels, as functions of tensors."""
+"""Functions of the compiled kernels, called through ctypes with the addresses of tensors.
+
+They need no version of Python or PyTorch that they were compiled for, and release the GIL.
+"""
 
 import ctypes
-import functools
-import logging
 from ctypes import POINTER, byref, c_int, c_int64, c_void_p
+from itertools import count, takewhile
 
 import torch
 
-from src.engine.config import Kernels
-from src.engine.kernels.build import library_path, usable_variants
+from src.engine.kernels.arguments import CachePlaces, Projections, RotaryAngles
+from src.engine.kernels.build import library_path
+from src.engine.kernels.packing import PANEL
 from src.engine.kernels.structs import (
     AttentionData,
     LayerData,
     LinearData,
-    ProjectedData,
+    ProjectionData,
     address,
 )
-from src.errors import ModelLoadError
 
-logger = logging.getLogger(__name__)
+MAX_HEADS_PER_KV_HEAD = 32
 
-BLOCK = 64
-"""Weights, scales and shifts are filled up to a multiple of so many outputs."""
-
-PANEL = 16
-"""Outputs that lie side by side; vectors of this length need no care for what is left over."""
-
-MAX_GROUP = 32
-"""Query heads that share a key head at most."""
-
-_LAYER, _PROJECTED = POINTER(LayerData), POINTER(ProjectedData)
-_ARGUMENTS = {
-    "linear": [POINTER(LinearData), *[c_void_p] * 2, c_int64, c_int],
-    "attend_to_slots": [POINTER(AttentionData), _PROJECTED, *[c_void_p] * 3, c_int64, c_int],
-    "project_layer": [_LAYER, *[c_void_p] * 4, c_int64, c_int],
-    "complete_layer": [_LAYER, *[c_void_p] * 3, c_int64, c_int],
-    "decode_layer": [_LAYER, *[c_void_p] * 6, c_int64, c_int],
-    "largest_of_rows": [*[c_void_p] * 3, *[c_int64] * 2, c_int],
-    "most_likely_of_rows": [*[c_void_p] * 4, *[c_int64] * 3, c_int],
+_LAYER, _TENSOR = POINTER(LayerData), c_void_p
+_ARGUMENT_TYPES = {
+    "linear": [POINTER(LinearData), _TENSOR, _TENSOR, c_int64, c_int],
+    "decode_attention": [
+        POINTER(AttentionData), POINTER(ProjectionData), _TENSOR, _TENSOR, _TENSOR, c_int64, c_int,
+    ],
+    "project_layer": [_LAYER, _TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int],
+    "complete_layer": [_LAYER, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int],
+    "decode_layer": [
+        _LAYER, _TENSOR, _TENSOR, _TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int,
+    ],
+    "argmax_rows": [_TENSOR, _TENSOR, _TENSOR, c_int64, c_int64, c_int],
+    "top_k_probs_rows": [_TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int64, c_int64, c_int],
 }  # fmt: skip
 
 
 class CpuKernels:
-    """One variant of the kernels. All tensors are on the CPU, and float32 if not said otherwise.
+    """Kernels of one variant. All tensors are on the CPU, float32 unless stated otherwise.
+
+    `prefetch_distance` is copied into the structs that are created from then on; see prefetch.py.
 
     Raises:
-        OSError: it cannot be loaded, or the system does not let it run.
+        OSError: the library cannot be loaded, or the system does not permit its instructions.
     """
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
-        self.ahead = 0  # floats from what a product reads to what it fetches; see prefetch.py
-        functions = ctypes.CDLL(str(library_path(variant)))
-        if not functions.prepare():
-            raise OSError("the system does not let it use the processor's tiles")
-        for name, types in _ARGUMENTS.items():
-            getattr(functions, name).argtypes = types
-            getattr(functions, name).restype = None
-        self._linear = functions.linear
-        self._attend = functions.attend_to_slots
-        self._project = functions.project_layer
-        self._complete = functions.complete_layer
-        self._decode = functions.decode_layer
-        self._largest = functions.largest_of_rows
-        self._most_likely = functions.most_likely_of_rows
+        self.prefetch_distance = 0  # in floats
+        self._library = ctypes.CDLL(str(library_path(variant)))
+        if not self._library.prepare():
+            raise OSError("the system does not permit the use of AMX")
+        for name, types in _ARGUMENT_TYPES.items():
+            function = getattr(self._library, name)
+            function.argtypes, function.restype = types, None
+        self._library.struct_layout.restype = POINTER(c_int64)
 
-    def linear(self, data: LinearData, rows: torch.Tensor) -> torch.Tensor:
-        """(..., num_inputs) to (..., num_outputs)."""
+    def struct_layout(self, index: int) -> list[int]:
+        """Returns size and field offsets of the C++ struct that is mirrored by STRUCTS[index]."""
+        layout = self._library.struct_layout(index)
+        return list(takewhile(lambda number: number >= 0, (layout[i] for i in count())))
+
+    def linear(self, layer: LinearData, rows: torch.Tensor) -> torch.Tensor:
+        """Applies a linear layer: (..., num_inputs) to (..., num_outputs)."""
         rows = rows.contiguous()
         *leading, num_inputs = rows.shape
-        output = rows.new_empty((*leading, data.outputs))
+        output = rows.new_empty((*leading, layer.num_outputs))
         num_rows = rows.numel() // num_inputs
-        self._linear(data, rows.data_ptr(), output.data_ptr(), num_rows, torch.get_num_threads())
+        self._library.linear(
+            layer, rows.data_ptr(), output.data_ptr(), num_rows, torch.get_num_threads()
+        )
         return output
 
-    def can_attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-        """Whether heads' sizes are multiples of PANEL, and few share a key head; see below."""
+    def can_attend(self, tokens: Projections) -> bool:
+        """Checks that `decode_attention` supports the number and the sizes of the heads."""
         return (
-            query.shape[-1] % PANEL == 0
-            and value.shape[-1] % PANEL == 0
-            and query.shape[1] <= MAX_GROUP * key.shape[1]
+            tokens.query.shape[-1] % PANEL == 0
+            and tokens.value.shape[-1] % PANEL == 0
+            and tokens.query.shape[1] <= MAX_HEADS_PER_KV_HEAD * tokens.key.shape[1]
         )
 
     def attention_data(
@@ -88,119 +88,138 @@ class CpuKernels:
         keys: torch.Tensor,
         values: torch.Tensor,
         scaling: float,
-        window: int,
+        window: int | None,
     ) -> AttentionData:
-        """For `decode_attention`, whose arguments these are."""
+        """Describes a layer's attention.
+
+        Args:
+            num_heads: query heads.
+            keys: (num_slots, capacity, num_kv_heads, key_dim), each slot contiguous.
+            values: (num_slots, capacity, num_kv_heads, value_dim), each slot contiguous.
+            scaling: factor of the scores.
+            window: tokens that a token sees, itself included; None: all.
+        """
         num_kv_heads, key_dim = keys.shape[2:]
         return AttentionData(
-            *(num_heads, num_kv_heads, key_dim, values.shape[-1], window),
-            *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
-            *(2 * self.ahead, scaling),
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            key_dim=key_dim,
+            value_dim=values.shape[-1],
+            window=window or 0,
+            keys=keys.data_ptr(),
+            values=values.data_ptr(),
+            key_slot_stride=keys.stride(0),
+            value_slot_stride=values.stride(0),
+            prefetch_distance=2 * self.prefetch_distance,
+            scale=scaling,
         )
 
     def decode_attention(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        slots: torch.Tensor,
-        positions: torch.Tensor,
-        output: torch.Tensor,
-        scaling: float,
-        window: int,
+        self, layer: AttentionData, tokens: Projections, places: CachePlaces, output: torch.Tensor
     ) -> None:
-        """Writes each row's key and value into its slot, and attends to all up to its position.
+        """Stores each row's key and value at its place; attends to all tokens up to that.
 
         Args:
-            query: (num_rows, num_heads, key_dim), as `can_attend` says.
-            key: (num_rows, num_kv_heads, key_dim).
-            value: (num_rows, num_kv_heads, value_dim).
-            keys: (num_slots, capacity, num_kv_heads, key_dim), with nothing between tokens.
-            values: likewise.
-            slots: (num_rows,) int64, each another one.
-            positions: (num_rows,) int64.
-            output: (num_rows, num_heads, value_dim), without gaps; it is written.
-            scaling: of the scores.
-            window: a token sees itself and so many minus one before it; 0: all.
+            layer: see `attention_data`.
+            tokens: heads that `can_attend` accepts.
+            places: one for each row.
+            output: (num_rows, num_heads, value_dim), contiguous; it is filled.
         """
-        num_rows, num_heads, _ = query.shape
+        num_rows = len(output)
         if not num_rows:
             return
-        given = [one if one.stride(-1) == 1 else one.contiguous() for one in (query, key, value)]
-        layer = self.attention_data(num_heads, keys, values, scaling, window)
-        strides = [stride for one in given for stride in one.stride()[:2]]
-        rows = ProjectedData(*map(address, given), *strides)
-        self._attend(
-            *(byref(layer), byref(rows), slots.data_ptr(), positions.data_ptr()),
-            *(output.data_ptr(), num_rows, torch.get_num_threads()),
+        query, key, value = map(_contiguous_heads, (tokens.query, tokens.key, tokens.value))
+        projections = ProjectionData(
+            query=query.data_ptr(),
+            key=key.data_ptr(),
+            value=value.data_ptr(),
+            query_row_stride=query.stride(0),
+            query_head_stride=query.stride(1),
+            key_row_stride=key.stride(0),
+            key_head_stride=key.stride(1),
+            value_row_stride=value.stride(0),
+            value_head_stride=value.stride(1),
+        )
+        self._library.decode_attention(
+            byref(layer),
+            byref(projections),
+            places.slots.data_ptr(),
+            places.positions.data_ptr(),
+            output.data_ptr(),
+            num_rows,
+            torch.get_num_threads(),
         )
 
     def project_layer(
-        self, layer: LayerData, hidden: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+        self, layer: LayerData, hidden: torch.Tensor, angles: RotaryAngles
     ) -> torch.Tensor:
-        """A layer's queries, keys and values, side by side: (num_rows, num_outputs).
+        """Computes a layer's queries, keys and values, side by side: (num_rows, num_outputs).
 
         Args:
-            layer: what it is made of.
-            hidden: (num_rows, size), the layer's input.
-            cosine: (num_rows, rotary_dim), of the angles by which pairs of numbers turn.
-            sine: likewise.
+            layer: the decoder layer.
+            hidden: (num_rows, size), the layer's input, contiguous.
+            angles: of RoPE.
         """
-        output = hidden.new_empty(len(hidden), layer.qkv.outputs)
-        self._project(
-            *(layer, hidden.data_ptr(), cosine.data_ptr(), sine.data_ptr(), output.data_ptr()),
-            *(len(hidden), torch.get_num_threads()),
+        output = hidden.new_empty(len(hidden), layer.qkv.num_outputs)
+        self._library.project_layer(
+            layer,
+            hidden.data_ptr(),
+            address(angles.cosine),
+            address(angles.sine),
+            output.data_ptr(),
+            len(hidden),
+            torch.get_num_threads(),
         )
         return output
 
     def complete_layer(
         self, layer: LayerData, hidden: torch.Tensor, attended: torch.Tensor
     ) -> torch.Tensor:
-        """A layer's output, (num_rows, size).
+        """Computes a layer's output, (num_rows, size), after its attention.
 
         Args:
-            layer: what it is made of.
-            hidden: (num_rows, size), the layer's input.
-            attended: (num_rows, num_heads * value_dim), what attention gave.
+            layer: the decoder layer.
+            hidden: (num_rows, size), the layer's input, contiguous.
+            attended: (num_rows, num_heads * value_dim), the output of attention, contiguous.
         """
         output = torch.empty_like(hidden)
-        self._complete(
-            *(layer, hidden.data_ptr(), attended.data_ptr(), output.data_ptr()),
-            *(len(hidden), torch.get_num_threads()),
+        self._library.complete_layer(
+            layer,
+            hidden.data_ptr(),
+            attended.data_ptr(),
+            output.data_ptr(),
+            len(hidden),
+            torch.get_num_threads(),
         )
         return output
 
     def decode_layer(
-        self,
-        layer: LayerData,
-        hidden: torch.Tensor,
-        cosine: torch.Tensor,
-        sine: torch.Tensor,
-        slots: torch.Tensor,
-        positions: torch.Tensor,
+        self, layer: LayerData, hidden: torch.Tensor, angles: RotaryAngles, places: CachePlaces
     ) -> torch.Tensor:
-        """A layer's output for rows that each are the next token of a sequence, (num_rows, size).
+        """Computes a layer's output, (num_rows, size), if each row is the next token of a sequence.
 
         Args:
-            layer: what it is made of.
-            hidden: (num_rows, size), the layer's input.
-            cosine: (num_rows, rotary_dim), of the angles by which pairs of numbers turn.
-            sine: likewise.
-            slots: (num_rows,) int64, each another one.
-            positions: (num_rows,) int64.
+            layer: the decoder layer.
+            hidden: (num_rows, size), the layer's input, contiguous.
+            angles: of RoPE.
+            places: one for each row.
         """
         output = torch.empty_like(hidden)
-        self._decode(
-            *(layer, hidden.data_ptr(), cosine.data_ptr(), sine.data_ptr()),
-            *(slots.data_ptr(), positions.data_ptr(), output.data_ptr()),
-            *(len(hidden), torch.get_num_threads()),
+        self._library.decode_layer(
+            layer,
+            hidden.data_ptr(),
+            address(angles.cosine),
+            address(angles.sine),
+            places.slots.data_ptr(),
+            places.positions.data_ptr(),
+            output.data_ptr(),
+            len(hidden),
+            torch.get_num_threads(),
         )
         return output
 
-    def largest(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each row's largest score, and the first place where it is; NaN where one is.
+    def argmax(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns each row's maximum, NaN if the row has a NaN, and its first index.
 
         Args:
             scores: (num_rows, size).
@@ -209,64 +228,48 @@ class CpuKernels:
             (num_rows,), and (num_rows,) int64.
         """
         scores = scores.contiguous()
-        values, places = scores.new_empty(len(scores)), torch.empty(len(scores), dtype=torch.int64)
-        self._largest(
-            *(scores.data_ptr(), values.data_ptr(), places.data_ptr()),
-            *(*scores.shape, torch.get_num_threads()),
+        maxima, indices = scores.new_empty(len(scores)), torch.empty(len(scores), dtype=torch.int64)
+        num_rows, size = scores.shape
+        self._library.argmax_rows(
+            scores.data_ptr(),
+            maxima.data_ptr(),
+            indices.data_ptr(),
+            num_rows,
+            size,
+            torch.get_num_threads(),
         )
-        return values, places
+        return maxima, indices
 
-    def most_likely(
+    def top_k_probs(
         self, logits: torch.Tensor, temperatures: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The probabilities of each row's most likely tokens, the largest first, and their ids.
+        """Returns the largest probabilities of each row, in falling order, and their token ids.
 
         Args:
-            logits: (num_rows, vocab_size), each row's largest finite.
+            logits: (num_rows, vocab_size), the largest of each row finite.
             temperatures: (num_rows,).
-            count: at most vocab_size; where fewer are possible the last have probability 0.
+            count: at most vocab_size. If fewer tokens are possible the rest have probability 0.
 
         Returns:
             (num_rows, count), and (num_rows, count) int64.
         """
         logits = logits.contiguous()
-        probs = logits.new_empty(len(logits), count)
+        num_rows, vocab_size = logits.shape
+        probs = logits.new_empty(num_rows, count)
         token_ids = torch.empty(probs.shape, dtype=torch.int64)
-        self._most_likely(
-            *(logits.data_ptr(), temperatures.data_ptr(), probs.data_ptr(), token_ids.data_ptr()),
-            *(*logits.shape, count, torch.get_num_threads()),
+        self._library.top_k_probs_rows(
+            logits.data_ptr(),
+            temperatures.data_ptr(),
+            probs.data_ptr(),
+            token_ids.data_ptr(),
+            num_rows,
+            vocab_size,
+            count,
+            torch.get_num_threads(),
         )
         return probs, token_ids
 
 
-def choose_library(kernels: Kernels, model_is_float32_on_cpu: bool) -> CpuKernels | None:
-    """The kernels that a model is to use; None: PyTorch's.
-
-    Raises:
-        ModelLoadError: it is to use ours, and there are none.
-    """
-    if kernels == "pytorch":
-        return None
-    library = find_library() if model_is_float32_on_cpu else None
-    if library is not None:
-        logger.info("KERNELS=%s: our own, for %s", kernels, library.variant)
-        return library
-    if model_is_float32_on_cpu:
-        problem, remedy = "none were built for this processor", "make install with a C++ compiler"
-    else:
-        problem, remedy = "they are for float32 on a CPU", "DEVICE=cpu and DTYPE=float32"
-    if kernels == "native":
-        raise ModelLoadError(f"KERNELS=native: {problem}. Use {remedy}, or KERNELS=auto.")
-    logger.info("KERNELS=%s: PyTorch's, as of our own %s", kernels, problem)
-    return None
-
-
-@functools.cache
-def find_library() -> CpuKernels | None:
-    """The best one that was built and that this processor can run."""
-    for variant in usable_variants():
-        try:
-            return CpuKernels(variant)
-        except OSError as error:
-            logger.warning("our own kernels for %s cannot be loaded: %s", variant, error)
-    return None
+def _contiguous_heads(heads: torch.Tensor) -> torch.Tensor:
+    """Copies heads of (num_rows, num_heads, dim) only if numbers of a head are not adjacent."""
+    return heads if heads.stride(-1) == 1 else heads.contiguous()

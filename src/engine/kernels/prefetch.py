@@ -1,7 +1,7 @@
-"""Whether to ask for weights before they are wanted: found out by trying, as the model is loaded.
+"""Prefetch distance of weights, measured when the kernels are loaded.
 
-Some processors fetch from memory what is read in order before it is asked for; others stop at the
-end of each page of 4 KiB, and wait. There is no telling from outside.
+Hardware prefetchers differ: some follow a stream over the end of a 4 KiB page, others stop there,
+and then software prefetching is faster. No flag of the processor tells them apart.
 """
 
 import functools
@@ -11,41 +11,44 @@ import time
 
 import torch
 
-from src.engine.cpu_layers.native_linear import NativeLinear
 from src.engine.kernels.bindings import CpuKernels
+from src.engine.kernels.structs import LinearData
 
 logger = logging.getLogger(__name__)
 
-CHOICES = (0, 256)
-"""Floats: a kibibyte is what comes while a few hundred of them are multiplied."""
+DISTANCES = (0, 256)
+"""In floats: memory delivers about 1 KiB while a few hundred of them are multiplied."""
 
 NUM_INPUTS, NUM_OUTPUTS, NUM_ROWS = 1024, 8192, 8
-"""Of a layer that is larger than a core's caches, and as many rows as few sequences have."""
+"""A layer larger than a core's caches, with as many rows as few sequences have."""
 
 REPEATS = 7
-GAIN = 1.03
-"""So much faster it must be, as times differ a little by chance."""
+MIN_SPEEDUP = 1.03
+"""Smaller differences are noise."""
 
 
 @functools.cache
 @torch.inference_mode()
-def tune(library: CpuKernels) -> None:
-    """Sets how far ahead layers that are made from now on fetch their weights.
+def tune_prefetch(kernels: CpuKernels) -> None:
+    """Sets the prefetch distance of layers that are created from now on.
 
     Takes a tenth of a second, once in a process.
     """
-    rows, weight = torch.ones(NUM_ROWS, NUM_INPUTS), torch.ones(NUM_OUTPUTS, NUM_INPUTS)
-    layer = NativeLinear(weight, None, library)
-    times: dict[int, list[float]] = {ahead: [] for ahead in CHOICES}
+    rows = torch.ones(NUM_ROWS, NUM_INPUTS)
+    weight = torch.ones(NUM_INPUTS * NUM_OUTPUTS)  # the same in every layout
+    layer = LinearData(weight=weight.data_ptr(), num_inputs=NUM_INPUTS, num_outputs=NUM_OUTPUTS)
+    times: dict[int, list[float]] = {distance: [] for distance in DISTANCES}
     for _ in range(REPEATS):
-        for ahead, found in times.items():
-            layer.data.ahead = ahead
+        for distance, samples in times.items():
+            layer.prefetch_distance = distance
             started = time.perf_counter()
-            layer(rows)
-            found.append(time.perf_counter() - started)
-    without, with_it = (statistics.median(times[ahead]) for ahead in CHOICES)
-    library.ahead = CHOICES[1] if without > GAIN * with_it else 0
+            kernels.linear(layer, rows)
+            samples.append(time.perf_counter() - started)
+    without, with_prefetch = (statistics.median(times[distance]) for distance in DISTANCES)
+    kernels.prefetch_distance = DISTANCES[1] if without > MIN_SPEEDUP * with_prefetch else 0
     logger.debug(
-        "weights are fetched %d floats ahead: %.2f ms without, %.2f ms with it",
-        *(library.ahead, 1000 * without, 1000 * with_it),
+        "prefetch distance of weights: %d floats (%.2f ms without prefetching, %.2f ms with it)",
+        kernels.prefetch_distance,
+        1000 * without,
+        1000 * with_prefetch,
     )

@@ -1,7 +1,8 @@
-"""What the kernels are told of a model's layers: the structures of `kernels.cpp`'s headers.
+"""ctypes mirrors of the C++ structs that describe a model's layers to the kernels.
 
-They hold addresses: whoever makes one keeps the tensors. All are on the CPU, and float32 if not
-said otherwise. Rows lie one after the other.
+A struct holds addresses, so its creator keeps the tensors alive. Tensors are on the CPU and
+contiguous, float32 unless stated otherwise. Fields have the order and the types of the C++ structs;
+tests/engine/kernels/test_structs.py compares sizes and offsets.
 """
 
 from ctypes import Structure, c_float, c_int64, c_void_p
@@ -9,67 +10,96 @@ from ctypes import Structure, c_float, c_int64, c_void_p
 import torch
 
 ACTIVATIONS = ("gelu_tanh", "silu")
-"""In the order of the kernels' own numbers."""
+"""Indices are the values of the C++ enum."""
 
 
 class LinearData(Structure):
-    """weight: panels, see `linears.py`; scales and shifts: null where it is float32.
+    """A linear layer with packed weights; see `Linear` in linear.h.
 
-    ahead: of what is multiplied so many floats are fetched from memory; see `prefetch.py`.
+    `weight` is packed in panels of float32 (`pack_panels`) or int8 (`pack_int8_panels`). `scales`
+    and `shifts` are null in float32.
     """
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "bias", "scales", "shifts")),
-        *((name, c_int64) for name in ("inputs", "outputs", "ahead")),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("scales", c_void_p),
+        ("shifts", c_void_p),
+        ("num_inputs", c_int64),
+        ("num_outputs", c_int64),
+        ("prefetch_distance", c_int64),
     ]
 
 
 class NormData(Structure):
-    """A layer norm if it is centred, else an RMS norm; without a weight none at all."""
+    """A layer norm if it subtracts the mean, else an RMS norm; without a weight no norm."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "bias")),
-        *((name, c_int64) for name in ("size", "centred")),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("size", c_int64),
+        ("subtracts_mean", c_int64),
         ("epsilon", c_float),
     ]
 
 
 class AttentionData(Structure):
-    """What a layer asks of attention, and where it keeps keys and values; strides count floats."""
+    """A layer's attention and its KV cache; strides count floats, a window of 0 sees all tokens."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "key_dim", "value_dim")),
+        ("num_heads", c_int64),
+        ("num_kv_heads", c_int64),
+        ("key_dim", c_int64),
+        ("value_dim", c_int64),
         ("window", c_int64),
-        *((name, c_void_p) for name in ("keys", "values")),
-        *((name, c_int64) for name in ("keys_slot", "values_slot", "ahead")),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("key_slot_stride", c_int64),
+        ("value_slot_stride", c_int64),
+        ("prefetch_distance", c_int64),
         ("scale", c_float),
     ]
 
 
-class ProjectedData(Structure):
-    """The queries, keys and values of a step's rows, and the floats from one to the next."""
+class ProjectionData(Structure):
+    """Queries, keys and values of a step's rows; strides count floats."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("query", "key", "value")),
-        *(
-            (f"{name}_{stride}", c_int64)
-            for name in ("query", "key", "value")
-            for stride in ("row", "head")
-        ),
+        ("query", c_void_p),
+        ("key", c_void_p),
+        ("value", c_void_p),
+        ("query_row_stride", c_int64),
+        ("query_head_stride", c_int64),
+        ("key_row_stride", c_int64),
+        ("key_head_stride", c_int64),
+        ("value_row_stride", c_int64),
+        ("value_head_stride", c_int64),
     ]
 
 
 class LayerData(Structure):
-    """A whole layer of a decoder."""
+    """A whole decoder layer."""
 
     _fields_ = [
-        *((name, NormData) for name in ("attention_norm", "query_norm", "key_norm", "mlp_norm")),
-        *((name, LinearData) for name in ("qkv", "output", "up", "down")),
+        ("attention_norm", NormData),
+        ("query_norm", NormData),
+        ("key_norm", NormData),
+        ("mlp_norm", NormData),
+        ("qkv", LinearData),
+        ("output", LinearData),
+        ("up", LinearData),
+        ("down", LinearData),
         ("attention", AttentionData),
-        *((name, c_int64) for name in ("rotary_dim", "activation", "gated")),
+        ("rotary_dim", c_int64),
+        ("activation", c_int64),
+        ("is_gated", c_int64),
     ]
 
 
+STRUCTS = (LinearData, NormData, AttentionData, ProjectionData, LayerData)
+"""In the order of LAYOUTS in layouts.h."""
+
+
 def address(tensor: torch.Tensor | None) -> int | None:
-    """Where a tensor's numbers are; None stays none."""
+    """Returns the address of a tensor's data; None is a null pointer."""
     return None if tensor is None else tensor.data_ptr()

@@ -1,16 +1,15 @@
-"""Finds out whether a model can run on our attention, by running it.
+"""Compatibility check: can a model run on our attention?
 
-Models differ in what they ask of attention, and some do not let it be replaced at all. So nothing
-is trusted: the layers are found by a probe, and a prompt computed in pieces through the cache must
-give the logits that the untouched model gives. All else of the model is as it was loaded meanwhile.
+Models differ in what they ask of attention, and some do not let it be replaced. So the check runs
+the model: a probe finds the layers, and a prompt computed in pieces through the cache must give the
+logits that the original model gives. All other layers are still the original ones meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.kernels.bindings import CpuKernels
 from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
@@ -25,46 +24,49 @@ KNOWN_OPTIONS = frozenset(
 )
 PROBE_LENGTH = 48
 TOLERANCE = 0.02
-"""Largest difference of log-probabilities; in 16-bit formats the order of additions shows."""
+"""Largest difference of log-probabilities; 16-bit formats show the order of additions."""
+
+CreateRunner = Callable[[dict[int, LayerShape], int], ModelRunner]
+"""Creates a runner of a model's layers with a number of slots."""
 
 
 class IncompatibleModelError(Exception):
     """The model cannot run on our attention; the message says why."""
 
 
-def check_model(loaded: LoadedModel, library: CpuKernels | None = None) -> dict[int, LayerShape]:
-    """Returns what each attention layer keeps of a token; the model is left as it was.
+def check_model(loaded: LoadedModel, create_runner: CreateRunner) -> dict[int, LayerShape]:
+    """Returns the shape of each attention layer's cache; the model is left as it was.
 
     Args:
         loaded: the model.
-        library: our own kernels, if its attention is to use them.
+        create_runner: creates a runner of this model.
 
     Raises:
         IncompatibleModelError: the model cannot run on our attention.
     """
-    own_attention = loaded.model.config._attn_implementation
+    original = loaded.model.config._attn_implementation
     expected = probe_logits(loaded)
     layers = find_layers(loaded)
-    runner = ModelRunner(loaded, layers, 1, library)
+    runner = create_runner(layers, 1)
     try:
         check_logits(loaded, runner, expected)
     finally:
-        loaded.model.set_attn_implementation(own_attention)
+        loaded.model.set_attn_implementation(original)
         runner.close()
     return layers
 
 
 def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
-    """A prompt to try a model with, (1, length)."""
+    """Returns the prompt of a probe, (1, length)."""
     length = min(PROBE_LENGTH, loaded.max_model_len)
     token_ids = torch.arange(1, length + 1, device=loaded.model.device) * 7 % loaded.vocab_size
     return token_ids[None]
 
 
 def probe_pieces(loaded: LoadedModel) -> Iterator[ScheduledSequence]:
-    """That prompt in two pieces and a last token, each to be computed before the next is asked for.
+    """Yields the prompt in two pieces, then its last token; all use the cache's first slot.
 
-    They use the cache's first slot.
+    Each piece must be computed before the next is taken.
     """
     token_ids = probe_token_ids(loaded)[0].tolist()
     request = Request("probe", token_ids, SamplingParams())
@@ -77,21 +79,21 @@ def probe_pieces(loaded: LoadedModel) -> Iterator[ScheduledSequence]:
 
 @torch.inference_mode()
 def probe_logits(loaded: LoadedModel) -> torch.Tensor:
-    """The log-probabilities after a probe, by the model as it is: (vocab_size,)."""
+    """Returns log-probabilities after a probe, by the model as it is: (vocab_size,)."""
     logits: torch.Tensor = loaded.model(input_ids=probe_token_ids(loaded), use_cache=False).logits
     return logits[0, -1].float().log_softmax(dim=-1)
 
 
 @torch.inference_mode()
 def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
-    """Returns what each attention layer keeps of a token.
+    """Returns the shape of each attention layer's cache.
 
     Raises:
-        IncompatibleModelError: the model's attention cannot be replaced, or asks for what we do not
-            know.
+        IncompatibleModelError: the model's attention cannot be replaced, or uses options that our
+            attention does not have.
     """
     layers: dict[int, LayerShape] = {}
-    asked: set[str] = set()
+    used: set[str] = set()
 
     def probe(
         module: torch.nn.Module,
@@ -102,8 +104,8 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
         **options: object,
     ) -> tuple[torch.Tensor, None]:
         layers[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])  # type: ignore[index]
-        asked.update(
-            name for name, wanted in options.items() if wanted is not None and wanted is not False
+        used.update(
+            name for name, value in options.items() if value is not None and value is not False
         )
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1]), None
 
@@ -113,20 +115,22 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
     try:
         loaded.model(input_ids=probe_token_ids(loaded)[:, :2], use_cache=False)
     except Exception as error:
-        raise IncompatibleModelError(f"without a mask it raises {type(error).__name__}") from error
+        raise IncompatibleModelError(
+            f"attention without a mask raises {type(error).__name__}"
+        ) from error
     finally:
         loaded.model.set_attn_implementation(original)
     if not layers:
         raise IncompatibleModelError("its attention does not go through transformers' interface")
-    if unknown := asked - KNOWN_OPTIONS:
-        raise IncompatibleModelError(f"its attention asks for {', '.join(sorted(unknown))}")
-    if _has_windows(loaded) and "sliding_window" not in asked:
-        raise IncompatibleModelError("the windows of its attention are in the mask alone")
+    if unknown := used - KNOWN_OPTIONS:
+        raise IncompatibleModelError(f"its attention uses the options {', '.join(sorted(unknown))}")
+    if _has_windows(loaded) and "sliding_window" not in used:
+        raise IncompatibleModelError("only the mask shows the windows of its attention")
     return layers
 
 
 def _has_windows(loaded: LoadedModel) -> bool:
-    """Whether tokens see but a part of those before them; a short probe cannot show that."""
+    """Checks the config for sliding windows or chunks, which a short probe cannot show."""
     config = loaded.model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
@@ -135,7 +139,7 @@ def _has_windows(loaded: LoadedModel) -> bool:
 
 
 def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tensor) -> None:
-    """Computes the probe through the cache, in pieces, and compares.
+    """Computes the probe in pieces through the cache, and compares the logits.
 
     Raises:
         IncompatibleModelError: the log-probabilities differ from those expected.
@@ -144,9 +148,9 @@ def check_logits(loaded: LoadedModel, runner: ModelRunner, expected: torch.Tenso
         for piece in probe_pieces(loaded):
             logits = runner.forward([piece], [piece.num_tokens - 1])
     except Exception as error:
-        raise IncompatibleModelError(f"in pieces it raises {type(error).__name__}") from error
+        raise IncompatibleModelError(f"a prompt in pieces raises {type(error).__name__}") from error
     difference = (logits[0].log_softmax(dim=-1) - expected).abs().max().item()
     if not difference <= TOLERANCE:
         raise IncompatibleModelError(
-            f"its log-probabilities differ by {difference:.3g} from those it gives by itself"
+            f"its log-probabilities differ by {difference:.3g} from the original model's"
         )

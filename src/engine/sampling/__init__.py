@@ -1,1 +1,1 @@
-"""From logits to tokens: processors, filters, draws, log-probabilities."""
+"""Sampling: logits processors, top-k/top-p/min-p, and log-probabilities."""

@@ -1,7 +1,7 @@
-"""What a request changes about its logits before a token is chosen: bias, penalties, bans, grammar.
+"""Logits processors: bias, penalties, bans and grammar masks, applied in place.
 
-All of it happens in place, at the tokens concerned alone. A bias or a ban of a token that the
-vocabulary does not have changes nothing: an index out of range would end all use of a GPU.
+Only the logits of the tokens concerned are touched. A bias or a ban of a token outside the
+vocabulary has no effect, as an index out of range would make a GPU unusable for the process.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from src.engine.sampling_params import SamplingParams
 
 
 def changes_logits(params: SamplingParams) -> bool:
-    """Whether a request wants other logits than the model's, bans aside."""
+    """Checks that a request has a bias or a penalty."""
     return bool(
         params.logit_bias
         or params.repetition_penalty != 1
@@ -32,7 +32,7 @@ def change_logits(
         logits: (vocab_size,), float32, of one sequence's next token.
         params: the request's.
         token_ids: all tokens so far, the prompt's first.
-        num_prompt_tokens: so many of them are the prompt's.
+        num_prompt_tokens: number of the prompt's tokens among them.
     """
     if params.logit_bias:
         add_bias(logits, params.logit_bias)
@@ -48,16 +48,16 @@ def change_logits(
 
 
 def add_bias(logits: torch.Tensor, bias: Mapping[int, float]) -> None:
-    """Adds to the logits of single tokens."""
+    """Adds to the logits of single tokens (OpenAI's logit_bias)."""
     known = {token_id: value for token_id, value in bias.items() if token_id < len(logits)}
     logits[list(known)] += logits.new_tensor(list(known.values()))
 
 
 def penalize_repetition(logits: torch.Tensor, penalty: float, token_ids: list[int]) -> None:
-    """Makes tokens that are there already less likely, or more with a penalty under 1.
+    """Makes tokens that occur less likely, or more likely with a penalty below 1.
 
-    Positive logits are divided by it and negative ones multiplied, once however often the token is
-    there (CTRL, Keskar et al. 2019, arXiv:1909.05858).
+    Positive logits are divided by the penalty and negative ones multiplied, once for each distinct
+    token (CTRL, Keskar et al. 2019, arXiv:1909.05858).
     """
     index = _index(token_ids, logits)
     seen = logits.gather(0, index)
@@ -67,34 +67,34 @@ def penalize_repetition(logits: torch.Tensor, penalty: float, token_ids: list[in
 def penalize_frequency_and_presence(
     logits: torch.Tensor, frequency: float, presence: float, token_ids: list[int]
 ) -> None:
-    """Takes count * frequency + presence from the logit of each token that is there (OpenAI's)."""
+    """Subtracts count * frequency + presence from the logit of each token (OpenAI's penalties)."""
     distinct, counts = np.unique(np.array(token_ids, dtype=np.int64), return_counts=True)
     amounts = torch.from_numpy(counts * -frequency - presence).to(logits)
     logits.index_add_(0, torch.from_numpy(distinct).to(logits.device), amounts)
 
 
 def ban(logits: torch.Tensor, token_ids: Iterable[int]) -> None:
-    """Makes tokens impossible."""
+    """Sets the logits of tokens to -infinity."""
     logits[[token_id for token_id in token_ids if token_id < len(logits)]] = -torch.inf
 
 
 def keep_allowed(logits: torch.Tensor, rows: list[int], bits: NDArray[np.uint8]) -> None:
-    """Makes impossible, in some rows, all tokens but those whose bits are set.
+    """Sets logits to -infinity in some rows, except for tokens with a bit set.
 
     Args:
-        logits: (num_rows, vocab_size); a token without a bit is not allowed.
-        rows: in which.
-        bits: (len(rows), num_bytes), the lowest of a byte first.
+        logits: (num_rows, vocab_size); tokens beyond the last bit are not allowed.
+        rows: indices of the rows.
+        bits: (len(rows), num_bytes), the lowest bit of a byte first.
     """
     vocab_size = logits.shape[-1]
-    # On a CPU numpy unpacks many times faster than torch shifts.
+    # On a CPU numpy unpacks bits many times faster than torch can by shifts.
     unpacked = np.unpackbits(bits, axis=1, count=vocab_size, bitorder="little")
     forbidden = torch.from_numpy(unpacked == 0).to(logits.device)
     if len(rows) == len(logits):
         logits.masked_fill_(forbidden, -torch.inf)
         return
-    for row, own in zip(rows, forbidden, strict=True):
-        logits[row].masked_fill_(own, -torch.inf)
+    for row, mask in zip(rows, forbidden, strict=True):
+        logits[row].masked_fill_(mask, -torch.inf)
 
 
 def _index(token_ids: list[int], logits: torch.Tensor) -> torch.Tensor:

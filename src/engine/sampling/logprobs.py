@@ -1,28 +1,28 @@
-"""Log-probabilities of tokens, from the model's own logits."""
+"""Log-probabilities of tokens by the raw logits, before any processing for sampling."""
 
 import torch
 
 from src.engine.logprobs import PositionLogprobs, TokenLogprob
 
 ROWS_AT_ONCE = 32
-"""Each such block needs one more copy of its logits: 6 MB of 50,000 tokens, not 200 MB a prompt."""
+"""Rows of a block; with 50,000 tokens a copy of its logits takes 6 MB, of a whole prompt 200 MB."""
 
 
 def find_logprobs(
     logits: torch.Tensor, token_ids: list[int], num_top: list[int]
 ) -> list[PositionLogprobs]:
-    """Tells each row's token and its best alternatives.
+    """Returns the log-probabilities of each row's token and of the most likely tokens.
 
     Args:
-        logits: (num_rows, vocab_size), float32, as the model gave them; they stay as they are.
-        token_ids: the token that stands at each row's position.
-        num_top: how many of the most likely tokens each row tells.
+        logits: (num_rows, vocab_size), float32, raw; they are not changed.
+        token_ids: the token at each row's position.
+        num_top: number of most likely tokens for each row.
     """
-    found: list[PositionLogprobs] = []
+    logprobs: list[PositionLogprobs] = []
     for start in range(0, len(token_ids), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
-        found += _find_in_block(logits[block], token_ids[block], num_top[block])
-    return found
+        logprobs += _find_in_block(logits[block], token_ids[block], num_top[block])
+    return logprobs
 
 
 def _find_in_block(

@@ -1,8 +1,7 @@
-"""Chooses each sequence's next token from its logits, all sequences of a step at once.
+"""Selection of each sequence's next token from its logits, for all sequences of a step at once.
 
-Randomness is a few uniform numbers a token, made from the request's seed and the token's position
-alone. So a seeded request gives the same text whatever else is in the batch, and a step can be run
-again.
+The uniform numbers of a token are a hash of the request's seed and the token's position. So a
+seeded request gives the same text in any batch, and a step can be repeated.
 """
 
 import hashlib
@@ -12,34 +11,27 @@ from dataclasses import dataclass
 
 import torch
 
-from src.engine.kernels.bindings import CpuKernels
 from src.engine.logprobs import SampledToken
+from src.engine.sampling.kernels import SamplingKernels, softmax
 from src.engine.sampling.logits_processors import ban, change_logits, changes_logits, keep_allowed
 from src.engine.sampling.logprobs import find_logprobs
-from src.engine.sampling.top_k_top_p import (
-    NUM_UNIFORMS,
-    draw_from_all,
-    find_best,
-    find_largest,
-    find_probs,
-    sample_filtered,
-)
+from src.engine.sampling.top_k_top_p import NUM_UNIFORMS, sample_filtered, sample_unfiltered
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Matcher, find_allowed
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
-    """How to choose one row's token.
+    """Parameters and state of one row's sequence.
 
     Args:
         params: the request's.
-        seed: the request's, or one drawn for it.
-        token_ids: all tokens so far, the prompt's first; shared, and not to be changed.
-        num_prompt_tokens: so many of them are the prompt's.
-        banned_token_ids: never chosen: the end tokens, before min_tokens.
-        matcher: where the sequence stands in its grammar, if it has one.
-        draft: guessed tokens between these and the one that is to be chosen.
+        seed: the request's, or a random one.
+        token_ids: all tokens so far, the prompt's first; shared, so they must not be changed.
+        num_prompt_tokens: number of the prompt's tokens among them.
+        banned_token_ids: never selected: the end tokens, before min_tokens.
+        matcher: state of the sequence's grammar, or None.
+        draft: draft tokens between `token_ids` and the next token.
     """
 
     params: SamplingParams
@@ -52,128 +44,137 @@ class SamplingRow:
 
     @property
     def position(self) -> int:
-        """Of the token that is to be chosen."""
+        """Position of the next token."""
         return len(self.token_ids) + len(self.draft)
 
 
-def sample(
-    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None = None
-) -> list[SampledToken | None]:
-    """Chooses a token for each row; None where the row's token mask was not ready in time.
+_Strategy = Callable[[torch.Tensor, list[SamplingRow]], torch.Tensor]
+"""Maps logits, (num_rows, vocab_size), and their rows to token ids, (num_rows,)."""
 
-    The log-probabilities are the model's own, from before bias, penalties, bans, grammar and
-    temperature. A row whose tokens are all impossible gets one of them.
+
+class Sampler:
+    """Samples the tokens of a step.
 
     Args:
-        logits: (num_rows, vocab_size), float32; they are used up: changed in place.
-        rows: how to choose in each.
-        library: our own kernels, if they are to choose.
-
-    Raises:
-        DeadEndError: a row's grammar allows no token.
+        kernels: PyTorch's operations or our own.
     """
-    told = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
-    raw = logits[told] if told else None  # a copy
+
+    def __init__(self, kernels: SamplingKernels) -> None:
+        self._kernels = kernels
+
+    def has_nan(self, logits: torch.Tensor) -> bool:
+        """Checks logits, (num_rows, vocab_size), for NaN."""
+        return bool(self._kernels.max(logits).isnan().any())
+
+    def sample(self, logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken | None]:
+        """Selects a token for each row; None if the row's token mask was not ready in time.
+
+        Log-probabilities are those of the raw logits, before bias, penalties, bans, grammar and
+        temperature. If all tokens of a row are impossible, it gets one of them.
+
+        Args:
+            logits: (num_rows, vocab_size), float32; they are changed in place.
+            rows: one for each row of logits.
+
+        Raises:
+            DeadEndError: a row's grammar allows no token.
+        """
+        with_logprobs = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
+        raw = logits[with_logprobs] if with_logprobs else None  # a copy
+        _process_logits(logits, rows)
+        late = _apply_grammars(logits, rows)
+        token_ids = self._select(logits, rows)
+        sampled: list[SampledToken | None] = [SampledToken(i, None) for i in token_ids]
+        if raw is not None:
+            selected = [token_ids[index] for index in with_logprobs]
+            num_top = [rows[index].params.logprobs or 0 for index in with_logprobs]
+            logprobs = find_logprobs(raw, selected, num_top)
+            for index, position in zip(with_logprobs, logprobs, strict=True):
+                sampled[index] = SampledToken(token_ids[index], position)
+        for index in late:
+            sampled[index] = None
+        return sampled
+
+    def _select(self, logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
+        """Returns a token id for each row."""
+        token_ids = [0] * len(rows)
+        for strategy, indices in self._group(logits, rows):
+            part = logits if len(indices) == len(rows) else logits[indices]
+            selected = strategy(part, [rows[index] for index in indices]).tolist()
+            for index, token_id in zip(indices, selected, strict=True):
+                token_ids[index] = token_id
+        return token_ids
+
+    def _group(
+        self, logits: torch.Tensor, rows: list[SamplingRow]
+    ) -> list[tuple[_Strategy, list[int]]]:
+        """Groups row indices by strategy; most batches have one."""
+        if all(row.params.is_greedy for row in rows):
+            return [(self._take_argmax, list(range(len(rows))))]
+        groups: dict[_Strategy, list[int]] = {}
+        # The softmax of a row needs a finite maximum.
+        is_finite = self._kernels.max(logits).isfinite().tolist()
+        for index, row in enumerate(rows):
+            if row.params.is_greedy or not is_finite[index]:
+                strategy: _Strategy = self._take_argmax
+            elif _has_filters(row.params, logits.shape[-1]):
+                strategy = self._sample_filtered
+            else:
+                strategy = self._sample_unfiltered
+            groups.setdefault(strategy, []).append(index)
+        return list(groups.items())
+
+    def _take_argmax(self, logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+        return self._kernels.argmax(logits)
+
+    def _sample_unfiltered(self, logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+        probs = softmax(logits, _temperatures(logits, rows))
+        return sample_unfiltered(probs, _uniforms(rows, logits.device)[:, :1])
+
+    def _sample_filtered(self, logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
+        vocab_size = logits.shape[-1]
+        filters = [
+            [min(row.params.top_k or vocab_size, vocab_size), row.params.top_p, row.params.min_p]
+            for row in rows
+        ]
+        return sample_filtered(
+            logits,
+            _temperatures(logits, rows),
+            torch.tensor(filters, dtype=torch.double, device=logits.device),
+            _uniforms(rows, logits.device),
+            self._kernels,
+        )
+
+
+def _process_logits(logits: torch.Tensor, rows: list[SamplingRow]) -> None:
+    """Applies bias, penalties and bans in place; a grammar has its own bans."""
     for index, row in enumerate(rows):
         if changes_logits(row.params):
             token_ids = [*row.token_ids, *row.draft] if row.draft else row.token_ids
             change_logits(logits[index], row.params, token_ids, row.num_prompt_tokens)
         if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
-    late = _apply_grammars(logits, rows)
-    token_ids = _choose(logits, rows, library)
-    sampled: list[SampledToken | None] = [SampledToken(token_id, None) for token_id in token_ids]
-    if raw is not None:
-        chosen = [token_ids[index] for index in told]
-        num_top = [rows[index].params.logprobs or 0 for index in told]
-        for index, logprobs in zip(told, find_logprobs(raw, chosen, num_top), strict=True):
-            sampled[index] = SampledToken(token_ids[index], logprobs)
-    for index in late:
-        sampled[index] = None
-    return sampled
 
 
 def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
-    """Makes impossible what the rows' grammars do not allow; returns rows whose mask is late."""
-    found = [(index, row, row.matcher) for index, row in enumerate(rows) if row.matcher is not None]
-    if not found:
+    """Masks tokens that the rows' grammars do not allow; returns rows with a late mask."""
+    constrained = [
+        (index, row, row.matcher) for index, row in enumerate(rows) if row.matcher is not None
+    ]
+    if not constrained:
         return []
-    ends_early = [bool(row.banned_token_ids) for _, row, _ in found]
-    bits, is_ready = find_allowed([matcher for _, _, matcher in found], ends_early)
-    late = [index for (index, _, _), is_there in zip(found, is_ready, strict=True) if not is_there]
-    ready = [index for (index, _, _), is_there in zip(found, is_ready, strict=True) if is_there]
+    bans_end = [bool(row.banned_token_ids) for _, row, _ in constrained]
+    bits, is_ready = find_allowed([matcher for _, _, matcher in constrained], bans_end)
+    pairs = list(zip((index for index, _, _ in constrained), is_ready, strict=True))
+    late = [index for index, mask_is_ready in pairs if not mask_is_ready]
+    ready = [index for index, mask_is_ready in pairs if mask_is_ready]
     if ready:
         keep_allowed(logits, ready, bits[is_ready] if late else bits)
     return late
 
 
-_Choice = Callable[[torch.Tensor, list[SamplingRow], CpuKernels | None], torch.Tensor]
-"""From logits and rows to token ids."""
-
-
-def _choose(logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None) -> list[int]:
-    """Returns a token id for each row; logits: (num_rows, vocab_size)."""
-    token_ids = [0] * len(rows)
-    for choose, group in _group(logits, rows, library):
-        part = logits if len(group) == len(rows) else logits[group]
-        chosen = choose(part, [rows[index] for index in group], library).tolist()
-        for index, token_id in zip(group, chosen, strict=True):
-            token_ids[index] = token_id
-    return token_ids
-
-
-def _group(
-    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
-) -> list[tuple[_Choice, list[int]]]:
-    """The ways to choose, each with its rows; a batch usually has one."""
-    if all(row.params.is_greedy for row in rows):
-        return [(_take_best, list(range(len(rows))))]
-    groups: dict[_Choice, list[int]] = {}
-    # Without a largest logit that is a number there are no probabilities to draw by.
-    is_finite = find_largest(logits, library).isfinite().tolist()
-    for index, row in enumerate(rows):
-        if row.params.is_greedy or not is_finite[index]:
-            choose: _Choice = _take_best
-        elif _has_filters(row.params, logits.shape[-1]):
-            choose = _draw_filtered
-        else:
-            choose = _draw_unfiltered
-        groups.setdefault(choose, []).append(index)
-    return list(groups.items())
-
-
 def _has_filters(params: SamplingParams, vocab_size: int) -> bool:
     return 0 < params.top_k < vocab_size or params.top_p < 1 or params.min_p > 0
-
-
-def _take_best(
-    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
-) -> torch.Tensor:
-    return find_best(logits, library)
-
-
-def _draw_unfiltered(
-    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
-) -> torch.Tensor:
-    probs = find_probs(logits, _temperatures(logits, rows))
-    return draw_from_all(probs, _uniforms(rows, logits.device)[:, :1])
-
-
-def _draw_filtered(
-    logits: torch.Tensor, rows: list[SamplingRow], library: CpuKernels | None
-) -> torch.Tensor:
-    vocab_size = logits.shape[-1]
-    filters = [
-        [min(row.params.top_k or vocab_size, vocab_size), row.params.top_p, row.params.min_p]
-        for row in rows
-    ]
-    return sample_filtered(
-        logits,
-        _temperatures(logits, rows),
-        torch.tensor(filters, dtype=torch.double, device=logits.device),
-        _uniforms(rows, logits.device),
-        library,
-    )
 
 
 def _temperatures(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor:
@@ -181,7 +182,7 @@ def _temperatures(logits: torch.Tensor, rows: list[SamplingRow]) -> torch.Tensor
 
 
 def _uniforms(rows: list[SamplingRow], device: torch.device) -> torch.Tensor:
-    """Numbers in [0, 1), (num_rows, NUM_UNIFORMS), by nothing but seed and position."""
+    """Returns numbers in [0, 1) that depend only on seed and position: (num_rows, NUM_UNIFORMS)."""
     numbers = [_uniform_row(row.seed, row.position) for row in rows]
     return torch.tensor(numbers, dtype=torch.double, device=device)
 

@@ -1,4 +1,4 @@
-"""Whole layers on our own kernels: which models have them, and that they give what those gave."""
+"""Layer fusion: models that have fused layers, and that their outputs stay the same."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from tests.support.engines import SteppedCore
-from tests.support.native import LIBRARIES
+from tests.support.native import each_variant, needs_kernels
 from tests.support.tiny_models import GROUPED_HEADS, SHAPE, create_tokenizer
 
-pytestmark = pytest.mark.skipif(not LIBRARIES, reason="no C++ compiler has built the kernels")
+pytestmark = needs_kernels
 
 WIDE = {"hidden_size": 96, "num_attention_heads": 6}
-"""Heads of 16, as our kernels want them. Outputs fill a block and a part of the next."""
+"""Heads of 16, which our kernels support. Outputs fill one block and a part of the next."""
 
 GROUPED = GROUPED_HEADS | WIDE | {"head_dim": 16}
 SHAPES = {
@@ -30,7 +30,7 @@ SHAPES = {
     "smollm3": GROUPED | {"no_rope_layer_interval": 2},
 }
 NUM_FUSED = {"smollm3": 1}
-"""Of two layers; of smollm3's one has no rotary embedding, and stays as it is."""
+"""Fused layers of two; smollm3 has a layer without RoPE, which stays."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def wide_model(tmp_path):
         torch.manual_seed(0)
         config = AutoConfig.for_model(architecture, **SHAPES[architecture] | changes)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        for parameter in model.parameters():  # norms and biases too, lest one be forgotten
+        for parameter in model.parameters():  # norms and biases too, so that each matters
             torch.nn.init.normal_(parameter, std=0.2)
         model.save_pretrained(tmp_path)
         create_tokenizer().save_pretrained(tmp_path)
@@ -61,21 +61,19 @@ def create(folder, **options):
 
 
 def generate(core) -> dict[str, list[int]]:
-    """Some requests of unlike lengths, beside each other: prompts and tokens in the same steps."""
+    """Runs requests of different lengths, with prefills and decodes in the same steps."""
     stepped = SteppedCore(core)
     for number, length in enumerate((3, 40, 17)):
         params = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
         stepped.add(Request(str(number), [5 + number] * length, params))
         stepped.step()
-    return {uid: answer.token_ids for uid, answer in stepped.finish().items()}
+    return {name: answer.token_ids for name, answer in stepped.finish().items()}
 
 
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.variant)
+@each_variant
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_an_exact_model_gives_the_logits_and_the_tokens_it_gave(
-    wide_model, architecture, library, monkeypatch
-):
-    monkeypatch.setattr("src.engine.kernels.bindings.find_library", lambda: library)
+def test_exact_fused_layers_keep_logits_and_tokens(wide_model, architecture, kernels, monkeypatch):
+    monkeypatch.setattr("src.engine.backend.load_kernels", lambda: kernels)
     monkeypatch.setattr("src.engine.model.compatibility.TOLERANCE", 1e-4)
     folder = wide_model(architecture)
     plain = load_model(EngineConfig(str(folder)))
@@ -87,21 +85,18 @@ def test_an_exact_model_gives_the_logits_and_the_tokens_it_gave(
     assert generate(core) == generate(expected)
 
 
-@pytest.mark.skipif(not LIBRARIES, reason="no kernels of our own")
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_a_rounded_model_gives_what_its_layers_gave_one_by_one(
-    wide_model, architecture, monkeypatch
-):
+def test_int8_fused_layers_keep_nearly_all_tokens(wide_model, architecture, monkeypatch):
     folder = wide_model(architecture)
     core, loaded = create(folder, quantization="int8")
     assert count_fused(loaded) == NUM_FUSED.get(architecture, 2)
-    monkeypatch.setattr("src.engine.factory.fuse_layers", lambda *_: 0)
+    monkeypatch.setattr("src.engine.backend.fuse_layers", lambda *_: 0)
     expected, unfused = create(folder, quantization="int8")
     assert count_fused(unfused) == 0
-    found, wanted = generate(core), generate(expected)
-    same = [a == b for uid in found for a, b in zip(found[uid], wanted[uid], strict=True)]
-    assert sum(same) >= 0.8 * len(same)  # an input at the edge of two integers moves some tokens
-    assert [found[uid][0] for uid in found] == [wanted[uid][0] for uid in wanted]
+    fused_ids, unfused_ids = generate(core), generate(expected)
+    same = [a == b for i in fused_ids for a, b in zip(fused_ids[i], unfused_ids[i], strict=True)]
+    assert sum(same) >= 0.8 * len(same)  # inputs halfway between two integers change some tokens
+    assert [ids[0] for ids in fused_ids.values()] == [ids[0] for ids in unfused_ids.values()]
 
 
 @pytest.mark.parametrize(
@@ -113,29 +108,29 @@ def test_a_rounded_model_gives_what_its_layers_gave_one_by_one(
         {"hidden_act": "relu"},
     ],
 )
-def test_what_the_kernels_are_not_for_stays(wide_model, changes):
+def test_layers_that_the_kernels_do_not_support_stay(wide_model, changes):
     core, loaded = create(wide_model("llama", **changes))
     assert count_fused(loaded) == 0
     assert len(generate(core)) == 3
 
 
-def test_a_layer_that_does_something_else_stays(wide_model, monkeypatch):
+def test_a_layer_with_a_different_output_stays(wide_model, monkeypatch):
     from transformers.models.llama import modeling_llama
 
     original = modeling_llama.LlamaMLP.forward
     monkeypatch.setattr(
-        modeling_llama.LlamaMLP, "forward", lambda self, given: 1.1 * original(self, given)
+        modeling_llama.LlamaMLP, "forward", lambda self, hidden: 1.1 * original(self, hidden)
     )
     _, loaded = create(wide_model("llama"))
     assert count_fused(loaded) == 0
 
 
-def test_models_that_are_not_known_stay(tiny_model):
+def test_layers_of_unknown_model_types_stay(tiny_model):
     _, loaded = create(tiny_model("gemma3_text"))
     assert count_fused(loaded) == 0
 
 
-def test_a_sequence_whose_numbers_are_none_fails_alone(wide_model):
+def test_a_sequence_with_nan_fails_alone(wide_model):
     core, loaded = create(wide_model("qwen3"))
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[7] = torch.nan

@@ -1,13 +1,17 @@
-"""Rounded weights: which models have them, what they change, and who is told what."""
+"""Quantization: supported models, the change of logits, and messages."""
 
 import pytest
 import torch
 from torch import nn
 
 from src.engine.config import EngineConfig
-from src.engine.cpu_layers.linear import FastLinear, PackedLinear
+from src.engine.cpu_layers.linear import (
+    TORCH_LINEARS,
+    FastLinear,
+    PackedLinear,
+    create_torch_linear,
+)
 from src.engine.cpu_layers.quantization import quantize
-from src.engine.cpu_layers.replace import LINEARS
 from src.engine.factory import create_core, create_engine
 from src.engine.model.compatibility import probe_token_ids
 from src.engine.model.loader import load_model
@@ -15,7 +19,7 @@ from src.engine.reference.engine import ReferenceEngine
 from src.errors import ModelLoadError
 from tests.support.tiny_models import BATCHED
 
-ROUNDED = [kind for kind in LINEARS if kind != "none"]
+ROUNDED = [kind for kind in TORCH_LINEARS if kind != "none"]
 
 
 def find_linears(model):
@@ -24,14 +28,14 @@ def find_linears(model):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("architecture", [*BATCHED, "gpt_neo"])
-@pytest.mark.parametrize("kind", LINEARS)
-def test_a_model_gives_nearly_the_same_logits(tiny_model, architecture, kind):
+@pytest.mark.parametrize("kind", TORCH_LINEARS)
+def test_quantized_logits_are_close_to_the_exact_ones(tiny_model, architecture, kind):
     loaded = load_model(EngineConfig(str(tiny_model(architecture))))
     token_ids = probe_token_ids(loaded)
     plain = loaded.model(token_ids, use_cache=False).logits
     embedding = loaded.model.get_input_embeddings().weight.clone()
-    quantize(loaded, kind)
-    assert {type(layer) for layer in find_linears(loaded.model)} == {LINEARS[kind]}
+    quantize(loaded, kind, create_torch_linear)
+    assert {type(layer) for layer in find_linears(loaded.model)} == {TORCH_LINEARS[kind]}
     rounded = loaded.model(token_ids, use_cache=False).logits
     allowed = {"none": 1e-5, "fp16": 2e-3, "int8": 0.1}[kind]
     assert (rounded - plain).norm() <= allowed * plain.norm()
@@ -39,14 +43,14 @@ def test_a_model_gives_nearly_the_same_logits(tiny_model, architecture, kind):
 
 
 @pytest.mark.parametrize("kind", ROUNDED)
-def test_both_engines_run_the_rounded_model(tiny_model, kind, caplog):
+def test_both_engines_run_the_quantized_model(tiny_model, kind, caplog):
     caplog.set_level("INFO")
     config = EngineConfig(
         str(tiny_model("gpt2")), quantization=kind, kernels="pytorch", kv_cache_gb=0.01
     )
     loaded = load_model(config)
     create_core(loaded, config)
-    assert {type(layer) for layer in find_linears(loaded.model)} == {LINEARS[kind]}
+    assert {type(layer) for layer in find_linears(loaded.model)} == {TORCH_LINEARS[kind]}
     assert f"QUANTIZATION={kind}: 9 linear layers replaced" in caplog.text
 
     config = EngineConfig(
@@ -56,10 +60,10 @@ def test_both_engines_run_the_rounded_model(tiny_model, kind, caplog):
     engine = create_engine(loaded, config, lambda update: None)
     engine.shutdown()
     assert isinstance(engine, ReferenceEngine)
-    assert {type(layer) for layer in find_linears(loaded.model)} == {LINEARS[kind]}
+    assert {type(layer) for layer in find_linears(loaded.model)} == {TORCH_LINEARS[kind]}
 
 
-def test_the_reference_engine_runs_an_exact_model_as_it_is(tiny_model):
+def test_the_reference_engine_keeps_the_layers_of_an_exact_model(tiny_model):
     config = EngineConfig(str(tiny_model("gpt2")), engine="reference")
     loaded = load_model(config)
     create_engine(loaded, config, lambda update: None).shutdown()
@@ -67,38 +71,38 @@ def test_the_reference_engine_runs_an_exact_model_as_it_is(tiny_model):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_an_exact_model_may_be_in_any_format(tiny_model, dtype, caplog):
+def test_an_exact_model_may_have_any_dtype(tiny_model, dtype, caplog):
     caplog.set_level("INFO")
     loaded = load_model(EngineConfig(str(tiny_model("gpt2")), dtype=dtype))
-    quantize(loaded, "none")  # its activation is replaced
+    quantize(loaded, "none", create_torch_linear)  # its activation is replaced
     assert not find_linears(loaded.model)
     assert "QUANTIZATION=none: 0 linear layers" in caplog.text
 
 
-def test_a_layer_that_gives_something_else_is_noticed(tiny_model, monkeypatch):
+def test_a_layer_with_a_different_output_is_refused(tiny_model, monkeypatch):
     loaded = load_model(EngineConfig(str(tiny_model("llama"))))
     monkeypatch.setattr(PackedLinear, "forward", lambda self, rows: rows @ self.weight.T * 30)
-    with pytest.raises(ModelLoadError, match=r"QUANTIZATION=none changes too much"):
-        quantize(loaded, "none")
+    with pytest.raises(ModelLoadError, match=r"QUANTIZATION=none changes this model too much"):
+        quantize(loaded, "none", create_torch_linear)
 
 
-def test_a_model_that_is_not_in_float32_is_refused_with_the_remedy(tiny_model):
+def test_a_model_in_16_bits_is_refused_with_the_remedy(tiny_model):
     config = EngineConfig(str(tiny_model("llama")), dtype="bfloat16", quantization="int8")
     with pytest.raises(ModelLoadError, match=r"model is bfloat16 on cpu.*DTYPE=float32"):
         create_core(load_model(config), config)
 
 
-def test_a_model_that_suffers_too_much_is_refused_with_the_figure(tiny_model):
+def test_a_model_that_quantization_changes_too_much_is_refused_with_the_divergence(tiny_model):
     loaded = load_model(EngineConfig(str(tiny_model("llama"))))
     model = loaded.model
     with torch.no_grad():
-        model.lm_head.weight.mul_(1000)  # certain of everything, so that a little noise decides
+        model.lm_head.weight.mul_(1000)  # probabilities of 0 and 1, which noise exchanges
         model.lm_head.weight[:, 0] = 1e6 * torch.randn(len(model.lm_head.weight))
     with pytest.raises(ModelLoadError, match=r"diverge by \d.* Use QUANTIZATION=none or fp16\."):
-        quantize(loaded, "int8")
+        quantize(loaded, "int8", create_torch_linear)
 
 
-def test_a_model_without_linear_layers_cannot_be_rounded(tiny_model):
+def test_a_model_without_linear_layers_cannot_be_quantized(tiny_model):
     class Own(nn.Linear):
         pass
 
@@ -107,4 +111,4 @@ def test_a_model_without_linear_layers_cannot_be_rounded(tiny_model):
         if type(layer) is nn.Linear:
             layer.__class__ = Own
     with pytest.raises(ModelLoadError, match="no linear layers"):
-        quantize(loaded, "fp16")
+        quantize(loaded, "fp16", create_torch_linear)

@@ -1,4 +1,4 @@
-"""Layers that take others' places give what those gave."""
+"""Layers that are replaced, and that their replacements give the same."""
 
 import torch
 from torch import nn
@@ -6,12 +6,12 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from src.engine.config import EngineConfig
-from src.engine.cpu_layers.linear import PackedLinear
+from src.engine.cpu_layers.linear import PackedLinear, create_torch_linear
 from src.engine.cpu_layers.replace import replace_layers
 from src.engine.model.loader import load_model
 
 
-def test_replaces_what_it_knows_and_nothing_else():
+def test_replaces_known_classes_in_float32_and_nothing_else():
     class Special(nn.Linear):
         pass
 
@@ -27,9 +27,9 @@ def test_replaces_what_it_knows_and_nothing_else():
     )
     conv, rows = model["conv"], torch.randn(5, 4)
     expected = conv(rows).detach()
-    replace_layers(model)
-    kinds = {name: type(layer).__name__ for name, layer in model.named_children()}
-    assert kinds == {
+    assert replace_layers(model, "none", create_torch_linear) == 2
+    classes = {name: type(layer).__name__ for name, layer in model.named_children()}
+    assert classes == {
         "linear": "PackedLinear",
         "conv": "PackedLinear",
         "gelu": "GELU",
@@ -41,9 +41,9 @@ def test_replaces_what_it_knows_and_nothing_else():
     torch.testing.assert_close(model["gelu"](rows), NewGELUActivation()(rows))
 
 
-def test_an_embedding_whose_weight_is_the_output_layers_stays(tiny_model):
+def test_an_embedding_that_shares_the_output_layers_weight_stays(tiny_model):
     model = load_model(EngineConfig(str(tiny_model("gpt2")))).model
     embedding = model.transformer.wte.weight.clone()
-    replace_layers(model)
+    replace_layers(model, "none", create_torch_linear)
     assert isinstance(model.lm_head, PackedLinear)
     assert torch.equal(model.transformer.wte.weight, embedding)

@@ -1,11 +1,12 @@
 """Whether a model can run on our attention is found out by running it."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 
 import pytest
 import torch
 
+from src.engine.backend import TORCH_BACKEND
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core, create_engine
 from src.engine.loop import EngineLoop
@@ -19,7 +20,6 @@ from src.engine.model.compatibility import (
 )
 from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel, load_model
-from src.engine.model.runner import ModelRunner
 from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
@@ -101,7 +101,7 @@ def test_looking_for_layers_leaves_the_model_as_it_was(llama):
 def test_a_model_that_asks_for_what_we_do_not_know_is_refused_by_name(llama):
     real = llama.model.forward
     llama.model.forward = lambda *args, **kwargs: real(*args, **kwargs, alibi=1.0, unused=None)
-    with pytest.raises(IncompatibleModelError, match=r"asks for alibi$"):
+    with pytest.raises(IncompatibleModelError, match=r"uses the options alibi$"):
         find_layers(llama)
 
 
@@ -111,7 +111,7 @@ def test_a_model_that_gives_other_logprobs_in_pieces_is_refused_with_the_differe
 ):
     expected = probe_logits(llama).clone()
     expected[7] += difference
-    runner = ModelRunner(llama, find_layers(llama), num_slots=1)
+    runner = TORCH_BACKEND.create_runner(llama, find_layers(llama), num_slots=1)
     with pytest.raises(IncompatibleModelError, match=r"differ by (0\.03|nan)"):
         check_logits(llama, runner, expected)
 
@@ -128,7 +128,7 @@ def test_a_model_that_must_see_its_prompt_as_a_whole_runs_on_the_reference_engin
 
 def test_the_check_leaves_the_model_as_it_was(llama):
     before = probe_logits(llama)
-    check_model(llama)
+    check_model(llama, partial(TORCH_BACKEND.create_runner, llama))
     assert torch.equal(probe_logits(llama), before)
 
 

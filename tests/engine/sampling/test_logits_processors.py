@@ -1,4 +1,4 @@
-"""Bias, penalties and bans are HuggingFace's, and OpenAI's where HuggingFace has none."""
+"""Logits processors give what HuggingFace's do, or what OpenAI documents."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_frequency_and_presence_count_the_output_alone():
     assert all(logits[token_id] == create_logits()[token_id] for token_id in only_in_the_prompt)
 
 
-def test_there_is_nothing_to_penalize_before_the_first_token():
+def test_penalties_have_no_effect_before_the_first_token():
     logits = create_logits()
     params = SamplingParams(frequency_penalty=2, presence_penalty=2)
     change_logits(logits, params, PROMPT, len(PROMPT))
@@ -109,7 +109,7 @@ def test_the_bias_comes_before_the_penalties():
 
 
 @pytest.mark.parametrize("token_ids", [[VOCAB_SIZE], [VOCAB_SIZE + 5, 2], []])
-def test_tokens_that_the_vocabulary_does_not_have_change_nothing(token_ids):
+def test_tokens_outside_the_vocabulary_have_no_effect(token_ids):
     logits = create_logits()
     add_bias(logits, dict.fromkeys(token_ids, 1.0))
     changed = (logits != create_logits()).nonzero().flatten().tolist()
@@ -138,14 +138,14 @@ def test_works_in_place_on_a_row_of_a_batch():
         {"presence_penalty": -0.1},
     ],
 )
-def test_knows_which_requests_change_their_logits(params):
+def test_detects_requests_with_bias_or_penalties(params):
     assert changes_logits(SamplingParams(**params))
     assert not changes_logits(SamplingParams(temperature=2.0, top_k=3, min_p=0.5, logprobs=2))
 
 
 @pytest.mark.parametrize("vocab_size", [40, 37, 70])
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1], [2, 0]])
-def test_only_what_is_allowed_stays_possible_and_only_in_its_rows(vocab_size, rows):
+def test_masks_tokens_without_a_bit_in_the_given_rows_alone(vocab_size, rows):
     logits = torch.randn(3, vocab_size)
     before = logits.clone()
     allowed = torch.zeros(3, vocab_size, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Sampling follows the exact distribution of each filter and of their combination."""
+"""Samples follow the exact distribution of each filter and of their combination."""
 
 from collections import Counter
 from dataclasses import replace
@@ -17,13 +17,12 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from src.engine.kernels.bindings import CpuKernels
 from src.engine.logprobs import SampledToken
-from src.engine.sampling.sampler import SamplingRow
-from src.engine.sampling.sampler import sample as sample_by
-from src.engine.sampling.top_k_top_p import NUM_CANDIDATES, NUM_STRIPES
+from src.engine.sampling.kernels import NUM_CANDIDATES
+from src.engine.sampling.sampler import Sampler, SamplingRow
+from src.engine.sampling.stripes import NUM_STRIPES
 from src.engine.sampling_params import SamplingParams
-from tests.support.native import LIBRARIES
+from tests.support.native import SAMPLING_KERNELS
 
 NUM_DRAWS = 8_000
 ROWS_AT_ONCE = 500
@@ -32,21 +31,20 @@ STRIPED = 2 * NUM_STRIPES * NUM_CANDIDATES + 1000
 PROMPT = [1, 5, 5, 8]
 
 
-@pytest.fixture(
-    params=[None, *LIBRARIES[:1]], ids=["pytorch", "native"][: 1 + len(LIBRARIES)], autouse=True
-)
-def library(request):
-    """Whose kernels choose; the variants of ours are compared in test_draws.py."""
-    CHOOSING.append(request.param)
+SAMPLERS = {name: Sampler(kernels) for name, kernels in SAMPLING_KERNELS.items()}
+CHOSEN_SAMPLER: list[Sampler] = []
+
+
+@pytest.fixture(params=list(SAMPLERS)[:2], autouse=True)
+def sampler(request):
+    """Sampler of PyTorch or of the best variant; test_top_k_top_p.py compares all variants."""
+    CHOSEN_SAMPLER.append(SAMPLERS[request.param])
     yield
-    CHOOSING.pop()
-
-
-CHOOSING: list[CpuKernels | None] = []
+    CHOSEN_SAMPLER.pop()
 
 
 def sample(logits: torch.Tensor, rows: list[SamplingRow]) -> list[SampledToken]:
-    return sample_by(logits, rows, CHOOSING[-1])
+    return CHOSEN_SAMPLER[-1].sample(logits, rows)
 
 
 def create_logits(vocab_size: int, spread: float = 2.0) -> torch.Tensor:
@@ -58,12 +56,12 @@ def create_row(seed: int = 1, token_ids: list[int] = PROMPT, banned=(), **params
 
 
 def sample_ids(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
-    """Samples without using up the logits."""
+    """Samples from a copy of the logits."""
     return [token.token_id for token in sample(logits.clone(), rows)]
 
 
 def draw(logits: torch.Tensor, **params) -> list[int]:
-    """Draws many tokens from one distribution, each with its seed."""
+    """Samples NUM_DRAWS tokens of one distribution, each with another seed."""
     row = create_row(**params)
     drawn: list[int] = []
     for first in range(0, NUM_DRAWS, ROWS_AT_ONCE):
@@ -73,7 +71,7 @@ def draw(logits: torch.Tensor, **params) -> list[int]:
 
 
 def exact_probs(logits: torch.Tensor, banned=(), **params) -> torch.Tensor:
-    """The distribution that HuggingFace's processors give, in HuggingFace's order."""
+    """Returns the distribution by HuggingFace's processors, in their order."""
     params = SamplingParams(**params)
     processors = LogitsProcessorList()
     if params.logit_bias:
@@ -93,7 +91,7 @@ def exact_probs(logits: torch.Tensor, banned=(), **params) -> torch.Tensor:
 
 
 def assert_follows(drawn: list[int], probs: torch.Tensor) -> None:
-    """A chi-square test; tokens too rare for its approximation are counted together."""
+    """Applies a chi-square test, with tokens too rare for its approximation in one class."""
     counts = Counter(drawn)
     assert all(probs[token_id] > 0 for token_id in counts)
     frequent = (probs * NUM_DRAWS >= 10).nonzero().flatten().tolist()
@@ -130,20 +128,20 @@ def assert_follows(drawn: list[int], probs: torch.Tensor) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("vocab_size", [SMALL, LARGE])
-def test_draws_follow_the_exact_distribution(vocab_size, params):
+def test_samples_follow_the_exact_distribution(vocab_size, params):
     logits = create_logits(vocab_size)
     assert_follows(draw(logits, **params), exact_probs(logits, **params))
 
 
 @pytest.mark.parametrize("params", [{"top_p": 1.0}, {"top_p": 0.9}, {"top_p": 1.0, "min_p": 0.02}])
 @pytest.mark.parametrize("spread", [1.0, 4.0])
-def test_draws_follow_the_exact_distribution_of_a_large_vocabulary(spread, params):
+def test_samples_follow_the_exact_distribution_of_a_large_vocabulary(spread, params):
     logits = create_logits(STRIPED, spread)
     params = {"temperature": 1.0} | params
     assert_follows(draw(logits, **params), exact_probs(logits, **params))
 
 
-def test_a_flat_distribution_is_drawn_from_as_a_whole():
+def test_samples_from_all_tokens_of_a_flat_distribution():
     drawn = draw(torch.zeros(LARGE), temperature=1.0, top_p=0.9)
     assert len(set(drawn)) > 3 * NUM_CANDIDATES
 
@@ -158,12 +156,12 @@ def test_greedy_rows_take_the_most_likely_token():
     assert (mixed[0], mixed[2]) == (best, best)
 
 
-MANY_WAYS = [
+PARAMS = [
     {"temperature": 0.9, "top_p": 0.8},
     {"temperature": 1.5, "top_p": 1.0, "top_k": 50},
     {"temperature": 2.0, "top_p": 1.0},
     {"temperature": 2.0, "top_p": 0.95},  # by rejection
-    {"temperature": 2.0, "top_p": 0.02},  # after a sort, at times
+    {"temperature": 2.0, "top_p": 0.02},  # sometimes after a sort
     {"temperature": 1.9, "top_p": 0.9, "top_k": 3 * NUM_CANDIDATES},  # after a sort
     {"temperature": 1.0, "min_p": 0.2, "top_p": 1.0},
     {"temperature": 0},
@@ -177,10 +175,10 @@ MANY_WAYS = [
 @pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
 def test_a_token_depends_on_its_own_row_alone(vocab_size, spread):
     generator = torch.Generator().manual_seed(4)
-    num_rows = 4 * len(MANY_WAYS)
+    num_rows = 4 * len(PARAMS)
     logits = torch.randn(num_rows, vocab_size, generator=generator) * spread
     rows = [
-        create_row(seed, PROMPT + [7] * seed, **MANY_WAYS[seed % len(MANY_WAYS)])
+        create_row(seed, PROMPT + [7] * seed, **PARAMS[seed % len(PARAMS)])
         for seed in range(num_rows)
     ]
     together = sample(logits.clone(), rows)
@@ -191,7 +189,7 @@ def test_a_token_depends_on_its_own_row_alone(vocab_size, spread):
     assert shuffled == [together[index] for index in order]
 
 
-def test_seeds_and_positions_make_the_draws():
+def test_samples_depend_on_seed_and_position():
     logits = create_logits(LARGE).expand(200, -1)
 
     def rows(seed: int) -> list[SamplingRow]:
@@ -218,7 +216,7 @@ def test_a_bias_of_100_forces_a_token_and_of_minus_100_bans_it(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_a_banned_token_is_never_chosen(temperature):
+def test_never_selects_a_banned_token(temperature):
     logits = create_logits(SMALL).expand(500, -1)
     banned = logits[0].topk(3).indices.tolist()
     params = {"temperature": temperature, "top_p": 1.0, "logit_bias": {banned[0]: 100}}
@@ -230,18 +228,18 @@ def test_a_banned_token_is_never_chosen(temperature):
     "params", [{"temperature": 0}, {"top_p": 1.0}, {"top_p": 0.5}, {"top_k": 3, "min_p": 0.5}]
 )
 @pytest.mark.parametrize("vocab_size", [SMALL, LARGE])
-def test_a_row_without_a_possible_token_gets_some_token(vocab_size, params):
+def test_a_row_without_a_possible_token_gets_a_valid_id(vocab_size, params):
     logits = create_logits(vocab_size).repeat(3, 1)
-    other, hopeless = create_row(**params), create_row(banned=range(vocab_size), **params)
+    other, impossible = create_row(**params), create_row(banned=range(vocab_size), **params)
     logits[2] = -torch.inf
-    chosen = sample_ids(logits, [other, hopeless, other])
-    assert chosen[0] == sample_ids(logits[:1], [other])[0]
-    assert all(0 <= token_id < vocab_size for token_id in chosen)
+    token_ids = sample_ids(logits, [other, impossible, other])
+    assert token_ids[0] == sample_ids(logits[:1], [other])[0]
+    assert all(0 <= token_id < vocab_size for token_id in token_ids)
 
 
 def test_all_tokens_but_one_may_be_banned():
     logits = create_logits(LARGE)[None]
-    for params in MANY_WAYS:
+    for params in PARAMS:
         row = create_row(**params | {"banned": set(range(LARGE)) - {17}})
         assert sample_ids(logits, [row]) == [17]
 
@@ -270,7 +268,7 @@ def test_log_probabilities_are_of_the_raw_logits():
     expected = logits[0].log_softmax(dim=-1)
     assert biased.token_id == biased.logprobs.chosen.token_id == 3
     assert biased.logprobs.chosen.logprob == pytest.approx(expected[3].item())
-    assert [one.token_id for one in biased.logprobs.top] == expected.topk(2).indices.tolist()
+    assert [token.token_id for token in biased.logprobs.top] == expected.topk(2).indices.tolist()
     assert silent.logprobs is None
     assert plain.logprobs.top == []
     assert plain.logprobs.chosen.logprob == pytest.approx(expected[plain.token_id].item())

@@ -1,62 +1,64 @@
-// What a step that decodes is made of, for x86-64 with AVX2 or AVX-512.
+// Kernels of a decoding step on x86-64 CPUs with AVX2, AVX-512 or AMX: the functions that Python calls.
 //
-// Such a step has few rows: reading weights and keys from memory is what takes its time. So each is
-// laid out in the order in which it is read, and read once.
+// A decoding step has few rows, so reading weights and keys from memory takes most of its time. All data is
+// laid out in the order in which it is read, and read once. Every output is computed in a fixed order of
+// additions, so a row's result does not depend on the other rows (batch invariance).
 //
-// Each output is computed in one order of additions, whatever other rows there are.
-//
-// All functions are called through ctypes; library.py says what their arguments are.
+// bindings.py calls these functions through ctypes and documents their arguments. Pointers are valid only
+// during a call. Nothing here allocates tensors, checks arguments or depends on a version of PyTorch.
 
 #include "layer.h"
+#include "layouts.h"
 #include "sampling.h"
 
 extern "C" {
 
-// Whether this process may use what the kernels were compiled for.
+// Returns 0 if this process may not use the instructions of this variant.
 int prepare() {
 #ifdef __AMX_INT8__
-    return may_use_tiles();
+    return request_amx_permission();
 #else
     return 1;
 #endif
 }
 
-void linear(const Linear* layer, const float* input, float* output, int64_t num_rows, int threads) {
-    multiply(*layer, input, nullptr, output, num_rows, threads);
+const int64_t* struct_layout(int index) { return LAYOUTS[index]; }
+
+void linear(const Linear* layer, const float* input, float* output, int64_t num_rows, int num_threads) {
+    gemm(*layer, input, nullptr, output, num_rows, num_threads);
 }
 
-void attend_to_slots(const Attention* layer, const Projected* rows, const int64_t* slots,
-                     const int64_t* positions, float* output, int64_t num_rows, int threads) {
-    decode_attention(*layer, *rows, slots, positions, output, num_rows, threads);
+void decode_attention(const Attention* layer, const Projection* rows, const int64_t* slots,
+                      const int64_t* positions, float* output, int64_t num_rows, int num_threads) {
+    attention_decode(*layer, *rows, slots, positions, output, num_rows, num_threads);
 }
 
 void project_layer(const Layer* layer, const float* hidden, const float* cosine, const float* sine,
-                   float* output, int64_t num_rows, int threads) {
-    project(*layer, hidden, cosine, sine, output, num_rows, threads);
+                   float* output, int64_t num_rows, int num_threads) {
+    layer_project(*layer, hidden, cosine, sine, output, num_rows, num_threads);
 }
 
 void complete_layer(const Layer* layer, const float* hidden, const float* attended, float* output,
-                    int64_t num_rows, int threads) {
-    complete(*layer, hidden, attended, output, num_rows, threads);
+                    int64_t num_rows, int num_threads) {
+    layer_complete(*layer, hidden, attended, output, num_rows, num_threads);
 }
 
 void decode_layer(const Layer* layer, const float* hidden, const float* cosine, const float* sine,
                   const int64_t* slots, const int64_t* positions, float* output, int64_t num_rows,
-                  int threads) {
-    decode(*layer, hidden, cosine, sine, slots, positions, output, num_rows, threads);
+                  int num_threads) {
+    layer_decode(*layer, hidden, cosine, sine, slots, positions, output, num_rows, num_threads);
 }
 
-void largest_of_rows(const float* scores, float* values, int64_t* places, int64_t num_rows, int64_t size,
-                     int threads) {
-    pool.share(num_rows, threads,
-               [=](int64_t row) { find_largest(scores + row * size, size, values + row, places + row); });
+void argmax_rows(const float* scores, float* values, int64_t* indices, int64_t num_rows, int64_t size,
+                 int num_threads) {
+    pool.parallel_for(num_rows, num_threads,
+                      [=](int64_t row) { argmax(scores + row * size, size, values + row, indices + row); });
 }
 
-void most_likely_of_rows(const float* logits, const float* temperatures, float* probabilities, int64_t* tokens,
-                         int64_t num_rows, int64_t size, int64_t count, int threads) {
-    pool.share(num_rows, threads, [=](int64_t row) {
-        find_most_likely(logits + row * size, size, temperatures[row], count, probabilities + row * count,
-                         tokens + row * count);
+void top_k_probs_rows(const float* logits, const float* temperatures, float* probs, int64_t* tokens,
+                      int64_t num_rows, int64_t size, int64_t count, int num_threads) {
+    pool.parallel_for(num_rows, num_threads, [=](int64_t row) {
+        top_k_probs(logits + row * size, size, temperatures[row], count, probs + row * count, tokens + row * count);
     });
 }
 

@@ -1,0 +1,90 @@
+"""Backend: implementations of a model's costly operations, by PyTorch or by our own CPU kernels.
+
+The factory chooses one and hands its parts to those that need them, so nothing else asks whether
+our kernels were built.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from src.engine.config import Kernels
+from src.engine.cpu_layers.fusion import fuse_layers
+from src.engine.cpu_layers.linear import CreateLinear, create_torch_linear
+from src.engine.cpu_layers.native_linear import create_native_linear
+from src.engine.kernels.bindings import CpuKernels
+from src.engine.kernels.loading import load_kernels
+from src.engine.model.attention import DecodeAttention
+from src.engine.model.decode_attention import NativeAttention, TorchAttention
+from src.engine.model.kv_cache import LayerShape
+from src.engine.model.loader import LoadedModel
+from src.engine.model.runner import ModelRunner
+from src.engine.sampling.kernels import NativeSampling, TorchSampling
+from src.engine.sampling.sampler import Sampler
+from src.errors import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Implementations that belong together.
+
+    Args:
+        decode_attention: attention of decoding sequences.
+        sampler: selects tokens.
+        create_linear: creates faster linear layers.
+        fuse_layers: fuses a model's layers; returns their number.
+    """
+
+    decode_attention: DecodeAttention
+    sampler: Sampler
+    create_linear: CreateLinear
+    fuse_layers: Callable[[LoadedModel, ModelRunner], int]
+
+    def create_runner(
+        self, loaded: LoadedModel, layers: dict[int, LayerShape], num_slots: int
+    ) -> ModelRunner:
+        """Creates a runner with the backend's attention and sampler."""
+        return ModelRunner(loaded, layers, num_slots, self.decode_attention, self.sampler)
+
+
+TORCH_BACKEND = Backend(
+    TorchAttention(), Sampler(TorchSampling()), create_torch_linear, lambda loaded, runner: 0
+)
+
+
+def create_native_backend(kernels: CpuKernels) -> Backend:
+    """Creates the backend of our own kernels."""
+    return Backend(
+        NativeAttention(kernels),
+        Sampler(NativeSampling(kernels)),
+        partial(create_native_linear, kernels),
+        partial(fuse_layers, kernels),
+    )
+
+
+def choose_backend(kernels: Kernels, is_float32_on_cpu: bool) -> Backend:
+    """Chooses by the setting KERNELS and by the model's format.
+
+    Raises:
+        ModelLoadError: KERNELS=native, and our kernels are not available for this model.
+    """
+    if kernels == "pytorch":
+        return TORCH_BACKEND
+    native = load_kernels() if is_float32_on_cpu else None
+    if native is not None:
+        logger.info("KERNELS=%s: our own kernels, for %s", kernels, native.variant)
+        return create_native_backend(native)
+    if is_float32_on_cpu:
+        reason, remedy = "none were built for this processor", "make install with a C++ compiler"
+    else:
+        reason, remedy = "they need float32 on a CPU", "DEVICE=cpu and DTYPE=float32"
+    if kernels == "native":
+        raise ModelLoadError(
+            f"KERNELS=native: our own kernels cannot be used: {reason}."
+            f" Use {remedy}, or KERNELS=auto."
+        )
+    logger.info("KERNELS=%s: PyTorch's kernels; our own cannot be used: %s", kernels, reason)
+    return TORCH_BACKEND
