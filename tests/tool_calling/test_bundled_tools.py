@@ -1,6 +1,7 @@
 """The bundled model calls tools and reports their results, through OpenAI's client."""
 
 import json
+from collections.abc import Iterator
 
 import openai
 import pytest
@@ -41,8 +42,9 @@ CALLS = [
 
 
 @pytest.fixture(scope="module")
-def ai(server: Server) -> openai.OpenAI:
-    return openai_client(server)
+def ai(server: Server) -> Iterator[openai.OpenAI]:
+    with openai_client(server) as client:
+        yield client
 
 
 def ask(ai: openai.OpenAI, tools: list[dict], *messages: object) -> ChatCompletionMessage:
