@@ -399,7 +399,7 @@ def test_a_call_without_arguments_may_have_an_empty_text_for_them(server):
 
 def test_a_stop_beside_tools_is_refused_with_what_it_does_not_go_with(server):
     response = post(server, "/v1/chat/completions", **chat(server, stop="a"))
-    assert "neither with tools" in response.json()["error"]["message"]
+    assert "cannot be combined with tools" in response.json()["error"]["message"]
 
 
 def test_arguments_nested_too_deep_are_refused(server):
