@@ -1,6 +1,7 @@
 """Tokens and leases that a slow Redis took for a request that did not wait are given back."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -202,3 +203,35 @@ def test_reads_an_answer_that_came_while_the_event_loop_was_busy(redis_proxy, ne
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
+
+
+def test_cancelled_requests_and_an_outage_lose_no_token_and_leave_no_lease(run, storage):
+    reservations: list[Reservation] = []
+
+    async def serve(limits: RateLimit) -> None:
+        budget = WaitBudget()
+        lease = await limits.start("a", 10**6, budget)
+        try:
+            reservation = await limits.reserve_tokens("a", 10, 10**6, budget)
+            if reservation is not None:
+                reservations.append(reservation)
+                limits.give_back_tokens(reservation, 4)
+        finally:
+            limits.end(lease)
+
+    async def scenario(limits: RateLimit) -> None:
+        for is_outage in (False, True, False):
+            if is_outage:
+                storage.signal(signal.SIGSTOP)
+            requests = [asyncio.create_task(serve(limits)) for _ in range(200)]
+            await asyncio.sleep(ANSWER_SECONDS / 10)
+            for request in requests[::3]:
+                request.cancel()
+            await asyncio.wait(requests)
+            storage.signal(signal.SIGCONT)
+            await until(lambda: limits._storage.is_up)
+        await until(lambda: sum(taken(storage)) == 6 * len(reservations))
+        await until(lambda: taken(storage, "concurrent") == [])
+        assert num_reservations(storage) == 0
+
+    run(scenario)
