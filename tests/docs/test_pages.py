@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_readme import PAGES
+from tests.docs.test_readme import PAGES, README
+from tests.support.house import CORE_PATH, num_lines
 from tests.support.servers import ROOT
 
 LINK = re.compile(r"\]\(\s*([^)\s]*?)(?:#([^)\s]+))?\s*\)")
@@ -48,3 +49,8 @@ def test_the_glossary_is_sorted_and_each_entry_is_short_and_links_to_code():
         explanation, _, link = text.replace("\n", " ").rpartition(" ")
         assert re.fullmatch(r"\[code\]\(\.\./src/.+\)", link), term
         assert len(re.findall(r"\.(?: |$)", explanation.replace("et al. ", ""))) <= 2, term
+
+
+def test_the_readme_gives_the_length_of_the_core_path():
+    (shown,) = re.findall(r"is about ([\d,]+) lines", README)
+    assert num_lines(*CORE_PATH) == pytest.approx(int(shown.replace(",", "")), rel=0.1)
