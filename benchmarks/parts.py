@@ -1,4 +1,4 @@
-"""What each part of our engine is worth: `python -m benchmarks.parts [PART ...] [--help]`.
+"""Measures the gain of each part of our engine: `python -m benchmarks.parts [PART ...] [--help]`.
 
 Each part is measured with and without, on the engine without HTTP.
 """
@@ -26,11 +26,12 @@ from src.engine.sampling_params import SamplingParams
 
 VOCAB_SIZE = 50257
 LOGITS_STD = {"peaked": 8.0, "as the measured model": 4.15, "flat": 1.0}
-"""Top-p 0.9 keeps a token or two, some two hundred, and most of the vocabulary."""
+"""Logits for which top-p 0.9 keeps one or two tokens, some two hundred, and most of the vocabulary.
+"""
 
 
 def batching(arguments: Namespace) -> str:
-    """32 requests, one at a time in the engine and all in each step."""
+    """Measures 32 requests, one at a time in the engine and all in each step."""
     prompts = Prompts(arguments.model)
     num_requests = 8 if arguments.quick else 32
     jobs = [prompts.job(num_requests, 32) for _ in range(arguments.repeats)]
@@ -44,7 +45,7 @@ def batching(arguments: Namespace) -> str:
 
 
 def chunks(arguments: Namespace) -> str:
-    """Eight streams run when a prompt of 900 tokens comes: their waits until it is computed."""
+    """Measures the waits of eight streams while a prompt of 900 tokens is computed."""
     rows = []
     for budget in (64, 128, 256, 4096):
         prompts = Prompts(arguments.model)
@@ -57,7 +58,7 @@ def chunks(arguments: Namespace) -> str:
 
 
 def waits(run: Run, prompts: Prompts) -> tuple[float, ...]:
-    """The running streams' inter-token times, and the long prompt's time to first token."""
+    """Returns the running streams' inter-token times and the long prompt's time to first token."""
     running = [Request(prompts.take(16), 64) for _ in range(8)]
     long = Request(prompts.take(900), 4, start=Start(0, 16))
     *streams, trace = run(Job([*running, long], 9))
@@ -66,7 +67,7 @@ def waits(run: Run, prompts: Prompts) -> tuple[float, ...]:
 
 
 def prefixes(arguments: Namespace) -> str:
-    """Five requests, one after the other, with the same 500 tokens first and a question of 16."""
+    """Measures five requests in turn, with the same 500 tokens first and a question of 16."""
     prompts = Prompts(arguments.model)
     samples = []
     with ours_offline(str(arguments.model)) as run:
@@ -82,9 +83,10 @@ def prefixes(arguments: Namespace) -> str:
 
 
 def candidates(arguments: Namespace) -> str:
-    """One call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full sort.
+    """Measures one call of the sampler for 32 rows: greedy, and top-p 0.9 without and with a full
+    sort.
 
-    The first two by PyTorch and by our own kernels.
+    The first two with PyTorch and with our own kernels.
     """
     library = find_library()
     nucleus = SamplingParams(temperature=1, top_p=0.9)
@@ -105,11 +107,11 @@ def candidates(arguments: Namespace) -> str:
 def sampler_time(
     logits: torch.Tensor, params: SamplingParams, repeats: int, library: CpuKernels | None = None
 ) -> float:
-    """The median time of a call."""
+    """Returns the median time of a call."""
     times = []
     for position in range(1, 5 * repeats + 1):
         rows = [SamplingRow(params, row, [0] * position, 1) for row in range(len(logits))]
-        spent = logits.clone()  # the sampler changes what it is given
+        spent = logits.clone()  # the sampler changes its arguments
         started = time.perf_counter()
         sample(spent, rows, library)
         times.append(time.perf_counter() - started)
@@ -121,11 +123,11 @@ TEXTS: dict[str, tuple[float, tuple[int, ...]]] = {
     "three tokens at random": (2.0, (300, 400, 500)),
     "any tokens at random": (1.0, ()),
 }
-"""Temperature, and the tokens that come: guesses are all right, many are wrong, there are none."""
+"""Temperature and favoured tokens: all drafts are correct, many are wrong, there are none."""
 
 
 def guesses(arguments: Namespace) -> str:
-    """Tokens guessed ahead, and not, in turns on texts that can be foreseen and that cannot."""
+    """Measures prompt lookup, on and off in turns, on predictable and unpredictable texts."""
     prompts, model = Prompts(arguments.model), str(arguments.model)
     rows = []
     with ours_offline(model) as plain, ours_offline(model, num_speculative_tokens=15) as guessing:
@@ -137,7 +139,7 @@ def guesses(arguments: Namespace) -> str:
                     job = replace(
                         job, requests=[replace(r, favoured=favoured) for r in job.requests]
                     )
-                    order = -1 if repeat % 2 else 1  # nobody is always first
+                    order = -1 if repeat % 2 else 1  # the order alternates
                     runs = (plain, guessing)[::order]
                     pairs.append([summarize(run(job)).tokens_per_second for run in runs][::order])
                 rows.append([name, num_requests, *compare(pairs[1:])])  # the first is a warm-up
@@ -154,7 +156,7 @@ PARTS: dict[str, Callable[[Namespace], str]] = {
 
 
 def main() -> None:
-    """Measures one part after the other; the exit status is 1 if one could not be measured."""
+    """Measures the parts in turn; the exit status is 1 if a measurement failed."""
     parser = create_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     arguments = parse(parser)

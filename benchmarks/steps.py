@@ -1,9 +1,9 @@
-"""Where a step's time goes: `python -m benchmarks.steps [PART ...] [--help]`.
+"""Measures the parts of a step's time: `python -m benchmarks.steps [PART ...] [--help]`.
 
-layers     all 49 linear layers of gpt2-small's sizes, by whose kernels and the number of rows
-attention  attention of sequences that decode, by whose kernels
-lengths    a step of eight sequences that have few tokens, many, or some of each
-profile    torch's profiler over steps in which so many sequences decode, the costliest first
+layers     all 49 linear layers of gpt2-small's sizes, by kernels and number of rows
+attention  attention of decoding sequences, by kernels
+lengths    a step of eight sequences: short, long, or mixed
+profile    torch's profiler over decode steps, by cost
 
 It runs the engine's core in a thread of its own, as the service does, and nothing beside it.
 """
@@ -39,7 +39,9 @@ from src.engine.sampling_params import SamplingParams
 SIZES = [(768, 2304), (768, 768), (768, 3072), (3072, 768)] * 12 + [(768, 50257)]
 NUM_ROWS = (1, 2, 4, 8, 16, 32, 128)
 NUM_COPIES = 12
-"""So many caches take turns, as the layers of a model do: one alone would stay near."""
+"""Number of caches that take turns, as the layers of a model do; a single one would stay in the
+CPU's cache.
+"""
 
 LENGTHS = ((1, 100), (8, 100), (32, 75), (8, 900))
 NUM_HEADS, HEAD_DIM = 12, 64
@@ -52,7 +54,7 @@ MIXES = {
     "329, as many in all": [329] * 8,
     "960": [960] * 8,
 }
-"""Tokens that sequences have when the steps are measured."""
+"""Lengths of the sequences at the measured steps."""
 
 OWN_KERNELS = (
     *("linear", "decode_attention", "project_layer", "complete_layer", "decode_layer"),
@@ -63,7 +65,9 @@ MOST_OPERATIONS = 10
 
 @torch.inference_mode()
 def layers(arguments: Namespace) -> str:
-    """Milliseconds of them all, medians: as PyTorch has it, its faster kernels, and our own."""
+    """Measures milliseconds of all layers, medians: PyTorch's plain layers, its faster kernels, and
+    ours.
+    """
     library = find_library()
     if library is None:
         raise BenchmarkError("our own kernels were not built here")
@@ -81,13 +85,13 @@ def layers(arguments: Namespace) -> str:
 KINDS: list[tuple[Quantization | None, bool]] = [
     (None, False), ("none", False), ("none", True), ("int8", False), ("int8", True),
 ]  # fmt: skip
-"""How rounded, None as a model is loaded; and whether by our own kernels."""
+"""Quantization (None: as a model is loaded), and the use of our own kernels."""
 
 
 def create_layer(
     num_in: int, num_out: int, quantization: Quantization | None, library: CpuKernels | None
 ) -> torch.nn.Module:
-    """One with weights at random."""
+    """Creates a linear layer with random weights."""
     plain = torch.nn.Linear(num_in, num_out)
     if quantization is None:
         return plain
@@ -95,14 +99,16 @@ def create_layer(
 
 
 def run_layers(kind: list[torch.nn.Module], given: dict[int, torch.Tensor]) -> None:
-    """One layer after the other, each given what is of its size."""
+    """Runs the layers in turn, each on an input of its size."""
     for layer, (num_in, _) in zip(kind, SIZES, strict=True):
         layer(given[num_in])
 
 
 @torch.inference_mode()
 def attention(arguments: Namespace) -> str:
-    """Milliseconds of 12 layers with 12 heads of 64, medians, by sequences and their tokens."""
+    """Measures milliseconds of 12 layers with 12 heads of 64, medians, by number and length of
+    sequences.
+    """
     library = find_library()
     if library is None:
         raise BenchmarkError("our own kernels were not built here")
@@ -113,7 +119,7 @@ def attention(arguments: Namespace) -> str:
         shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
         cache = KVCache(shapes, num_sequences, num_tokens, torch.float32, cpu)
         for tensor in (*cache.keys.values(), *cache.values.values()):
-            tensor.fill_(1)  # else all of it is the system's one page of zeros
+            tensor.fill_(1)  # else every page is the system's page of zeros
         calls = []
         for whose in (None, library):
             attend = PackedAttention(cache, whose)
@@ -130,7 +136,7 @@ def attention(arguments: Namespace) -> str:
 
 
 def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[float]:
-    """The median time of each kind's calls, which take turns, and so do the kinds."""
+    """Returns the median time of each kind's calls; kinds take turns."""
     times: list[list[float]] = [[] for _ in kinds]
     for repeat in range(repeats + 1):
         for kind, found in zip(kinds, times, strict=True):
@@ -143,7 +149,7 @@ def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[fl
 
 
 def lengths(arguments: Namespace) -> str:
-    """Milliseconds of a step, medians."""
+    """Measures milliseconds of a step, medians."""
     core, vocab_size = create(arguments)
     rows = []
     for name, mix in MIXES.items():
@@ -155,7 +161,7 @@ def lengths(arguments: Namespace) -> str:
 
 
 def profile_steps(arguments: Namespace) -> str:
-    """The share of each operation in the time of a step, and what is in none: Python."""
+    """Measures the share of each operation in a step's time; the rest is Python."""
     core, vocab_size = create(arguments)
     start_decoding(core, vocab_size, [PROMPT_LENGTH] * arguments.sequences)
     seconds = statistics.median(run_steps(core, MEASURED))
@@ -173,7 +179,7 @@ def profile_steps(arguments: Namespace) -> str:
 
 
 def create(arguments: Namespace) -> tuple[EngineCore, int]:
-    """A core, and how many tokens its model knows."""
+    """The engine's core, and the vocabulary size of its model."""
     config = EngineConfig(
         str(arguments.model),
         quantization=arguments.quantization,
@@ -185,7 +191,7 @@ def create(arguments: Namespace) -> tuple[EngineCore, int]:
 
 
 def start_decoding(core: EngineCore, vocab_size: int, prompt_lengths: list[int]) -> None:
-    """Adds sequences, and steps until each has made some tokens."""
+    """Adds sequences, and steps until each has generated some tokens."""
     numbers = random.Random(0)  # noqa: S311 - the same prompts each time
     params = SamplingParams(max_tokens=WARM_UP + 3 * MEASURED, temperature=0, ignore_eos=True)
     for number, length in enumerate(prompt_lengths):
@@ -198,19 +204,19 @@ def start_decoding(core: EngineCore, vocab_size: int, prompt_lengths: list[int])
 
 
 def end_all(core: EngineCore) -> None:
-    """Ends what runs."""
+    """Ends all sequences."""
     for number in range(max(map(len, MIXES.values()))):
         core.abort(str(number))
 
 
 def percent(share: float) -> str:
-    """With one digit behind the point."""
+    """Formats a number with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 @contextmanager
 def named_kernels() -> Iterator[None]:
-    """Shows our own kernels to the profiler, which knows PyTorch's alone."""
+    """Names our own kernels in the profile; the profiler sees PyTorch's alone."""
     library = find_library()
     if library is None:
         yield
@@ -225,7 +231,7 @@ def named_kernels() -> Iterator[None]:
 
 
 def run_steps(core: EngineCore, count: int) -> list[float]:
-    """Seconds of each step."""
+    """Returns seconds of each step."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -243,7 +249,7 @@ PARTS: dict[str, Callable[[Namespace], str]] = {
 
 
 def main() -> None:
-    """Prints one part after the other; the exit status is 1 if one could not be measured."""
+    """Prints the parts in turn; the exit status is 1 if a measurement failed."""
     parser = create_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
     parser.add_argument("--sequences", type=int, default=16, help="for profile")
