@@ -52,16 +52,16 @@ class Client:
         """Returns seconds to the first event of a stream of four tokens; reads it to its end."""
         body = self._body(4, stream=True)
         started = time.monotonic()
-        found = None
+        first_token = None
         with httpx2.stream(
             "POST", self._url, json=body, headers=self._headers, timeout=600
         ) as response:
             for line in response.iter_lines():
-                if found is None and line.startswith("data:"):
-                    found = time.monotonic() - started
-        if found is None or response.status_code != 200:
+                if first_token is None and line.startswith("data:"):
+                    first_token = time.monotonic() - started
+        if first_token is None or response.status_code != 200:
             raise BenchmarkError(f"no stream came: {response.status_code}")
-        return found
+        return first_token
 
     def _body(self, max_tokens: int, **more: object) -> dict[str, object]:
         body = {"model": self._model, "prompt": PROMPT, "max_tokens": max_tokens}
@@ -85,7 +85,7 @@ def flooded(arguments: Namespace) -> str:
                 for _ in range(FLOOD_REQUESTS)
             ]
             amid = times_amid(running, calm)
-            statuses = Counter(one.result() for one in running)
+            statuses = Counter(future.result() for future in running)
     rows = [[milliseconds(idle), ", ".join(map(milliseconds, amid)), dict(statuses)]]
     return table(["idle", "beside the flood, one after another", "the flood's statuses"], rows)
 
@@ -93,7 +93,7 @@ def flooded(arguments: Namespace) -> str:
 def times_amid(running: list[Future[int]], calm: Client) -> list[float]:
     """Returns the times to first token of up to eight requests while the flood runs."""
     times: list[float] = []
-    while len(times) < 8 and not any(one.done() for one in running):
+    while len(times) < 8 and not any(future.done() for future in running):
         time.sleep(PAUSE_SECONDS)
         times.append(calm.time_to_first_token())
     return times

@@ -79,15 +79,15 @@ def openai(arguments: Namespace) -> str:
                 run(warm_up)
             pairs: list[list[list[float]]] = [[] for _ in others]
             for repeat in range(arguments.repeats):
-                for run, found in zip(others, pairs, strict=True):
+                for run, speeds in zip(others, pairs, strict=True):
                     # Each has its own prompts, as a cached prefix is not computed again.
                     jobs = [prompts.job(num_requests, arguments.max_tokens) for _ in range(2)]
                     turns = [(native, jobs[0]), (run, jobs[1])]
                     order = -1 if repeat % 2 else 1  # the order alternates
-                    found.append([speed(*turn) for turn in turns[::order]][::order])
+                    speeds.append([speed(*turn) for turn in turns[::order]][::order])
             names = ("/v1/completions", "/v1/chat/completions")
-            for name, found in zip(names, pairs, strict=True):
-                rows.append([num_requests, name, *compare(found)])
+            for name, speeds in zip(names, pairs, strict=True):
+                rows.append([num_requests, name, *compare(speeds)])
     return table(["at once", "route", "/generate tok/s", "tok/s", "ratio"], rows)
 
 

@@ -62,7 +62,7 @@ def ask(server: Server, model: str, prompt: list[int]) -> None:
 def kv_usage(server: Server) -> float:
     text = httpx2.get(f"{server.url}/metrics").text
     lines = text.splitlines()
-    (line,) = (one for one in lines if one.startswith("inference_kv_cache_usage_ratio "))
+    (line,) = (line for line in lines if line.startswith("inference_kv_cache_usage_ratio "))
     return float(line.split()[1])
 
 

@@ -77,11 +77,11 @@ def measure(
     """
     results = []
     for batch in batches:
-        expected, found = (_log_probs(model, batch) for model in (exact, other))
+        expected, actual = (_log_probs(model, batch) for model in (exact, other))
         following = batch.tokens[:, 1:][batch.counts]
-        loss = -found.gather(-1, following[:, None]).mean()
-        divergence = (expected.exp() * (expected - found)).sum(dim=-1).mean()
-        agreement = (expected.argmax(dim=-1) == found.argmax(dim=-1)).float().mean()
+        loss = -actual.gather(-1, following[:, None]).mean()
+        divergence = (expected.exp() * (expected - actual)).sum(dim=-1).mean()
+        agreement = (expected.argmax(dim=-1) == actual.argmax(dim=-1)).float().mean()
         results.append(torch.stack([loss, divergence, agreement]))
     loss, divergence, agreement = torch.stack(results).mean(dim=0)
     return loss.item(), divergence.item(), agreement.item()

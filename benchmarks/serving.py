@@ -101,7 +101,7 @@ def format_figures(repeats: list[Figures], base: float | None) -> list[str]:
 
 def speed(repeats: list[Figures]) -> float | None:
     """Returns the median of tokens per second, None if it was not measured."""
-    return statistics.median(one.tokens_per_second for one in repeats) if repeats else None
+    return statistics.median(repeat.tokens_per_second for repeat in repeats) if repeats else None
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def _promises(
     )
     left = [metrics[f"inference_sequences_{name}"] for name in ("live", "running", "waiting")]
     left.append(metrics[RUNNING])
-    broken = Counter(one.what for one in seen.broken if not workers.excuses(one))
+    broken = Counter(anomaly.what for anomaly in seen.broken if not workers.excuses(anomaly))
     sums: list[Promise] = [
         (
             "started = finished + failed + aborted",

@@ -54,16 +54,22 @@ class Workers:
                 raise BenchmarkError(f"{self.number} workers did not load in {START_TIMEOUT} s")
             time.sleep(0.2)
         children = psutil.Process(self.server.process_id).children()
-        workers = [one.pid for one in children if "spawn_main" in " ".join(one.cmdline())]
+        workers = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
         self.process_ids = workers or [self.server.process_id]
 
     def memory(self) -> dict[int, float]:
         """Returns the memory of each process in MiB, by its id."""
-        return {one: Server(self.server.url, one).memory() for one in self.process_ids}
+        return {
+            process_id: Server(self.server.url, process_id).memory()
+            for process_id in self.process_ids
+        }
 
     def kill_one(self) -> None:
         """Kills the process with most connections."""
-        busiest = max(self.process_ids, key=lambda one: len(psutil.Process(one).net_connections()))
+        busiest = max(
+            self.process_ids,
+            key=lambda process_id: len(psutil.Process(process_id).net_connections()),
+        )
         self.process_ids.remove(busiest)
         os.kill(busiest, signal.SIGKILL)
         self.killed_at = time.monotonic()
@@ -93,7 +99,7 @@ class Workers:
         """
         num_cut = sum(self.excuses(broken) for broken in seen.broken)
         num_clients = sum(kind.number_for(self.number) for kind in CLIENTS.values())
-        missed, back = (one - self.killed_at for one in (self.missed_at, self.back_at))
+        missed, back = (moment - self.killed_at for moment in (self.missed_at, self.back_at))
         return [
             (
                 f"a killed worker cuts no more off than there are clients, within {CUT_SECONDS} s",

@@ -76,8 +76,8 @@ def layers(arguments: Namespace) -> str:
     for quantization, whose in KINDS:
         kind = [create_layer(*sizes, quantization, library if whose else None) for sizes in SIZES]
         for row in rows:
-            given = {size: torch.randn(row[0], size) for size, _ in SIZES}
-            calls = [[partial(run_layers, kind, given)]]
+            inputs = {size: torch.randn(row[0], size) for size, _ in SIZES}
+            calls = [[partial(run_layers, kind, inputs)]]
             row.append(milliseconds(*time_calls(calls, 4 * arguments.repeats)))
     return table(["rows", "plain", "float32", "ours", "int8", "ours"], rows)
 
@@ -98,10 +98,10 @@ def create_layer(
     return create_linear(plain.weight, plain.bias, quantization, library)
 
 
-def run_layers(kind: list[torch.nn.Module], given: dict[int, torch.Tensor]) -> None:
+def run_layers(kind: list[torch.nn.Module], inputs: dict[int, torch.Tensor]) -> None:
     """Runs the layers in turn, each on an input of its size."""
     for layer, (num_in, _) in zip(kind, SIZES, strict=True):
-        layer(given[num_in])
+        layer(inputs[num_in])
 
 
 @torch.inference_mode()
@@ -126,9 +126,9 @@ def attention(arguments: Namespace) -> str:
             segments = [Segment(slot, num_tokens - 1, num_tokens) for slot in range(num_sequences)]
             slots = torch.arange(num_sequences)
             attend.step = Step(segments, [], slots, torch.full_like(slots, num_tokens - 1))
-            given = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
+            inputs = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
             calls.append(
-                [partial(attend, Namespace(layer_idx=index), *given, None) for index in shapes]
+                [partial(attend, Namespace(layer_idx=index), *inputs, None) for index in shapes]
             )
         times = [NUM_COPIES * time for time in time_calls(calls, arguments.repeats)]
         rows.append([num_sequences, num_tokens, *map(milliseconds, times)])
@@ -139,13 +139,13 @@ def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[fl
     """Returns the median time of each kind's calls; kinds take turns."""
     times: list[list[float]] = [[] for _ in kinds]
     for repeat in range(repeats + 1):
-        for kind, found in zip(kinds, times, strict=True):
+        for kind, seconds in zip(kinds, times, strict=True):
             for call in kind:
                 started = time.perf_counter()
                 call()
                 if repeat:  # the first turn warms up
-                    found.append(time.perf_counter() - started)
-    return [statistics.median(found) for found in times]
+                    seconds.append(time.perf_counter() - started)
+    return [statistics.median(seconds) for seconds in times]
 
 
 def lengths(arguments: Namespace) -> str:
@@ -167,11 +167,17 @@ def profile_steps(arguments: Namespace) -> str:
     seconds = statistics.median(run_steps(core, MEASURED))
     with named_kernels(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         total = sum(run_steps(core, MEASURED))
-    operations = sorted(profiled.key_averages(), key=lambda one: -one.self_cpu_time_total)
-    in_operations = sum(one.self_cpu_time_total for one in operations) / 1e6
+    operations = sorted(
+        profiled.key_averages(), key=lambda operation: -operation.self_cpu_time_total
+    )
+    in_operations = sum(operation.self_cpu_time_total for operation in operations) / 1e6
     rows = [
-        [one.key, one.count // MEASURED, percent(one.self_cpu_time_total / 1e6 / total)]
-        for one in operations[:MOST_OPERATIONS]
+        [
+            operation.key,
+            operation.count // MEASURED,
+            percent(operation.self_cpu_time_total / 1e6 / total),
+        ]
+        for operation in operations[:MOST_OPERATIONS]
     ]
     rows.append(["Python", "", percent(1 - in_operations / total)])
     shares = table(["operation", "calls a step", "share"], rows)

@@ -83,8 +83,12 @@ async def measure(url: str, model: str, rounds: int, seconds: float) -> None:
             for _ in range(rounds):
                 plain.append(await throughput(client, model, None, num_clients, seconds))
                 shaped.append(await throughput(client, model, SCHEMA, num_clients, seconds))
-            one, other = statistics.median(plain), statistics.median(shaped)
-            print(f"| {num_clients} | {one:.1f} | {other:.1f} | {other / one:.2f} |", flush=True)
+            plain_speed, shaped_speed = statistics.median(plain), statistics.median(shaped)
+            print(
+                f"| {num_clients} | {plain_speed:.1f} | {shaped_speed:.1f} |"
+                f" {shaped_speed / plain_speed:.2f} |",
+                flush=True,
+            )
         for name, options in (
             ("plain", {"has_schema": False, "is_new": False}),
             ("compiled before", {"has_schema": True, "is_new": False}),

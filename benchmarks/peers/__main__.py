@@ -131,7 +131,9 @@ def combinations(arguments: Namespace) -> list[tuple[str, str, str]]:
 
 def compare(arguments: Namespace, data: Data, name: str, folder: Path) -> None:
     """Compares each peer's texts with HuggingFace's, once."""
-    known = {(one.model, one.precision, one.system) for one in data.agreements}
+    known = {
+        (agreement.model, agreement.precision, agreement.system) for agreement in data.agreements
+    }
     peers = [system for system in arguments.systems if system in PEERS]
     wanted = [
         (precision, system)

@@ -18,7 +18,9 @@ def reference_tokens(folder: Path, job: Job) -> list[list[int]]:
     """Returns HuggingFace's greedy tokens after each prompt; all prompts have the same length."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = AutoModelForCausalLM.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
-    prompts = [one.ids for one in tokenizer.encode_batch([r.prompt for r in job.requests])]
+    prompts = [
+        encoding.ids for encoding in tokenizer.encode_batch([r.prompt for r in job.requests])
+    ]
     token_ids = torch.tensor(prompts)  # (num_prompts, prompt length)
     outputs = model.generate(
         token_ids,
@@ -37,10 +39,10 @@ def count_agreed(tokens: list[list[int]], reference: list[list[int]]) -> list[in
         next(
             (
                 place
-                for place, pair in enumerate(zip(one, other, strict=True))
+                for place, pair in enumerate(zip(text, expected, strict=True))
                 if pair[0] != pair[1]
             ),
-            len(one),
+            len(text),
         )
-        for one, other in zip(tokens, reference, strict=True)
+        for text, expected in zip(tokens, reference, strict=True)
     ]

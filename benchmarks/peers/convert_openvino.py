@@ -29,8 +29,8 @@ def convert(source: Path, target: Path, precision: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.save_pretrained(target)
     both = convert_tokenizer(tokenizer, with_detokenizer=True, skip_special_tokens=True)
-    for name, one in zip(("tokenizer", "detokenizer"), both, strict=True):
-        openvino.save_model(one, target / f"openvino_{name}.xml")
+    for name, part in zip(("tokenizer", "detokenizer"), both, strict=True):
+        openvino.save_model(part, target / f"openvino_{name}.xml")
 
 
 def main() -> None:

@@ -50,8 +50,8 @@ def draw_panel(panel: Any, summary: Summary, precision: str, sampling: str) -> N
         there = [(place, speed) for place, speed in enumerate(speeds) if speed is not None]
         medians = [speed.median for _, speed in there]
         reach = [
-            [speed.median - speed.least for _, speed in there],
-            [speed.most - speed.median for _, speed in there],
+            [speed.median - speed.minimum for _, speed in there],
+            [speed.maximum - speed.median for _, speed in there],
         ]
         places = [place + (number - 1.5) * BAR for place, _ in there]
         panel.bar(places, medians, BAR, yerr=reach, label=system, color=COLOURS[system])

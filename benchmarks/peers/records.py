@@ -82,11 +82,11 @@ class Data:
     def load(cls, path: Path) -> "Data":
         raw = json.loads(path.read_text())
         return cls(
-            {name: Weights(**one) for name, one in raw["weights"].items()},
-            [Machine(**one) for one in raw["machines"]],
-            [Speed(**one) for one in raw["speeds"]],
-            [Agreement(**one) for one in raw["agreements"]],
-            [Failure(**one) for one in raw["failures"]],
+            {name: Weights(**record) for name, record in raw["weights"].items()},
+            [Machine(**record) for record in raw["machines"]],
+            [Speed(**record) for record in raw["speeds"]],
+            [Agreement(**record) for record in raw["agreements"]],
+            [Failure(**record) for record in raw["failures"]],
         )
 
     def save(self, path: Path) -> None:
@@ -96,7 +96,7 @@ class Data:
             if isinstance(value, dict):
                 parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
             else:
-                lines = ",\n".join(f"  {json.dumps(one)}" for one in value)
+                lines = ",\n".join(f"  {json.dumps(record)}" for record in value)
                 parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
         path.parent.mkdir(exist_ok=True)
         path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
@@ -112,7 +112,7 @@ class Data:
         return Machine(
             first.processor,
             first.num_cores,
-            statistics.median(one.gb_per_second for one in self.machines),
-            statistics.median(one.gflop_per_second for one in self.machines),
-            statistics.median(one.int8_gop_per_second for one in self.machines),
+            statistics.median(machine.gb_per_second for machine in self.machines),
+            statistics.median(machine.gflop_per_second for machine in self.machines),
+            statistics.median(machine.int8_gop_per_second for machine in self.machines),
         )

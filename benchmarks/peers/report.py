@@ -83,7 +83,7 @@ def format_cell(summary: Summary, precision: str, system: str, sampling: str, ba
     if speed is None:
         return "failed" if summary.failed(precision, system) else "not measured"
     share = speed.median / summary.bound(precision, batch)
-    return f"{speed.median:.0f} ({speed.least:.0f} to {speed.most:.0f}) {share:.0%}"
+    return f"{speed.median:.0f} ({speed.minimum:.0f} to {speed.maximum:.0f}) {share:.0%}"
 
 
 def format_goals(summary: Summary) -> str:
@@ -102,17 +102,13 @@ def format_goals(summary: Summary) -> str:
 
 def format_agreements(data: Data) -> str:
     """Creates a row for each peer: greedy tokens before the first difference from HuggingFace's."""
-    rows = [
-        [
-            one.model,
-            one.precision,
-            one.system,
-            f"{sum(count == one.length for count in one.agreed)} of {len(one.agreed)}",
-            f"{statistics.median(one.agreed):.0f}",
-            min(one.agreed),
-        ]
-        for one in data.agreements
-    ]
+    rows = []
+    for agreement in data.agreements:
+        counts = agreement.agreed
+        num_equal = counts.count(agreement.length)
+        names = [agreement.model, agreement.precision, agreement.system]
+        texts = f"{num_equal} of {len(counts)}"
+        rows.append([*names, texts, f"{statistics.median(counts):.0f}", min(counts)])
     length = data.agreements[0].length if data.agreements else 0
     header = [
         "model",

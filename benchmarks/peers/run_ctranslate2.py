@@ -19,7 +19,9 @@ def load(model: Path, precision: str) -> Generate:
     )
 
     def generate(batch: list[Request]) -> list[list[int]]:
-        prompts = [one.tokens for one in tokenizer.encode_batch([r.prompt for r in batch])]
+        prompts = [
+            encoding.tokens for encoding in tokenizer.encode_batch([r.prompt for r in batch])
+        ]
         results = generator.generate_batch(
             prompts,
             max_length=batch[0].max_tokens,

@@ -128,10 +128,10 @@ class Sequences:
         return list(tokens[:count])
 
     def _detokenize(self, token_ids: list[int]) -> None:
-        given = (llama_cpp.llama_token * len(token_ids))(*token_ids)
+        c_tokens = (llama_cpp.llama_token * len(token_ids))(*token_ids)
         text = create_string_buffer(TEXT_SIZE)
         size = llama_cpp.llama_detokenize(
-            self._vocab, given, len(token_ids), text, TEXT_SIZE, c_bool(True), c_bool(False)
+            self._vocab, c_tokens, len(token_ids), text, TEXT_SIZE, c_bool(True), c_bool(False)
         )
         assert size >= 0, "the text is longer than the buffer"
 

@@ -31,7 +31,7 @@ def load(model: Path, precision: str) -> Generate:
     def generate(batch: list[Request]) -> list[list[int]]:
         encoded = [tokenizer.encode(r.prompt, add_special_tokens=False) for r in batch]
         config = [sampling(request, seed) for seed, request in enumerate(batch)]
-        results = pipeline.generate([one.input_ids for one in encoded], config)
+        results = pipeline.generate([encoding.input_ids for encoding in encoded], config)
         token_ids = [list(result.m_generation_ids[0]) for result in results]
         tokenizer.decode(token_ids)
         return token_ids

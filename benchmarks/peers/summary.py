@@ -19,8 +19,8 @@ class Spread:
     """A median over the rounds, with minimum and maximum."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
@@ -28,7 +28,7 @@ class Spread:
         return cls(statistics.median(ordered), ordered[0], ordered[-1])
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
+        return f"{self.median:.2f} ({self.minimum:.2f} to {self.maximum:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ class Summary:
         """Returns tokens per second of each round; empty if it was not measured."""
         wanted = (self.model, precision, system, sampling, batch)
         return {
-            one.round: one.tokens_per_second
-            for one in self.data.speeds
-            if (one.model, one.precision, one.system, one.sampling, one.batch) == wanted
+            speed.round: speed.tokens_per_second
+            for speed in self.data.speeds
+            if (speed.model, speed.precision, speed.system, speed.sampling, speed.batch) == wanted
         }
 
     def speed(self, precision: str, system: str, sampling: str, batch: int) -> Spread | None:

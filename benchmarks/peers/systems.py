@@ -130,14 +130,14 @@ def python_of(environment: str) -> str:
     return str(folder / "bin" / "python")
 
 
-def run_command(command: list[str], given: str = "") -> str:
+def run_command(command: list[str], stdin: str = "") -> str:
     """Returns the output of a command.
 
     Raises:
         BenchmarkError: it failed; the message has the last line of its output.
     """
     done = subprocess.run(  # noqa: S603 - our own module
-        command, input=given, capture_output=True, text=True, check=False, cwd=ROOT
+        command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or "nothing said").splitlines()[-1]

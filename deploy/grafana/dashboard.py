@@ -1,4 +1,4 @@
-"""The Grafana dashboard: what an operator asks, in that order, and the queries that answer.
+"""The Grafana dashboard: an operator's questions, in order, with the queries that answer them.
 
 `make docs` writes it to dashboards/llm-inference.json; `python -m deploy.grafana.check` runs every
 query against a Prometheus that scrapes the service under load.
@@ -10,7 +10,7 @@ from typing import Any
 
 SELECTOR = 'job=~"$job", instance=~"$instance"'
 WINDOW = "[$__rate_interval]"
-WHOLE = "[$__range]"  # what the dashboard shows
+WHOLE = "[$__range]"  # interval of the queries
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24  # of Grafana's grid
 
@@ -35,19 +35,19 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture.
+    """A panel of the dashboard.
 
     Args:
-        title: what it answers, in a few words.
-        description: what to read from it; shown when the mouse is over the title.
+        title: its question, in a few words.
+        description: explanation; shown when the mouse is over the title.
         queries: legend to PromQL; a legend may name labels, as {{status}}.
-        unit: as Grafana calls it.
-        kind: of panel.
-        width: in the grid's columns.
-        is_stacked: whether the lines add up.
-        maximum: of the axis.
-        red_from: from which value on a number is bad; None: it never is, but 0 is if `is_up`.
-        is_up: whether 0 is bad.
+        unit: Grafana's name of the unit.
+        kind: Grafana's type of panel.
+        width: columns of the grid.
+        is_stacked: stacks the lines.
+        maximum: upper end of the axis.
+        red_from: value from which a number is bad; None for none, but 0 is bad if `is_up`.
+        is_up: marks 0 as bad.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Panel:
 
 
 def rate(metric: str, by: str = "", labels: str = "", window: str = WINDOW) -> str:
-    """How fast a counter grows, all selected instances together."""
+    """Creates the query for a counter's rate, all selected instances together."""
     group = f" by ({by})" if by else ""
     selector = f"{SELECTOR}, {labels}" if labels else SELECTOR
     return f"sum{group} (rate({metric}{{{selector}}}{window}))"
@@ -83,7 +83,7 @@ def quantile(number: float, histogram: str, by: str = "", window: str = WINDOW) 
 
 
 def quantiles(histogram: str) -> dict[str, str]:
-    """Half are faster than the first, 19 of 20 than the second, 99 of 100 than the third."""
+    """Creates queries for the median, the 95th and the 99th percentile."""
     return {
         "median": quantile(0.5, histogram),
         "95 %": quantile(0.95, histogram),
@@ -377,7 +377,7 @@ ROWS = {
 
 
 def create() -> dict[str, Any]:
-    """The dashboard, as Grafana reads it."""
+    """Creates the dashboard as Grafana reads it."""
     return {
         "uid": "llm-inference",
         "title": "LLM inference",
@@ -420,7 +420,7 @@ def _variable(name: str, label: str, query: str) -> dict[str, Any]:
 
 
 def _panels() -> list[dict[str, Any]]:
-    """All panels with their places: rows from above to below, each from left to right."""
+    """Places all panels: rows from top to bottom, each from left to right."""
     placed: list[dict[str, Any]] = []
     y = 0
     for title, panels in ROWS.items():
@@ -495,7 +495,7 @@ def _steps(panel: Panel) -> list[dict[str, Any]]:
 
 
 def _overrides(panel: Panel) -> list[dict[str, Any]]:
-    """Ends have the same colours everywhere."""
+    """Gives each reason of an end the same colour everywhere."""
     if not any(re.search("status|reason|outcome", legend) for legend in panel.queries):
         return []
     return [

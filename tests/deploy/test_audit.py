@@ -1,4 +1,4 @@
-"""The audit makes all of its checks, and says of which nobody could be asked."""
+"""The audit makes all of its checks, and reports those that could not run."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ UNREACHABLE = "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability fe
 
 
 def saying(text: str, complaint: str = "", status: int = 0) -> list[str]:
-    """A command that says so, as pip-audit does where nobody can be asked in a test."""
+    """Creates a command with this output, like pip-audit's, without network."""
     code = "import sys; sys.stdout.write(sys.argv[1]); print(sys.argv[2], file=sys.stderr)"
     return [sys.executable, "-c", f"{code}; sys.exit({status})", text, complaint]
 
@@ -51,7 +51,7 @@ def test_a_package_of_which_nothing_is_known_is_no_pass(command, outcome, detail
 
 @contextmanager
 def registry(answer: Callable[[list[str]], dict[str, object]]) -> Iterator[str]:
-    """An npm registry that answers so when it is asked what of these packages is vulnerable."""
+    """Serves an npm registry with this answer to the audit's request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -65,7 +65,7 @@ def registry(answer: Callable[[list[str]], dict[str, object]]) -> Iterator[str]:
             self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Silences the server's log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -123,7 +123,7 @@ def test_the_status_tells_what_was_found_from_what_was_not_asked(capsys, outcome
 
 
 def test_all_checks_are_made_where_nobody_can_be_asked(tmp_path):
-    """The code, the licences, and no service; what runs the tools does not exist here."""
+    """Creates code and licences without network or tools."""
     packages = tmp_path / "runtime/lib/python3/site-packages"
     (packages / "one-1.0.dist-info").mkdir(parents=True)
     metadata = "Metadata-Version: 2.4\nName: one\nVersion: 1.0\nLicense-Expression: MIT\n\n"

@@ -1,6 +1,6 @@
-"""The files that put the service into containers, clusters and pipelines, held against the code and
-against each other. That they run is for `make image-test`, `make k8s-check` and
-`make rolling-update` to show.
+"""Files of containers, clusters and pipelines agree with the code and with each other.
+
+They are run by `make image-test`, `make k8s-check` and `make rolling-update`.
 """
 
 import os
@@ -27,7 +27,7 @@ OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
-OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # the image's, or for development
+OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # or for development
 DEPLOYED = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]
 KEY_FOLDER = "${KEYS:-keys}:/keys:ro"
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders overlays")
@@ -48,8 +48,9 @@ def render_all(overlay: str) -> list[dict[str, Any]]:
 
 
 def render(overlay: str) -> dict[str, dict[str, Any]]:
-    """The service's resources of an overlay by kind, of which it has one each; not Redis', and not
-    the policies that let it out to more."""
+    """Returns the resources of an overlay by kind, of which there is one each, without Redis' and
+    without the policies for further ways out.
+    """
     resources = [
         one for one in render_all(overlay) if not re.search("redis|-to-", one["metadata"]["name"])
     ]
@@ -95,7 +96,7 @@ def test_the_environment_of_the_image_is_made_of_settings():
 
 
 def test_packages_and_code_are_in_layers_of_their_own():
-    """A change of the code must not send the packages again."""
+    """A change of the code must not change the layer of packages."""
     runtime = DOCKERFILE.partition(" AS runtime")[2]
     copied = re.findall(r"^COPY --from=builder (\S+) (\S+)$", runtime, re.MULTILINE)
     assert [source for source, _ in copied] == ["/app/venv", "/app/LICENSE", "/app/src"]
@@ -133,7 +134,7 @@ def test_every_container_of_compose_has_bounds_and_no_rights():
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
 def test_there_is_room_for_a_process_of_each_grammar(service):
-    """Those that are kept, and those of all sequences that run; half is for the threads."""
+    """Counts kept grammar processes and those of running sequences; half is for threads."""
     (limit,) = re.findall(r"\d+", compose_service(service)["pids_limit"])
     needed = SETTINGS["GRAMMAR_CACHE_SIZE"].default + SETTINGS["MAX_BATCH_SIZE"].default
     assert int(limit) / 2 > needed
@@ -185,7 +186,7 @@ def test_compose_waits_for_what_runs():
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
 def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
-    """Keys are read where `keys` has written them; what the image has there belongs to its user."""
+    """Keys are read from the folder that `keys` writes into; the image's user owns it."""
     assert {KEY_FOLDER, "usage:/usage"} <= set(compose_service(service)["volumes"])
     assert compose_service("keys")["volumes"] == ["keys:/keys"]
     assert compose_service("keys")["environment"] == {"API_KEYS_FILE": "/keys/keys.json"}
@@ -195,7 +196,7 @@ def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
 
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
-    """Compose of version 2, as the documentation has it, or 1."""
+    """Returns the command of Compose: version 2, as in the documentation, or 1."""
     for command in (["docker", "compose"], ["docker-compose"]):
         version = [*command, "version"]
         if shutil.which(command[0]) and not subprocess.run(version, check=False).returncode:
@@ -223,8 +224,10 @@ def test_compose_mounts_keys_from_its_volume_or_from_a_folder(
 def compose_config(
     compose: list[str], folder: Path, *overrides: str, **variables: str
 ) -> dict[str, Any]:
-    """The services as Compose reads them, of all profiles, with override files and variables."""
-    (folder / "empty.env").touch()  # in the place of a `.env` that may be there
+    """Returns the services as Compose reads them, of all profiles, with override files and
+    variables.
+    """
+    (folder / "empty.env").touch()  # instead of an existing `.env`
     files = [f"--file={name}" for name in ("docker-compose.yml", *overrides)]
     profiles = [f"--profile={name}" for name in ("keys", "monitoring", "alerting", "scale")]
     command = [*compose, f"--env-file={folder}/empty.env", *files, *profiles, "config"]
@@ -264,7 +267,7 @@ def test_an_override_of_compose_adds_tls_to_nginx(compose, tmp_path):
 
 
 def source_of(service: dict[str, Any], target: str) -> str:
-    """Where a mount comes from, as Compose v1 or v2 writes it."""
+    """Returns the source of a mount, in the form of Compose v1 or v2."""
     mounts = [
         (one["source"], one["target"]) if isinstance(one, dict) else tuple(one.split(":")[:2])
         for one in service["volumes"]
@@ -344,7 +347,7 @@ def test_nginx_holds_no_stream_back_and_sends_no_generation_twice():
 
 
 def test_pods_end_after_their_streams():
-    """Load balancers hear of it, then what runs ends, then the process; all within the grace."""
+    """Load balancers first, then running requests, then the process; all within the grace."""
     spec = DEPLOYED["template"]["spec"]
     (container,) = spec["containers"]
     heard = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -481,7 +484,7 @@ def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
 
 
 def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_wait():
-    """By the queue alone, replicas that emptied it would be taken away again."""
+    """With the queue alone, replicas that emptied it would be removed again."""
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
     asked = {
         one["pods"]["metric"]["name"]: int(one["pods"]["target"]["averageValue"])
@@ -492,7 +495,7 @@ def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_w
 
 @needs_kubectl
 def test_the_services_own_policy_and_budget_are_not_redis():
-    """An empty selector would be all pods of the namespace."""
+    """An empty selector would match all pods of the namespace."""
     named = {f"{one['kind']} {one['metadata']['name']}": one for one in render_all("redis")}
     replicas = named["Deployment llm-inference"]["spec"]["selector"]
     policy = named["NetworkPolicy llm-inference"]["spec"]["podSelector"]

@@ -1,6 +1,6 @@
-"""The container image as `make image-test` built it, run as a cluster would run it: IMAGE names it.
+"""The container image that IMAGE names, as `make image-test` built it, run as in a cluster.
 
-Without IMAGE there is nothing to test here.
+Without IMAGE these tests are skipped.
 """
 
 import json
@@ -133,7 +133,7 @@ def test_is_compiled_and_holds_the_code_and_the_bundled_model_alone(container):
 
 
 def test_holds_what_is_locked_and_no_more(container):
-    """torch has its version from pyproject.toml, and what CUDA needs has it from torch."""
+    """torch has its version from pyproject.toml; CUDA's packages have theirs from torch."""
     program = (
         "from importlib.metadata import distributions\n"
         "for one in distributions(): print(one.name, one.version)"
@@ -181,7 +181,7 @@ def volume() -> Iterator[str]:
 
 
 def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(volume):
-    """Both folders belong to the image's user, though it can write no other."""
+    """Both folders belong to the image's user; all others are read-only."""
     make = [*HARDENED, f"--volume={volume}:/keys", "--env=API_KEYS_FILE=/keys/keys.json", IMAGE]
     key = docker("run", "--rm", *make, "python", "-m", "src.keys", "create", "a").stdout.strip()
     settings = {"auth": "api_key", "api_keys_file": "/keys/keys.json", "usage_log": "/usage/log"}
@@ -195,7 +195,7 @@ def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(v
 
 
 def test_a_stream_ends_properly_when_the_container_is_stopped():
-    """`docker stop` sends SIGTERM; PORT is where it listens and where its health is asked."""
+    """`docker stop` sends SIGTERM; PORT is the port of the server and of its health check."""
     with run(port=9000, timeout_seconds=300, shutdown_grace_seconds=300) as stopped:
         body = {"prompt": "Once", "max_length": 400, "ignore_eos": True, "stream": True}
         with httpx2.stream("POST", stopped.url + "/generate", json=body, timeout=300) as response:

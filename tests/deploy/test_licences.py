@@ -1,4 +1,4 @@
-"""Which licences packages may have that are delivered with the service."""
+"""Licences that delivered packages may have."""
 
 import subprocess
 import sys

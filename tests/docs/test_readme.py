@@ -1,4 +1,4 @@
-"""What README and docs show is true: commands run, answers are those, links lead somewhere."""
+"""Commands of README and docs run and give the shown answers; links lead to files."""
 
 import json
 import re
@@ -17,10 +17,10 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
     if path.is_file()
 )
-# A command in a bash block, and the answer right after it, if one is shown: JSON, or a stream.
+# A command in a bash block, and the answer after it if there is one: JSON, or a stream.
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
-STAMPS = ("id", "created", "cached_tokens", "system_fingerprint")  # the last: by the processor
-# What docs/openai.md shows of other clients is test_clients.py's.
+STAMPS = ("id", "created", "cached_tokens", "system_fingerprint")  # the last: by processor
+# The clients of docs/openai.md are for tests/clients.
 SHOWN = [
     README,
     (ROOT / "docs" / "openai.md").read_text().partition("\n## Clients\n")[0],
@@ -31,7 +31,7 @@ IS_REPEATABLE = re.compile(r'"temperature": 0[,}]|/health|"max_length": 0')
 
 
 def shape(value: object) -> object:
-    """A JSON value's structure: its keys and types."""
+    """Returns a JSON value's structure: its keys and types."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -40,7 +40,7 @@ def shape(value: object) -> object:
 
 
 def without_stamps(value: object) -> object:
-    """A JSON value without what changes from one answer to the next."""
+    """Returns a JSON value without the parts that differ between answers."""
     if isinstance(value, dict):
         return {
             key: None if key in STAMPS else without_stamps(inner) for key, inner in value.items()

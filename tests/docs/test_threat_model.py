@@ -1,4 +1,4 @@
-"""docs/threat-model.md names tests that are there, and at least one for each threat."""
+"""Each threat of docs/threat-model.md names at least one test, and the tests exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Tools in training: what is listed, called and answered, and what the bundled model does."""
+"""Tools in training: lists, calls and answers, and the bundled model's behaviour."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def test_calls_fit_their_tool_and_copy_from_the_request() -> None:
 
 
 def is_allowed(value: object, described: str | list[str]) -> bool:
-    """Whether `value` is of the type, or one of the values, that the list of tools shows."""
+    """Checks `value` against the listed type or the listed values."""
     if isinstance(described, list):
         return value in described
     types = {"string": str, "integer": int, "number": int}
@@ -121,7 +121,7 @@ def test_of_a_conversation_with_tools_only_the_models_words_count() -> None:
 def split_documents(
     tokenizer: Tokenizer, tokens: torch.Tensor, counts: torch.Tensor
 ) -> list[tuple[str, str]]:
-    """Each document of a row, and what of it the loss counts."""
+    """Returns each document of a row, and the part of it that the loss counts."""
     ends = [-1, *(tokens == tokenizer.eos_token_id).nonzero().flatten().tolist(), len(tokens)]
     spans = [slice(end + 1, following) for end, following in pairwise(ends)]
     return [

@@ -33,7 +33,7 @@ STORY = (
 
 
 def ask(question: str) -> str:
-    """The bundled model's greedy answer to one chat turn."""
+    """Returns the bundled model's greedy answer to one chat turn."""
     _, tokenizer = bundled()
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -41,7 +41,7 @@ def ask(question: str) -> str:
 
 
 def run_training(folder: Path, *options: str) -> str:
-    """A smoke run into `folder`; returns what it printed."""
+    """Runs a smoke run into `folder`; returns its output."""
     command = [
         *(sys.executable, "-m", "training.train", "--smoke"),
         *("--output", str(folder / "model"), "--checkpoints", str(folder / "checkpoints")),
