@@ -79,7 +79,7 @@ def look_up(check: str, command: Sequence[str]) -> Result:
     for one in packages:
         for hole in one.get("vulns", ()):
             fixed = ", ".join(hole["fix_versions"]) or "no version"
-            print(f"{one['name']} {one['version']}: {hole['id']}, mended in {fixed}")
+            print(f"{one['name']} {one['version']}: {hole['id']}, fixed in {fixed}")
     if found:
         return Result(check, Outcome.FOUND, ", ".join(found))
     if skipped:
@@ -123,7 +123,7 @@ def _checks(runtime: Path, output: Path, tools: list[str], npm: list[str]) -> li
             "vulnerabilities of torch (pip-audit)", [*pip_audit, "--no-deps", "-r", str(torch)]
         ),
         look_up_npm(
-            "severe vulnerabilities of the clients that are tested with (npm audit)",
+            "severe vulnerabilities of the tested clients (npm audit)",
             [*npm, "audit", "--package-lock-only", "--json", "--prefix", "tests/clients"],
         ),
     ]
@@ -136,10 +136,10 @@ def report(results: Sequence[Result]) -> int:
         print(f"{one.outcome:<12} {one.check}{one.detail and ': ' + one.detail}")
     outcomes = {one.outcome for one in results}
     if Outcome.FOUND in outcomes:
-        print("The audit failed: something was found.")
+        print("The audit failed: see the findings above.")
         return FOUND
     if Outcome.NOT_CHECKED in outcomes:
-        print("The audit is incomplete: nothing was found, and not all could be checked.")
+        print("The audit is incomplete: no findings, but some checks could not run.")
         return NOT_CHECKED
     return 0
 
@@ -148,7 +148,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runtime", type=Path, required=True, help="environment that has no more")
+    parser.add_argument(
+        "--runtime", type=Path, required=True, help="environment with the runtime packages alone"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the SBOM")
     parser.add_argument("--tools", default="", help="command that runs pip-audit and cyclonedx-py")
     parser.add_argument("--npm", default="npm", help="command that is npm")

@@ -90,10 +90,10 @@ def main(folder: str) -> None:
         sys.exit(f"There is no package in {folder}.")
     for name, licence in sorted(licences.items()):
         reason = f" ({EXCEPTIONS[name][1]})" if name in EXCEPTIONS else ""
-        print(f"{name}: {licence or 'nothing is said'}{reason}")
+        print(f"{name}: {licence or 'no licence'}{reason}")
     refused = [name for name, licence in licences.items() if not is_allowed(name, licence)]
     if refused:
-        sys.exit(f"Nobody has allowed the licences of {', '.join(sorted(refused))}.")
+        sys.exit(f"Licences that are not in ALLOWED or EXCEPTIONS: {', '.join(sorted(refused))}.")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def image_tags(version: str, variant: str = "") -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tells what a tag means for a release.")
+    parser = argparse.ArgumentParser(description="Prints release notes or image tags of a release.")
     parser.add_argument("tag", help="such as v1.2.3")
     parser.add_argument("wanted", choices=["notes", "tags"])
     parser.add_argument("--variant", default="", help="of the image, such as cuda")

@@ -129,7 +129,7 @@ async def until_ready(port: int) -> None:
             except httpx2.TransportError:
                 pass
             await asyncio.sleep(0.2)
-    raise TimeoutError(f"the server on port {port} does not get ready")
+    raise TimeoutError(f"the server on port {port} did not become ready")
 
 
 async def _ask_until(stop: asyncio.Event, url: str, index: int, counts: Counter[str]) -> None:
@@ -182,7 +182,7 @@ async def run(num_clients: int, num_rounds: int, port: int) -> bool:
                 f"{server}: old one ended with {status}, new one ready after {seconds:.0f} s;"
                 f" {counts.total() - before} requests meanwhile"
             )
-            counts["servers that ended badly"] += status != 0
+            counts["servers that exited with an error"] += status != 0
         await asyncio.sleep(3)
         stop.set()
         await asyncio.gather(*clients)
@@ -205,9 +205,9 @@ def _say(line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--clients", type=int, default=8, help="how many ask at once")
-    parser.add_argument("--rounds", type=int, default=1, help="how often each server is replaced")
-    parser.add_argument("--port", type=int, default=8100, help="where nginx listens")
+    parser.add_argument("--clients", type=int, default=8, help="concurrent clients")
+    parser.add_argument("--rounds", type=int, default=1, help="replacements of each server")
+    parser.add_argument("--port", type=int, default=8100, help="port of nginx")
     options = parser.parse_args()
     if shutil.which("nginx") is None:
         sys.exit("nginx is not on the PATH; Debian's package is nginx-light")

@@ -111,7 +111,7 @@ def test_rotating_neighbours_of_interleaved_rows_is_rotating_halves():
     assert np.allclose(np.concatenate(turned, axis=1), expected.numpy())
 
 
-def test_counts_the_tokens_before_two_texts_part():
+def test_counts_the_tokens_before_two_texts_differ():
     assert count_agreed([[1, 2, 3], [1, 9, 3], [9, 2, 3]], [[1, 2, 3]] * 3) == [3, 1, 0]
 
 
@@ -133,7 +133,7 @@ def test_a_stream_of_llama_cpp_counts_an_event_with_text_as_a_token():
     assert read({"choices": [{"text": "", "finish_reason": "length"}]}) == ("", 0)
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_written_measurements_are_read_back(tmp_path):
     data = create_data({("ours", "greedy", 1): [3, 4]})
     data.agreements.append(Agreement("m", "8-bit", "openvino", 32, [32, 3]))
     data.failures.append(Failure("m", "8-bit", "ctranslate2", 'says "no"'))
@@ -173,7 +173,7 @@ def test_eight_bits_over_http_compare_with_the_float32_of_transformers():
     assert Summary(data, "m").judge(goal)[1].median == 4
 
 
-def test_the_report_names_what_failed_and_what_was_missed():
+def test_the_report_names_failures_and_missed_goals():
     data = create_data(
         {("ours", "greedy", 8): [10, 12], ("openvino", "greedy", 8): [20, 20]},
         failures=[Failure("m", "float32", "ctranslate2", "is not installed")],

@@ -78,7 +78,7 @@ def test_the_image_runs_without_root_and_gets_signals_itself():
     assert "HOST=0.0.0.0" in runtime
 
 
-def test_the_image_is_built_from_what_is_named_and_nothing_else():
+def test_the_image_is_built_from_named_files_alone():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     named = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored
@@ -88,7 +88,7 @@ def test_the_image_is_built_from_what_is_named_and_nothing_else():
     }
 
 
-def test_the_environment_of_the_image_is_made_of_settings():
+def test_the_environment_of_the_image_has_settings_alone():
     names = set(
         re.findall(r"^ *(?:ENV )?([A-Z_]+)=", DOCKERFILE.partition("ENV PATH")[2], re.MULTILINE)
     )
@@ -113,7 +113,7 @@ def test_compose_builds_with_every_argument_of_the_image():
     assert arguments["BASE_IMAGE"] == f"${{BASE_IMAGE:-{base}}}"
 
 
-def test_compose_publishes_on_this_machine_alone_unless_told_otherwise():
+def test_compose_publishes_on_loopback_by_default():
     services = read("docker-compose.yml")["services"] | {
         "tls": read("docker-compose.tls.yml")["services"]["nginx"]
     }
@@ -123,7 +123,7 @@ def test_compose_publishes_on_this_machine_alone_unless_told_otherwise():
         assert re.match(r"127\.0\.0\.1:|\$\{PUBLISH_ADDRESS:-127\.0\.0\.1\}:", port), port
 
 
-def test_every_container_of_compose_has_bounds_and_no_rights():
+def test_every_container_of_compose_has_limits_and_no_capabilities():
     for name, service in read("docker-compose.yml")["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -133,7 +133,7 @@ def test_every_container_of_compose_has_bounds_and_no_rights():
 
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
-def test_there_is_room_for_a_process_of_each_grammar(service):
+def test_the_process_limit_has_room_for_grammar_processes(service):
     """Counts kept grammar processes and those of running sequences; half is for threads."""
     (limit,) = re.findall(r"\d+", compose_service(service)["pids_limit"])
     needed = SETTINGS["GRAMMAR_CACHE_SIZE"].default + SETTINGS["MAX_BATCH_SIZE"].default
@@ -176,7 +176,7 @@ def test_every_setting_passes_through_compose(service):
     assert passed & SETTINGS.keys() == SETTINGS.keys() - OF_THE_CONTAINER
 
 
-def test_compose_waits_for_what_runs():
+def test_compose_waits_for_running_requests():
     for service in ("llm-inference", "replica", "nginx"):
         written = compose_service(service)["stop_grace_period"]
         (seconds,) = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", written).groups()
@@ -331,7 +331,7 @@ def test_prometheus_scrapes_the_services_of_compose_and_reads_the_rules():
         assert f"/etc/prometheus/{path.rpartition('/')[0]}" in mounted
 
 
-def test_nginx_holds_no_stream_back_and_sends_no_generation_twice():
+def test_nginx_buffers_no_stream_and_retries_no_generation():
     config = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
     directives = dict(re.findall(r"^\s+(\w+) ([^;{]+);", config, re.MULTILINE))
     assert directives["proxy_buffering"] == directives["gzip"] == "off"
@@ -358,7 +358,7 @@ def test_pods_end_after_their_streams():
     assert spec["terminationGracePeriodSeconds"] > heard + running
 
 
-def test_probes_ask_what_they_mean():
+def test_each_probe_requests_its_own_route():
     (container,) = DEPLOYED["template"]["spec"]["containers"]
     paths = {
         kind: container[f"{kind}Probe"]["httpGet"]["path"]
@@ -401,7 +401,7 @@ def assert_restricted(spec: dict[str, Any]) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_sets_settings_that_there_are(overlay):
+def test_kubernetes_sets_existing_settings(overlay):
     resources = render(overlay)
     data = resources["ConfigMap"]["data"]
     assert data.keys() <= SETTINGS.keys() | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
@@ -414,14 +414,14 @@ def test_kubernetes_sets_settings_that_there_are(overlay):
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_autoscaler_alone_says_how_many_replicas_there_are(overlay):
+def test_an_autoscaler_alone_sets_the_number_of_replicas(overlay):
     resources = render(overlay)
     is_scaled = bool(resources.keys() & {"HorizontalPodAutoscaler", "ScaledObject"})
     assert is_scaled != ("replicas" in resources["Deployment"]["spec"])
 
 
 @needs_kubectl
-def test_replicas_find_redis_and_alone_may_ask_it():
+def test_replicas_alone_reach_redis():
     named = {
         f"{one['kind']} {one['metadata']['name']}": one
         for one in render_all("redis")
@@ -463,7 +463,7 @@ def test_weights_are_fetched_once_into_a_volume():
     compile(fetch["command"][2], "fetch-model", "exec")
 
 
-def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
+def test_autoscalers_and_adapter_use_the_same_existing_metrics():
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
     asked = {
         one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
@@ -483,7 +483,7 @@ def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
     assert asked.keys() <= metric_names()
 
 
-def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_wait():
+def test_autoscalers_see_running_sequences_as_well_as_waiting_ones():
     """With the queue alone, replicas that emptied it would be removed again."""
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
     asked = {
@@ -505,7 +505,7 @@ def test_the_services_own_policy_and_budget_are_not_redis():
 
 
 @needs_kubectl
-def test_there_is_a_way_out_to_collector_redis_and_dns_of_the_node():
+def test_network_policies_allow_collector_redis_and_node_dns():
     resources = render_all("egress")
     replicas = render("egress")["Deployment"]["spec"]["selector"]
     outs = {
@@ -562,12 +562,12 @@ def test_every_component_is_in_an_overlay_so_that_it_is_checked():
     assert used == {path.name for path in (KUBERNETES / "components").iterdir()}
 
 
-def test_the_operators_rules_are_those_of_prometheus():
+def test_the_prometheus_rule_has_the_rules_of_prometheus():
     copied = read("deploy/kubernetes/components/monitoring/prometheusrule.yaml")
     assert copied["spec"]["groups"] == read("deploy/prometheus/rules.yml")["groups"]
 
 
-def test_the_ingress_leads_to_all_that_is_public():
+def test_the_ingress_routes_all_public_paths():
     ingress = read("deploy/kubernetes/components/ingress/ingress.yaml")["spec"]
     paths = {one["path"]: one["pathType"] for one in ingress["rules"][0]["http"]["paths"]}
 
@@ -604,7 +604,7 @@ def test_actions_are_pinned_by_their_commit_and_may_do_little():
         assert written == may_write.get(name, set())
 
 
-def test_each_job_runs_a_make_target_that_there_is():
+def test_each_job_runs_an_existing_make_target():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for name, job in jobs():
         commands = "\n".join(step.get("run", "") for step in job["steps"])
@@ -631,7 +631,7 @@ def test_nothing_is_pushed_before_the_tag_is_checked_nor_named_before_it_is_trie
     assert "is_final" in cd["deploy"]["if"]
 
 
-def test_each_variant_of_the_image_is_built_and_told():
+def test_each_variant_of_the_image_is_built_and_named():
     image = read(".github/workflows/cd.yml")["jobs"]["image"]
     built = {one["variant"]: one["torch"] for one in image["strategy"]["matrix"]["include"]}
     assert built.keys() == image["outputs"].keys() == {"cpu", "cuda"}
@@ -640,7 +640,7 @@ def test_each_variant_of_the_image_is_built_and_told():
 
 
 @pytest.mark.parametrize(("is_there", "verb"), [(False, "create"), (True, "edit")])
-def test_a_release_can_be_made_again(tmp_path, is_there, verb):
+def test_a_release_can_be_repeated(tmp_path, is_there, verb):
     (step,) = (
         step
         for step in read(".github/workflows/cd.yml")["jobs"]["release"]["steps"]

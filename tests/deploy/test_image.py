@@ -124,7 +124,7 @@ def test_has_no_compiler_and_no_installer_of_its_own(container):
     assert container.run("ls", "/wheels").returncode != 0
 
 
-def test_is_compiled_and_holds_the_code_and_the_bundled_model_alone(container):
+def test_contains_bytecode_code_and_bundled_model_alone(container):
     assert container.run("ls", "/app").stdout.split() == ["LICENSE", "src", "venv"]
     compiled = container.run("find", "/app/src", "-name", "*.pyc").stdout.split()
     sources = container.run("find", "/app/src", "-name", "*.py").stdout.split()
@@ -132,7 +132,7 @@ def test_is_compiled_and_holds_the_code_and_the_bundled_model_alone(container):
     assert container.run("ls", "/app/src/bundled/storyteller/model.safetensors").returncode == 0
 
 
-def test_holds_what_is_locked_and_no_more(container):
+def test_contains_the_locked_packages_alone(container):
     """torch has its version from pyproject.toml; CUDA's packages have theirs from torch."""
     program = (
         "from importlib.metadata import distributions\n"
@@ -180,7 +180,7 @@ def volume() -> Iterator[str]:
     docker("volume", "rm", name)
 
 
-def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(volume):
+def test_keys_in_a_volume_are_required_and_their_usage_is_logged(volume):
     """Both folders belong to the image's user; all others are read-only."""
     make = [*HARDENED, f"--volume={volume}:/keys", "--env=API_KEYS_FILE=/keys/keys.json", IMAGE]
     key = docker("run", "--rm", *make, "python", "-m", "src.keys", "create", "a").stdout.strip()
@@ -212,7 +212,7 @@ def test_a_stream_ends_properly_when_the_container_is_stopped():
         assert "Shutting down" in logs.stdout + logs.stderr
 
 
-def test_a_setting_that_cannot_be_used_ends_the_start():
+def test_an_invalid_setting_ends_the_start():
     refused = docker("run", "--rm", *HARDENED, "--env=MAX_LENGTH=0", IMAGE, check=False)
     assert refused.returncode == 1
     assert "MAX_LENGTH=0" in refused.stdout + refused.stderr

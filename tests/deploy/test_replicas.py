@@ -155,7 +155,7 @@ def test_connections_are_refused_until_the_model_is_loaded(tmp_path, num_workers
         assert server.stop() == 0, server.log
 
 
-def test_a_process_that_loads_before_it_listens_ends_at_a_signal(tmp_path):
+def test_a_loading_process_ends_at_a_signal(tmp_path):
     with serve(tmp_path, listen_when_loaded=True) as server:
         wait_until(lambda: "loading the model" in server.log)
         assert server.stop(signal.SIGTERM) == 0, server.log

@@ -66,7 +66,7 @@ def test_a_shown_command_gives_the_shown_answer(server: Server, command: str, sh
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_shown_python_prints_what_stands_beside_it(server: Server, code: str):
+def test_shown_python_prints_the_shown_output(server: Server, code: str):
     shown = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert shown
     code = code.replace("http://localhost:8000", server.url)
@@ -82,13 +82,13 @@ def test_the_readme_shows_enough():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files_that_are_there(page: Path):
+def test_links_lead_to_existing_files(page: Path):
     for target in re.findall(r"\]\(\s*([^)#\s]+)\s*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
 
 
-def test_every_make_target_shown_is_there():
+def test_every_shown_make_target_exists():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         shown = re.findall(r"(?:^|`|[A-Z]=\S+ )make ([a-z0-9-]+)", page.read_text(), re.MULTILINE)

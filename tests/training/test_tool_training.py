@@ -108,7 +108,7 @@ def test_a_task_that_is_not_served_shares_no_topic_with_the_tools() -> None:
         assert other.tool.name not in {ability.tool.name for ability in abilities}
 
 
-def test_of_a_conversation_with_tools_only_the_models_words_count() -> None:
+def test_the_loss_counts_the_models_turns_alone_in_conversations_with_tools() -> None:
     _, tokenizer = bundled()
     batch = create_batch(tokenizer, "1/3", 16, 384, "tools")
     for row, counts in zip(batch.tokens, batch.counts, strict=True):
@@ -130,7 +130,7 @@ def split_documents(
     ]
 
 
-def test_sources_are_where_the_next_token_stands_in_the_same_context() -> None:
+def test_copy_sources_precede_the_same_token_in_the_same_context() -> None:
     end = 0
     tokens = torch.tensor([[5, 6, 7, 4, 6, 9, 2, 5, 6, 9, end, 5, 6]])
     pairs = find_sources(tokens, end).nonzero().tolist()
@@ -189,7 +189,7 @@ def test_chat_template_writes_tools_as_training_saw_them(system: str) -> None:
         assert written == render(turns)
 
 
-def test_chat_template_writes_several_calls_and_what_it_cannot_read_of_a_schema() -> None:
+def test_chat_template_writes_several_calls_and_unknown_schemas() -> None:
     _, tokenizer = bundled()
     calls = [
         {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},

@@ -77,7 +77,7 @@ def test_every_story_names_its_hero_and_trait_again_at_the_end() -> None:
         assert bindings["trait"] in end
 
 
-def test_grammar_binds_who_the_story_is_about() -> None:
+def test_grammar_binds_the_hero_of_a_story() -> None:
     check = check_story(STORY)
     assert check.accepted
     assert (check.bindings["name"], check.bindings["trait"]) == ("Mila", "brave")
@@ -110,7 +110,7 @@ def test_grammar_says_which_sentence_is_wrong() -> None:
     assert wrong[0].startswith("Because Mila was brave, he walked")
 
 
-def test_stories_keep_to_the_topic_that_was_asked_for() -> None:
+def test_stories_keep_to_the_requested_topic() -> None:
     preset = {"kind": "fox", "trait": "brave", "noun": "lantern"}
     story = write_story(Random(3), preset)
     assert "brave fox" in story
