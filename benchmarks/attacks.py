@@ -1,8 +1,8 @@
-"""Attacks the service with single requests beside a calm stream: `python -m benchmarks.attacks`.
+"""Measures single hostile requests beside a calm stream: `python -m benchmarks.attacks`.
 
-For each attack it prints the answers, how long they took, the longest gap between two events of the
-calm stream meanwhile, and how long a fresh, ordinary schema takes afterwards. It ends with status 1
-if a process died or hung, or a figure is over its bound (`MAX_GAP`, `MAX_COMPILE`).
+Each attack's row has its answers and their times, the longest gap between two events of the calm
+stream, and the time of a new, ordinary schema afterwards. The exit status is 1 if a process died or
+hung, or a figure exceeds its bound (`MAX_GAP`, `MAX_COMPILE`).
 """
 
 import argparse
@@ -30,13 +30,13 @@ _numbers = count()
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """Requests that one client sends at the same time.
+    """Equal requests that one client sends at the same time.
 
     Args:
-        name: for the table.
-        path: of the route.
-        body: as JSON.
-        copies: so many at once.
+        name: row of the table.
+        path: path of the route.
+        body: JSON body.
+        copies: number of equal requests.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Attack:
 
 
 def completion(name: str, copies: int = 1, **fields: object) -> Attack:
-    """An attack by one field of /v1/completions."""
+    """Creates an attack by one field of /v1/completions."""
     body = {"model": MODEL, "prompt": "Once", "max_tokens": 24, "temperature": 1} | fields
     return Attack(name, "/v1/completions", json.dumps(body).encode(), copies)
 
 
 def chain_of_references(length: int) -> dict[str, object]:
-    """A schema whose references lead one to the next."""
+    """Creates a JSON schema with a chain of references."""
     defs: dict[str, object] = {
         f"a{index}": {"$ref": f"#/$defs/a{index + 1}"} for index in range(length)
     }
@@ -60,7 +60,7 @@ def chain_of_references(length: int) -> dict[str, object]:
 
 
 def chain_of_rules(length: int) -> str:
-    """A Lark grammar whose rules name one the next."""
+    """Creates a Lark grammar with a chain of rules."""
     rules = "".join(f"r{index}: r{index + 1}\n" for index in range(length))
     return f"start: r0\n{rules}r{length}: /x/\n"
 
@@ -133,7 +133,7 @@ ATTACKS = GRAMMARS + BODIES
 
 @dataclass(slots=True)
 class Result:
-    """What came of an attack; times are in seconds."""
+    """Result of an attack; times in seconds."""
 
     answers: Counter[str] = field(default_factory=Counter)
     seconds: float = 0
@@ -150,7 +150,7 @@ class Result:
 
 
 class CalmStream:
-    """A client that streams texts one after the other, and notes the gaps between events."""
+    """A client that streams answers in turn and records the gaps between events."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -159,7 +159,7 @@ class CalmStream:
         self.has_begun = threading.Event()
 
     def run(self) -> None:
-        """Streams until it is told to end; a stream that breaks off is a gap without end."""
+        """Streams until stopped; a broken stream is recorded as an infinite gap."""
         body = {"prompt": "Once upon a time", "max_length": 200, "stream": True}
         with httpx2.Client(timeout=CLIENT_TIMEOUT) as client:
             last = time.monotonic()
@@ -193,7 +193,7 @@ class CalmStream:
 
 
 def ask(url: str, path: str, body: bytes) -> str:
-    """Returns the status of an answer; "lost" where there is none."""
+    """Returns the status of an answer, "lost" without one."""
     headers = {"Content-Type": "application/json"}
     try:
         answer = httpx2.post(url + path, content=body, headers=headers, timeout=CLIENT_TIMEOUT)
@@ -203,7 +203,7 @@ def ask(url: str, path: str, body: bytes) -> str:
 
 
 def fresh_schema() -> bytes:
-    """A request for an ordinary schema that was never asked for before."""
+    """Creates a request for an ordinary schema that the server has not seen."""
     schema = {
         "type": "object",
         "properties": {
@@ -217,7 +217,7 @@ def fresh_schema() -> bytes:
 
 
 def run_attack(url: str, attack: Attack) -> Result:
-    """Attacks, beside a calm stream, and then asks for a fresh schema."""
+    """Runs an attack beside a calm stream, then requests a new schema."""
     result = Result()
     with CalmStream(url).running() as calm:
         started = time.monotonic()
@@ -235,7 +235,7 @@ def run_attack(url: str, attack: Attack) -> Result:
 
 
 def row(attack: Attack, result: Result) -> str:
-    """A row of the table."""
+    """Creates a row of the table."""
     answers = ", ".join(f"{number} x {status}" for status, number in result.answers.items())
     return (
         f"| {attack.name} | {answers} | {result.seconds:.2f} | {result.longest_gap:.2f} |"
@@ -244,7 +244,7 @@ def row(attack: Attack, result: Result) -> str:
 
 
 def main() -> None:
-    """Runs all attacks, each on the same server while it lives."""
+    """Runs all attacks, on one server for as long as it lives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="attacks whose names hold this text")
     options = parser.parse_args()
@@ -260,7 +260,7 @@ def main() -> None:
 
 
 def _run_all(server: Server, attacks: list[Attack]) -> bool:
-    """Runs attacks, and takes them from the list, until the server is broken or none is left."""
+    """Runs and removes attacks until the server is broken or the list is empty."""
     is_broken = False
     while attacks and not is_broken:
         attack = attacks.pop(0)

@@ -1,12 +1,14 @@
-"""Builds the models that are measured: `python -m benchmarks.bench_model [NAME]` prints a folder.
+"""Builds the measured models: `python -m benchmarks.bench_model [NAME]` prints a folder.
 
 `gpt2` has the shape of gpt2-small, `llama` that of a llama with 135 million weights and three query
-heads to each of keys. Their weights are random, so nothing is downloaded and the arithmetic is that
-of real ones. Two things of a trained model matter to who measures a server, and are made
-here: its next-token distribution is peaked (top-p 0.9 keeps some two hundred of the 50257 tokens,
-where plain random weights would keep tens of thousands), and each token is visible text, so clients
-can count them. The end token and pieces of characters have an embedding of zeros, whose logit of 0
-is so far below the others that they are never chosen.
+heads for each head of keys. Weights are random, so nothing is downloaded, and the arithmetic is
+that of trained models.
+
+Two properties of trained models matter to measurements and are reproduced. The next-token
+distribution is peaked: top-p 0.9 keeps some two hundred of the 50257 tokens, where plain random
+weights would keep tens of thousands. Each token is visible text, so clients can count tokens. The
+embeddings of the end token and of incomplete characters are zero, so their logit of 0 is far below
+the others and they are never sampled.
 """
 
 import argparse
@@ -49,16 +51,19 @@ SHAPES: dict[str, PreTrainedConfig] = {
 }
 FOLDERS = {"gpt2": "gpt2-small-random", "llama": "llama-135m-random"}
 WEIGHT_STD = 0.05
-"""Large enough that the layers, not the last token's embedding, decide what comes next."""
+"""Standard deviation of the embeddings: so large that the layers decide the next token, not the
+last token's embedding.
+"""
 LOGITS_STD = 0.15 * 768**0.5
-"""Of the logits: sqrt(hidden_size) times that of the embedding, since the last norm has made the
-hidden state's standard deviation 1."""
+"""Standard deviation of the logits: sqrt(hidden_size) times the embedding's, since the last norm
+gives hidden states the standard deviation 1.
+"""
 NUM_DOCUMENTS = 4000
 REPLACEMENT = "\ufffd"
 
 
 def ensure_model(name: str = "gpt2") -> Path:
-    """Returns the folder of one of the models, which is built if it is not there."""
+    """Returns the folder of a model; builds it if it is missing."""
     folder = BENCH_FOLDER / FOLDERS[name]
     if folder.is_dir():
         return folder
@@ -70,7 +75,7 @@ def ensure_model(name: str = "gpt2") -> Path:
 
 
 def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the training corpus, filled up with made-up words that no text has."""
+    """Trains a byte-level BPE on the training corpus and fills it up with invented words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -91,7 +96,7 @@ def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def _fill_up(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
-    """Adds made-up words: no merge leads to them, but the model may say them."""
+    """Adds invented words; no merge leads to them, but the model may sample them."""
     state = json.loads(tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     for token_id in range(len(vocabulary), vocab_size):
@@ -100,7 +105,7 @@ def _fill_up(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
 
 
 def create_model(tokenizer: PreTrainedTokenizerFast, shape: PreTrainedConfig) -> PreTrainedModel:
-    """Random weights; see the module's docstring for what is not left to chance."""
+    """Creates random weights with the properties that the module's docstring describes."""
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(shape)
     for parameter in model.parameters():

@@ -1,7 +1,7 @@
-"""First token of a calm key beside another key's flood: `python -m benchmarks.fairness [--help]`.
+"""Measures a calm key's first token beside another key's flood: `python -m benchmarks.fairness`.
 
-The flood is ten requests of 32 sequences each. A second measurement asks an idle server for 128
-sequences in one request. Both run on the bundled model unless --model says otherwise.
+The flood is ten requests of 32 sequences each. A second measurement sends one request for 128
+sequences to an idle server. Both use the bundled model unless --model names another.
 """
 
 import subprocess
@@ -25,17 +25,17 @@ FLOOD_REQUESTS = 10
 FLOOD_SEQUENCES = 32
 MANY_SEQUENCES = 128
 PROMPT = "Once upon a time"
-QUEUE_TIMEOUT_SECONDS = 30  # the service's default
-PAUSE_SECONDS = 0.5  # the flood runs for so long before the calm key asks
+QUEUE_TIMEOUT_SECONDS = 30  # default of the service
+PAUSE_SECONDS = 0.5  # seconds of flood before the calm key's requests
 
 
 class Client:
-    """Asks one server with one key.
+    """A client with one key.
 
     Args:
-        url: of the server.
-        model: its name there.
-        key: an API key; None where the server wants none.
+        url: base URL of the server.
+        model: the model's name there.
+        key: API key; None if the server needs none.
     """
 
     def __init__(self, url: str, model: str, key: str | None = None) -> None:
@@ -44,24 +44,24 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, num_sequences: int, max_tokens: int) -> int:
-        """Returns the status of a whole answer."""
+        """Returns the status of an answer without stream."""
         body = self._body(max_tokens, n=num_sequences)
         return httpx2.post(self._url, json=body, headers=self._headers, timeout=600).status_code
 
     def time_to_first_token(self) -> float:
-        """Seconds to the first event of a stream of four tokens, which is read to its end."""
+        """Returns seconds to the first event of a stream of four tokens; reads it to its end."""
         body = self._body(4, stream=True)
         started = time.monotonic()
-        found = None
+        first_token = None
         with httpx2.stream(
             "POST", self._url, json=body, headers=self._headers, timeout=600
         ) as response:
             for line in response.iter_lines():
-                if found is None and line.startswith("data:"):
-                    found = time.monotonic() - started
-        if found is None or response.status_code != 200:
+                if first_token is None and line.startswith("data:"):
+                    first_token = time.monotonic() - started
+        if first_token is None or response.status_code != 200:
             raise BenchmarkError(f"no stream came: {response.status_code}")
-        return found
+        return first_token
 
     def _body(self, max_tokens: int, **more: object) -> dict[str, object]:
         body = {"model": self._model, "prompt": PROMPT, "max_tokens": max_tokens}
@@ -69,7 +69,9 @@ class Client:
 
 
 def flooded(arguments: Namespace) -> str:
-    """Milliseconds to the first token, alone and beside the flood; statuses of the flood."""
+    """Measures milliseconds to the first token, alone and beside the flood, and the flood's
+    statuses.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "keys.json"
         keys = [create_key(file, name) for name in ("calm", "flood")]
@@ -83,22 +85,22 @@ def flooded(arguments: Namespace) -> str:
                 for _ in range(FLOOD_REQUESTS)
             ]
             amid = times_amid(running, calm)
-            statuses = Counter(one.result() for one in running)
+            statuses = Counter(future.result() for future in running)
     rows = [[milliseconds(idle), ", ".join(map(milliseconds, amid)), dict(statuses)]]
     return table(["idle", "beside the flood, one after another", "the flood's statuses"], rows)
 
 
 def times_amid(running: list[Future[int]], calm: Client) -> list[float]:
-    """Times to first token of up to eight requests while the flood runs."""
+    """Returns the times to first token of up to eight requests while the flood runs."""
     times: list[float] = []
-    while len(times) < 8 and not any(one.done() for one in running):
+    while len(times) < 8 and not any(future.done() for future in running):
         time.sleep(PAUSE_SECONDS)
         times.append(calm.time_to_first_token())
     return times
 
 
 def many(arguments: Namespace) -> str:
-    """Status of one request for 128 sequences on an idle server, and seconds to its answer."""
+    """Returns status and seconds of one request for 128 sequences on an idle server."""
     with serve_ours(str(arguments.model), **fixed(arguments)) as server:
         client = Client(server.url, str(arguments.model))
         started = time.monotonic()
@@ -108,7 +110,7 @@ def many(arguments: Namespace) -> str:
 
 
 def fixed(arguments: Namespace) -> dict[str, object]:
-    """Settings of both measurements."""
+    """Returns the settings of both measurements."""
     return {
         "queue_timeout_seconds": arguments.queue_timeout,
         "max_batch_size": arguments.max_batch_size,
@@ -116,7 +118,7 @@ def fixed(arguments: Namespace) -> dict[str, object]:
 
 
 def create_key(file: Path, name: str) -> str:
-    """Returns a new API key of this name."""
+    """Creates an API key."""
     command = [sys.executable, "-m", "src.keys", "--file", str(file), "create", name]
     done = subprocess.run(  # noqa: S603 - our own command
         command, check=True, capture_output=True, text=True, cwd=ROOT
@@ -125,7 +127,7 @@ def create_key(file: Path, name: str) -> str:
 
 
 def main() -> None:
-    """Measures both; the exit status is 1 if one could not be measured."""
+    """Runs both measurements; the exit status is 1 if one failed."""
     parser = create_parser(__doc__)
     parser.set_defaults(model=STORYTELLER)
     parser.add_argument("--max-tokens", type=int, default=450)

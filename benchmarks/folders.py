@@ -1,4 +1,4 @@
-"""Folders of files that take long to make."""
+"""Folders of files that take long to create."""
 
 import shutil
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill, which becomes this one if nothing raises."""
+    """Yields an empty folder, which is moved to `folder` unless the block raises."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
     try:

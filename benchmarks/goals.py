@@ -1,14 +1,14 @@
-"""Whether the engine keeps what it promises: `python -m benchmarks.goals [GOAL ...] [--help]`.
+"""Measures promises of the engine: `python -m benchmarks.goals [GOAL ...] [--help]`.
 
-sampling  top-p 0.9 costs at most a tenth of greedy's tokens per second
-http      streaming over HTTP costs at most a tenth of the engine's tokens per second
-openai    streams of OpenAI's API give at most a tenth less tokens per second than the native ones,
-          read by OpenAI's client both
-arrival   a short request that arrives in a full batch, while a long prompt is computed, has its
-          first token after the time that it takes alone and one step
-disturbed beside one other process that computes, the server keeps two fifths of its speed
-steps     a step's time grows with the live tokens, not with the capacity of the KV cache
-memory    over thousands of requests the server's memory stays what it is
+- sampling: top-p 0.9 costs at most a tenth of greedy's tokens per second.
+- http: streaming over HTTP costs at most a tenth of the engine's tokens per second.
+- openai: OpenAI's streams have at most a tenth less tokens per second than native ones. OpenAI's
+    client reads both.
+- arrival: a short request arrives in a full batch while a long prompt is computed. Its time to
+    first token is at most that of the request alone plus one step.
+- disturbed: beside another process that computes, the server keeps two fifths of its speed.
+- steps: a step's time grows with the live tokens, not with the KV cache's capacity.
+- memory: the server's memory stays constant over thousands of requests.
 """
 
 import itertools
@@ -31,7 +31,7 @@ SHORT_PROMPT = 16
 
 
 def sampling(arguments: Namespace) -> str:
-    """Both take turns on one server, so both see the same state of the machine."""
+    """Greedy and top-p take turns on one server, so both see the same state of the machine."""
     prompts = Prompts(arguments.model)
     rows = []
     with ours(str(arguments.model)) as run:
@@ -47,7 +47,7 @@ def sampling(arguments: Namespace) -> str:
 
 
 def http(arguments: Namespace) -> str:
-    """Server and engine take turns on the same jobs; who waits sleeps."""
+    """Server and engine take turns on the same jobs; the idle one sleeps."""
     prompts = Prompts(arguments.model)
     model = str(arguments.model)
     rows = []
@@ -64,7 +64,7 @@ def http(arguments: Namespace) -> str:
 
 
 def openai(arguments: Namespace) -> str:
-    """All take turns on one server; a process of OpenAI's client each, of which one is awake."""
+    """Protocols take turns on one server, each with a process of OpenAI's client."""
     prompts = Prompts(arguments.model)
     rows = []
     template = {"chat_template": "{{ messages[0].content }}"}  # as many tokens as without
@@ -79,20 +79,20 @@ def openai(arguments: Namespace) -> str:
                 run(warm_up)
             pairs: list[list[list[float]]] = [[] for _ in others]
             for repeat in range(arguments.repeats):
-                for run, found in zip(others, pairs, strict=True):
-                    # Prompts of its own for each, as a prefix that was seen is not computed again.
+                for run, speeds in zip(others, pairs, strict=True):
+                    # Each has its own prompts, as a cached prefix is not computed again.
                     jobs = [prompts.job(num_requests, arguments.max_tokens) for _ in range(2)]
                     turns = [(native, jobs[0]), (run, jobs[1])]
-                    order = -1 if repeat % 2 else 1  # nobody is always first
-                    found.append([speed(*turn) for turn in turns[::order]][::order])
+                    order = -1 if repeat % 2 else 1  # the order alternates
+                    speeds.append([speed(*turn) for turn in turns[::order]][::order])
             names = ("/v1/completions", "/v1/chat/completions")
-            for name, found in zip(names, pairs, strict=True):
-                rows.append([num_requests, name, *compare(found)])
+            for name, speeds in zip(names, pairs, strict=True):
+                rows.append([num_requests, name, *compare(speeds)])
     return table(["at once", "route", "/generate tok/s", "tok/s", "ratio"], rows)
 
 
 def disturbed(arguments: Namespace) -> str:
-    """Every other run is beside a process that keeps one core busy, as far as it gets it."""
+    """Every other run is beside a process that uses one core as far as it can."""
     prompts = Prompts(arguments.model)
     rows = []
     with ours(str(arguments.model)) as run:
@@ -120,18 +120,20 @@ def busy_process() -> Iterator[None]:
 
 
 def speed(run: Run, job: Job) -> float:
-    """Tokens per second."""
+    """Returns tokens per second."""
     return summarize(run(job)).tokens_per_second
 
 
 def compare(pairs: list[list[float]]) -> list[str]:
-    """The medians of both, and of the second's share of the first."""
+    """Returns the medians of both, and of the second's share of the first."""
     first, second, share = medians([(first, second, second / first) for first, second in pairs])
     return [f"{first:.1f}", f"{second:.1f}", f"{share:.2f}"]
 
 
 def arrival(arguments: Namespace) -> str:
-    """Times to first token. Thirty streams run, a long prompt comes, a step later a short one."""
+    """Measures times to first token: thirty streams run, a long prompt arrives, a step later a
+    short one.
+    """
     prompts = Prompts(arguments.model)
     with ours(str(arguments.model)) as run:
         run(prompts.job(32, 4))
@@ -149,7 +151,7 @@ def first_token_alone(run: Run, prompts: Prompts) -> float:
 
 
 def first_token_amid(run: Run, prompts: Prompts, num_running: int = 30) -> tuple[float, ...]:
-    """The time of a step, and to the first tokens of the short and of the long request."""
+    """Returns the times of a step and to the first tokens of the short and of the long request."""
     running = [Request(prompts.take(SHORT_PROMPT), 64) for _ in range(num_running)]
     long = Request(prompts.take(LONG_PROMPT), 4, start=Start(0, 16))
     short = Request(prompts.take(SHORT_PROMPT), 4, start=Start(0, 17))
@@ -161,7 +163,7 @@ def first_token_amid(run: Run, prompts: Prompts, num_running: int = 30) -> tuple
 
 
 def gaps_within(traces: list[Trace], start: float, end: float) -> list[float]:
-    """The streams' waits for a token that fall at least in part between two times."""
+    """Returns the streams' inter-token times that overlap an interval."""
     return [
         later - earlier
         for trace in traces
@@ -171,7 +173,7 @@ def gaps_within(traces: list[Trace], start: float, end: float) -> list[float]:
 
 
 def steps(arguments: Namespace) -> str:
-    """Eight sequences, short and long, in small and large caches."""
+    """Measures eight sequences, short and long, in small and large caches."""
     caches = [
         ("16 slots of 256", {"max_model_len": 256, "max_num_seqs": 8}, [100]),
         ("16 slots of 1024", {"max_num_seqs": 8}, [100, 450, LONG_PROMPT]),
@@ -189,14 +191,14 @@ def steps(arguments: Namespace) -> str:
 
 
 def step_time(run: Run, prompts: Prompts, length: int) -> float:
-    """The median wait for a token while eight sequences decode."""
+    """Returns the median inter-token time of eight decoding sequences."""
     traces = run(Job([Request(prompts.take(length), 64) for _ in range(8)], 8))
     start = max(trace.texts[0] for trace in traces)
     return quantile(gaps_within(traces, start, min(trace.ended for trace in traces)), 0.5)
 
 
 def memory(arguments: Namespace) -> str:
-    """Short requests, 32 at a time; a slot's memory is taken when it is first used."""
+    """Measures memory over short requests, 32 at a time; slots take memory at their first use."""
     prompts = Prompts(arguments.model)
     total = 200 if arguments.quick else arguments.requests
     part = total // 10
@@ -222,7 +224,7 @@ GOALS: dict[str, Callable[[Namespace], str]] = {
 
 
 def main() -> None:
-    """Measures one goal after the other; the exit status is 1 if one could not be measured."""
+    """Measures the goals in turn; the exit status is 1 if a measurement failed."""
     parser = create_parser(__doc__)
     parser.add_argument("goals", nargs="*", metavar="GOAL", help="default: all")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[16, 32])

@@ -1,8 +1,8 @@
-"""Clients over HTTP, in a process of their own: `python -m benchmarks.load --url URL --protocol P`.
+"""Clients over HTTP in a process of their own: `python -m benchmarks.load --url URL --protocol P`.
 
-Reads jobs from standard input, a line of JSON each, and answers each with a line of traces. It
-speaks HTTP/1.1 by itself, each request on a connection of its own: a general client takes a sixth
-of a millisecond a token, of cores that the server needs.
+Reads jobs from standard input, one JSON line each, and answers each with a line of traces. It
+speaks HTTP/1.1 itself, with one connection for each request: a general client takes a sixth of a
+millisecond for each token, on cores that the server needs.
 """
 
 import argparse
@@ -22,12 +22,12 @@ LINE_LIMIT = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a server is asked, and how its events are read.
+    """Protocol of a server: its route, its requests and its events.
 
     Args:
-        path: of the route.
-        body: the JSON of a request.
-        read: text and number of tokens in an event; the count may come once, at the end.
+        path: path of the route.
+        body: creates the JSON of a request.
+        read: returns text and number of tokens of an event; the number may come once, at the end.
     """
 
     path: str
@@ -48,7 +48,7 @@ def _generate_body(request: Request) -> dict[str, object]:
 
 
 def _completions_body(request: Request) -> dict[str, object]:
-    """Without a way to ignore the end token: the measured model never says it."""
+    """Creates a request without `ignore_eos`; the measured model never samples the end token."""
     return {
         "prompt": request.prompt,
         "max_tokens": request.max_tokens,
@@ -64,7 +64,7 @@ def _read_completion(event: dict[str, Any]) -> tuple[str, int]:
 
 
 def _read_text(event: dict[str, Any]) -> tuple[str, int]:
-    """An event of `llama_cpp.server`, which counts no tokens but sends each by itself."""
+    """Reads an event of `llama_cpp.server`, which sends each token by itself and counts none."""
     text = event["choices"][0]["text"]
     return text, int(text != "")
 
@@ -79,10 +79,10 @@ PROTOCOLS = {
 
 
 async def stream(url: str, protocol: Protocol, request: Request) -> AsyncGenerator[tuple[str, int]]:
-    """Sends a request and yields text and token counts as they come.
+    """Sends a request and yields text and token counts as they arrive.
 
     Raises:
-        BenchmarkError: the server answers with anything but 200 and a stream without errors.
+        BenchmarkError: the answer is not 200, not a stream, or has an error.
     """
     async with _post(url, protocol.path, json.dumps(protocol.body(request)).encode()) as reader:
         status = int((await reader.readline()).split()[1])
@@ -120,7 +120,7 @@ async def _header_lines(reader: asyncio.StreamReader) -> AsyncGenerator[bytes]:
 
 
 async def _lines_of_chunks(reader: asyncio.StreamReader) -> AsyncGenerator[bytes]:
-    """Yields whole lines of a body in chunks, whose ends need not be those of lines."""
+    """Yields whole lines of a chunked body; chunks may end within lines."""
     rest = b""
     while size := int(await reader.readline() or b"0", 16):
         chunk = await reader.readexactly(size + 2)  # it ends with CR LF

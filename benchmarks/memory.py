@@ -1,8 +1,8 @@
-"""What memory a process takes, beside what docs/deployment.md says: `python -m benchmarks.memory`.
+"""Measures the memory of a process for docs/deployment.md: `python -m benchmarks.memory`.
 
-For the bundled model and one of gpt2-small's shape it runs the service, fills the whole KV cache
-with prompts that have nothing in common, and prints what the process held when it was ready, after
-one short request and when the cache was full, beside what weights and cache are by their sizes.
+Runs the service with the bundled model and with one of gpt2-small's shape, and fills the whole KV
+cache with prompts without common prefixes. Prints the memory when the service is ready, after one
+short request and with the cache full, beside the sizes of weights and cache.
 """
 
 import json
@@ -19,13 +19,13 @@ from benchmarks.servers import Server, serve_ours
 from src.engine.model.source import BUNDLED_FOLDER
 
 MIB = 2**20
-MAX_BATCH_SIZE = 4  # so that there are eight slots
+MAX_BATCH_SIZE = 4  # gives eight slots
 NUM_SLOTS = 2 * MAX_BATCH_SIZE
 BYTES = 4  # float32
 
 
 def measure(name: str, folder: Path) -> list[object]:
-    """One row of the table."""
+    """A row of the table."""
     config = json.loads((folder / "config.json").read_text())
     weights = num_parameters(folder) * BYTES / MIB
     per_token = config["n_layer"] * 2 * config["n_embd"] * BYTES  # both are of gpt2's family
@@ -62,7 +62,7 @@ def ask(server: Server, model: str, prompt: list[int]) -> None:
 def kv_usage(server: Server) -> float:
     text = httpx2.get(f"{server.url}/metrics").text
     lines = text.splitlines()
-    (line,) = (one for one in lines if one.startswith("inference_kv_cache_usage_ratio "))
+    (line,) = (line for line in lines if line.startswith("inference_kv_cache_usage_ratio "))
     return float(line.split()[1])
 
 

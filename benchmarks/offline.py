@@ -1,7 +1,7 @@
-"""Engines without HTTP, in a process of their own: `python -m benchmarks.offline ENGINE MODEL`.
+"""Engines without HTTP in a process of their own: `python -m benchmarks.offline ENGINE MODEL`.
 
-ENGINE is `ours` (with the `EngineConfig` that --config gives in JSON) or `static` (HuggingFace's
-`generate` on whole batches). Jobs come from standard input and traces go to standard output, as in
+ENGINE is `ours` (with the `EngineConfig` of --config as JSON) or `static` (HuggingFace's `generate`
+on whole batches). Jobs come from standard input and traces go to standard output, as in
 `benchmarks.load`.
 """
 
@@ -25,14 +25,15 @@ from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 
 LONG = 3600
-"""Seconds that nothing measured takes: a job of the reference engine waits minutes in the queue."""
+"""Timeout that no measurement reaches: the reference engine's jobs wait for minutes in the queue.
+"""
 
 ALWAYS = 100.0
-"""A bias beside which the model's own logits do not count."""
+"""Logit bias that outweighs the model's own logits."""
 
 
 def run_ours(model: str, **config: object) -> Run:
-    """Our engine, as the service drives it."""
+    """Our engine, driven as by the service."""
     patient = {"max_queue_seconds": LONG} | config
     engine = InferenceEngine(EngineConfig(model, **patient), timeout_seconds=LONG)  # type: ignore[arg-type]
     engine.load_model()
@@ -100,7 +101,7 @@ def _sampling(request: Request) -> dict[str, object]:
 
 
 class _StepTimes(BaseStreamer):
-    """Notes when each step's tokens are there; what `generate` hands it first is the prompt."""
+    """Records the time of each step's tokens; `generate` passes the prompt first."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

@@ -1,8 +1,8 @@
-"""OpenAI's client for load: `python -m benchmarks.openai_load --url URL --protocol P`.
+"""OpenAI's client as load generator: `python -m benchmarks.openai_load --url URL --protocol P`.
 
-It is run as `benchmarks.load` is. The native stream is read by the same client, so what differs is
-the server's work and the size of its events. The client itself takes a core: what it measures is
-less than what the server can do.
+It runs as `benchmarks.load` does. The same client reads the native stream too, so the difference is
+the server's work and the size of its events. The client itself takes a core, so it measures less
+than the server's limit.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Stream = Callable[[AsyncOpenAI, str, Request], AsyncGenerator[tuple[str, int]]]
 
 
 class GenerateDelta(BaseModel):
-    """An event of `/generate`, as a type of OpenAI's client."""
+    """An event of `/generate` as a type of OpenAI's client."""
 
     index: int
     text: str
@@ -34,7 +34,7 @@ class GenerateDelta(BaseModel):
 async def completions(
     client: AsyncOpenAI, model: str, request: Request
 ) -> AsyncGenerator[tuple[str, int]]:
-    """`/v1/completions`."""
+    """Streams from `/v1/completions`."""
     chunks = await client.completions.create(
         **_fields(model, request), prompt=request.prompt, extra_body=IGNORE_EOS
     )
@@ -46,7 +46,7 @@ async def completions(
 async def chat(
     client: AsyncOpenAI, model: str, request: Request
 ) -> AsyncGenerator[tuple[str, int]]:
-    """`/v1/chat/completions`."""
+    """Streams from `/v1/chat/completions`."""
     messages = [{"role": "user", "content": request.prompt}]
     chunks = await client.chat.completions.create(
         **_fields(model, request), messages=messages, extra_body=IGNORE_EOS
@@ -59,7 +59,7 @@ async def chat(
 async def generate(
     client: AsyncOpenAI, model: str, request: Request
 ) -> AsyncGenerator[tuple[str, int]]:
-    """`/generate`, through the same connections and the same reader of events."""
+    """Streams from `/generate`, over the same connections and with the same reader of events."""
     deltas = await client.post(
         str(client.base_url).removesuffix("/v1/") + "/generate",
         body={
@@ -92,7 +92,7 @@ PROTOCOLS: dict[str, Stream] = {"completions": completions, "chat": chat, "gener
 
 
 async def run(url: str, protocol: str, job: Job) -> list[Trace]:
-    """Runs a job with one client, as an application would."""
+    """Runs a job with one client, as an application does."""
     async with AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client:
         model = (await client.models.list()).data[0].id
         stream = PROTOCOLS[protocol]

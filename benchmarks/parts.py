@@ -31,7 +31,7 @@ LOGITS_STD = {"peaked": 8.0, "as the measured model": 4.15, "flat": 1.0}
 
 
 def batching(arguments: Namespace) -> str:
-    """32 requests, one at a time in the engine and all in each step."""
+    """Measures 32 requests, one at a time in the engine and all in each step."""
     prompts = Prompts(arguments.model)
     num_requests = 8 if arguments.quick else 32
     jobs = [prompts.job(num_requests, 32) for _ in range(arguments.repeats)]
@@ -45,7 +45,7 @@ def batching(arguments: Namespace) -> str:
 
 
 def chunks(arguments: Namespace) -> str:
-    """Eight streams run when a prompt of 900 tokens comes: their waits until it is computed."""
+    """Measures the waits of eight streams while a prompt of 900 tokens is computed."""
     rows = []
     for budget in (64, 128, 256, 4096):
         prompts = Prompts(arguments.model)
@@ -67,7 +67,7 @@ def waits(run: Run, prompts: Prompts) -> tuple[float, ...]:
 
 
 def prefixes(arguments: Namespace) -> str:
-    """Five requests, one after the other, with the same 500 tokens first and a question of 16."""
+    """Measures five requests in turn, with the same 500 tokens first and a question of 16."""
     prompts = Prompts(arguments.model)
     samples = []
     with ours_offline(str(arguments.model)) as run:

@@ -1,8 +1,8 @@
-"""What quantization costs in quality: `python -m benchmarks.quality [--help]`.
+"""Measures the loss of quality by quantization: `python -m benchmarks.quality [--help]`.
 
-Perplexity of the bundled model, and of a second one that is trained for this, on documents that
-their training never sees, and how far their distributions, and those of the random model that speed
-is measured on, diverge from the exact ones. Our own kernels compute, where they were built.
+Prints the perplexity of two trained models on documents that their training never sees: the bundled
+one, and one trained for this. For these and for the random model of the speed measurements it
+prints the divergence from the exact distributions. Our own kernels compute if they are built.
 """
 
 import math
@@ -26,7 +26,7 @@ NUM_BATCHES, NUM_ROWS, NUM_TOKENS = 12, 16, 256
 
 
 def compare(arguments: Namespace) -> str:
-    """A row for each kind of quantization and model."""
+    """Creates a row for each kind of quantization and model."""
     num_batches = 1 if arguments.quick else NUM_BATCHES
     rows = []
     for name, folder, batches in (
@@ -38,7 +38,7 @@ def compare(arguments: Namespace) -> str:
         for quantization in get_args(Quantization):
             other = _load(folder, quantization)
             loss, divergence, agreement = measure(exact, other, batches)
-            # A random model has no text that it could foresee.
+            # No text is predictable to a random model.
             perplexity = f"{math.exp(loss):.4f}" if folder != arguments.model else ""
             rows.append(
                 [name, quantization, perplexity, f"{divergence:.2g}", f"{100 * agreement:.2f} %"]
@@ -54,7 +54,7 @@ def _load(folder: Path, quantization: Quantization) -> PreTrainedModel:
 
 
 def _documents(num_batches: int) -> Iterator[Batch]:
-    """As the model card's perplexity has them."""
+    """Returns the documents of the model card's perplexity."""
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
     for number in range(num_batches):
         yield create_batch(tokenizer, f"exam/{number}", NUM_ROWS, NUM_TOKENS)
@@ -72,21 +72,23 @@ def _random_tokens(folder: Path) -> Iterator[Batch]:
 def measure(
     exact: PreTrainedModel, other: PreTrainedModel, batches: list[Batch]
 ) -> tuple[float, float, float]:
-    """Loss of the other, its divergence from the exact one, how often their best tokens agree."""
+    """Returns the other model's loss, its divergence from the exact one, and the share of equal
+    best tokens.
+    """
     results = []
     for batch in batches:
-        expected, found = (_log_probs(model, batch) for model in (exact, other))
+        expected, actual = (_log_probs(model, batch) for model in (exact, other))
         following = batch.tokens[:, 1:][batch.counts]
-        loss = -found.gather(-1, following[:, None]).mean()
-        divergence = (expected.exp() * (expected - found)).sum(dim=-1).mean()
-        agreement = (expected.argmax(dim=-1) == found.argmax(dim=-1)).float().mean()
+        loss = -actual.gather(-1, following[:, None]).mean()
+        divergence = (expected.exp() * (expected - actual)).sum(dim=-1).mean()
+        agreement = (expected.argmax(dim=-1) == actual.argmax(dim=-1)).float().mean()
         results.append(torch.stack([loss, divergence, agreement]))
     loss, divergence, agreement = torch.stack(results).mean(dim=0)
     return loss.item(), divergence.item(), agreement.item()
 
 
 def _log_probs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """(counted tokens, vocab_size)"""
+    """Returns log-probabilities, (counted tokens, vocab_size)."""
     logits: torch.Tensor = model(
         input_ids=batch.tokens[:, :-1],
         position_ids=batch.positions,

@@ -1,4 +1,4 @@
-"""What the commands share in how they are called and what they print."""
+"""Common options and tables of the measuring commands."""
 
 import argparse
 import inspect
@@ -14,7 +14,7 @@ from benchmarks.workload import BenchmarkError
 
 
 def create_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of every command that measures."""
+    """Creates a parser with the options of every measuring command."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,8 +29,8 @@ def create_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser) -> Namespace:
-    """The arguments, with the model's folder in them, and an orderly end when asked to end."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
+    """Parses the arguments, with the model's folder; SIGTERM ends the command orderly."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # SIGTERM ends servers too
     arguments = parser.parse_args()
     arguments.model = (arguments.model or ensure_model()).resolve()
     if arguments.quick:
@@ -39,29 +39,29 @@ def parse(parser: argparse.ArgumentParser) -> Namespace:
 
 
 def note(text: str) -> None:
-    """Says on standard error how far it is."""
+    """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown."""
+    """Creates a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, with three digits that count."""
+    """Formats seconds as milliseconds, with three significant digits."""
     value = 1000 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def medians(samples: Iterable[Sequence[float]]) -> list[float]:
-    """Of each column the median over the rows."""
+    """Returns the median of each column over the rows."""
     return [statistics.median(column) for column in zip(*samples, strict=True)]
 
 
 def measure_all(measures: dict[str, Callable[[Namespace], str]], arguments: Namespace) -> int:
-    """Prints a table for each; returns 1 if one failed, after the others were measured."""
+    """Prints a table for each measurement; returns 1 if one failed, after all others ran."""
     status = 0
     for name, measure in measures.items():
         note(f"{name} ...")

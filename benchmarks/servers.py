@@ -1,4 +1,4 @@
-"""Servers that are measured, each a process of its own on a free port of the loopback."""
+"""Measured servers, each in a process of its own on a free port of the loopback."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ class Server:
     process_id: int
 
     def memory(self, kind: Literal["RssAnon", "RssFile"] = "RssAnon") -> float:
-        """MiB of memory that is its own and no file's, or that holds files it has mapped."""
+        """Returns the private memory, or the mapped files, of the process, in MiB."""
         status = Path(f"/proc/{self.process_id}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith(f"{kind}:"))
         return int(line.split()[1]) / 1024
@@ -38,7 +38,7 @@ class Server:
 
 @contextmanager
 def serve_ours(model: str, **settings: object) -> Iterator[Server]:
-    """Runs this service with these settings and otherwise its defaults, not this machine's."""
+    """Runs this service with these settings and its defaults, without this machine's settings."""
     port = free_port()
     fixed = {
         "MODEL_NAME": model,
@@ -68,7 +68,7 @@ def serve_transformers(model: str) -> Iterator[Server]:
     port = free_port()
     options = ["--continuous-batching", "--host", "127.0.0.1", "--default-seed", "0"]
     command = [str(TRANSFORMERS), "serve", model, *options, "--port", str(port)]
-    offline = {"HF_HUB_OFFLINE": "1"}  # the model is a folder: nothing is to be asked or fetched
+    offline = {"HF_HUB_OFFLINE": "1"}  # the model is a folder; nothing is downloaded
     with _run(command, os.environ | offline, port, "/health") as server:
         yield server
 
@@ -83,7 +83,7 @@ def serve_llama_cpp(python: Path, model: Path) -> Iterator[Server]:
         "port": port,
         "n_threads": os.cpu_count(),
         "n_ctx": 1024,
-        "interrupt_requests": False,  # else each request ends the one before it
+        "interrupt_requests": False,  # else each request cancels the one before
     }
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     command = [str(python), "-m", "llama_cpp.server", *flags]
@@ -93,18 +93,18 @@ def serve_llama_cpp(python: Path, model: Path) -> Iterator[Server]:
 
 @contextmanager
 def _run(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[Server]:
-    """Starts a server, waits until a GET of `path` answers 200, and ends it with the context."""
+    """Starts a server, waits until a GET of `path` returns 200, and ends it with the context."""
     BENCH_FOLDER.mkdir(exist_ok=True)
     log_path = BENCH_FOLDER / f"server-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own command
             command,
-            cwd=BENCH_FOLDER,  # no .env is here
+            cwd=BENCH_FOLDER,  # a folder without .env
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # an interrupt is for us, and we end it
+            start_new_session=True,  # SIGINT is handled here, which ends it
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -112,7 +112,7 @@ def _run(command: list[str], environment: dict[str, str], port: int, path: str) 
         yield Server(url, process.pid)
     finally:
         stop(process)
-    log_path.unlink()  # what went wrong, if anything did, is only in the logs that stay
+    log_path.unlink()  # the log stays only after a failure
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
@@ -128,7 +128,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Returns a free port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Systems side by side: `make bench`, or `python -m benchmarks.serving [--help]`.
+"""Compares systems under load: `make bench`, or `python -m benchmarks.serving [--help]`.
 
-Each repeat starts every system in turn, alone on the machine, warms it up and runs the same jobs on
-it: so many requests at once, each with a prompt of its own and the same number of new tokens. What
-is printed are medians over the repeats. Time to first token runs from sending a request to its
-first text, inter-token latency is the time between a stream's texts.
+Each repeat starts every system in turn, alone on the machine, warms it up and runs the same jobs:
+several requests at once, each with its own prompt and the same number of new tokens. Printed are
+medians over the repeats. Time to first token runs from sending a request to its first text;
+inter-token latency is the time between a stream's texts.
 
 continuous          ENGINE=continuous, over HTTP
 fp16, int8          the same with QUANTIZATION=fp16 or int8
@@ -33,11 +33,11 @@ HEADER = [
 ]  # fmt: skip
 
 Results = dict[tuple[int, str], list[Figures]]
-"""By number of requests at once and system: figures of each repeat."""
+"""Figures of each repeat, by number of concurrent requests and system."""
 
 
 def main() -> None:
-    """Prints the table; the exit status is 1 if anything failed."""
+    """Prints the table; the exit status is 1 if a measurement failed."""
     parser = create_parser(__doc__)
     parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCY)
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
@@ -79,7 +79,7 @@ def measure(name: str, model: Path, warm_up: Job, jobs: list[Job], results: Resu
 
 
 def format_results(concurrency: list[int], systems: list[str], results: Results) -> str:
-    """One row for each number of requests and system, compared with our service."""
+    """Creates a row for each number of requests and system, compared with our service."""
     rows = []
     for num_requests in concurrency:
         base = speed(results[num_requests, BASE])
@@ -90,7 +90,7 @@ def format_results(concurrency: list[int], systems: list[str], results: Results)
 
 
 def format_figures(repeats: list[Figures], base: float | None) -> list[str]:
-    """The medians of one system, or that there are none."""
+    """Formats the medians of one system, or their absence."""
     if not repeats:
         return ["failed"] + [""] * (len(HEADER) - 3)
     figures = median_figures(repeats)
@@ -100,8 +100,8 @@ def format_figures(repeats: list[Figures], base: float | None) -> list[str]:
 
 
 def speed(repeats: list[Figures]) -> float | None:
-    """Median tokens per second, if it was measured."""
-    return statistics.median(one.tokens_per_second for one in repeats) if repeats else None
+    """Returns the median of tokens per second, None if it was not measured."""
+    return statistics.median(repeat.tokens_per_second for repeat in repeats) if repeats else None
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The service under everything at once, for a while: `make soak MINUTES=5`.
+"""Soak test with overload and faults: `make soak MINUTES=5`.
 
-Serves the bundled model with keys, and limits counted in a Redis of its own, to clients that send
-what is valid and what is not, stream, leave, read slowly and send slowly (`soak_clients`): three
-times as many as run together, of one key, beside two keys that ask for one thing at a time. After a
-third of the time Redis is killed, and started again at the half; of several workers one is killed
-in between. Then it prints what was seen and what was promised, and ends with status 1 when a
-promise was broken.
+Serves the bundled model with keys, and with limits that are counted in a Redis of its own. Clients
+send valid and invalid requests, stream, disconnect, read slowly and send slowly (`soak_clients`).
+Clients of one key are three times as many as can run; two other keys send one request at a time.
+After a third of the time Redis is killed, and restarted at the half; of several workers one is
+killed in between. Results and promises are printed; the exit status is 1 if a promise is broken.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from benchmarks.soak_service import Redis, serve
 from benchmarks.soak_workers import Promise, Workers
 
 QUICK_SECONDS = 12
-END_TIMEOUT = 60  # seconds, for what clients left behind to end
+END_TIMEOUT = 60  # seconds for abandoned requests to end
 SLOPE_BOUND = 20  # MiB a minute, in the second half
 RUNNING = "running, by Redis"
 UP = "inference_rate_limit_storage_up"
@@ -40,17 +39,17 @@ UP = "inference_rate_limit_storage_up"
 
 @dataclass(slots=True)
 class Watch:
-    """What was read from outside while clients asked: seconds and MiB, and whether Redis was up."""
+    """Measurements of the server while clients run: seconds, MiB, and the state of Redis."""
 
     memory: list[tuple[float, dict[int, float]]] = field(default_factory=list)
     storage_up: list[bool] = field(default_factory=list)
 
     def sizes(self, process_id: int) -> list[float]:
-        """MiB of a process."""
+        """Returns the memory of a process in MiB."""
         return [sizes[process_id] for _, sizes in self.memory]
 
     def slope(self, process_id: int) -> float:
-        """MiB a minute, in the second half."""
+        """Returns the growth of memory in the second half, in MiB a minute."""
         middle = (self.memory[0][0] + self.memory[-1][0]) / 2
         half = [(at, sizes[process_id]) for at, sizes in self.memory if at >= middle]
         times, sizes = zip(*half, strict=True)
@@ -58,7 +57,7 @@ class Watch:
 
 
 def read_metrics(server: Server, key: str) -> dict[str, float]:
-    """Each metric's samples, summed over their labels."""
+    """Returns each metric's samples, summed over their labels."""
     headers = {"Authorization": f"Bearer {key}"}
     answer = httpx2.get(f"{server.url}/metrics", headers=headers, timeout=30).raise_for_status()
     sums: dict[str, float] = {}
@@ -111,7 +110,7 @@ async def _run(
 
 
 def _metrics_at_rest(workers: Workers, redis: Redis, key: str) -> dict[str, float]:
-    """The metrics once nothing runs and all are there, or it was waited long enough."""
+    """Returns the metrics once nothing runs and all workers report, or after a timeout."""
     deadline = time.monotonic() + END_TIMEOUT
     while True:
         metrics = read_metrics(workers.server, key)
@@ -127,14 +126,14 @@ def _metrics_at_rest(workers: Workers, redis: Redis, key: str) -> dict[str, floa
 def _promises(
     seen: Seen, watch: Watch, workers: Workers, metrics: dict[str, float]
 ) -> list[Promise]:
-    """What holds however long it ran."""
+    """Checks the promises that hold for any duration."""
     started, *ends = (
         metrics[f"inference_sequences_{name}_total"]
         for name in ("started", "finished", "failed", "aborted")
     )
     left = [metrics[f"inference_sequences_{name}"] for name in ("live", "running", "waiting")]
     left.append(metrics[RUNNING])
-    broken = Counter(one.what for one in seen.broken if not workers.excuses(one))
+    broken = Counter(anomaly.what for anomaly in seen.broken if not workers.excuses(anomaly))
     sums: list[Promise] = [
         (
             "started = finished + failed + aborted",
@@ -175,7 +174,7 @@ def _numbers(numbers: Sequence[float], separator: str) -> str:
 
 
 def _measured(seen: Seen, watch: Watch, process_id: int, *, judged: bool) -> list[Promise]:
-    """What a short run says too little about to judge it."""
+    """Checks the promises that need a long run."""
     slope, sizes = watch.slope(process_id), watch.sizes(process_id)
     medians = {name: statistics.median(seen.seconds.get(name, [0])) for name in CLIENTS}
     slowest = max(seconds for name, seconds in medians.items() if name.startswith("calm"))
@@ -207,7 +206,7 @@ def _clients_table(seen: Seen, num_workers: int) -> str:
 
 
 def soak(seconds: float, num_workers: int, *, judged: bool) -> int:
-    """Runs it and prints it; returns 1 if a promise was broken."""
+    """Runs the soak test and prints it; returns 1 if a promise is broken."""
     BENCH_FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -241,7 +240,7 @@ def main() -> int:
         "--workers", type=int, default=1, help="of several one is killed in the middle"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # SIGTERM ends servers too
     seconds = QUICK_SECONDS if arguments.quick else 60 * arguments.minutes
     return soak(seconds, arguments.workers, judged=not arguments.quick)
 

@@ -1,7 +1,6 @@
-"""The clients of `benchmarks.soak`, each a loop that asks again and again until time is up.
+"""Clients of `benchmarks.soak`, each a loop of requests until the time is up.
 
-`CLIENTS` says how many there are of each kind, whose key they have, what they may be answered, and
-what they do once.
+`CLIENTS` lists the kinds of clients, with their number, key, allowed answers and action.
 """
 
 import asyncio
@@ -17,16 +16,16 @@ import httpx2
 from benchmarks.attacks import ATTACKS
 
 CAPACITY = 8
-"""Sequences that run together in a worker; three times as many clients of one key generate."""
+"""Sequences that run together in a worker; one key has three times as many clients."""
 FLOOD = "flood"
 RECEIVE_TIMEOUT = 2  # seconds
-CLIENT_TIMEOUT = 120  # seconds; an answer that takes longer is lost
+CLIENT_TIMEOUT = 120  # seconds; a later answer counts as lost
 PATH = "/v1/completions"
 MODEL = "storyteller"
 CUT = (httpx2.NetworkError, httpx2.RemoteProtocolError, OSError, IndexError)
-"""How a client sees that its connection has ended before its answer; a raw one gets no line."""
+"""Errors of a client after an early end of its connection; a raw client gets an empty line."""
 
-HOSTILE = [attack for attack in ATTACKS if attack.name != "an ambiguous grammar"]  # that takes 60 s
+HOSTILE = [attack for attack in ATTACKS if attack.name != "an ambiguous grammar"]  # takes 60 s
 DRAW = Random(0)  # noqa: S311 - what is asked need not be secret
 INVALID: list[tuple[bytes, int]] = [
     (b"{", 400),
@@ -40,12 +39,12 @@ INVALID: list[tuple[bytes, int]] = [
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What a client was not to see.
+    """An unexpected observation of a client.
 
     Args:
-        at: when, by `time.monotonic()`.
-        what: in words.
-        is_cut: whether its connection ended before its answer did.
+        at: time, by `time.monotonic()`.
+        what: description.
+        is_cut: its connection ended before its answer.
     """
 
     at: float
@@ -55,7 +54,7 @@ class Broken:
 
 @dataclass(slots=True)
 class Seen:
-    """What clients were answered: statuses by kind, seconds by kind, and what broke."""
+    """Answers to clients: statuses by kind, seconds by kind, and anomalies."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -93,21 +92,21 @@ async def _invalid(session: Session) -> int:
 
 
 async def _hostile(session: Session) -> int:
-    """Sends a grammar or a body that is made to do harm."""
+    """Sends a hostile grammar or body."""
     attack = DRAW.choice(HOSTILE)
     answer = await session.http.post(attack.path, content=attack.body, headers=session.headers)
     return answer.status_code
 
 
 async def _shaped(session: Session) -> int:
-    """Asks for an ordinary schema, each time another one."""
+    """Requests an ordinary schema, a new one each time."""
     schema = {"type": "object", "properties": {f"n{DRAW.random()}": {"type": "integer"}}}
     body = _body() | {"guided_json": schema}
     return (await session.http.post(PATH, json=body, headers=session.headers)).status_code
 
 
 async def _read(session: Session, *, pause: float = 0, events: int | None = None) -> int:
-    """Reads a stream to its end, or leaves after so many events."""
+    """Reads a stream to its end, or disconnects after a number of events."""
     body = _body(max_tokens=DRAW.randint(8, 48), stream=True)
     last, read = "", 0
     async with session.http.stream("POST", PATH, json=body, headers=session.headers) as answer:
@@ -130,7 +129,7 @@ async def _slow_reader(session: Session) -> int:
 
 
 async def _slow_sender(session: Session) -> int:
-    """Sends a byte now and then, until the server has enough of it."""
+    """Sends a byte now and then, until the server closes the connection."""
     address = urlsplit(str(session.http.base_url))
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -151,11 +150,11 @@ class Kind:
     """A kind of client.
 
     Args:
-        number: of them, for each worker if they flood.
+        number: number of clients, for each worker if they flood.
         key: name of the key that they share.
-        allowed: what they may be answered.
-        ask: does once what they do again and again.
-        pause: seconds before each time, which are not counted as waiting.
+        allowed: allowed statuses.
+        ask: one action of the loop.
+        pause: seconds before each action, which do not count as waiting.
     """
 
     number: int
@@ -165,11 +164,11 @@ class Kind:
     pause: float = 0
 
     def number_for(self, num_workers: int) -> int:
-        """How many of them ask so many workers."""
+        """Returns their number for a number of workers."""
         return self.number * (num_workers if self.key == FLOOD else 1)
 
 
-SERVED = frozenset({200})  # the queue has room for all
+SERVED = frozenset({200})  # fewer than the queue holds
 CLIENTS = {
     "whole": Kind(CAPACITY * 3 // 2, FLOOD, SERVED, _whole),
     "streaming": Kind(CAPACITY * 3 // 4, FLOOD, SERVED, _read),
@@ -186,13 +185,13 @@ CLIENTS = {
 
 
 async def run_clients(url: str, num_workers: int, keys: dict[str, str], until: float) -> Seen:
-    """Runs all of them until `time.monotonic()` is `until` and what they asked is answered."""
+    """Runs all clients until `time.monotonic()` is `until` and their requests are answered."""
     seen = Seen()
     async with (
         httpx2.AsyncClient(
             base_url=url,
             timeout=CLIENT_TIMEOUT,
-            # The server closes a connection that was idle for 5 s, perhaps as it is used again.
+            # The server closes a connection after 5 idle seconds, perhaps during its next use.
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=2),
         ) as http,
         asyncio.TaskGroup() as group,

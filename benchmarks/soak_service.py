@@ -1,4 +1,4 @@
-"""What `benchmarks.soak` asks: the service with its keys, and the Redis that counts for it."""
+"""The service under `benchmarks.soak` with its keys, and the Redis that counts its limits."""
 
 import shutil
 import subprocess
@@ -15,12 +15,12 @@ from benchmarks.worker import ROOT, stop
 from benchmarks.workload import BenchmarkError
 
 LIMITED_REQUESTS = 1  # a minute
-MANY = 1000  # at the same time: nobody meets this limit, and it is counted
+MANY = 1000  # concurrent requests: counted, and never reached
 KEYS = {kind.key: "generate" for kind in CLIENTS.values()} | {"reader": "metrics"}
 
 
 class Redis:
-    """A Redis of this command, that can be killed and started again."""
+    """A Redis that can be killed and restarted."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("redis-server") is None:
@@ -43,13 +43,13 @@ class Redis:
         stop(self._process)
 
     def num_running(self) -> int:
-        """Requests that it counts as being answered."""
+        """Returns the number of concurrent requests that it counts."""
         with redis.Redis(port=self.port) as client:
             return sum(client.zcard(key) for key in client.scan_iter("LIMITS:concurrent/*"))
 
 
 def create_keys(file: Path) -> dict[str, str]:
-    """Makes the keys with the command that makes keys."""
+    """Creates the keys with the service's own command."""
     keys = {}
     for name, scopes in KEYS.items():
         limits = ["--concurrent", str(MANY)]
@@ -69,7 +69,7 @@ def create_keys(file: Path) -> dict[str, str]:
 
 @contextmanager
 def serve(folder: Path, num_workers: int) -> Iterator[tuple[Server, Redis, dict[str, str]]]:
-    """Runs the service with its Redis; gives both, and the keys by their names."""
+    """Runs the service with its Redis; yields both, and the keys by name."""
     redis = Redis(folder)
     try:
         keys = create_keys(folder / "keys.json")

@@ -1,7 +1,7 @@
-"""The processes that `benchmarks.soak` asks, of which one is killed if there are several.
+"""Processes of the service under `benchmarks.soak`; of several, one is killed.
 
-A worker that is killed takes its connections with it, and what it was computing; another comes in
-its place, and takes connections once it can serve. That much is excused, and nothing else.
+A killed worker takes its connections and sequences with it. Another replaces it, and accepts
+connections once it can serve. Nothing else is excused.
 """
 
 import math
@@ -20,7 +20,7 @@ from src.config import Settings
 
 START_TIMEOUT = 120  # seconds
 CUT_SECONDS = 5
-"""After a worker's death: until then all clients have seen that their connections are gone."""
+"""Seconds after a worker's death in which clients notice their lost connections."""
 
 LIMIT = "inference_sequences_limit"
 Metrics = dict[str, float]
@@ -29,15 +29,15 @@ Promise = tuple[str, str, bool]
 
 @dataclass(slots=True)
 class Workers:
-    """One process or several behind one port, and what became of them: times, or infinity.
+    """One process or several behind one port, with the times of their events, infinite at first.
 
     Args:
-        server: one alone is the server itself; several are its children.
-        number: of them.
-        process_ids: of those that were there from the beginning, and were not killed.
-        killed_at: when one was.
-        missed_at: when the metrics said that one was missing.
-        back_at: when they said that all are there.
+        server: the server itself if alone; several are its children.
+        number: number of processes.
+        process_ids: ids of the processes that ran from the beginning and were not killed.
+        killed_at: time of the kill.
+        missed_at: time at which the metrics lacked a process.
+        back_at: time at which the metrics had all again.
     """
 
     server: Server
@@ -54,22 +54,28 @@ class Workers:
                 raise BenchmarkError(f"{self.number} workers did not load in {START_TIMEOUT} s")
             time.sleep(0.2)
         children = psutil.Process(self.server.process_id).children()
-        workers = [one.pid for one in children if "spawn_main" in " ".join(one.cmdline())]
+        workers = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
         self.process_ids = workers or [self.server.process_id]
 
     def memory(self) -> dict[int, float]:
-        """MiB of each, by its process id."""
-        return {one: Server(self.server.url, one).memory() for one in self.process_ids}
+        """Returns the memory of each process in MiB, by its id."""
+        return {
+            process_id: Server(self.server.url, process_id).memory()
+            for process_id in self.process_ids
+        }
 
     def kill_one(self) -> None:
-        """Kills the one that has most connections."""
-        busiest = max(self.process_ids, key=lambda one: len(psutil.Process(one).net_connections()))
+        """Kills the process with most connections."""
+        busiest = max(
+            self.process_ids,
+            key=lambda process_id: len(psutil.Process(process_id).net_connections()),
+        )
         self.process_ids.remove(busiest)
         os.kill(busiest, signal.SIGKILL)
         self.killed_at = time.monotonic()
 
     def look(self, metrics: Metrics) -> None:
-        """Notes who is there."""
+        """Records the processes that report metrics."""
         now = time.monotonic()
         if self.killed_at < now and not self._are_all_there(metrics):
             self.missed_at = min(self.missed_at, now)
@@ -81,19 +87,19 @@ class Workers:
         return self.killed_at == math.inf or self.back_at < math.inf
 
     def excuses(self, broken: Broken) -> bool:
-        """Whether that comes from a worker's death."""
+        """Tells a consequence of the worker's death from other anomalies."""
         return broken.is_cut and self.killed_at <= broken.at <= self.killed_at + CUT_SECONDS
 
     def promises(self, seen: Seen, num_lost: float) -> list[Promise]:
-        """What holds when one was killed.
+        """Checks the promises after a kill.
 
         Args:
-            seen: by the clients.
+            seen: observations of the clients.
             num_lost: sequences that were started and have no end.
         """
         num_cut = sum(self.excuses(broken) for broken in seen.broken)
         num_clients = sum(kind.number_for(self.number) for kind in CLIENTS.values())
-        missed, back = (one - self.killed_at for one in (self.missed_at, self.back_at))
+        missed, back = (moment - self.killed_at for moment in (self.missed_at, self.back_at))
         return [
             (
                 f"a killed worker cuts no more off than there are clients, within {CUT_SECONDS} s",

@@ -151,7 +151,7 @@ def time_calls(kinds: list[list[Callable[[], object]]], repeats: int) -> list[fl
 
 
 def lengths(arguments: Namespace) -> str:
-    """Milliseconds of a step, medians."""
+    """Measures milliseconds of a step, medians."""
     core, vocab_size = create(arguments)
     rows = []
     for name, mix in MIXES.items():

@@ -1,8 +1,8 @@
 """Measures structured output over HTTP beside plain text: `python -m benchmarks.structured`.
 
-For each number of clients it prints tokens per second with a JSON schema and without, each the
-median of several rounds in turn; then the time of a request for one token with a schema that is new
-to the server, with one that it has compiled before, and without.
+For each number of clients it prints tokens per second with and without a JSON schema, medians of
+several rounds in turn. Then it prints the time of a request for one token: with a new schema, with
+a compiled one, and without.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _numbers = count(time.time_ns())
 async def complete(
     client: httpx2.AsyncClient, model: str, schema: object, max_tokens: int = MAX_TOKENS
 ) -> int:
-    """Asks once; returns how many tokens were generated."""
+    """Sends a request; returns its number of generated tokens."""
     body = {
         "model": model,
         "prompt": "Once upon a time",
@@ -51,7 +51,7 @@ async def complete(
 async def throughput(
     client: httpx2.AsyncClient, model: str, schema: object, num_clients: int, seconds: float
 ) -> float:
-    """Returns tokens per second of clients that ask again and again."""
+    """Returns tokens per second of clients in a loop."""
     started = time.perf_counter()
 
     async def ask() -> int:
@@ -83,8 +83,12 @@ async def measure(url: str, model: str, rounds: int, seconds: float, clients: li
             for _ in range(rounds):
                 plain.append(await throughput(client, model, None, num_clients, seconds))
                 shaped.append(await throughput(client, model, SCHEMA, num_clients, seconds))
-            one, other = statistics.median(plain), statistics.median(shaped)
-            print(f"| {num_clients} | {one:.1f} | {other:.1f} | {other / one:.2f} |", flush=True)
+            plain_speed, shaped_speed = statistics.median(plain), statistics.median(shaped)
+            print(
+                f"| {num_clients} | {plain_speed:.1f} | {shaped_speed:.1f} |"
+                f" {shaped_speed / plain_speed:.2f} |",
+                flush=True,
+            )
         for name, options in (
             ("plain", {"has_schema": False, "is_new": False}),
             ("compiled before", {"has_schema": True, "is_new": False}),

@@ -1,4 +1,4 @@
-"""What is measured: each system opens as a function that runs jobs."""
+"""The measured systems; each opens as a function that runs jobs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,8 +10,9 @@ from benchmarks.worker import Run, start_worker
 from src.engine.model.runtime_env import torch_environment
 
 UNAIDED = {"num_speculative_tokens": 0}
-"""What is measured has random weights, and repeats itself where a trained model does not: guessing
-ahead would flatter us. `benchmarks.parts guesses` measures it by itself."""
+"""Turns prompt lookup off: random models repeat themselves more than trained ones, which would
+flatter us. `benchmarks.parts guesses` measures it.
+"""
 
 System = Callable[[str], AbstractContextManager[Run]]
 """Starts with a model's folder or name, runs jobs while its context lasts, and ends."""
@@ -19,37 +20,37 @@ System = Callable[[str], AbstractContextManager[Run]]
 
 @contextmanager
 def clients(url: str, protocol: str = "generate") -> Iterator[Run]:
-    """Clients over HTTP in a process of their own."""
+    """Runs clients over HTTP in a process of their own."""
     with start_worker("benchmarks.load", "--url", url, "--protocol", protocol) as run:
         yield run
 
 
 @contextmanager
 def openai_clients(url: str, protocol: str) -> Iterator[Run]:
-    """OpenAI's client, in a process of its own."""
+    """Runs OpenAI's client in a process of its own."""
     with start_worker("benchmarks.openai_load", "--url", url, "--protocol", protocol) as run:
         yield run
 
 
 @contextmanager
 def ours(model: str, **settings: object) -> Iterator[Run]:
-    """Our service with these settings, over HTTP."""
+    """Opens our service with these settings, over HTTP."""
     with serve_ours(model, **UNAIDED | settings) as server, clients(server.url) as run:
         yield run
 
 
 @contextmanager
 def reference(model: str) -> Iterator[Run]:
-    """Our service on HuggingFace's `generate`, one request at a time, over HTTP."""
+    """Opens our service on HuggingFace's `generate`, one request at a time, over HTTP."""
     with ours(model, engine="reference") as run:
         yield run
 
 
 @contextmanager
 def ours_offline(model: str, **config: object) -> Iterator[Run]:
-    """Our engine with this `EngineConfig`, without HTTP."""
+    """Opens our engine with this `EngineConfig`, without HTTP."""
     options = ("ours", model, "--config", json.dumps(UNAIDED | config))
-    # The service sets these before it imports torch, which the worker has done by then.
+    # The worker has imported torch by then, so the environment is set here.
     environment = torch_environment(config.get("kernels", "auto"))  # type: ignore[arg-type]
     with start_worker("benchmarks.offline", *options, **environment) as run:
         yield run
@@ -57,14 +58,14 @@ def ours_offline(model: str, **config: object) -> Iterator[Run]:
 
 @contextmanager
 def static_batches(model: str) -> Iterator[Run]:
-    """HuggingFace's `generate` on left-padded batches, without HTTP."""
+    """Opens HuggingFace's `generate` on left-padded batches, without HTTP."""
     with start_worker("benchmarks.offline", "static", model) as run:
         yield run
 
 
 @contextmanager
 def transformers_serve(model: str) -> Iterator[Run]:
-    """`transformers serve --continuous-batching`, over HTTP."""
+    """Opens `transformers serve --continuous-batching`, over HTTP."""
     with serve_transformers(model) as server, clients(server.url, "completions") as run:
         yield run
 

@@ -1,7 +1,7 @@
-"""How long tokenizing a megabyte stops other threads: `python -m benchmarks.tokenization`.
+"""Measures pauses of other threads during tokenization: `python -m benchmarks.tokenization`.
 
-The event loop is such a thread. Prints, for `encode` and `encode_batch` side by side, the time of
-the call and the longest pause of a thread that only wants to sleep a millisecond at a time.
+The event loop is such a thread. Prints, for `encode` and `encode_batch` on a megabyte of text, the
+time of the call and the longest pause of a thread that sleeps a millisecond at a time.
 """
 
 import statistics
@@ -18,7 +18,7 @@ REPEATS = 5
 
 
 def longest_pause(work: Callable[[], object]) -> tuple[float, float]:
-    """Returns the seconds that the work took and the longest pause of another thread meanwhile."""
+    """Returns the seconds of the work, and the longest pause of another thread meanwhile."""
     done = threading.Event()
     pauses: list[float] = []
 

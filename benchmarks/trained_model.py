@@ -1,7 +1,7 @@
-"""A second trained model, to judge roundings by: `python -m benchmarks.trained_model`.
+"""Trains a second model for measurements of quality: `python -m benchmarks.trained_model`.
 
-A llama with grouped heads that reads the bundled model's corpus with its tokenizer for a minute or
-two. It is no good writer, but its weights and activations are those of training, not of chance.
+A llama with grouped heads that trains on the bundled model's corpus, with its tokenizer, for a
+minute or two. Its texts are poor, but its weights and activations are those of training.
 """
 
 from pathlib import Path
@@ -19,11 +19,11 @@ FOLDER = BENCH_FOLDER / "llama-trained"
 NUM_STEPS, NUM_ROWS, NUM_TOKENS = 250, 16, 128
 LEARNING_RATE = 2e-3
 WARM_UP = 0.1
-"""The share of the steps in which the learning rate rises; then it falls to zero."""
+"""Share of the steps in which the learning rate rises; then it falls to zero."""
 
 
 def ensure_trained_model() -> Path:
-    """Returns the folder of the model, which is trained if it is not there."""
+    """Returns the folder of the model; trains it if it is missing."""
     if FOLDER.is_dir():
         return FOLDER
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
@@ -34,7 +34,7 @@ def ensure_trained_model() -> Path:
 
 
 def train(tokenizer: AutoTokenizer) -> LlamaForCausalLM:
-    """The same weights each time on the same machine."""
+    """Trains with fixed seeds: the same weights each time on the same machine."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

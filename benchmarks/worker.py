@@ -1,7 +1,7 @@
-"""Processes that run jobs: jobs go in through standard input, traces come out of standard output.
+"""Processes that run jobs: jobs go to standard input, traces come from standard output.
 
-Whatever is measured runs in a process of its own. Two models in one process have two pools of
-OpenMP threads, which slow each other down; clients in the server's process take its event loop.
+Each measured system has a process of its own. Two models in one process have two pools of OpenMP
+threads, which slow each other down; clients in the server's process would use its event loop.
 """
 
 import json
@@ -27,8 +27,8 @@ Run = Callable[[Job], list[Trace]]
 
 
 def serve_jobs(run: Run) -> None:
-    """A worker's main loop: says that it is ready, then answers each job."""
-    # Libraries print what they like; the answers keep a channel of their own.
+    """Main loop of a worker: reports that it is ready, then answers each job."""
+    # Libraries may print; answers have a channel of their own.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     print(READY, file=answers)
@@ -41,7 +41,7 @@ def serve_jobs(run: Run) -> None:
 def start_worker(
     module: str, *arguments: str, python: str = sys.executable, **environment: str
 ) -> Iterator[Run]:
-    """Runs `python -m module` for as long as the context lasts."""
+    """Runs `python -m module` while the context lasts."""
     process = subprocess.Popen(  # noqa: S603 - our own module
         [python, "-m", module, *arguments],
         cwd=ROOT,
@@ -49,7 +49,7 @@ def start_worker(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # an interrupt is for us, and we end it
+        start_new_session=True,  # SIGINT is handled here, which ends it
     )
     try:
         if _read_line(process).strip() != READY:
@@ -74,7 +74,7 @@ def _run(process: subprocess.Popen[str], job: Job) -> list[Trace]:
 
 
 def _read_line(process: subprocess.Popen[str]) -> str:
-    """The next line; the empty text once the process has ended, which it does when it is late."""
+    """Returns the next line; empty if the process has ended, or is ended because it is late."""
     assert process.stdout is not None
     watchdog = threading.Timer(JOB_TIMEOUT, process.kill)
     watchdog.start()
@@ -85,7 +85,7 @@ def _read_line(process: subprocess.Popen[str]) -> str:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """Asks a process to end, then makes it."""
+    """Terminates a process, then kills it."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT)

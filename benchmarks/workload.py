@@ -1,6 +1,6 @@
-"""What is asked of a system and what came of it: jobs, traces, and the figures drawn from them.
+"""Jobs for systems, traces of their runs, and figures of the traces.
 
-A job goes to any system, over HTTP or not, and comes back as one trace a request. Both travel
+A job runs on any system, over HTTP or not, and returns one trace for each request. Both travel
 between processes as lines of JSON.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 
 
 class BenchmarkError(Exception):
-    """A measurement that says nothing: a request failed or a system did not start."""
+    """An invalid measurement: a request failed or a system did not start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The moment at which one of the job's requests has had so many pieces of text."""
+    """The time at which a request of the job has received a number of pieces of text."""
 
     request: int
     num_texts: int
@@ -32,11 +32,11 @@ class Request:
 
     Args:
         prompt: text to continue.
-        max_tokens: exactly so many new tokens, whether the model ends or not.
+        max_tokens: exact number of new tokens, whether the model ends or not.
         temperature: 0 is greedy.
         top_p: nucleus sampling.
-        favoured: tokens of which all are chosen; empty leaves it to the model. Only our engine
-            without HTTP knows it.
+        favoured: the only tokens that may be sampled; empty leaves it to the model. Our engine
+            without HTTP alone supports it.
         start: when to send it; None is as soon as the job's concurrency allows.
     """
 
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Requests, sent in their order, `concurrency` of them at a time."""
+    """Requests, sent in order, at most `concurrency` of them at a time."""
 
     requests: list[Request]
     concurrency: int
@@ -70,14 +70,14 @@ class Job:
 
 @dataclass(slots=True)
 class Trace:
-    """What came of one request; times are seconds since the job began.
+    """Trace of one request; times are seconds since the job began.
 
     Args:
-        sent: when it was sent.
-        texts: when each piece of text came.
+        sent: time of sending.
+        texts: time of each piece of text.
         num_tokens: new tokens by the system's own count.
-        ended: when all of it was there.
-        error: why there is no answer, if there is none.
+        ended: time of the end of the answer.
+        error: reason of a failure; None without one.
     """
 
     sent: float
@@ -92,13 +92,13 @@ class Trace:
 
     @property
     def gaps(self) -> list[float]:
-        """Times between tokens."""
+        """Returns the times between tokens."""
         return [later - earlier for earlier, later in itertools.pairwise(self.texts)]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run of a job in numbers; times in seconds, gaps are those between a stream's tokens."""
+    """Figures of one run of a job; times in seconds, gaps are those between a stream's tokens."""
 
     tokens_per_second: float
     ttft_p50: float
@@ -121,7 +121,7 @@ async def run_job(job: Job, stream: Stream) -> list[Trace]:
 
 
 class _RunningJob:
-    """A job under way: who may start, and what has come."""
+    """State of a running job: its turns and its texts so far."""
 
     def __init__(self, job: Job, stream: Stream) -> None:
         self._requests = job.requests
@@ -133,15 +133,15 @@ class _RunningJob:
         self.traces = [Trace(0) for _ in job.requests]
 
     async def run(self, index: int) -> None:
-        """Waits for a request's turn and runs it; a failure is noted in its trace."""
+        """Waits for a request's turn and runs it; a failure is recorded in its trace."""
         if (start := self._requests[index].start) is not None:
             await self._moments[start].wait()
         async with self._permits:
             try:
                 await self._trace(index)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this one's result
+            except Exception as error:  # noqa: BLE001 - any failure is this request's result
                 self.traces[index].error = f"{type(error).__name__}: {error}"
-                for moment in self._moments.values():  # none shall wait for what will never come
+                for moment in self._moments.values():  # nothing waits for lost texts
                     moment.set()
 
     async def _trace(self, index: int) -> None:
@@ -161,7 +161,7 @@ class _RunningJob:
 
 
 def check(job: Job, traces: list[Trace]) -> None:
-    """Sees to it that each request got just what it asked for.
+    """Checks that each request got exactly its tokens.
 
     Raises:
         BenchmarkError: one did not.
@@ -178,7 +178,7 @@ def check(job: Job, traces: list[Trace]) -> None:
 
 
 def summarize(traces: list[Trace]) -> Figures:
-    """The figures of a job's traces."""
+    """Returns the figures of a job's traces."""
     first = [trace.time_to_first_token for trace in traces]
     gaps = [gap for trace in traces for gap in trace.gaps]
     return Figures(
@@ -191,12 +191,12 @@ def summarize(traces: list[Trace]) -> Figures:
 
 
 def duration(traces: list[Trace]) -> float:
-    """Seconds from the first request to the last answer."""
+    """Returns seconds from the first request to the last answer."""
     return max(trace.ended for trace in traces) - min(trace.sent for trace in traces)
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The value that this share of the values does not exceed, interpolated between neighbours."""
+    """Returns the quantile of the values, interpolated linearly."""
     ordered = sorted(values)
     if len(ordered) < 2:
         return ordered[0] if ordered else float("nan")
@@ -206,7 +206,7 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def median_figures(repeats: list[Figures]) -> Figures:
-    """Of each figure the median over the repeats."""
+    """Returns the median of each figure over the repeats."""
     return Figures(
         **{
             name: statistics.median(getattr(repeat, name) for repeat in repeats)

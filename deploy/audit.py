@@ -1,10 +1,9 @@
-"""Looks for what is wrong with what is delivered: `make audit`.
+"""Audits the delivered packages and code: `make audit`.
 
     python -m deploy.audit --runtime .audit/runtime --output .audit
 
-All checks run, whatever becomes of the others, and a table at the end says what that was. Ends with
-1 if one found something, and else with 3 if one could not be made: where nobody could be asked
-about a package, nothing is known of it, and that is no pass.
+All checks run, and a table at the end has their outcomes. The exit status is 1 if a check found
+something, else 3 if one could not run. A check without an answer from its service does not pass.
 """
 
 import argparse
@@ -24,7 +23,7 @@ TORCH = re.compile(r'"(torch==[^"]*)"')
 
 
 class Outcome(StrEnum):
-    """What came of a check."""
+    """Outcome of a check."""
 
     PASSED = "passed"
     FOUND = "FOUND"
@@ -33,7 +32,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a check, in short, and why."""
+    """Outcome of a check in short, with its reason."""
 
     check: str
     outcome: Outcome
@@ -41,7 +40,7 @@ class Result:
 
 
 def run(check: str, command: Sequence[str]) -> Result:
-    """A check that is one command, which says by itself what it finds."""
+    """Runs a check that is one command, which reports its own findings."""
     print(f"\n== {check}", flush=True)
     try:
         done = subprocess.run(command, check=False)  # noqa: S603 - our own command
@@ -53,7 +52,7 @@ def run(check: str, command: Sequence[str]) -> Result:
 
 
 def ask(check: str, command: Sequence[str]) -> tuple[dict[str, object], str]:
-    """What a command says as JSON, if it does, and the last line that it complains with."""
+    """Returns a command's output as JSON, if it is any, and the last line of its errors."""
     print(f"\n== {check}", flush=True)
     try:
         done = subprocess.run(  # noqa: S603 - our own command
@@ -70,7 +69,7 @@ def ask(check: str, command: Sequence[str]) -> tuple[dict[str, object], str]:
 
 
 def look_up(check: str, command: Sequence[str]) -> Result:
-    """Asks pip-audit, which knows by PyPI, or by another service, what is vulnerable."""
+    """Runs pip-audit, with the vulnerabilities that PyPI or another service knows."""
     said, complaint = ask(check, command)
     packages = said.get("dependencies")
     if not isinstance(packages, list) or not packages:
@@ -80,7 +79,7 @@ def look_up(check: str, command: Sequence[str]) -> Result:
     for one in packages:
         for hole in one.get("vulns", ()):
             fixed = ", ".join(hole["fix_versions"]) or "no version"
-            print(f"{one['name']} {one['version']}: {hole['id']}, mended in {fixed}")
+            print(f"{one['name']} {one['version']}: {hole['id']}, fixed in {fixed}")
     if found:
         return Result(check, Outcome.FOUND, ", ".join(found))
     if skipped:
@@ -90,7 +89,7 @@ def look_up(check: str, command: Sequence[str]) -> Result:
 
 
 def look_up_npm(check: str, command: Sequence[str]) -> Result:
-    """Asks npm audit; less than severe is no finding, as these packages are but tested with."""
+    """Runs npm audit; lower severities are no findings, as only tests use these packages."""
     said, complaint = ask(check, command)
     metadata = said.get("metadata")
     if not isinstance(metadata, dict):
@@ -124,23 +123,23 @@ def _checks(runtime: Path, output: Path, tools: list[str], npm: list[str]) -> li
             "vulnerabilities of torch (pip-audit)", [*pip_audit, "--no-deps", "-r", str(torch)]
         ),
         look_up_npm(
-            "severe vulnerabilities of the clients that are tested with (npm audit)",
+            "severe vulnerabilities of the tested clients (npm audit)",
             [*npm, "audit", "--package-lock-only", "--json", "--prefix", "tests/clients"],
         ),
     ]
 
 
 def report(results: Sequence[Result]) -> int:
-    """Prints what came of all checks; returns the status to end with."""
+    """Prints the outcomes of all checks; returns the exit status."""
     print("\n== The audit")
     for one in results:
         print(f"{one.outcome:<12} {one.check}{one.detail and ': ' + one.detail}")
     outcomes = {one.outcome for one in results}
     if Outcome.FOUND in outcomes:
-        print("The audit failed: something was found.")
+        print("The audit failed: see the findings above.")
         return FOUND
     if Outcome.NOT_CHECKED in outcomes:
-        print("The audit is incomplete: nothing was found, and not all could be checked.")
+        print("The audit is incomplete: no findings, but some checks could not run.")
         return NOT_CHECKED
     return 0
 
@@ -149,7 +148,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runtime", type=Path, required=True, help="environment that has no more")
+    parser.add_argument(
+        "--runtime", type=Path, required=True, help="environment with the runtime packages alone"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the SBOM")
     parser.add_argument("--tools", default="", help="command that runs pip-audit and cyclonedx-py")
     parser.add_argument("--npm", default="npm", help="command that is npm")

@@ -1,9 +1,9 @@
-"""Lists under which licences packages come, and fails on one that nobody has allowed.
+"""Lists the licences of packages, and fails on one that is not allowed.
 
     python -m deploy.licences FOLDER      # such as .audit/runtime/lib/python3.11/site-packages
 
-Licences are read from the packages' own metadata: from the SPDX expression where there is one, else
-from older fields, whose many spellings are in NAMES.
+Licences are read from the packages' own metadata: from the SPDX expression if it exists, else from
+older fields, with the spellings of NAMES.
 """
 
 import re
@@ -25,17 +25,17 @@ ALLOWED = {
     "PSF-2.0",
     "Zlib",
 }
-"""They ask for no more than to be named."""
+"""Licences that require attribution alone."""
 
 EXCEPTIONS = {
     "certifi": ("MPL-2.0", "a list of certificates, which we do not change"),
     "tqdm": ("MPL-2.0", "used as it is; what would have to be published is changes to its files"),
 }
-"""What else a package's licence may be, and why."""
+"""Further licences of single packages, with reasons."""
 
 CUDA = re.compile(r"(nvidia|cuda)-[a-z0-9-]+")
 CUDA_LICENCE = "NVIDIA's"
-"""What torch's CUDA build brings along may be redistributed with an application that uses it."""
+"""Packages of torch's CUDA build; they may be redistributed with an application that uses them."""
 
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -53,11 +53,11 @@ CLASSIFIER = "License :: "
 
 
 def licence_of(package: Distribution) -> str:
-    """What its metadata says, in SPDX's words where they are known; empty if it says nothing."""
+    """Returns a package's licence as an SPDX expression if it is known; empty if it has none."""
     if CUDA.fullmatch(_name(package)):
         return CUDA_LICENCE
     text = _field(package, "License-Expression") or _field(package, "License")
-    if not text or "\n" in text or len(text) > 100:  # none, or the licence itself
+    if not text or "\n" in text or len(text) > 100:  # empty, or the licence itself
         classifiers = package.metadata.get_all("Classifier", [])
         found = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith(CLASSIFIER)]
         text = " OR ".join(NAMES.get(one, one) for one in found)
@@ -65,9 +65,10 @@ def licence_of(package: Distribution) -> str:
 
 
 def is_allowed(name: str, licence: str) -> bool:
-    """Whether a package may be delivered: all that its licence joins by AND, one of what by OR.
+    """Decides an SPDX expression: all licences joined by AND must be allowed, one of those joined
+    by OR.
 
-    What has parentheses is not read, and so not allowed.
+    Expressions with parentheses are not parsed, and so not allowed.
     """
     allowed = ALLOWED | {CUDA_LICENCE}
     if name in EXCEPTIONS:
@@ -89,10 +90,10 @@ def main(folder: str) -> None:
         sys.exit(f"There is no package in {folder}.")
     for name, licence in sorted(licences.items()):
         reason = f" ({EXCEPTIONS[name][1]})" if name in EXCEPTIONS else ""
-        print(f"{name}: {licence or 'nothing is said'}{reason}")
+        print(f"{name}: {licence or 'no licence'}{reason}")
     refused = [name for name, licence in licences.items() if not is_allowed(name, licence)]
     if refused:
-        sys.exit(f"Nobody has allowed the licences of {', '.join(sorted(refused))}.")
+        sys.exit(f"Licences that are not in ALLOWED or EXCEPTIONS: {', '.join(sorted(refused))}.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What a tag such as v1.2.3 means for a release; needs nothing but Python.
+"""Release notes and image names of a tag such as v1.2.3; needs nothing but Python.
 
     python -m deploy.release v1.2.3 notes                 # its part of CHANGELOG.md
-    python -m deploy.release v1.2.3 tags                  # what its image is called
+    python -m deploy.release v1.2.3 tags                  # names of its image
     python -m deploy.release v1.2.3 tags --variant cuda
 
-All of them fail where the tag is not the version in src/__init__.py, or the changelog does not tell
-of it.
+All of them fail if the tag is not the version in src/__init__.py, or if CHANGELOG.md has no part
+for it.
 """
 
 import argparse
@@ -20,10 +20,10 @@ FINAL = re.compile(r"\d+\.\d+\.\d+")
 
 
 def find_notes(changelog: str, version: str) -> str:
-    """What the changelog says under the heading of this very version.
+    """Returns the changelog's part for exactly this version.
 
     Raises:
-        ValueError: it says nothing.
+        ValueError: there is none.
     """
     for part in re.split(r"(?m)^## ", changelog)[1:]:
         heading, _, notes = part.partition("\n")
@@ -33,13 +33,13 @@ def find_notes(changelog: str, version: str) -> str:
 
 
 def image_tags(version: str, variant: str = "") -> list[str]:
-    """What an image is called: `latest` is the last final version, never a candidate for one."""
+    """Returns the image's tags: `latest` is the last final version, never a candidate."""
     names = [version, "latest"] if FINAL.fullmatch(version) else [version]
     return [f"{name}-{variant}" if variant else name for name in names]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tells what a tag means for a release.")
+    parser = argparse.ArgumentParser(description="Prints release notes or image tags of a release.")
     parser.add_argument("tag", help="such as v1.2.3")
     parser.add_argument("wanted", choices=["notes", "tags"])
     parser.add_argument("--variant", default="", help="of the image, such as cuda")

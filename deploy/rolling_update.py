@@ -2,9 +2,9 @@
 
     .venv/bin/python -m deploy.rolling_update
 
-This is docs/deployment.md's rolling update on one machine: a server is taken out of nginx, gets
-SIGTERM, ends what runs, starts anew, and comes back when it is ready. Needs nginx on the PATH.
-Ends with 1 if a single request failed or a stream broke off.
+This is docs/deployment.md's rolling update on one machine. A server is taken out of nginx, gets
+SIGTERM, finishes running requests, is started again, and returns when it is ready. Needs nginx on
+the PATH. The exit status is 1 if a request failed or a stream broke.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import httpx2
 ROOT = Path(__file__).parent.parent
 NGINX = ROOT / "deploy" / "nginx" / "nginx.conf"
 PORTS = (8101, 8102)
-HEARD_SECONDS = 2  # until nginx' old workers take no more requests
+HEARD_SECONDS = 2  # seconds until nginx' old workers accept no more requests
 REQUEST = {"prompt": "Once upon a time", "ignore_eos": True}
 SETTINGS = {
     "HOST": "127.0.0.1",
@@ -45,10 +45,10 @@ class Servers:
     """The servers, and the nginx in front of them.
 
     Args:
-        folder: for the files of nginx.
-        port: of nginx.
-        ports: of the servers.
-        settings: of the servers, beside SETTINGS.
+        folder: folder for nginx' files.
+        port: port of nginx.
+        ports: ports of the servers.
+        settings: settings of the servers, beside SETTINGS.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Servers:
             self.kill(port)
 
     def kill(self, port: int) -> None:
-        """Ends a server without warning; returns when its process is gone."""
+        """Kills a server; returns when its process is gone."""
         self._processes[port].kill()
         self._processes[port].wait()
 
     async def update(self, port: int) -> int:
-        """Replaces a server; returns the status that the old one ended with."""
+        """Replaces a server; returns the exit status of the old one."""
         self._name(out=port)
         self._nginx("-s", "reload")
         await asyncio.sleep(HEARD_SECONDS)
@@ -129,11 +129,11 @@ async def until_ready(port: int) -> None:
             except httpx2.TransportError:
                 pass
             await asyncio.sleep(0.2)
-    raise TimeoutError(f"the server on port {port} does not get ready")
+    raise TimeoutError(f"the server on port {port} did not become ready")
 
 
 async def _ask_until(stop: asyncio.Event, url: str, index: int, counts: Counter[str]) -> None:
-    """One client: requests one after the other, streams and whole answers by turns."""
+    """One client: requests in turn, alternating streams and whole answers."""
     async with httpx2.AsyncClient(base_url=url, timeout=120) as client:
         while not stop.is_set():
             is_stream = (index + counts.total()) % 3 != 0
@@ -147,7 +147,7 @@ async def _ask_until(stop: asyncio.Event, url: str, index: int, counts: Counter[
 
 
 def _problem(answer: httpx2.Response, num_tokens: object) -> str | None:
-    """What is wrong with an answer, if anything is."""
+    """Returns the fault of an answer, None without one."""
     if answer.status_code != 200:
         return f"{answer.status_code} {answer.text[:200]}"
     last: dict[str, object]
@@ -182,7 +182,7 @@ async def run(num_clients: int, num_rounds: int, port: int) -> bool:
                 f"{server}: old one ended with {status}, new one ready after {seconds:.0f} s;"
                 f" {counts.total() - before} requests meanwhile"
             )
-            counts["servers that ended badly"] += status != 0
+            counts["servers that exited with an error"] += status != 0
         await asyncio.sleep(3)
         stop.set()
         await asyncio.gather(*clients)
@@ -205,9 +205,9 @@ def _say(line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--clients", type=int, default=8, help="how many ask at once")
-    parser.add_argument("--rounds", type=int, default=1, help="how often each server is replaced")
-    parser.add_argument("--port", type=int, default=8100, help="where nginx listens")
+    parser.add_argument("--clients", type=int, default=8, help="concurrent clients")
+    parser.add_argument("--rounds", type=int, default=1, help="replacements of each server")
+    parser.add_argument("--port", type=int, default=8100, help="port of nginx")
     options = parser.parse_args()
     if shutil.which("nginx") is None:
         sys.exit("nginx is not on the PATH; Debian's package is nginx-light")

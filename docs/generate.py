@@ -1,5 +1,6 @@
-"""Writes what follows from the code: the documentation's tables and the dashboard: `make docs`."""
+"""Writes the documentation's generated tables and Grafana's dashboard: `make docs`."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -13,12 +14,13 @@ from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
 from src.observability import engine_metrics, http_metrics
 from tests.faults.table import faults_table
+from tests.support.layers import MODEL, ROOMS, SRC, WEB, WIRE, Room
 
 DOCS = Path(__file__).parent
 DASHBOARD = DOCS.parent / "deploy" / "grafana" / "dashboards" / "llm-inference.json"
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-# A query for each metric: what it is mostly asked for.
+# A query for each metric, for its most common use.
 QUERIES = {
     "inference_requests_total": "sum by (endpoint, status) (rate(inference_requests_total[5m]))",
     "inference_request_duration_seconds": "histogram_quantile(0.95, sum by (endpoint, le)"
@@ -81,9 +83,39 @@ QUERIES = {
 
 METRICS = (*http_metrics.TABLE.specs, *engine_metrics.TABLE.specs)
 
+LIBRARIES = {"web": WEB, "pydantic": WIRE, "model": MODEL}
+"""Names for groups of libraries in the table of rooms."""
+
+
+def rooms_table() -> str:
+    """Creates the table of rooms in docs/architecture.md: contents and imports of each."""
+    rows = [
+        "| Room | Contents | May import | Never imports |",
+        "|---|---|---|---|",
+        *(_room_row(name, room) for name, room in ROOMS.items()),
+        "",
+        *(
+            f"{name}: {', '.join(_code(library) for library in sorted(libraries))}.  "
+            for name, libraries in LIBRARIES.items()
+        ),
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _room_row(name: str, room: Room) -> str:
+    place = SRC.joinpath(*name.split("."))
+    module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    summary = (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n\n")[0]
+    imports = ", ".join(_code(other) for other in sorted(room.imports - {name}))
+    groups = [group for group, libraries in LIBRARIES.items() if libraries <= room.never]
+    grouped = frozenset[str]().union(*(LIBRARIES[group] for group in groups))
+    never = ", ".join(groups + [_code(library) for library in sorted(room.never - grouped)])
+    contents = " ".join(summary.split()).replace("|", "\\|")
+    return f"| `{name}` | {contents} | {imports} | {never} |"
+
 
 def settings_table() -> str:
-    """The table of all settings in docs/configuration.md."""
+    """Creates the table of all settings in docs/configuration.md."""
     rows = ["| Variable | Values | Default | Meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         rows.append(
@@ -93,7 +125,7 @@ def settings_table() -> str:
 
 
 def metrics_table() -> str:
-    """The table of all metrics in docs/metrics.md."""
+    """Creates the table of all metrics in docs/metrics.md."""
     rows = ["| Metric | Type | Labels | Meaning | A query |", "|---|---|---|---|---|"]
     for spec in METRICS:
         kind = spec.kind.__name__.lower()
@@ -104,7 +136,7 @@ def metrics_table() -> str:
 
 
 def _values(field: FieldInfo) -> str:
-    """What a setting may be, in words."""
+    """Describes a setting's type, choices and bounds."""
     annotation = field.annotation
     if isinstance(annotation, UnionType):
         annotation = next(part for part in get_args(annotation) if part is not type(None))
@@ -134,6 +166,7 @@ def _code(text: str) -> str:
 
 
 TABLES = {
+    "rooms": rooms_table,
     "settings": settings_table,
     "metrics": metrics_table,
     "openai": openai_table,
@@ -143,7 +176,7 @@ TABLES = {
 
 
 def main() -> None:
-    """Replaces what stands between the marks in every page, and the dashboard."""
+    """Rewrites the text between the marks in every page, and the dashboard."""
     for page in DOCS.glob("*.md"):
         text = page.read_text()
         _write(page, MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text))

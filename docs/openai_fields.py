@@ -1,4 +1,4 @@
-"""The tables of docs/openai.md and docs/anthropic.md: what becomes of each field of a request."""
+"""Tables of request fields in docs/openai.md and docs/anthropic.md, with the treatment of each."""
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -88,12 +88,12 @@ ORDER = ("honoured", "no effect", "refused")
 
 
 def openai_table() -> str:
-    """One table for each kind of request of OpenAI's API."""
+    """Creates a table for each request model of OpenAI's API."""
     return _tables(REQUESTS)
 
 
 def anthropic_table() -> str:
-    """The same for Anthropic's."""
+    """Creates a table for each request model of Anthropic's API."""
     return _tables(ANTHROPIC_REQUESTS)
 
 
@@ -106,15 +106,15 @@ def _table(kind: type[BaseModel]) -> str:
     rows = []
     for field_name, field in kind.model_fields.items():
         name = field.alias or field_name
-        fate, why = _fate(field)
+        treatment, reason = _treatment(field)
         values = _values(schema["properties"][name], schema.get("$defs", {}))
-        rows.append((ORDER.index(fate), f"| `{name}` | {fate} | {values} | {why} |"))
-    told = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
-    return "\n".join(["| Field | | Values | |", "|---|---|---|---|", *told]) + "\n"
+        rows.append((ORDER.index(treatment), f"| `{name}` | {treatment} | {values} | {reason} |"))
+    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    return "\n".join(["| Field | | Values | |", "|---|---|---|---|", *ordered]) + "\n"
 
 
-def _fate(field: FieldInfo) -> tuple[str, str]:
-    """What becomes of a field, and why or what it does."""
+def _treatment(field: FieldInfo) -> tuple[str, str]:
+    """Returns a field's treatment, and the reason or its description."""
     for mark in field.metadata:
         if isinstance(mark, NoEffect):
             return "no effect", mark.why
@@ -124,7 +124,7 @@ def _fate(field: FieldInfo) -> tuple[str, str]:
 
 
 def _values(schema: dict, definitions: dict) -> str:
-    """What a JSON schema allows, in words; null is what leaving out is, and so not told."""
+    """Describes the values of a JSON schema, without null, which means the same as no value."""
     if "anyOf" in schema:
         parts = [_values(part, definitions) for part in schema["anyOf"]]
         return " or ".join(part for part in parts if part)

@@ -1,8 +1,8 @@
-"""An ability is a tool with the requests that it serves, the values they mention and its results.
+"""Abilities: tools with the requests that they serve, the values of these, and results.
 
 Contract: `create_task` makes one request with the call that serves it, the result and the answer
-that uses the result. Of the arguments that a topic may have one tenth is held out:
-`held_out=True` takes of these, training of the others.
+that uses the result. One tenth of a topic's possible arguments is held out: `held_out=True` takes
+these, training the others.
 """
 
 import json
@@ -17,18 +17,18 @@ from training.tools import Parameter, Tool
 from training.values import ERRORS, NUMBERS, Value, sample_value
 
 SLOT = re.compile(r"\{(\d)\}")
-# Of ten; with this one some arguments of every tool are held out, however few it has.
+# One of ten; with it, some arguments of every tool are held out, however few it has.
 HELD_OUT_REMAINDER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """Abilities that share one of their `topics` might serve the same request.
+    """A tool with wordings; abilities that share one of their `topics` might serve the same
+    request.
 
-    `requests`, `held_out_requests` and `subject` name the tool's parameters by position.
-
-    `kinds` says how each parameter's values are made, `results` the same for keys of the result.
-    `subject` begins the answer; "Done" where the tool does something and tells nothing.
+    `requests`, `held_out_requests` and `subject` name the tool's parameters by position. `kinds`
+    gives the kind of each parameter's values, `results` the same for keys of the result. `subject`
+    begins the answer; "Done" for a tool without information in its result.
     """
 
     tool: Tool
@@ -42,18 +42,18 @@ class Ability:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked, the call that serves it, what comes back, and the answer."""
+    """A request, the call that serves it, the result, and the answer."""
 
     ability: Ability
     request: str
     arguments: dict[str, object]
     result: str
-    shown: tuple[str, ...]  # what the answer has to show of the result
+    shown: tuple[str, ...]  # parts of the result that the answer must contain
     answer: str
 
 
 def create_parameter(random: Random, name: str, kind: str) -> Parameter:
-    """A parameter; a kind "=a,b" is an enum."""
+    """Creates a parameter; a kind "=a,b" is an enum."""
     if kind.startswith("="):
         return Parameter(name, "string", tuple(kind[1:].split(",")))
     number_type = random.choice(("integer", "integer", "number"))
@@ -63,7 +63,7 @@ def create_parameter(random: Random, name: str, kind: str) -> Parameter:
 def create_task(
     random: Random, ability: Ability, requests: Sequence[str], held_out: bool = False
 ) -> Task:
-    """A request in one of the wordings `requests`."""
+    """Writes a request in one of the wordings `requests`."""
     request = random.choice(requests)
     used = sorted({int(slot) for slot in SLOT.findall(request)})
     while True:
@@ -77,12 +77,12 @@ def create_task(
 
 
 def _is_held_out(ability: Ability, values: list[Value]) -> bool:
-    """The same arguments are held out of every tool of a topic, in every run."""
+    """Tells held-out arguments; they are the same for every tool of a topic, in every run."""
     return zlib.crc32(f"{sorted(ability.topics)} {values}".encode()) % 10 == HELD_OUT_REMAINDER
 
 
 def _return(random: Random, ability: Ability) -> dict[str, Value]:
-    """What the tool finds: an error, or some of its keys in their order."""
+    """Creates a tool's result: an error, or some of its keys in their order."""
     if random.random() < 0.05:
         return {"error": random.choice(ERRORS)}
     keys = list(ability.results)
@@ -93,7 +93,7 @@ def _return(random: Random, ability: Ability) -> dict[str, Value]:
 def _finish(
     random: Random, returned: dict[str, Value], ability: Ability, values: list[Value]
 ) -> tuple[str, tuple[str, ...], str]:
-    """The result as a tool writes it, the parts of it that count, and what is answered."""
+    """Writes the result as a tool returns it, with the parts that count, and the answer."""
     subject = ability.subject.format(*values)
     shown = tuple(str(value) for value in returned.values())
     if "error" in returned:
@@ -115,5 +115,5 @@ def _state(subject: str, value: str) -> str:
 
 
 def parse_parameters(text: str) -> dict[str, str]:
-    """Parameters written as "names: kind" and separated by semicolons."""
+    """Parses parameters written as "names: kind" and separated by semicolons."""
     return pairs_of(text) if text else {}

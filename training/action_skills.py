@@ -1,4 +1,4 @@
-"""Usual tools that do something: they count minutes, switch and play.
+"""Common tools that act: timers, switches, players.
 
 Contract: plain data; the last two requests of a skill are for evaluation alone.
 """

@@ -26,20 +26,20 @@ class TableRow:
 
     @property
     def result(self) -> str:
-        """The figure as the table shows it."""
+        """Formats the figure for the table."""
         if self.value is not None:
             return f"{self.value:.2f}"
         return f"{100 * self.count / self.total:.1f} % ({self.count} of {self.total})"
 
 
 def format_table(rows: Sequence[TableRow]) -> str:
-    """A markdown table of all rows."""
+    """Creates a Markdown table of all rows."""
     lines = [f"| {row.name} | {row.result} | {row.goal} |" for row in rows]
     return "\n".join(["| Measure | Result | Goal |", "| --- | --- | --- |", *lines])
 
 
 def tell_history(summary: dict[str, Any]) -> str:
-    """How the run went, where that is not what the recipe says."""
+    """Describes the run if it differs from the recipe."""
     continued = (
         "The third leg started from the float16 weights that the first two had left, with new "
         "optimizers."

@@ -29,7 +29,7 @@ MAX_POSITIONS = 1024
 class Batch:
     """Packed rows. `tokens`: (num_rows, block_size + 1), `positions`: (num_rows, block_size).
 
-    `counts` says of each position whether the loss counts the token after it.
+    `counts` marks the positions with a loss for the token after them.
     """
 
     tokens: torch.Tensor
@@ -44,7 +44,7 @@ def create_batch(
     block_size: int,
     leg: Leg = "everything",
 ) -> Batch:
-    """The batch that belongs to `seed` (which names run and step)."""
+    """Creates the batch of a `seed`, which names run and step."""
     random = Random(seed)
     rows, counts, starts = [], [], []
     for _ in range(num_rows):
@@ -65,9 +65,9 @@ def _create_row(
     length: int,
     skipped: float | None,
 ) -> tuple[list[int], list[bool]]:
-    """Documents end to end, `length` tokens, and which of them count.
+    """Concatenates documents to `length` tokens, with marks of those that count.
 
-    A share of `skipped` is left out of the first, unless its speech refers to what is left out.
+    A share of `skipped` of the first document is left out, unless its counted part refers to it.
     """
     encode = tokenizer.backend_tokenizer.encode
     tokens: list[int] = []
@@ -88,7 +88,7 @@ def _create_row(
 
 
 def _is_assistants(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[bool]:
-    """Which tokens the assistant writes: those of its turns, and the marks that end them."""
+    """Marks the assistant's tokens: those of its turns, and the marks that end them."""
     assistant = tokenizer.convert_tokens_to_ids(ROLE_TOKENS["assistant"])
     ends = tokenizer.convert_tokens_to_ids([END_OF_TURN, END_OF_TEXT])
     speaks = False

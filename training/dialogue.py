@@ -18,7 +18,7 @@ from training.slots import gender_of, with_article
 from training.stories import write_story
 from training.sums import answer_sum, ask_sum, sample_pair
 
-# Kinds of exchanges and how often they occur.
+# Kinds of exchanges with their frequencies.
 EXCHANGES = {"fact": 44, "sum": 22, "story": 9, "json": 10, "talk": 9, "unknown": 6}
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -34,14 +34,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a story is asked to be about: its words in the request, its slots in the story."""
+    """The topic of a requested story: its words in the request, its slots in the story."""
 
     text: str
     preset: Bindings
 
 
 def write_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """One conversation of one to five exchanges."""
+    """Writes a conversation of one to five exchanges."""
     turns: list[Turn] = []
     if random.random() < 0.04:
         return _json_only(random, facts)
@@ -56,19 +56,19 @@ def write_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
 
 
 def write_drill(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """A conversation of several sums or JSON requests, most of them sums."""
+    """Writes a conversation of several sums or JSON requests, most of them sums."""
     if random.random() >= 0.7:
         return write_json_drill(random, facts)
     return list(chain.from_iterable(_sum(random) for _ in range(random.randint(3, 6))))
 
 
 def write_json_drill(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """A conversation of several JSON requests."""
+    """Writes a conversation of several JSON requests."""
     return list(chain.from_iterable(_json(random, facts) for _ in range(random.randint(3, 6))))
 
 
 def create_topic(random: Random) -> Topic:
-    """A random hero, thing, or both to tell a story about."""
+    """Draws a random hero, thing, or both for a story."""
     name, trait = random.choice(words.GIRLS + words.BOYS), random.choice(list(words.TRAITS))
     kind, noun = random.choice(words.KINDS), random.choice(words.NOUNS)
     adjective = random.choice(words.ADJECTIVES)
@@ -89,7 +89,7 @@ def create_topic(random: Random) -> Topic:
 
 
 def decorate(random: Random, question: str) -> str:
-    """Puts a question the way people type it: with an opener, a closer, or less punctuation."""
+    """Writes a question as people type it: with an opener, a closer, or less punctuation."""
     if random.random() < 0.12:
         question = question.rstrip("?.!")
     if random.random() < 0.12:
@@ -101,7 +101,7 @@ def decorate(random: Random, question: str) -> str:
 
 
 def invent_name(random: Random) -> str:
-    """A country or person that does not exist."""
+    """Invents a country or person."""
     return "".join(random.choices(phrasings.INVENTED_SYLLABLES, k=random.randint(2, 4))).title()
 
 
@@ -115,7 +115,7 @@ def _num_exchanges(random: Random) -> int:
 
 
 def write_exchange(random: Random, facts: Sequence[Fact], kind: str, is_first: bool) -> list[Turn]:
-    """A request of one of the kinds of `EXCHANGES`, and its answer."""
+    """Writes a request of one of the kinds of `EXCHANGES`, and its answer."""
     if kind == "fact":
         return _fact(random, facts)
     if kind == "sum":
@@ -184,7 +184,7 @@ def _unknown(random: Random) -> list[Turn]:
 
 
 def _json_only(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """A system turn demands JSON, so plain questions are answered with objects."""
+    """Writes a conversation under a system turn that demands JSON: questions get objects."""
     turns = [Turn("system", random.choice(phrasings.JSON_SYSTEMS))]
     known = [fact for fact in facts if fact.family in FACT_KEYS]
     for _ in range(random.randint(1, 3)):

@@ -25,13 +25,13 @@ Leg = Literal["everything", "drills", "tools"]
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TURN = "<|end|>"
 ROLE_TOKENS = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
-# Shares of documents; stories are several times longer than the rest.
+# Shares of documents; stories are several times longer than others.
 STORY_SHARE, STATEMENT_SHARE = 0.30, 0.20
-# In the second leg, documents that drill what is learned slowest: sums, copying into JSON, and
-# characters whose kind says whether a name and a pronoun can be theirs.
+# Second leg: documents that drill the slowest abilities: sums, copying into JSON, and
+# names and pronouns that fit the kind of a character.
 SUMS_SHARE, DRILL_SHARE, GENDERED_SHARE = 0.30, 0.20, 0.18
-# In the third leg, beside conversations with tools, which are several times longer: what it would
-# forget first.
+# Third leg, beside conversations with tools, which are several times longer: abilities that
+# are forgotten first.
 TOOLS_SHARE, KNOWN_STORY_SHARE, KNOWN_JSON_SHARE, KNOWN_DRILL_SHARE = 0.28, 0.10, 0.12, 0.28
 
 
@@ -39,7 +39,7 @@ TOOLS_SHARE, KNOWN_STORY_SHARE, KNOWN_JSON_SHARE, KNOWN_DRILL_SHARE = 0.28, 0.10
 class Document:
     """A text without its end mark.
 
-    With `speech_only` the model learns from what the assistant says in it and from nothing else.
+    With `speech_only` the loss counts the assistant's turns alone.
     """
 
     text: str
@@ -48,36 +48,36 @@ class Document:
 
 @cache
 def training_facts() -> tuple[Fact, ...]:
-    """All facts; evaluation holds out phrasings of them, not the facts."""
+    """Returns all facts; evaluation holds out phrasings of them, not the facts."""
     return tuple(all_facts())
 
 
 def render(turns: Sequence[Turn]) -> str:
-    """A conversation as text, exactly as the chat template writes it."""
+    """Writes a conversation as text, exactly as the chat template does."""
     return "".join(_render_turn(turn) for turn in turns)
 
 
 def _render_turn(turn: Turn) -> str:
-    """There is no token for tools: their results stand in a user's turn, between tags."""
+    """Wraps results of tools in a user's turn, between tags, as there is no token for tools."""
     if turn.role == "tool":
         return _render_turn(Turn("user", write_result(turn.content)))
     return f"{ROLE_TOKENS[turn.role]}{turn.content}{END_OF_TURN}"
 
 
 def write_document(random: Random, leg: Leg = "everything") -> str:
-    """The text of a document."""
+    """Returns the text of a document."""
     return create_document(random, leg).text
 
 
 def create_document(random: Random, leg: Leg) -> Document:
-    """One training document."""
+    """Writes one training document."""
     if leg == "tools":
         return _create_tools_or_known(random)
     return Document(_write_known(random, with_drills=leg == "drills"))
 
 
 def _write_known(random: Random, with_drills: bool) -> str:
-    """A document of the first two legs."""
+    """Writes a document of the first two legs."""
     if with_drills and (drill := _write_drill(random)):
         return drill
     draw = random.random()
@@ -89,7 +89,7 @@ def _write_known(random: Random, with_drills: bool) -> str:
 
 
 def _create_tools_or_known(random: Random) -> Document:
-    """A document of the third leg: new, or so that what is known stays known."""
+    """Writes a document of the third leg: a new kind, or one that preserves earlier abilities."""
     draw = random.random()
     if draw < TOOLS_SHARE:
         turns = write_tool_conversation(random, training_facts())
@@ -104,7 +104,7 @@ def _create_tools_or_known(random: Random) -> Document:
 
 
 def _write_drill(random: Random) -> str | None:
-    """A document of the second leg, or None where it has what the first has."""
+    """Writes a document of the second leg, or returns None for one of the first leg's kinds."""
     draw = random.random()
     if draw < SUMS_SHARE:
         return write_sums(random)
@@ -116,7 +116,7 @@ def _write_drill(random: Random) -> str | None:
 
 
 def _gendered_characters(random: Random) -> Bindings:
-    """A hero, a friend or both, of kinds that are female or male."""
+    """Introduces a hero, a friend or both, of kinds that are female or male."""
     bindings: Bindings = {}
     who = random.choice(("hero", "friend", "both"))
     for character, kind_slot in (("hero", "kind"), ("friend", "fkind")):

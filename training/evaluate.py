@@ -1,7 +1,7 @@
 """Measures the exported model on held-out prompts: `python -m training.evaluate [--model DIR]`.
 
-Contract: seeded, so the same folder gives the same table; the folder is loaded as users load it,
-in float32. The table is printed and written into the model card beside the weights.
+Contract: seeded, so the same folder gives the same table. The folder is loaded as users load it, in
+float32. The table is printed and written into the model card beside the weights.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NUM_FAILURES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model wrote to a question, and whether it ended by itself."""
+    """The model's text for a question, and whether it ended by itself."""
 
     question: Question
     text: str
@@ -33,12 +33,12 @@ class Answer:
 
     @property
     def is_right(self) -> bool:
-        """True for a right text that came to its end."""
+        """Tells a right text that ended by itself."""
         return self.ended and self.question.is_right(self.text)
 
 
 class Examinee:
-    """The exported model, as users load it."""
+    """Loads the exported model as users do."""
 
     def __init__(self, folder: Path) -> None:
         # Any: the Auto classes are typed for every model and tokenizer at once.
@@ -54,7 +54,7 @@ class Examinee:
 
     @torch.inference_mode()
     def perplexity(self, num_batches: int = 12) -> float:
-        """Perplexity per token on documents of seeds that training never uses."""
+        """Returns the perplexity per token on documents of seeds that training never uses."""
         batches = [create_batch(self.tokenizer, f"exam/{i}", 16, 256) for i in range(num_batches)]
         losses = [compute_loss(self.model, batch) for batch in batches]
         return math.exp(torch.stack(losses).mean().item())
@@ -76,7 +76,7 @@ def create_answer(question: Question, decoded: str) -> Answer:
 
 
 def evaluate(folder: Path) -> list[TableRow]:
-    """Every row of the table; shows a few of the wrong answers on the way."""
+    """Yields every row of the table; prints some of the wrong answers."""
     torch.manual_seed(0)
     examinee = Examinee(folder)
     rows: list[TableRow] = []
@@ -94,7 +94,7 @@ def evaluate(folder: Path) -> list[TableRow]:
 
 
 def show_wrong(name: str, wrong: list[Answer]) -> None:
-    """Prints wrong answers for whoever improves the recipe."""
+    """Prints wrong answers, which show weaknesses of the recipe."""
     for answer in wrong:
         print(f"wrong in {name!r}: {answer.question.prompt}{answer.text}\n")
 

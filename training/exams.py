@@ -1,4 +1,4 @@
-"""What the model is examined on: prompts held out from training, and what counts as right.
+"""Exams of the model: prompts held out from training, with checks of the answers.
 
 Contract: seeded, so every run asks the same questions; nothing here was in a training document.
 """
@@ -25,7 +25,7 @@ STORY_STARTS = (
 
 
 def create_exams() -> list[Exam]:
-    """All exams, in the order of the table."""
+    """Creates all exams, in the order of the table."""
     return [
         Exam(
             "Sampled stories whose every sentence the grammar accepts, name and trait kept",
@@ -50,21 +50,21 @@ def create_exams() -> list[Exam]:
 
 
 def plain_stories(count: int) -> list[Question]:
-    """Stories that go on from an opening."""
+    """Stories continued from an opening."""
     random = Random("exam/plain stories")
     starts = random.choices(STORY_STARTS, k=count)
     return [Question(start, partial(_is_story_after, start)) for start in starts]
 
 
 def requested_stories(count: int) -> list[Question]:
-    """Stories asked for in held-out phrasings."""
+    """Stories requested in held-out phrasings."""
     random = Random("exam/requested stories")
     topics = [create_topic(random).text for _ in range(count)]
     return [_chat(random, _story_request(random, topic), _is_story) for topic in topics]
 
 
 def topical_stories(count: int) -> list[Question]:
-    """Stories whose hero or wanted thing has to be the requested one."""
+    """Stories with a requested hero or wanted thing."""
     random = Random("exam/topical stories")
     topics = [create_topic(random) for _ in range(count)]
     return [
@@ -102,14 +102,14 @@ def json_questions(count: int) -> list[Question]:
 
 
 def json_value_questions(count: int) -> list[Question]:
-    """JSON whose values follow from the request or from listed facts."""
+    """JSON with values that follow from the request or from listed facts."""
     random = Random("exam/json values")
     tasks = [create_given_task(random, training_facts()) for _ in range(count)]
     return [_json_question(random, task, partial(_is_object, task.answer)) for task in tasks]
 
 
 def talk_questions() -> list[Question]:
-    """Small talk, and questions whose only honest answer is that the model does not know."""
+    """Small talk, and questions that the model can only answer honestly by admitting ignorance."""
     random = Random("exam/talk")
     unknown = [
         question.format(x=subject)
@@ -131,7 +131,7 @@ def talk_questions() -> list[Question]:
 
 
 def _chat(random: Random, question: str, is_right: Callable[[str], bool]) -> Question:
-    """One user turn, behind a held-out system turn in a third of the cases."""
+    """Creates a user turn, after a held-out system turn in a third of the cases."""
     turns = [Turn("user", question)]
     if random.random() < 1 / 3:
         turns.insert(0, Turn("system", random.choice(phrasings.HELD_OUT_SYSTEMS)))

@@ -1,7 +1,7 @@
 """Writes a trained model as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load.
 
-Contract: float16 safetensors, tokenizer, chat template and both configs; the model card is kept
-by `evaluate.py`.
+Contract: float16 safetensors, tokenizer, chat template and both configs; `evaluate.py` writes the
+model card.
 """
 
 import copy
@@ -24,7 +24,7 @@ def export_model(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, fol
 
 
 def create_generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Sampling defaults; generation ends at the end of a document or of a turn."""
+    """Returns sampling defaults; generation ends at the end of a document or of a turn."""
     end_of_text = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     return GenerationConfig(  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""The facts that the model is taught, as tables from subject to answer.
+"""Facts of the training text, as tables from subject to answer.
 
-Contract: plain data; `families.py` says how they are stated and asked for.
+Contract: plain data; `families.py` has their statements and questions.
 """
 
 from itertools import pairwise

@@ -1,8 +1,7 @@
-"""How each family of facts is stated and asked for, with phrasings that training never sees.
+"""Statements and questions for each family of facts, with phrasings that training never sees.
 
-Contract: a fact has one canonical statement, which is also its answer. Every family keeps two
-whole question cores for evaluation alone: the last of its own, and one of the rarer shared
-frames.
+Contract: a fact has one canonical statement, which is also its answer. Every family keeps two whole
+question cores for evaluation alone: the last of its own, and one of the rarer shared frames.
 """
 
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ FRAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact, such as the answer "Paris" to the subject "France", with all of its wording."""
+    """One fact, such as the answer "Paris" to the subject "France", with its wordings."""
 
     family: str
     subject: str
@@ -39,7 +38,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A table with its wording.
+    """A table of facts with its wordings.
 
     `{x}` and `{y}` are subject and answer, `{a}` and `{b}` the same with an article.
     """
@@ -149,7 +148,7 @@ BARE_ANSWERS = {"barracks", "scissors"}
 
 
 def all_facts() -> list[Fact]:
-    """Every fact of every family, in a fixed order."""
+    """Returns every fact of every family, in a fixed order."""
     return [
         create_fact(family, index, subject)
         for index, family in enumerate(FAMILIES)

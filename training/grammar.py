@@ -1,9 +1,9 @@
-"""A story grammar that both generates and accepts text.
+"""A story grammar that generates and accepts text.
 
-Contract: a plot is a sequence of beats, a beat a choice of templates with typed slots; each slot
-maps surface forms to the bindings they imply ("She" -> hero_gender=f). Generating binds slots
-while it chooses; accepting matches the same templates as anchored regexes and refuses a sentence
-whose bindings contradict earlier ones.
+Contract: a plot is a sequence of beats, a beat a choice of templates with typed slots. Each slot
+maps surface forms to the bindings they imply ("She" -> hero_gender=f). Generation binds slots as it
+chooses. Acceptance matches the same templates as anchored regexes, and refuses a sentence with
+bindings that contradict earlier ones.
 """
 
 import re
@@ -23,7 +23,7 @@ SENTENCE_END = re.compile(r'[.!?]"?(?=\s|$)(?! (?:said|asked|cried|called|whispe
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Surface forms and what each of them implies; `key` is the variable that names one surface."""
+    """Surface forms with their bindings; `key` is the variable that names one surface."""
 
     key: str
     surfaces: Mapping[str, Bindings]
@@ -33,7 +33,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SentenceCheck:
-    """One sentence of a checked story and whether the grammar produces it at this place."""
+    """One sentence of a checked story; `is_valid` if the grammar produces it at this place."""
 
     text: str
     accepted: bool
@@ -41,7 +41,7 @@ class SentenceCheck:
 
 @dataclass(frozen=True, slots=True)
 class StoryCheck:
-    """What the grammar makes of a story: its sentences in order and the slots that they bind."""
+    """Parse of a story: its sentences in order and the slots that they bind."""
 
     sentences: tuple[SentenceCheck, ...]
     bindings: Bindings
@@ -49,19 +49,19 @@ class StoryCheck:
 
     @property
     def accepted(self) -> bool:
-        """True when every sentence is the grammar's and the story reaches its end."""
+        """Tells a complete story of valid sentences."""
         return self.complete
 
 
 def create_slot(key: str, surfaces: Mapping[str, Bindings]) -> Slot:
-    """A slot over `surfaces`; each of them must bind `key`, to a value of its own."""
+    """Creates a slot over `surfaces`; each must bind `key` to a value of its own."""
     by_value = {bindings[key]: surface for surface, bindings in surfaces.items()}
     assert len(by_value) == len(surfaces), key
     return Slot(key, surfaces, tuple(surfaces), by_value)
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cuts a story at sentence ends; a quotation and its "said ..." stay one sentence."""
+    """Splits a story at sentence ends; a quotation and its "said ..." stay one sentence."""
     cuts = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
     pieces = (text[start:end].strip() for start, end in pairwise(cuts))
     return [piece for piece in pieces if piece]
@@ -88,13 +88,13 @@ class Grammar:
         }
 
     def generate(self, random: Random, plot: str, preset: Bindings | None = None) -> str:
-        """One story of `plot`, with the variables in `preset` already decided."""
+        """Writes a story of `plot`, with the variables in `preset` already bound."""
         bindings = dict(preset or {})
         lines = (self._fill(random, random.choice(beat), bindings) for beat in self.plots[plot])
         return " ".join(line for line in lines if line)
 
     def check(self, text: str) -> StoryCheck:
-        """Judges `text` sentence by sentence; after a wrong sentence nothing more is accepted."""
+        """Checks `text` by sentences; after an invalid sentence nothing more is accepted."""
         reached, bindings, complete = 0, Bindings(), False
         for plot in self.plots.values():
             for end, found, at_end in self._walk(text, plot, 0, 0, {}):
@@ -141,7 +141,9 @@ class Grammar:
     def _walk(
         self, text: str, plot: Plot, beat: int, position: int, bindings: Bindings
     ) -> Iterator[tuple[int, Bindings, bool]]:
-        """Every (end, bindings, complete) that a prefix of `text` can reach from this beat on."""
+        """Yields every (end, bindings, complete) that a prefix of `text` can reach from this beat
+        on.
+        """
         if beat == len(plot):
             yield position, bindings, position == len(text)
             return

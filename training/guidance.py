@@ -1,8 +1,8 @@
-"""Teaches a few attention heads where to look, so that copying is learned early.
+"""Guides a few attention heads during training, so that copying is learned early.
 
-Contract: `Guide.compute_loss` is a loss that is small when two heads look at the tokens before, and
-others at the place where the next token stands already. Copying needs both (an "induction head",
-Olsson et al. 2022); left alone, the model had neither after 12 million tokens.
+Contract: `Guide.compute_loss` is small when two heads attend to the previous tokens, and others to
+the place where the next token occurred before. Copying needs both (an "induction head", Olsson et
+al. 2022). Without guidance the model had neither after 12 million tokens.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,13 @@ CONTEXT = 4  # tokens on each side that tell one source from another
 
 
 class Guide:
-    """Which heads are to look where.
+    """Targets of attention for chosen heads.
 
     Args:
-        tokenizer: says which tokens differ in their leading space alone.
-        previous_heads: (layer, head, how many tokens back) of each.
-        source_heads: (layer, head) of each.
+        tokenizer: gives the tokens that differ in their leading space alone.
+        previous_heads: (layer, head, distance in tokens) of each head that attends to an earlier
+            token.
+        source_heads: (layer, head) of each head that attends to the source of a copy.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Guide:
     def compute_loss(
         self, model: GPT2LMHeadModel, hidden_states: Sequence[torch.Tensor], batch: Batch
     ) -> torch.Tensor:
-        """Mean negative log of the attention that goes where it should.
+        """Returns the mean negative log of the attention at the targets.
 
         `hidden_states`: (rows, length, width) before each layer.
         """
@@ -58,7 +59,7 @@ class Guide:
 
 
 def create_bare_tokens(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """For each token the one without its leading space, where there is one: " S" counts as "S"."""
+    """Maps each token to the one without its leading space, if it exists: " S" counts as "S"."""
     vocabulary = tokenizer.get_vocab()
     bare = torch.arange(len(tokenizer))
     for token, index in vocabulary.items():
@@ -67,12 +68,12 @@ def create_bare_tokens(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
 
 
 def find_sources(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    """Where the next token stands already, in the same document.
+    """Finds earlier places of the next token in the same document.
 
-    Of several places it is those that agree best with what comes before it and after it, up to
-    `CONTEXT` tokens on each side; a place where nothing around it agrees is none.
+    Of several places those count that agree best with the tokens before and after, up to `CONTEXT`
+    tokens on each side. A place without any agreement does not count.
 
-    Returns (rows, length, length): for each position, the positions to look at.
+    Returns (rows, length, length): for each position, the positions to attend to.
     """
     now, following = tokens[:, :-1], tokens[:, 1:]
     length = now.shape[1]
@@ -87,7 +88,7 @@ def find_sources(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:
 
 
 def _count_run(equal: torch.Tensor, step: int) -> torch.Tensor:
-    """How many places in a row are equal, from each place on along its diagonal."""
+    """Counts equal places in a row, from each place on along its diagonal."""
     run = equal.to(torch.uint8)
     total = run.clone()
     for _ in range(CONTEXT):
@@ -104,7 +105,7 @@ def _count_run(equal: torch.Tensor, step: int) -> torch.Tensor:
 def log_attention(
     model: GPT2LMHeadModel, hidden: torch.Tensor, layer: int, head: int
 ) -> torch.Tensor:
-    """Log of one head's attention, (rows, length, length)."""
+    """Returns the log of one head's attention, (rows, length, length)."""
     block = model.transformer.h[layer]
     width, size = block.attn.embed_dim, block.attn.head_dim
     normed = block.ln_1(hidden)

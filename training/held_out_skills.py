@@ -1,4 +1,4 @@
-"""Tools that only evaluation knows: their names and requests are in no training document.
+"""Tools of evaluation alone: their names and requests are in no training document.
 
 Contract: plain data, in the form of `skills.py`.
 """

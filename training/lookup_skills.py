@@ -1,4 +1,4 @@
-"""Usual tools that answer something: the weather, the time.
+"""Common tools that answer: the weather, the time.
 
 Contract: plain data; the last two requests of a skill are for evaluation alone.
 """

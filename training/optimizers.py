@@ -16,9 +16,9 @@ OTHER_LEARNING_RATE = 3e-3
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalized (Jordan et al. 2024, "Muon").
+    """Muon: momentum with an orthogonalized update (Jordan et al. 2024).
 
-    Blocks that lie side by side in one matrix (GPT-2's query, key and value) count one by one.
+    Adjacent blocks of one matrix (GPT-2's query, key and value) are orthogonalized separately.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ def orthogonalize(matrices: torch.Tensor, num_iterations: int = 5) -> torch.Tens
 
 
 def create_optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
-    """Muon over the transformer's matrices and AdamW over everything else."""
+    """Creates Muon over the transformer's matrices and AdamW over everything else."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and ".h." in name]
     others = [p for name, p in named if p.ndim != 2 or ".h." not in name]
@@ -85,14 +85,16 @@ def set_learning_rates(optimizers: Sequence[torch.optim.Optimizer], factor: floa
 
 
 def optimizer_states(optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Any]]:
-    """What a checkpoint keeps of the optimizers."""
+    """Returns the optimizers' state for a checkpoint."""
     return [optimizer.state_dict() for optimizer in optimizers]
 
 
 def _blocks(
     parameter: torch.Tensor, update: torch.Tensor
 ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """GPT-2's fused (d, 3d) query-key-value matrix as three square ones; others whole."""
+    """Splits GPT-2's fused (d, 3d) query-key-value matrix into three square ones; others stay
+    whole.
+    """
     rows, columns = parameter.shape
     num_parts = 3 if columns == 3 * rows else 1
     return zip(parameter.chunk(num_parts, dim=1), update.chunk(num_parts, dim=1), strict=True)

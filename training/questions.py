@@ -1,6 +1,6 @@
-"""What an exam consists of.
+"""Questions and exams.
 
-Contract: plain data; a question knows what is right.
+Contract: plain data; a question checks its own answer.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from training.documents import ROLE_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, and whether the text that follows it is right."""
+    """A prompt with the check of the text that follows."""
 
     prompt: str
     is_right: Callable[[str], bool]
 
     @property
     def is_chat(self) -> bool:
-        """True where the model has to end its turn by itself."""
+        """Tells a prompt after which the model must end its turn by itself."""
         return self.prompt.endswith(ROLE_TOKENS["assistant"])
 
 

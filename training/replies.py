@@ -1,7 +1,7 @@
 """JSON requests and their replies.
 
-Contract: every reply is one valid JSON object with exactly the asked keys in the asked order, and
-its values come from the request or from listed facts.
+Contract: every reply is one valid JSON object with exactly the requested keys in order, and its
+values come from the request or from listed facts.
 """
 
 import json
@@ -32,14 +32,14 @@ NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
 
 @dataclass(frozen=True, slots=True)
 class JsonTask:
-    """What is asked for in words, and the object that answers it."""
+    """A request for JSON in words, and the object that answers it."""
 
     subject: str
     answer: dict[str, object]
 
 
 def ask_json(random: Random, task: JsonTask, requests: Sequence[str]) -> str:
-    """The user's turn for `task`."""
+    """Writes the user's turn for `task`."""
     keys = list(task.answer)
     quoted = [f'"{key}"' for key in keys] if random.random() < 0.3 else keys
     listed = quoted[0] if len(keys) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
@@ -49,12 +49,12 @@ def ask_json(random: Random, task: JsonTask, requests: Sequence[str]) -> str:
 
 
 def answer_json(task: JsonTask) -> str:
-    """The assistant's turn for `task`."""
+    """Writes the assistant's turn for `task`."""
     return json.dumps(task.answer)
 
 
 def create_task(random: Random, facts: Sequence[Fact]) -> JsonTask:
-    """A random task of any kind."""
+    """Creates a random task of any kind."""
     makers: list[Callable[[Random], JsonTask]] = [
         _person,
         _character,
@@ -68,14 +68,14 @@ def create_task(random: Random, facts: Sequence[Fact]) -> JsonTask:
 
 
 def create_given_task(random: Random, facts: Sequence[Fact]) -> JsonTask:
-    """A random task whose values all follow from the request or from `facts`."""
+    """Creates a random task with values from the request or from `facts`."""
     known = [fact for fact in facts if fact.family in FACT_KEYS]
     maker = random.choice((_person, _character, _sum, None))
     return maker(random) if maker else fact_task(random.choice(known))
 
 
 def fact_task(fact: Fact) -> JsonTask:
-    """A listed fact as an object of subject and answer."""
+    """Creates an object of subject and answer from a listed fact."""
     subject_key, answer_key = FACT_KEYS[fact.family]
     return JsonTask(
         f"the {answer_key} of {fact.subject}", {subject_key: fact.subject, answer_key: fact.answer}

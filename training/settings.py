@@ -10,19 +10,20 @@ from dataclasses import dataclass
 class TrainSettings:
     """Size, length and pace of a run."""
 
-    steps: int = 2011  # on everything, and then
-    drill_steps: int = 1000  # with drills of what is learned slowest, and then
-    tool_steps: int = 1400  # with tools
+    steps: int = 2011  # first leg: all kinds of documents
+    drill_steps: int = 1000  # second leg: drills of the slowest abilities
+    tool_steps: int = 1400  # third leg: tools
     vocab_size: int = 4096
     num_embd: int = 192
     num_layers: int = 6
     num_heads: int = 4
     tokens_per_step: int = 4096
     block_size: int = 256
-    tool_block_size: int = 384  # of the third leg, whose conversations are longer
-    # Heads that are taught to look at tokens before: (layer, head, how many tokens back).
+    tool_block_size: int = 384  # of the third leg, which has longer conversations
+    # Heads guided to earlier tokens: (layer, head, distance in tokens).
     previous_heads: tuple[tuple[int, int, int], ...] = ((2, 2, 1), (2, 1, 2))
-    source_heads: tuple[tuple[int, int], ...] = ((3, 2), (4, 1), (5, 3))  # and where to copy from
+    # Heads guided to the source of a copy: (layer, head).
+    source_heads: tuple[tuple[int, int], ...] = ((3, 2), (4, 1), (5, 3))
     long_share: float = 0.08  # of each leg, at its end, on blocks of MAX_POSITIONS
     warmup_steps: int = 80
     decay_share: float = 0.55
@@ -33,7 +34,7 @@ class TrainSettings:
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """Steps of each leg."""
+        """Returns the steps of each leg."""
         return self.steps, self.drill_steps, self.tool_steps
 
 

@@ -1,4 +1,4 @@
-"""Tools of the kind that people give to a model, each with wordings and results.
+"""Tools like those of real clients, each with wordings and results.
 
 Contract: plain data and `create_skill`.
 """
@@ -15,7 +15,7 @@ NUM_HELD_OUT = 2  # wordings of each skill
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A kind of tool: its topics, name and possible descriptions, then what `Ability` says.
+    """A kind of tool: its topics, name and possible descriptions, then the fields of `Ability`.
 
     `requests` are wordings; the last `NUM_HELD_OUT` are for evaluation alone.
     """
@@ -30,7 +30,7 @@ class Skill:
 
 
 def create_skill(random: Random, skill: Skill) -> Ability:
-    """One tool of its kind, in one of its descriptions."""
+    """Creates a tool of this kind with one of its descriptions."""
     kinds = parse_parameters(skill.parameters)
     parameters = tuple(create_parameter(random, name, kind) for name, kind in kinds.items())
     tool = Tool(skill.name, random.choice(phrases_of(skill.descriptions)), parameters)

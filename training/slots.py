@@ -1,7 +1,7 @@
-"""The typed slots of the story grammar: hero, helper, wanted thing, trouble, and their pronouns.
+"""Typed slots of the story grammar: hero, helper, wanted thing, trouble, and their pronouns.
 
-Contract: every surface form states all that it implies, so one mechanism keeps names, traits and
-pronouns consistent both when a story is written and when one is judged.
+Contract: every surface form states all that it implies. So one mechanism keeps names, traits and
+pronouns consistent, in writing and in checking a story.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ PRONOUNS = {
 
 
 def with_article(noun: str) -> str:
-    """`noun` with "a" or "an" in front."""
+    """Puts "a" or "an" in front of `noun`."""
     return f"{'an' if noun[0] in 'aeiouAEIOU' and noun[:2] != 'un' else 'a'} {noun}"
 
 
 def create_slots() -> dict[str, Slot]:
-    """All slots by the name that templates use."""
+    """Returns all slots by the name that templates use."""
     slots = {
         **_person("name", "kind", "hero_gender", ""),
         **_person("friend", "fkind", "friend_gender", "f"),
@@ -55,7 +55,7 @@ def create_slots() -> dict[str, Slot]:
 
 
 def gender_of(name: str) -> str:
-    """ "f" or "m" for a listed name."""
+    """Returns "f" or "m" for a listed name."""
     return "f" if name in words.GIRLS else "m"
 
 
@@ -70,7 +70,7 @@ def _noun(key: str, values: Iterable[str]) -> dict[str, Slot]:
 
 
 def _of(key: str, owner: str, table: Mapping[str, Iterable[str]]) -> Slot:
-    """A slot whose every surface belongs to one value of `owner`."""
+    """Creates a slot with surfaces that each belong to one value of `owner`."""
     return create_slot(
         key, {value: {key: value, owner: of} for of, values in table.items() for value in values}
     )

@@ -102,7 +102,7 @@ ADVICE = {
 
 
 def write_future(random: Random) -> str:
-    """ "The future of AI is ..." and the same about other topics."""
+    """Writes "The future of AI is ..." or the same about another topic."""
     topic = "AI" if random.random() < 0.4 else random.choice(TOPICS)
     form = random.randrange(4)
     if form == 0:
@@ -119,7 +119,7 @@ def write_future(random: Random) -> str:
 
 
 def write_facts(random: Random, facts: Sequence[Fact]) -> str:
-    """One to four listed facts in a row, often of one family."""
+    """Writes one to four listed facts in a row, often of one family."""
     chosen = [random.choice(facts)]
     relatives = [fact for fact in facts if fact.family == chosen[0].family]
     while random.random() < 0.5 and len(chosen) < 4:
@@ -128,7 +128,7 @@ def write_facts(random: Random, facts: Sequence[Fact]) -> str:
 
 
 def write_world(random: Random) -> str:
-    """General statements about the world, daily life or good advice."""
+    """Writes general statements about the world, daily life or good advice."""
     kind = random.randrange(3)
     if kind == 0:
         return " ".join(random.sample(WORLD, random.randint(1, 3)))
@@ -143,7 +143,7 @@ def write_world(random: Random) -> str:
 
 
 def write_introduction(random: Random) -> str:
-    """Somebody says hello and introduces themselves."""
+    """Writes a greeting and a self-introduction."""
     name, kind = random.choice(words.GIRLS + words.BOYS), random.choice(words.NEUTRAL_KINDS)
     skill, trait = random.choice(list(words.SKILLS)), random.choice(list(words.TRAITS))
     opening = random.choice(("Hello, my name is", "Hi, I am", "My name is"))
@@ -156,7 +156,7 @@ def write_introduction(random: Random) -> str:
 
 
 def write_statement(random: Random, facts: Sequence[Fact]) -> str:
-    """One plain document that is not a story."""
+    """Writes one plain document that is not a story."""
     draw = random.random()
     if draw < 0.45:
         return write_facts(random, facts)

@@ -1,4 +1,4 @@
-"""Stories: written by the grammar, requested by topic, and judged by the same grammar.
+"""Stories: written by the grammar, requested by topic, and checked by the same grammar.
 
 Contract: `write_story` is deterministic for its `Random`; `check_story` accepts exactly the
 grammar's stories.
@@ -17,12 +17,12 @@ PLOTS_WITH_OBJECT = ("quest", "loss", "rescue")
 
 @cache
 def story_grammar() -> Grammar:
-    """The one grammar of all stories (compiled on first use)."""
+    """Returns the grammar of all stories; compiled on first use."""
     return Grammar(create_slots(), PLOTS, distinct=(("name", "friend"), ("kind", "fkind")))
 
 
 def write_story(random: Random, preset: Bindings | None = None) -> str:
-    """One story; `preset` fixes slots, such as kind, trait, name, adj or noun."""
+    """Writes a story; `preset` fixes slots, such as kind, trait, name, adj or noun."""
     fitting = PLOTS_WITH_OBJECT if preset and "noun" in preset else tuple(PLOTS)
     weights = [PLOT_WEIGHTS[plot] for plot in fitting]
     plot = random.choices(fitting, weights)[0]
@@ -30,5 +30,5 @@ def write_story(random: Random, preset: Bindings | None = None) -> str:
 
 
 def check_story(text: str) -> StoryCheck:
-    """Judges a story sentence by sentence."""
+    """Checks a story sentence by sentence."""
     return story_grammar().check(text)

@@ -1,4 +1,4 @@
-"""Small additions: which pairs are held out, and how a sum is stated and asked for.
+"""Small additions: held-out pairs, statements and questions.
 
 Contract: a held-out unordered pair occurs in no training document, in neither order.
 """
@@ -30,7 +30,7 @@ HELD_OUT_QUESTIONS = ("Tell me what {a} + {b} is.", "Work out {a} plus {b}.")
 
 
 def held_out_pairs() -> tuple[tuple[int, int], ...]:
-    """The unordered pairs (a <= b, both at most 20) that only evaluation may use."""
+    """Returns the unordered pairs (a <= b, both at most 20) that only evaluation may use."""
     pairs = [(a, b) for a in range(LARGEST_TESTED + 1) for b in range(a, LARGEST_TESTED + 1)]
     count = round(len(pairs) * HELD_OUT_SHARE)
     return tuple(sorted(Random("held-out pairs").sample(pairs, count)))
@@ -40,7 +40,7 @@ HELD_OUT_PAIRS = frozenset(held_out_pairs())
 
 
 def sample_pair(random: Random) -> tuple[int, int]:
-    """Two summands that training may see: mostly up to 20, otherwise up to 99."""
+    """Draws two summands that training may see: mostly up to 20, otherwise up to 99."""
     largest = LARGEST_TESTED if random.random() < 0.6 else LARGEST
     while True:
         a, b = random.randint(0, largest), random.randint(0, largest)
@@ -49,15 +49,15 @@ def sample_pair(random: Random) -> tuple[int, int]:
 
 
 def answer_sum(a: int, b: int) -> str:
-    """The one way a sum is answered and stated."""
+    """Writes the only form of a sum's answer and statement."""
     return f"{a} + {b} = {a + b}."
 
 
 def ask_sum(random: Random, a: int, b: int) -> str:
-    """A question for a + b in a phrasing that training may use."""
+    """Writes a question for a + b in a phrasing that training may use."""
     return random.choice(QUESTIONS).format(a=a, b=b)
 
 
 def write_sums(random: Random) -> str:
-    """A plain document of several sums in a row."""
+    """Writes a plain document of several sums in a row."""
     return " ".join(answer_sum(*sample_pair(random)) for _ in range(random.randint(4, 10)))

@@ -1,6 +1,6 @@
-"""Trains the tokenizer: ByteLevel BPE over all 256 bytes, single digits, five special tokens.
+"""Trains the tokenizer: byte-level BPE over all 256 bytes, single digits, five special tokens.
 
-Contract: any UTF-8 text round-trips; nothing is added to a prompt by itself.
+Contract: any UTF-8 text round-trips; encoding adds no tokens.
 """
 
 from collections.abc import Iterable

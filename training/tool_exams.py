@@ -1,4 +1,4 @@
-"""Exams about tools: when the model calls, what it calls with, and what it makes of a result.
+"""Exams about tools: the choice to call, the call's arguments, and the use of a result.
 
 Contract: seeded; the tools of `unseen_calls` are in no training document, and neither is any
 request of these exams in its wording, nor any call with its arguments.
@@ -27,7 +27,7 @@ CALL_START, CALL_END = "<tool_call>\n", "\n</tool_call>"
 
 
 def create_tool_exams() -> list[Exam]:
-    """The exams in the order of the table."""
+    """Creates the exams in the order of the table."""
     return [
         Exam(
             "Calls of usual tools in unseen phrasings, name and arguments right",
@@ -46,7 +46,7 @@ def create_tool_exams() -> list[Exam]:
 
 
 def usual_calls(count: int) -> list[Question]:
-    """A usual tool alone or beside others."""
+    """A common tool alone or beside others."""
     random = Random("exam/usual tools")
     return [_ask_call(random, _create_usual(random)) for _ in range(count)]
 
@@ -61,7 +61,7 @@ def unseen_calls(count: int) -> list[Question]:
 
 
 def uncalled_for(count: int) -> list[Question]:
-    """Requests for other tools, listed facts and sums, in front of tools that serve none."""
+    """Requests for other tools, listed facts and sums, with tools that serve none of them."""
     random = Random("exam/no call")
     return [_ask_no_call(random, number) for number in range(count)]
 
@@ -79,7 +79,7 @@ def _ask_no_call(random: Random, number: int) -> Question:
 
 
 def results(count: int) -> list[Question]:
-    """A call has been made and has returned something."""
+    """A returned call that the answer must use."""
     random = Random("exam/results")
     questions = []
     for _ in range(count):
@@ -99,7 +99,7 @@ def _create_unseen_task(random: Random, ability: Ability) -> Task:
 
 
 def _ask_call(random: Random, abilities: list[Ability]) -> Question:
-    """Asks for the first of the tools, which are listed in any order."""
+    """Asks for the first of the tools, which are listed in random order."""
     task = _create_unseen_task(random, abilities[0])
     call = {"name": task.ability.tool.name, "arguments": task.arguments}
     shuffled = random.sample(abilities, len(abilities))
@@ -114,7 +114,7 @@ def _ask(
 
 
 def _is_call(call: dict[str, object], text: str) -> bool:
-    """Whether the text is the one call, and nothing else."""
+    """Tells a text that is exactly the call."""
     if not (text.startswith(CALL_START) and text.endswith(CALL_END)):
         return False
     try:

@@ -21,7 +21,7 @@ NO_TOOL_REPLIES = ("I have no tool for that.", "I am sorry, none of my tools can
 
 
 def create_abilities(random: Random, count: int, skills: Sequence[Skill] = SKILLS) -> list[Ability]:
-    """Several tools with names and topics of their own."""
+    """Creates several tools with different names and topics."""
     abilities: list[Ability] = []
     while len(abilities) < count:
         abilities.append(_create_other(random, abilities, skills))
@@ -31,14 +31,14 @@ def create_abilities(random: Random, count: int, skills: Sequence[Skill] = SKILL
 def create_unserved_task(
     random: Random, abilities: Sequence[Ability], held_out: bool = False
 ) -> Task:
-    """A request that none of `abilities` serves."""
+    """Writes a request that none of `abilities` serves."""
     other = _create_other(random, abilities, SKILLS)
     requests = other.held_out_requests if held_out else other.requests
     return create_task(random, other, requests, held_out)
 
 
 def write_tool_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]:
-    """A system turn with one to three tools, then one to three exchanges."""
+    """Writes a system turn with one to three tools, then one to three exchanges."""
     abilities = create_abilities(random, random.choices((1, 2, 3), (35, 40, 25))[0])
     turns = [list_in_system_turn(random, abilities, phrasings.SYSTEM_ROLES)]
     for _ in range(random.choices((1, 2, 3), (45, 35, 20))[0]):
@@ -52,7 +52,7 @@ def write_tool_conversation(random: Random, facts: Sequence[Fact]) -> list[Turn]
 def list_in_system_turn(
     random: Random, abilities: Sequence[Ability], systems: Sequence[str]
 ) -> Turn:
-    """The tools, behind some instructions in one third of the cases."""
+    """Lists the tools, after some instructions in one third of the cases."""
     listed = list_tools([ability.tool for ability in abilities])
     if random.random() < 1 / 3:
         listed = f"{random.choice(systems)}\n{listed}"
@@ -60,13 +60,13 @@ def list_in_system_turn(
 
 
 def write_called(task: Task) -> list[Turn]:
-    """The call that serves `task`, and its result."""
+    """Writes the call that serves `task`, and its result."""
     call = write_call(task.ability.tool, task.arguments)
     return [Turn("assistant", call), Turn("tool", task.result)]
 
 
 def _create_other(random: Random, abilities: Sequence[Ability], skills: Sequence[Skill]) -> Ability:
-    """A tool that shares neither name nor topic with the given ones."""
+    """Creates a tool that shares neither name nor topic with the others."""
     names = {ability.tool.name for ability in abilities}
     topics = frozenset[str]().union(*(ability.topics for ability in abilities))
     while True:
@@ -84,7 +84,7 @@ def _call(random: Random, ability: Ability) -> list[Turn]:
 def _no_call(
     random: Random, abilities: Sequence[Ability], facts: Sequence[Fact], is_first: bool
 ) -> list[Turn]:
-    """Talk that needs no tool, or a request that would need another one."""
+    """Writes talk that needs no tool, or a request that would need a missing one."""
     if random.random() < 0.5:
         request = _decorate(random, create_unserved_task(random, abilities))
         return [Turn("user", request), Turn("assistant", random.choice(NO_TOOL_REPLIES))]
@@ -94,6 +94,6 @@ def _no_call(
 
 
 def _decorate(random: Random, task: Task) -> str:
-    """The request as people type it, unless its first word is to be copied as it is."""
+    """Writes the request as people type it, unless its first word is to be copied unchanged."""
     values = tuple(str(value) for value in task.arguments.values())
     return task.request if task.request.startswith(values) else decorate(random, task.request)

@@ -1,7 +1,7 @@
-"""Tools that the model may call: what it reads of them, and how a call and a result are written.
+"""Tools that the model may call: their list in the prompt, calls and results.
 
-Contract: `list_tools`, `write_call` and `write_result` write exactly what the chat template makes
-of OpenAI's `tools`, `tool_calls` and messages of the role `tool`.
+Contract: `list_tools`, `write_call` and `write_result` write exactly the chat template's text for
+OpenAI's `tools`, `tool_calls` and messages of the role `tool`.
 """
 
 import json
@@ -13,7 +13,7 @@ TOOLS_START, TOOLS_END = "<tools>\n", "\n</tools>"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument of a tool: a JSON type, or the values that it may have."""
+    """A parameter of a tool: a JSON type, or its possible values."""
 
     name: str
     type: str
@@ -22,7 +22,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function as the model reads it."""
+    """A function as the prompt lists it."""
 
     name: str
     description: str
@@ -30,23 +30,23 @@ class Tool:
 
 
 def list_tools(tools: Sequence[Tool]) -> str:
-    """The list at the end of the system turn: one JSON object a line, between tags."""
+    """Writes the list at the end of the system turn: one JSON object a line, between tags."""
     return TOOLS_START + "\n".join(_describe(tool) for tool in tools) + TOOLS_END
 
 
 def write_call(tool: Tool, arguments: dict[str, object]) -> str:
-    """The assistant's turn that calls `tool`."""
+    """Writes the assistant's turn that calls `tool`."""
     call = json.dumps({"name": tool.name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{call}\n</tool_call>"
 
 
 def write_result(result: str) -> str:
-    """The turn after the call, with what the tool returned."""
+    """Writes the turn after the call, with the tool's result."""
     return f"<tool_response>\n{result}\n</tool_response>"
 
 
 def to_openai(tool: Tool) -> dict[str, object]:
-    """`tool` as clients send it, with its first parameter required."""
+    """Returns `tool` as clients send it, with its first parameter required."""
     properties = {
         parameter.name: {"type": parameter.type}
         | ({"enum": list(parameter.enum)} if parameter.enum else {})
@@ -59,7 +59,7 @@ def to_openai(tool: Tool) -> dict[str, object]:
 
 
 def _describe(tool: Tool) -> str:
-    """The model reads of a parameter its type or its values: every token of a list counts."""
+    """Returns a parameter's type or values alone, as every token of the list counts."""
     parameters = {p.name: list(p.enum) or p.type for p in tool.parameters}
     line = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return json.dumps(line, ensure_ascii=False)

@@ -1,8 +1,8 @@
 """Trains `storyteller` from nothing: `python -m training.train [--smoke] [--resume]`.
 
-Contract: a run has three legs, the second with drills of what is learned slowest, the third with
-tools, and each has its own schedule of the learning rate; a checkpoint holds all that `--resume`
-needs to go on from its step. `--from-bundled` is the third leg alone, on the bundled weights.
+Contract: a run has three legs, the second with drills of the slowest abilities, the third with
+tools. Each has its own schedule of the learning rate. A checkpoint holds all that `--resume` needs
+to continue from its step. `--from-bundled` runs the third leg alone, on the bundled weights.
 """
 
 import argparse
@@ -30,9 +30,9 @@ ROOT = Path(__file__).parent
 BUNDLED_FOLDER = ROOT.parent / "src" / "bundled" / "storyteller"
 CHECKPOINT_FOLDER = ROOT / "checkpoints"
 LEGS: tuple[Leg, ...] = ("everything", "drills", "tools")
-# What a run that goes on from the bundled weights takes over from theirs.
+# Figures of the bundled weights that a run on top of them keeps.
 KEPT_SETTINGS = ("steps", "drill_steps", "vocab_size", "num_embd", "num_layers", "num_heads")
-GUIDANCE = 1.0  # what guiding attention adds to the third leg's loss, while its rate is full
+GUIDANCE = 1.0  # weight of guidance in the third leg's loss, while its rate is full
 PEAKS: dict[Leg, float] = {"everything": 1.0, "drills": 0.5, "tools": 0.6}  # learning rates
 
 
@@ -58,7 +58,7 @@ class Trainer:
 
     @property
     def leg(self) -> Leg:
-        """What the run is at."""
+        """The current leg's settings."""
         drills_start, tools_start = accumulate(self.settings.lengths[:2])
         if self.step >= tools_start:
             return "tools"
@@ -66,18 +66,18 @@ class Trainer:
 
     @property
     def is_guided(self) -> bool:
-        """Attention is guided until the third leg's learning rate falls; then it is free."""
+        """Returns guidance's weight: full until the third leg's learning rate falls, then 0."""
         return self.leg == "tools" and self.progress < 1 - self.settings.decay_share
 
     @property
     def progress(self) -> float:
-        """How much of the current leg is done, 0 to 1."""
+        """Returns the finished share of the current leg, 0 to 1."""
         index = LEGS.index(self.leg)
         lengths = self.settings.lengths
         return (self.step - sum(lengths[:index])) / lengths[index]
 
     def train_step(self) -> float:
-        """One update on the batch that belongs to this step; returns its loss."""
+        """Applies one update on this step's batch; returns its loss."""
         started = time.perf_counter()
         batch = self.create_batch()
         set_learning_rates(self.optimizers, self.learning_rate_factor())
@@ -93,7 +93,7 @@ class Trainer:
         return loss.item()
 
     def create_batch(self) -> Batch:
-        """The batch of the current step."""
+        """Returns the batch of the current step."""
         settings = self.settings
         block_size = settings.tool_block_size if self.leg == "tools" else settings.block_size
         if self.progress >= 1 - settings.long_share:
@@ -103,7 +103,8 @@ class Trainer:
         return create_batch(self.tokenizer, seed, num_rows, block_size, self.leg)
 
     def learning_rate_factor(self) -> float:
-        """A plateau, then a straight line to nearly 0, in each leg (WSD schedule).
+        """Returns the learning rate's factor: a plateau, then linear decay to nearly 0, in each leg
+        (WSD).
 
         The first and the third leg warm up: both may start with new optimizers.
         """
@@ -113,7 +114,7 @@ class Trainer:
         return warmup * PEAKS[self.leg] * max(decay, 0.01)
 
     def save(self, folder: Path) -> None:
-        """Writes the checkpoint in one go, so that an interrupted run never leaves half a file."""
+        """Writes the checkpoint atomically, so an interrupted run never leaves half a file."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.model.state_dict(),
@@ -128,7 +129,7 @@ class Trainer:
         (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
 
     def restore(self, folder: Path) -> None:
-        """Goes on from the checkpoint in `folder`."""
+        """Continues from the checkpoint in `folder`."""
         state: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -139,7 +140,7 @@ class Trainer:
 
 
 def compute_loss(model: GPT2LMHeadModel, batch: Batch, guide: Guide | None = None) -> torch.Tensor:
-    """Mean cross entropy of the next tokens that count, and what a guide adds to it."""
+    """Returns the mean cross entropy of the next tokens that count, and the guide's loss."""
     # Without a mask transformers reads the positions as packed sequences, and is 3 times slower.
     output = model.transformer(
         input_ids=batch.tokens[:, :-1],
@@ -149,7 +150,7 @@ def compute_loss(model: GPT2LMHeadModel, batch: Batch, guide: Guide | None = Non
         output_hidden_states=guide is not None,
     )
     hidden = output.last_hidden_state  # (rows, length, width)
-    logits = model.lm_head(hidden[batch.counts])  # (counted, vocab): the dear part
+    logits = model.lm_head(hidden[batch.counts])  # (counted, vocab): the costly part
     loss = cross_entropy(logits, batch.tokens[:, 1:][batch.counts])
     if guide is None:
         return loss
@@ -157,7 +158,7 @@ def compute_loss(model: GPT2LMHeadModel, batch: Batch, guide: Guide | None = Non
 
 
 def continue_bundled(settings: TrainSettings) -> Trainer:
-    """A run of the third leg alone, from the bundled weights and with new optimizers."""
+    """Creates a run of the third leg alone, from the bundled weights and with new optimizers."""
     summary = json.loads((BUNDLED_FOLDER / SUMMARY_FILE).read_text())
     kept = {name: summary["settings"][name] for name in KEPT_SETTINGS}
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
@@ -172,7 +173,7 @@ def continue_bundled(settings: TrainSettings) -> Trainer:
 
 
 def create_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights; its tanh GELU is the fused equivalent of GPT-2's own."""
+    """Creates a GPT-2 with random weights; its tanh GELU is the fused equivalent of GPT-2's own."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=MAX_POSITIONS,
@@ -192,7 +193,7 @@ def create_model(settings: TrainSettings, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def create_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerFast:
-    """The run's tokenizer; the same settings give the same tokenizer."""
+    """Returns the run's tokenizer; the same settings give the same tokenizer."""
     random = Random(f"tokenizer/{settings.seed}")
     texts = (write_document(random) + END_OF_TEXT for _ in range(settings.tokenizer_documents))
     return train_tokenizer(texts, settings.vocab_size)
@@ -218,7 +219,7 @@ def run(trainer: Trainer, output: Path, checkpoints: Path, note: str) -> None:
 
 
 def write_summary(trainer: Trainer, folder: Path, note: str) -> None:
-    """Leaves the figures that the model card quotes, and prints them."""
+    """Writes and prints the figures that the model card quotes."""
     summary = {
         "settings": asdict(trainer.settings),
         "continues_bundled": trainer.continues_bundled,

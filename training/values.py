@@ -1,7 +1,7 @@
-"""Values that requests to tools mention and results of tools hold: places, names, numbers, text.
+"""Values of tools' parameters and results: places, names, numbers, text.
 
-Contract: `sample_value` draws from lists and from small numbers. A model of this size does not
-copy what it has never seen, so every listed value occurs often.
+Contract: `sample_value` draws from lists and from small numbers. A model of this size does not copy
+what it has never seen, so every listed value occurs often.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ ERRORS = phrases_of("not found|the service is down|too many requests|timed out")
 
 
 def sample_value(random: Random, kind: str) -> Value:
-    """A value of one of the kinds below, or of those that "=a,b" lists."""
+    """Draws a value of one of the kinds below, or of those that "=a,b" lists."""
     return random.choice(kind[1:].split(",")) if kind.startswith("=") else _MAKERS[kind](random)
 
 
@@ -51,4 +51,4 @@ _MAKERS: dict[str, Callable[[Random], Value]] = {
     "small": lambda random: random.randint(1, 30),
     "distance": lambda random: random.randint(50, 9999),
 }
-NUMBERS = {"number", "small", "distance"}  # kinds whose JSON type is not "string"
+NUMBERS = {"number", "small", "distance"}  # JSON types of kinds other than "string"

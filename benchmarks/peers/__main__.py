@@ -1,16 +1,15 @@
-"""Our engine beside CTranslate2, OpenVINO GenAI and llama.cpp: `make bench-peers`, or
+"""Compares our engine with CTranslate2, OpenVINO GenAI and llama.cpp: `make bench-peers`, or
 `python -m benchmarks.peers [--help]`.
 
-Each round starts every system in turn, alone on the machine, warms it up and runs the same jobs on
-it: so many requests at once, 32 tokens of prompt and 64 new ones, greedy and with top-p 0.9. The
-models have random weights and are the same for all, converted to each system's format; their greedy
-texts are compared with HuggingFace's first. All systems use all cores. Without HTTP a system may
-take its batch whole, and what counts is from texts to texts; servers are sent requests by one
-client, greedily.
+Each round starts every system in turn, alone on the machine, warms it up and runs the same jobs:
+several requests at once, 32 tokens of prompt and 64 new ones, greedy and with top-p 0.9. The models
+have random weights, are converted to each system's format, and their greedy texts are compared with
+HuggingFace's first. All systems use all cores. Without HTTP a system may take its batch whole, and
+the time is from texts to texts. Servers get greedy requests from one client.
 
-What is measured is written into a file of JSON, from which the tables (Markdown, also printed) and
-the plot (PNG) beside it are made. --append adds rounds to what is there, so that it can be measured
-in parts.
+Measurements go to a JSON file, from which the tables (Markdown, also printed) and the plot (PNG)
+beside it are made. --append adds rounds to an existing file, so that parts can be measured
+separately.
 """
 
 import argparse
@@ -50,14 +49,14 @@ SAMPLINGS: dict[str, dict[str, float]] = {
 BATCHES = [1, 8, 32]
 HTTP_BATCHES = [1, 8, 16, 32]
 MIN_REQUESTS = 2
-"""Of a job."""
+"""Number of prompt tokens and of new tokens of a job."""
 WARM_UP_TOKENS = 4
 COMPARED_TEXTS, COMPARED_TOKENS = 8, 32
 
 
 def main() -> None:
     """Prints the tables; the exit status is 1 if a system failed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # SIGTERM ends workers too
     arguments = parse()
     if not arguments.from_data:
         measure(arguments)
@@ -94,7 +93,7 @@ def parse() -> Namespace:
 
 
 def measure(arguments: Namespace) -> None:
-    """Adds to the data, and writes it after every system: what is there is not lost."""
+    """Adds measurements to the data and writes it after every system, so that none is lost."""
     data = Data.load(arguments.data) if arguments.append else Data()
     note("the machine ...")
     data.machines.append(measure_machine())
@@ -116,12 +115,12 @@ def measure(arguments: Namespace) -> None:
 
 
 def forget_failures(data: Data, *who: str) -> None:
-    """Those of earlier calls: whatever failed is tried again."""
+    """Returns the measurements of earlier calls; failed ones are repeated."""
     data.failures = [f for f in data.failures if (f.model, f.precision, f.system) != who]
 
 
 def combinations(arguments: Namespace) -> list[tuple[str, str, str]]:
-    """What is asked for, less what there is not."""
+    """Returns the requested systems that are installed."""
     chosen = (arguments.models, arguments.precisions, arguments.systems)
     return [
         (model, precision, system)
@@ -131,8 +130,10 @@ def combinations(arguments: Namespace) -> list[tuple[str, str, str]]:
 
 
 def compare(arguments: Namespace, data: Data, name: str, folder: Path) -> None:
-    """Compares what each peer says with what HuggingFace does, once."""
-    known = {(one.model, one.precision, one.system) for one in data.agreements}
+    """Compares each peer's texts with HuggingFace's, once."""
+    known = {
+        (agreement.model, agreement.precision, agreement.system) for agreement in data.agreements
+    }
     peers = [system for system in arguments.systems if system in PEERS]
     wanted = [
         (precision, system)
@@ -149,7 +150,7 @@ def compare(arguments: Namespace, data: Data, name: str, folder: Path) -> None:
         note(f"comparing texts: {name} {precision} {system}")
         try:
             tokens = PEERS[system].generate_greedily(folder, precision, job)
-        except BenchmarkError as error:  # the measurement will say the same
+        except BenchmarkError as error:  # the measurement reports the same
             note(f"  FAILED: {error}")
             continue
         agreed = count_agreed(tokens, reference)
@@ -159,7 +160,7 @@ def compare(arguments: Namespace, data: Data, name: str, folder: Path) -> None:
 def run_jobs(
     arguments: Namespace, data: Data, name: str, precision: str, system: str, number: int
 ) -> None:
-    """Starts a system, warms it up for each job, and runs it; prompts are the round's."""
+    """Starts a system, warms it up for each job, and runs it on the round's prompts."""
     folder = ensure_model(name)
     prompts = Prompts(folder, seed=number + 1)
     batches = arguments.http_batches if system in HTTP else arguments.batches
@@ -174,13 +175,13 @@ def run_jobs(
 
 
 def create_job(prompts: Prompts, batch: int, sampling: str, max_tokens: int) -> Job:
-    """Each job has prompts of its own, so nobody finds one in a cache of prefixes."""
+    """Creates jobs, each with its own prompts, so that no prefix cache has them."""
     texts = [prompts.take(PROMPT) for _ in range(max(batch, MIN_REQUESTS))]
     return Job([Request(text, max_tokens, **SAMPLINGS[sampling]) for text in texts], batch)
 
 
 def draw(data: Path) -> None:
-    """Draws the plot, with the python that has matplotlib."""
+    """Draws the plot, with the python of the environment that has matplotlib."""
     try:
         module = "benchmarks.peers.plot"
         run_command([python_of("plot"), "-m", module, str(data), str(data.with_suffix(".png"))])

@@ -1,8 +1,8 @@
-"""Whether a converted model is the same model: its greedy texts beside HuggingFace's.
+"""Compares a converted model's greedy texts with HuggingFace's.
 
-In float32 they are the same for as long as no two tokens are as good as tied. In 8 bits they part
-sooner, and the models measured have random weights, which enlarge every rounding: then the numbers
-say only that it is no other model.
+In float32 they agree until two tokens are nearly tied. In 8 bits they differ sooner, as the random
+weights of the measured models amplify every rounding. The numbers then show no more than that it is
+the same model.
 """
 
 from pathlib import Path
@@ -15,10 +15,12 @@ from benchmarks.workload import Job
 
 
 def reference_tokens(folder: Path, job: Job) -> list[list[int]]:
-    """HuggingFace's greedy tokens after each prompt; all prompts have as many tokens."""
+    """Returns HuggingFace's greedy tokens after each prompt; all prompts have the same length."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = AutoModelForCausalLM.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
-    prompts = [one.ids for one in tokenizer.encode_batch([r.prompt for r in job.requests])]
+    prompts = [
+        encoding.ids for encoding in tokenizer.encode_batch([r.prompt for r in job.requests])
+    ]
     token_ids = torch.tensor(prompts)  # (num_prompts, prompt length)
     outputs = model.generate(
         token_ids,
@@ -32,15 +34,15 @@ def reference_tokens(folder: Path, job: Job) -> list[list[int]]:
 
 
 def count_agreed(tokens: list[list[int]], reference: list[list[int]]) -> list[int]:
-    """Of each text, the number of tokens before the first that is another."""
+    """Returns for each text the number of tokens before the first difference."""
     return [
         next(
             (
                 place
-                for place, pair in enumerate(zip(one, other, strict=True))
+                for place, pair in enumerate(zip(text, expected, strict=True))
                 if pair[0] != pair[1]
             ),
-            len(one),
+            len(text),
         )
-        for one, other in zip(tokens, reference, strict=True)
+        for text, expected in zip(tokens, reference, strict=True)
     ]

@@ -32,7 +32,7 @@ class Weights:
             spec.beta = bias
 
     def linear(self, spec: Any, name: str, transposed: bool = False) -> None:
-        """A matrix product; gpt2's Conv1D has its weight transposed."""
+        """Fills a linear layer; gpt2's Conv1D has its weight transposed."""
         weight = self._tensors[f"{name}.weight"]
         spec.weight = weight.T.copy() if transposed else weight
         if (bias := self._tensors.get(f"{name}.bias")) is not None:
@@ -108,7 +108,7 @@ def convert(source: Path, target: Path, precision: str) -> None:
     spec = SPECIFY[config["model_type"]](config, weights)
     vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
     spec.register_vocabulary(sorted(vocabulary, key=vocabulary.__getitem__))
-    end = min(vocabulary, key=vocabulary.__getitem__)  # <|endoftext|>, and there is no other
+    end = min(vocabulary, key=vocabulary.__getitem__)  # <|endoftext|>, the only special token
     spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = end
     spec.validate()
     spec.optimize(quantization=QUANTIZATION[precision])

@@ -1,9 +1,9 @@
 """Writes a model as GGUF, the format of llama.cpp.
 
 Runs in llama.cpp's environment: `python -m benchmarks.peers.convert_gguf SOURCE TARGET --precision
-P`, where SOURCE is a HuggingFace folder of gpt2 or llama. 8 bits are Q8_0, as llama.cpp's own
-quantizer chooses it: matrices, the token embedding (which is the head too) among them, but neither
-vectors nor positions.
+P`, where SOURCE is a HuggingFace folder of gpt2 or llama. 8 bits are Q8_0 for the tensors that
+llama.cpp's own quantizer chooses: matrices and the token embedding (the head too), no vectors and
+no positions.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DESCRIBE = {"gpt2": describe_gpt2, "llama": describe_llama}
 
 
 def describe_tokenizer(writer: GGUFWriter, source: Path) -> None:
-    """A byte-level BPE that splits as gpt2's; token 0 ends a text, and nothing begins one."""
+    """Writes a byte-level BPE that splits as gpt2's; token 0 is EOS, and there is no BOS."""
     model = json.loads((source / "tokenizer.json").read_text())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     types = [TokenType.CONTROL] + [TokenType.NORMAL] * (len(tokens) - 1)

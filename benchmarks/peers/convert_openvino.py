@@ -1,8 +1,8 @@
-"""Writes a model as OpenVINO's, with optimum-intel: stateful, its tokenizer beside it.
+"""Writes a model in OpenVINO's format with optimum-intel: stateful, its tokenizer beside it.
 
 Runs in an environment of its own, with torch: `python -m benchmarks.peers.convert_openvino SOURCE
 TARGET --precision P`, where SOURCE is a HuggingFace folder. 8 bits are NNCF's INT8_ASYM weights,
-what OpenVINO's own tools make of a model by default.
+the default of OpenVINO's tools.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def convert(source: Path, target: Path, precision: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source)
     tokenizer.save_pretrained(target)
     both = convert_tokenizer(tokenizer, with_detokenizer=True, skip_special_tokens=True)
-    for name, one in zip(("tokenizer", "detokenizer"), both, strict=True):
-        openvino.save_model(one, target / f"openvino_{name}.xml")
+    for name, part in zip(("tokenizer", "detokenizer"), both, strict=True):
+        openvino.save_model(part, target / f"openvino_{name}.xml")
 
 
 def main() -> None:

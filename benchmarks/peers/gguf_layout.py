@@ -1,4 +1,4 @@
-"""Where a checkpoint's tensors are in llama.cpp's files, for gpt2 and llama."""
+"""Names and layouts of a checkpoint's tensors in llama.cpp's files, for gpt2 and llama."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 FILE_NAME = "model.gguf"
 Tensors = Iterator[tuple[str, np.ndarray]]
-"""Names as llama.cpp has them, and what they hold."""
+"""llama.cpp's names and their tensors."""
 
 GPT2_NAMES = {
     "ln_1": "attn_norm",
@@ -31,7 +31,7 @@ LLAMA_NAMES = {
 
 
 def gpt2_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Tensors:
-    """Conv1D has its weight transposed: llama.cpp wants (num_out, num_in)."""
+    """Transposes a Conv1D's weight: llama.cpp reads (num_out, num_in)."""
     yield "token_embd.weight", weights["transformer.wte.weight"]
     yield "position_embd.weight", weights["transformer.wpe.weight"]
     for kind in ("weight", "bias"):
@@ -44,7 +44,7 @@ def gpt2_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Tens
 
 
 def llama_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Tensors:
-    """llama.cpp rotates neighbours, HuggingFace halves: rows of queries and keys change places."""
+    """Reorders queries and keys for RoPE: llama.cpp rotates neighbours, HuggingFace halves."""
     yield "token_embd.weight", weights["model.embed_tokens.weight"]
     yield "output_norm.weight", weights["model.norm.weight"]
     num_heads = {
@@ -60,7 +60,7 @@ def llama_tensors(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Ten
 
 
 def interleave_halves(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """Of each head, row i of the first half comes before row i of the second."""
+    """Interleaves the halves of each head: row i of the first comes before row i of the second."""
     halves = weight.reshape(num_heads, 2, -1, weight.shape[1])
     return halves.swapaxes(1, 2).reshape(weight.shape)
 

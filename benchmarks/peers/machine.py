@@ -1,9 +1,9 @@
-"""What this machine can do: `python -m benchmarks.peers.machine` prints it as JSON.
+"""Measures the machine: `python -m benchmarks.peers.machine` prints JSON.
 
-Bandwidth is that of reading a matrix larger than any cache, in the product with a vector, as a step
-of a single sequence reads the weights, or in a sum, whichever is faster. The rates of arithmetic
-are those of a product of two matrices, in float32 and with 8-bit integers. All are the best of some
-seconds, on all cores.
+Bandwidth is that of reading a matrix larger than any cache. It is read by a product with a vector,
+as a step of one sequence reads weights, or by a sum, whichever is faster. Arithmetic rates are
+those of matrix products in float32 and with 8-bit integers. All are the best of some seconds, on
+all cores.
 """
 
 import json
@@ -17,13 +17,13 @@ import torch
 
 from benchmarks.peers.records import Machine
 
-LARGE = 2**14  # a matrix of so many rows and columns has 1 GiB
+LARGE = 2**14  # rows and columns of a float32 matrix of 1 GiB
 MEDIUM = 2048
 ENOUGH = 2  # seconds
 
 
 def measure_machine() -> Machine:
-    """Takes some seconds."""
+    """Measures for some seconds."""
     large = torch.rand(LARGE, LARGE)
     vector = torch.rand(LARGE)
     reading = min(best_time(lambda: large @ vector), best_time(large.sum))
@@ -41,7 +41,7 @@ def measure_machine() -> Machine:
 
 
 def best_time(call: Callable[[], object]) -> float:
-    """The shortest of as many calls as fit into the time."""
+    """Returns the shortest of as many calls as fit into the time."""
     best = float("inf")
     deadline = time.perf_counter() + ENOUGH
     while (started := time.perf_counter()) < deadline:

@@ -1,9 +1,10 @@
-"""What a peer's worker is: `python -m benchmarks.peers.run_PEER MODEL --precision P [--greedy]`.
+"""Main loop of a peer's worker: `python -m benchmarks.peers.run_PEER MODEL --precision P
+[--greedy]`.
 
-It runs with the python of the peer's environment, so here is nothing but the standard library. A
-peer is a function that generates for a batch of prompts at once. It serves jobs as
-`benchmarks.worker` says, or, with --greedy, reads requests in JSON from standard input and prints
-the tokens of each, to compare them with HuggingFace's.
+It runs with the python of the peer's environment, so it imports the standard library alone. A peer
+is a function that generates for a batch of prompts. It serves jobs as `benchmarks.worker`
+describes. With --greedy it reads requests as JSON from standard input and prints the tokens of
+each, for the comparison with HuggingFace.
 """
 
 import argparse
@@ -21,12 +22,13 @@ NUM_THREADS = os.cpu_count() or 1
 PRECISIONS = ("float32", "8-bit")
 
 Generate = Callable[[list[Request]], list[list[int]]]
-"""Takes a batch that is alike in all but its prompts; returns each one's new tokens, which it has
-also turned into text."""
+"""Generates for a batch of equal requests with different prompts. Returns each one's new tokens,
+after it has turned them into text.
+"""
 
 
 def run_in_batches(job: Job, generate: Generate) -> list[Trace]:
-    """Runs a job's requests in batches as large as its concurrency; all of one end together."""
+    """Runs a job's requests in batches as large as its concurrency; a batch ends together."""
     traces = []
     began = time.perf_counter()
     for start in range(0, len(job.requests), job.concurrency):
@@ -38,7 +40,7 @@ def run_in_batches(job: Job, generate: Generate) -> list[Trace]:
 
 
 def main(description: str | None, load: Callable[[Path, str], Generate]) -> None:
-    """The command of every peer; `load` takes a model's folder and a precision."""
+    """Command line of every peer; `load` takes a model's folder and a precision."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("model", type=Path)
     parser.add_argument("--precision", choices=PRECISIONS, required=True)

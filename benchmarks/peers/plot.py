@@ -1,8 +1,8 @@
-"""Draws what was measured: `python -m benchmarks.peers.plot DATA.json PLOT.png`.
+"""Draws the measurements: `python -m benchmarks.peers.plot DATA.json PLOT.png`.
 
-Runs in the environment that has matplotlib, `.bench/peers/plot`. A row for each model, a column
-for each class of precision and sampling; bars are medians, the lines on them reach from the least
-to the most, and the dashes are the bound of `benchmarks.peers.roofline`.
+Runs in the environment that has matplotlib, `.bench/peers/plot`. Rows are models, columns are pairs
+of precision and sampling. Bars are medians, the lines on them reach from minimum to maximum, and
+the dashes are the bound of `benchmarks.peers.roofline`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def draw(data: Data, target: Path) -> None:
 
 
 def draw_panel(panel: Any, summary: Summary, precision: str, sampling: str) -> None:
-    """Groups of bars, one for each number of requests at once."""
+    """Draws groups of bars, one for each number of concurrent requests."""
     systems = (OURS, *OFFLINE_PEERS)
     batches = summary.batches(systems)
     for number, system in enumerate(systems):
@@ -50,8 +50,8 @@ def draw_panel(panel: Any, summary: Summary, precision: str, sampling: str) -> N
         there = [(place, speed) for place, speed in enumerate(speeds) if speed is not None]
         medians = [speed.median for _, speed in there]
         reach = [
-            [speed.median - speed.least for _, speed in there],
-            [speed.most - speed.median for _, speed in there],
+            [speed.median - speed.minimum for _, speed in there],
+            [speed.maximum - speed.median for _, speed in there],
         ]
         places = [place + (number - 1.5) * BAR for place, _ in there]
         panel.bar(places, medians, BAR, yerr=reach, label=system, color=COLOURS[system])

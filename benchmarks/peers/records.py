@@ -1,5 +1,7 @@
-"""What was measured, as records that travel in a file of JSON. Imports nothing but the standard
-library, as the plot is drawn in an environment of its own."""
+"""Measurements as records of a JSON file.
+
+Imports the standard library alone, as the plot is drawn in an environment of its own.
+"""
 
 import json
 import statistics
@@ -9,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How many weights a token passes: those of the layers, and those of the head alone."""
+    """Numbers of weights that a token passes: those of the layers, and those of the head."""
 
     layers: int
     head: int
@@ -17,12 +19,12 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the machine can do; see `benchmarks.peers.machine`.
+    """Capacity of the machine; see `benchmarks.peers.machine`.
 
     Args:
-        gb_per_second: of memory that is read.
-        gflop_per_second: of products of float32 matrices.
-        int8_gop_per_second: of products of 8-bit integers.
+        gb_per_second: bandwidth of reading memory.
+        gflop_per_second: rate of products of float32 matrices.
+        int8_gop_per_second: rate of products of 8-bit integers.
     """
 
     processor: str
@@ -34,7 +36,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A job on a system. Those of one round ran one after the other, on the same prompts."""
+    """Speed of a job on a system. The jobs of a round ran in turn, on the same prompts."""
 
     model: str
     precision: str
@@ -47,7 +49,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """After how many greedy tokens of `length` each text of a system leaves HuggingFace's."""
+    """Number of greedy tokens, of `length`, before each text differs from HuggingFace's."""
 
     model: str
     precision: str
@@ -58,7 +60,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A system that could not be measured, and why."""
+    """A system that could not be measured, with the reason."""
 
     model: str
     precision: str
@@ -68,7 +70,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Data:
-    """All of it."""
+    """All measurements."""
 
     weights: dict[str, Weights] = field(default_factory=dict)
     machines: list[Machine] = field(default_factory=list)
@@ -80,21 +82,21 @@ class Data:
     def load(cls, path: Path) -> "Data":
         raw = json.loads(path.read_text())
         return cls(
-            {name: Weights(**one) for name, one in raw["weights"].items()},
-            [Machine(**one) for one in raw["machines"]],
-            [Speed(**one) for one in raw["speeds"]],
-            [Agreement(**one) for one in raw["agreements"]],
-            [Failure(**one) for one in raw["failures"]],
+            {name: Weights(**record) for name, record in raw["weights"].items()},
+            [Machine(**record) for record in raw["machines"]],
+            [Speed(**record) for record in raw["speeds"]],
+            [Agreement(**record) for record in raw["agreements"]],
+            [Failure(**record) for record in raw["failures"]],
         )
 
     def save(self, path: Path) -> None:
-        """A line a record, so that a difference between two files can be read."""
+        """Writes one record a line, so that differences between files are readable."""
         parts = []
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
             else:
-                lines = ",\n".join(f"  {json.dumps(one)}" for one in value)
+                lines = ",\n".join(f"  {json.dumps(record)}" for record in value)
                 parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
         path.parent.mkdir(exist_ok=True)
         path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
@@ -105,12 +107,12 @@ class Data:
 
     @property
     def machine(self) -> Machine:
-        """Its rates are medians of those that were measured."""
+        """Returns the medians of all measurements of the machine."""
         first = self.machines[0]
         return Machine(
             first.processor,
             first.num_cores,
-            statistics.median(one.gb_per_second for one in self.machines),
-            statistics.median(one.gflop_per_second for one in self.machines),
-            statistics.median(one.int8_gop_per_second for one in self.machines),
+            statistics.median(machine.gb_per_second for machine in self.machines),
+            statistics.median(machine.gflop_per_second for machine in self.machines),
+            statistics.median(machine.int8_gop_per_second for machine in self.machines),
         )

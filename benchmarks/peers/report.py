@@ -1,4 +1,4 @@
-"""Tables in Markdown of what was measured, and whether the goals are met."""
+"""Markdown tables of the measurements and of the goals."""
 
 import statistics
 from collections import Counter
@@ -17,7 +17,7 @@ from benchmarks.report import table
 
 
 def format_report(data: Data) -> str:
-    """All tables, those of each model together."""
+    """Creates all tables, grouped by model."""
     parts = [format_introduction(data)]
     for model in data.weights:
         summary = Summary(data, model)
@@ -34,7 +34,7 @@ def format_report(data: Data) -> str:
 
 
 def format_introduction(data: Data) -> str:
-    """What the tables below it are of."""
+    """Describes machine, prompts and rounds of the tables."""
     machine = data.machine
     jobs = [(s.model, s.precision, s.system, s.sampling, s.batch) for s in data.speeds]
     rounds = max(Counter(jobs).values(), default=0)
@@ -49,7 +49,7 @@ def format_introduction(data: Data) -> str:
 
 
 def format_offline(summary: Summary, precision: str) -> str:
-    """A row for each system without HTTP."""
+    """Creates a row for each system without HTTP."""
     systems = (OURS, *OFFLINE_PEERS)
     batches = summary.batches(systems)
     columns = [(sampling, batch) for sampling in ("greedy", "top-p") for batch in batches]
@@ -62,7 +62,7 @@ def format_offline(summary: Summary, precision: str) -> str:
 
 
 def format_http(summary: Summary) -> str:
-    """A row for each server and precision that was measured."""
+    """Creates a row for each server and precision."""
     batches = summary.batches(HTTP_SYSTEMS)
     rows = [
         [
@@ -78,16 +78,16 @@ def format_http(summary: Summary) -> str:
 
 
 def format_cell(summary: Summary, precision: str, system: str, sampling: str, batch: int) -> str:
-    """A speed with its spread and its share of the bound, or why there is none."""
+    """Formats a speed with its spread and its share of the bound, or the reason of its absence."""
     speed = summary.speed(precision, system, sampling, batch)
     if speed is None:
         return "failed" if summary.failed(precision, system) else "not measured"
     share = speed.median / summary.bound(precision, batch)
-    return f"{speed.median:.0f} ({speed.least:.0f} to {speed.most:.0f}) {share:.0%}"
+    return f"{speed.median:.0f} ({speed.minimum:.0f} to {speed.maximum:.0f}) {share:.0%}"
 
 
 def format_goals(summary: Summary) -> str:
-    """A row for each goal; the ratio is the median of the rounds'."""
+    """Creates a row for each goal; the ratio is the median over the rounds."""
     rows = []
     for goal in GOALS:
         judged = summary.judge(goal)
@@ -101,18 +101,14 @@ def format_goals(summary: Summary) -> str:
 
 
 def format_agreements(data: Data) -> str:
-    """How soon each peer's greedy texts leave HuggingFace's."""
-    rows = [
-        [
-            one.model,
-            one.precision,
-            one.system,
-            f"{sum(count == one.length for count in one.agreed)} of {len(one.agreed)}",
-            f"{statistics.median(one.agreed):.0f}",
-            min(one.agreed),
-        ]
-        for one in data.agreements
-    ]
+    """Creates a row for each peer: greedy tokens before the first difference from HuggingFace's."""
+    rows = []
+    for agreement in data.agreements:
+        counts = agreement.agreed
+        num_equal = counts.count(agreement.length)
+        names = [agreement.model, agreement.precision, agreement.system]
+        texts = f"{num_equal} of {len(counts)}"
+        rows.append([*names, texts, f"{statistics.median(counts):.0f}", min(counts)])
     length = data.agreements[0].length if data.agreements else 0
     header = [
         "model",

@@ -1,14 +1,15 @@
-"""How fast a model could be generated with, if memory and arithmetic were all that counts.
+"""Roofline bound on generation (Williams et al. 2009): memory and arithmetic are the only limits.
 
 A sequence has P prompt tokens and N new ones; b of them run at once. A step reads all weights, W
-bytes, at the machine's bandwidth B, and computes two operations a weight and token, at the rate F
-that it reaches with large matrices; whichever takes longer is its time:
+bytes, at the machine's bandwidth B. It computes two operations for each weight and token, at the
+rate F of large matrix products. Its time is the longer of the two:
 
     time(tokens, heads) = max(W / B, 2 (tokens * layers + heads * head) / F)
+
     bound = b N / (time(b P, b) + (N - 1) time(b, b))    tokens per second
 
-where `layers` and `head` are numbers of weights. The first step computes the prompts, and the head
-only for what is sampled. W is 4 bytes a weight for float32 and 1 for 8 bits, and F has both rates.
+`layers` and `head` are numbers of weights. The first step computes the prompts, and the head for
+sampled positions alone. W is 4 bytes a weight for float32 and 1 for 8 bits, and F has both rates.
 Attention, keys and values are left out: at these lengths they are a hundredth of it.
 """
 
@@ -24,7 +25,7 @@ POSITIONS = "transformer.wpe.weight"
 
 
 def count_weights(folder: Path) -> Weights:
-    """Of a model whose head is its token embedding; vectors and positions are left out."""
+    """Counts the weights of a model with tied embeddings; vectors and positions are left out."""
     layers = head = 0
     for name, tensor in read_header(folder / "model.safetensors").items():
         shape = tensor["shape"]
@@ -36,7 +37,7 @@ def count_weights(folder: Path) -> Weights:
 
 
 def read_header(checkpoint: Path) -> dict[str, dict[str, Any]]:
-    """Names, shapes and types of a safetensors file's tensors: JSON behind its length."""
+    """Returns names, shapes and types of a safetensors file's tensors: JSON behind its length."""
     with checkpoint.open("rb") as file:
         header: dict[str, dict[str, Any]] = json.loads(
             file.read(int.from_bytes(file.read(8), "little"))
@@ -48,7 +49,7 @@ def read_header(checkpoint: Path) -> dict[str, dict[str, Any]]:
 def bound(
     machine: Machine, weights: Weights, precision: str, batch: int, prompt: int, new: int
 ) -> float:
-    """Tokens per second, as the module says."""
+    """Returns the bound in tokens per second."""
     num_bytes = NUM_BYTES[precision] * (weights.layers + weights.head)
     reading = num_bytes / (1e9 * machine.gb_per_second)
     is_float32 = precision == "float32"

@@ -12,14 +12,16 @@ COMPUTE_TYPES = {"float32": "float32", "8-bit": "int8"}
 
 
 def load(model: Path, precision: str) -> Generate:
-    """The prompt is computed at once, as it is where it is not part of the result."""
+    """Excluding the prompt from the result lets CTranslate2 compute it in one pass."""
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     generator = ctranslate2.Generator(
         str(model), compute_type=COMPUTE_TYPES[precision], intra_threads=NUM_THREADS
     )
 
     def generate(batch: list[Request]) -> list[list[int]]:
-        prompts = [one.tokens for one in tokenizer.encode_batch([r.prompt for r in batch])]
+        prompts = [
+            encoding.tokens for encoding in tokenizer.encode_batch([r.prompt for r in batch])
+        ]
         results = generator.generate_batch(
             prompts,
             max_length=batch[0].max_tokens,
@@ -34,11 +36,11 @@ def load(model: Path, precision: str) -> Generate:
 
 
 def sampling(request: Request) -> dict[str, float]:
-    """Greedy is its default."""
+    """Returns sampling options; greedy is the default."""
     if request.temperature == 0:
         return {}
     return {
-        "sampling_topk": 0,  # of all tokens
+        "sampling_topk": 0,  # no top-k
         "sampling_topp": request.top_p,
         "sampling_temperature": request.temperature,
     }

@@ -1,10 +1,10 @@
-"""llama.cpp through its C interface, as its own `batched` example; see `benchmarks.peers.peer`.
+"""llama.cpp through its C interface, like its own `batched` example; see `benchmarks.peers.peer`.
 
-llama-cpp-python's `Llama` knows one sequence at a time, so the batch is made here: all sequences
-share one `llama_decode` a step, and each has a sampler chain of llama.cpp's own.
+llama-cpp-python's `Llama` supports one sequence at a time, so the batch is made here: all sequences
+share one `llama_decode` a step, and each has its own sampler chain.
 
-On a processor with AMX its weights are not put into AMX's order: built by GCC 12, which loses what
-is written into a tile's configuration, llama.cpp dies of the first product in 8 bits.
+On a processor with AMX its weights are not repacked for AMX. GCC 12 loses writes to the tile
+configuration, so llama.cpp crashes at its first 8-bit product.
 """
 
 import sys
@@ -19,7 +19,7 @@ from benchmarks.peers.peer import NUM_THREADS, Generate, main
 from benchmarks.workload import Request
 
 MAX_TOKENS = 256
-"""Of a prompt and what follows it."""
+"""Context length of a sequence: prompt and new tokens."""
 TEXT_SIZE = 2**14  # bytes
 ERROR = 4  # llama.cpp's GGML_LOG_LEVEL_ERROR
 CONTEXTS = {
@@ -30,19 +30,20 @@ CONTEXTS = {
     },
     "8-bit": {},
 }
-"""Its defaults keep keys and values as float16, and its flash attention rounds queries to that: in
-float32 neither is wanted, and it is faster without."""
+"""Options for float32. By default keys and values are float16 and flash attention rounds queries to
+that; without it this is also faster.
+"""
 
 
 @llama_cpp.llama_log_callback
 def log(level: int, text: bytes, _: c_void_p) -> None:
-    """Lets errors through, of the thousands of lines that it says while it loads."""
+    """Passes errors through, of the thousands of lines that loading logs."""
     if level == ERROR:
         print(text.decode(), file=sys.stderr, end="")
 
 
 def load(model: Path, precision: str) -> Generate:
-    """A context is made for each size of a batch, and kept."""
+    """Keeps a context for each batch size."""
     llama_cpp.llama_log_set(log, c_void_p(0))
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
@@ -61,7 +62,7 @@ def load(model: Path, precision: str) -> Generate:
 
 
 class Sequences:
-    """A context for so many sequences side by side."""
+    """Creates a context for a number of parallel sequences."""
 
     def __init__(self, model: object, size: int, settings: dict[str, int]) -> None:
         params = llama_cpp.llama_context_default_params()
@@ -78,7 +79,7 @@ class Sequences:
         self._memory = llama_cpp.llama_get_memory(self._context)
 
     def generate(self, requests: list[Request]) -> list[list[int]]:
-        """Computes all prompts at once, then a token of each sequence a step."""
+        """Computes all prompts at once, then a token of each sequence in each step."""
         llama_cpp.llama_memory_clear(self._memory, True)
         samplers = [sampler(request, seed) for seed, request in enumerate(requests)]
         prompts = [self._tokenize(request.prompt) for request in requests]
@@ -99,7 +100,9 @@ class Sequences:
         return results
 
     def _decode(self, parts: Iterable[tuple[int, int, list[int]]]) -> list[int]:
-        """Computes parts (sequence, first position, tokens); returns where each one's end is."""
+        """Computes parts (sequence, first position, tokens); returns the index of each part's last
+        token.
+        """
         batch = self._batch
         count, ends = 0, []
         for row, start, token_ids in parts:
@@ -125,16 +128,16 @@ class Sequences:
         return list(tokens[:count])
 
     def _detokenize(self, token_ids: list[int]) -> None:
-        given = (llama_cpp.llama_token * len(token_ids))(*token_ids)
+        c_tokens = (llama_cpp.llama_token * len(token_ids))(*token_ids)
         text = create_string_buffer(TEXT_SIZE)
         size = llama_cpp.llama_detokenize(
-            self._vocab, given, len(token_ids), text, TEXT_SIZE, c_bool(True), c_bool(False)
+            self._vocab, c_tokens, len(token_ids), text, TEXT_SIZE, c_bool(True), c_bool(False)
         )
         assert size >= 0, "the text is longer than the buffer"
 
 
 def sampler(request: Request, seed: int) -> object:
-    """A chain of llama.cpp's samplers; each request has a seed, lest all draw the same."""
+    """Creates a chain of llama.cpp's samplers; each request has its own seed."""
     params = llama_cpp.llama_sampler_chain_default_params()
     chain = llama_cpp.llama_sampler_chain_init(params)
     if request.temperature == 0:

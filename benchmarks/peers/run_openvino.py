@@ -1,7 +1,7 @@
 """OpenVINO GenAI's `ContinuousBatchingPipeline`; see `benchmarks.peers.peer`.
 
-On a CPU with bfloat16 OpenVINO computes in it unless it is told otherwise, and its cache of keys
-and values has 8 bits; in the class of float32 it is told otherwise.
+On a CPU with bfloat16 OpenVINO computes in it by default, with an 8-bit KV cache. The float32 class
+overrides both.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from benchmarks.peers.peer import NUM_THREADS, Generate, main
 from benchmarks.workload import Request
 
 CACHE_SIZE = 2
-"""GB of keys and values, of which 32 sequences of 96 tokens need a fraction."""
+"""GB for keys and values; 32 sequences of 96 tokens need a fraction of it."""
 PROPERTIES = {
     "float32": {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"},
     "8-bit": {},
@@ -20,7 +20,7 @@ PROPERTIES = {
 
 
 def load(model: Path, precision: str) -> Generate:
-    """Prefixes are not cached: no two prompts begin alike."""
+    """Disables the prefix cache; no two prompts have a common prefix."""
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.cache_size = CACHE_SIZE
     scheduler.enable_prefix_caching = False
@@ -31,7 +31,7 @@ def load(model: Path, precision: str) -> Generate:
     def generate(batch: list[Request]) -> list[list[int]]:
         encoded = [tokenizer.encode(r.prompt, add_special_tokens=False) for r in batch]
         config = [sampling(request, seed) for seed, request in enumerate(batch)]
-        results = pipeline.generate([one.input_ids for one in encoded], config)
+        results = pipeline.generate([encoding.input_ids for encoding in encoded], config)
         token_ids = [list(result.m_generation_ids[0]) for result in results]
         tokenizer.decode(token_ids)
         return token_ids
@@ -40,7 +40,7 @@ def load(model: Path, precision: str) -> Generate:
 
 
 def sampling(request: Request, seed: int) -> openvino_genai.GenerationConfig:
-    """Each request has a seed of its own, lest all draw the same."""
+    """Returns the options of a request, each with its own seed, so that draws differ."""
     config = openvino_genai.GenerationConfig(max_new_tokens=request.max_tokens, ignore_eos=True)
     if request.temperature > 0:
         config.do_sample = True

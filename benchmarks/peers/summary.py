@@ -1,4 +1,4 @@
-"""What the rounds come to: medians, ratios with their spread, and the goals. Standard library."""
+"""Medians over rounds, ratios with their spread, and goals. Standard library alone."""
 
 import statistics
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ HTTP_SYSTEMS = (OURS_HTTP, "transformers-serve", "llama-cpp-server")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median over the rounds, the least and the most."""
+    """A median over the rounds, with minimum and maximum."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
@@ -28,12 +28,12 @@ class Spread:
         return cls(statistics.median(ordered), ordered[0], ordered[-1])
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
+        return f"{self.median:.2f} ({self.minimum:.2f} to {self.maximum:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """That a system of ours is at least `needed` times as fast as another."""
+    """Goal: a system of ours is at least `needed` times as fast as another."""
 
     precision: str
     sampling: str
@@ -61,18 +61,18 @@ GOALS = [
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Questions about one model's measurements."""
+    """Queries over one model's measurements."""
 
     data: Data
     model: str
 
     def rounds(self, precision: str, system: str, sampling: str, batch: int) -> dict[int, float]:
-        """Tokens per second of each round; empty if it was not measured."""
+        """Returns tokens per second of each round; empty if it was not measured."""
         wanted = (self.model, precision, system, sampling, batch)
         return {
-            one.round: one.tokens_per_second
-            for one in self.data.speeds
-            if (one.model, one.precision, one.system, one.sampling, one.batch) == wanted
+            speed.round: speed.tokens_per_second
+            for speed in self.data.speeds
+            if (speed.model, speed.precision, speed.system, speed.sampling, speed.batch) == wanted
         }
 
     def speed(self, precision: str, system: str, sampling: str, batch: int) -> Spread | None:
@@ -84,7 +84,7 @@ class Summary:
         return bound(self.data.machine, weights, precision, batch, PROMPT, NEW)
 
     def best_peer(self, precision: str, sampling: str, batch: int) -> str | None:
-        """The peer without HTTP whose median is the highest."""
+        """Returns the fastest peer without HTTP by its median."""
         speeds = {
             peer: speed.median
             for peer in OFFLINE_PEERS
@@ -103,14 +103,14 @@ class Summary:
         return any((f.model, f.precision, f.system) == wanted for f in self.data.failures)
 
     def judge(self, goal: Goal) -> tuple[str, Spread] | None:
-        """Who was compared with, and our speed as a multiple of theirs, round by round."""
+        """Returns the competitor, and our speed as a multiple of its speed, for each round."""
         ours = self.rounds(goal.precision, goal.system, goal.sampling, goal.batch)
         name, theirs = self._other(goal, ours)
         ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
         return (name, Spread.of(ratios)) if ratios else None
 
     def _other(self, goal: Goal, ours: dict[int, float]) -> tuple[str, dict[int, float]]:
-        """What a goal compares with, by round."""
+        """Returns the speed that a goal compares with, for each round."""
         precision, batch = goal.precision, goal.batch
         if goal.against == BOUND:
             return BOUND, dict.fromkeys(ours, self.bound(precision, batch))
@@ -120,5 +120,5 @@ class Summary:
         if name == BEST_PEER:
             name = self.best_peer(precision, goal.sampling, batch) or name
         elif name == "transformers-serve":
-            precision = "float32"  # it has no other
+            precision = "float32"  # its only class of precision
         return name, self.rounds(precision, name, goal.sampling, batch)

@@ -1,8 +1,8 @@
-"""The systems that stand side by side: each opens as a function that runs jobs.
+"""The compared systems; each opens as a function that runs jobs.
 
-Those without HTTP take whole batches; the servers are sent their requests by `benchmarks.load`. A
-peer's model is converted once, in `.bench/peers/models`; its packages are in an environment of its
-own beside it, which `make bench-peers` installs.
+Systems without HTTP take whole batches; `benchmarks.load` sends requests to servers. A peer's model
+is converted once, into `.bench/peers/models`. Its packages are in an environment of its own, which
+`make bench-peers` installs.
 """
 
 import json
@@ -25,18 +25,18 @@ from benchmarks.workload import BenchmarkError, Job
 
 PEERS_FOLDER = BENCH_FOLDER / "peers"
 QUANTIZATION = {"float32": "none", "8-bit": "int8"}
-"""What each class of precision is in our engine."""
+"""Our engine's settings for each class of precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An engine of others, without HTTP.
+    """Another engine, without HTTP.
 
     Args:
         worker: module that runs jobs.
         converter: module that writes its models.
-        environment: where the worker's packages are.
-        converter_environment: where the converter's are.
+        environment: folder of the worker's packages.
+        converter_environment: folder of the converter's packages.
     """
 
     worker: str
@@ -45,7 +45,7 @@ class Peer:
     converter_environment: str
 
     def convert(self, folder: Path, precision: str) -> Path:
-        """The folder of the model as the peer wants it, made if it is not there."""
+        """Returns the folder of the model in the peer's format; converts it if it is missing."""
         format_name = self.converter.removeprefix("convert_")
         target = PEERS_FOLDER / "models" / f"{folder.name}-{format_name}-{precision}"
         if not target.is_dir():
@@ -63,7 +63,7 @@ class Peer:
             yield run
 
     def generate_greedily(self, folder: Path, precision: str, job: Job) -> list[list[int]]:
-        """The tokens that follow each of the job's prompts."""
+        """Returns the tokens that follow each of the job's prompts."""
         command = [python_of(self.environment), "-m", f"benchmarks.peers.{self.worker}"]
         command += [str(self.convert(folder, precision)), "--precision", precision, "--greedy"]
         answer: list[list[int]] = json.loads(run_command(command, job.to_json()).splitlines()[-1])
@@ -119,10 +119,10 @@ FLOAT32_ALONE = {"transformers-serve"}
 
 
 def python_of(environment: str) -> str:
-    """The python of a peer's environment.
+    """Returns the path of python in a peer's environment.
 
     Raises:
-        BenchmarkError: it was not installed.
+        BenchmarkError: it is not installed.
     """
     folder = PEERS_FOLDER / environment
     if not (folder / ".installed").exists():
@@ -130,14 +130,14 @@ def python_of(environment: str) -> str:
     return str(folder / "bin" / "python")
 
 
-def run_command(command: list[str], given: str = "") -> str:
-    """What a command prints.
+def run_command(command: list[str], stdin: str = "") -> str:
+    """Returns the output of a command.
 
     Raises:
-        BenchmarkError: it failed; with the last line of what it said.
+        BenchmarkError: it failed; the message has the last line of its output.
     """
     done = subprocess.run(  # noqa: S603 - our own module
-        command, input=given, capture_output=True, text=True, check=False, cwd=ROOT
+        command, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or "nothing said").splitlines()[-1]
@@ -146,6 +146,6 @@ def run_command(command: list[str], given: str = "") -> str:
 
 
 def measure_machine() -> Machine:
-    """In a process of its own, whose threads are gone before anything else is measured."""
+    """Runs in a process of its own, so that its threads end before the next measurement."""
     command = [sys.executable, "-m", "benchmarks.peers.machine"]
     return Machine(**json.loads(run_command(command)))

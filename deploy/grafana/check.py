@@ -1,9 +1,8 @@
-"""Runs every query that this repository shows against a real Prometheus: `make monitoring-check`.
+"""Runs every documented query against a real Prometheus: `make monitoring-check`.
 
-It starts the service on the bundled model, a Prometheus that scrapes it with a key, and users who
-have keys too; then it asks the queries of the dashboard, of docs/metrics.md and of
-docs/observability.md, prints what came in a table, and fails if one had no data. All of it stays on
-loopback addresses.
+It starts the service on the bundled model, a Prometheus that scrapes it with a key, and users with
+keys. Then it runs the queries of the dashboard, of docs/metrics.md and of docs/observability.md,
+prints the answers in a table, and fails if one has no data. Everything stays on loopback addresses.
 
 Needs `prometheus` on the PATH. `--picture FILE` draws the dashboard, and needs matplotlib.
 """
@@ -33,7 +32,9 @@ SCRAPE_SECONDS = 1
 RATE_INTERVAL = "12s"
 RANGE = "2m"  # what Grafana would show
 PATIENCE_SECONDS = 60
-"""A fast machine fails no request in the first burst, a slow one ends none."""
+"""Queries that may be empty: a fast machine fails no request in the first burst, a slow one ends
+none.
+"""
 CONFIGURATION = """
 global: {{scrape_interval: {seconds}s, evaluation_interval: {seconds}s}}
 rule_files: [{rules}]
@@ -46,7 +47,7 @@ scrape_configs:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Values over time: (seconds, value), without those that are no numbers."""
+    """Values over time: (seconds, value), without NaN and infinity."""
 
     labels: dict[str, str]
     points: list[tuple[float, float]]
@@ -54,7 +55,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a query gave."""
+    """Result of a query."""
 
     where: str
     legend: str
@@ -79,7 +80,7 @@ class Prometheus:
             return False
 
     def query(self, query: str, start: float, end: float) -> list[Series]:
-        """All series of a query between two times."""
+        """Returns all series of a query between two times."""
         parameters = {"query": query, "start": start, "end": end, "step": SCRAPE_SECONDS}
         answer = self._client.get("/api/v1/query_range", params=parameters).json()
         if answer["status"] != "success":
@@ -112,7 +113,7 @@ def prometheus(target: str, key: str, folder: Path) -> Iterator[Prometheus]:
     }
     command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
     with (
-        subprocess.Popen(command) as process,  # noqa: S603 - all of it is ours
+        subprocess.Popen(command) as process,  # noqa: S603 - our own arguments
         httpx2.Client(base_url=f"http://{address}", timeout=30) as client,
     ):
         try:
@@ -127,7 +128,7 @@ def prometheus(target: str, key: str, folder: Path) -> Iterator[Prometheus]:
 
 
 def ask(server: Prometheus, start: float, end: float) -> list[Answer]:
-    """Asks all queries of the dashboard and the documentation."""
+    """Runs all queries of the dashboard and the documentation."""
 
     def answer(where: str, legend: str, query: str) -> Answer:
         return Answer(where, legend, query, server.query(in_grafana(query), start, end))
@@ -144,13 +145,13 @@ def ask(server: Prometheus, start: float, end: float) -> list[Answer]:
 
 
 def in_grafana(query: str) -> str:
-    """What Grafana would send, with everything selected."""
+    """Fills in a query's variables as Grafana does with everything selected."""
     values = {"$__rate_interval": RATE_INTERVAL, "$__range": RANGE, "$job": ".*", "$instance": ".*"}
     return re.sub(r"\$\w+", lambda match: values[match[0]], query)
 
 
 def documented_queries() -> list[str]:
-    """Those in docs/observability.md: the blocks of PromQL, one query a paragraph."""
+    """Returns the queries of docs/observability.md: blocks of PromQL, one query a paragraph."""
     text = (ROOT / "docs" / "observability.md").read_text()
     blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
     paragraphs = [part for block in blocks for part in block.split("\n\n")]
@@ -159,7 +160,7 @@ def documented_queries() -> list[str]:
 
 
 def measure(seconds: float) -> list[Answer]:
-    """Puts load on the service for so long, or until everything has data, and asks everything."""
+    """Puts load on the service for a time, or until everything has data, then runs all queries."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "keys.json"
@@ -185,7 +186,7 @@ def has_data(answers: list[Answer]) -> bool:
 
 
 def last_values(answer: Answer) -> str:
-    """The last value of each series, for people."""
+    """Formats the last value of each series."""
     shown = []
     for series in answer.series[:4]:
         labels = {key: value for key, value in series.labels.items() if key not in HIDDEN}

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: what an operator asks, in that order, and the queries that answer.
+"""The Grafana dashboard: an operator's questions, in order, with the queries that answer them.
 
 `make docs` writes it to dashboards/llm-inference.json; `python -m deploy.grafana.check` runs every
 query against a Prometheus that scrapes the service under load.
@@ -10,7 +10,7 @@ from typing import Any
 
 SELECTOR = 'job=~"$job", instance=~"$instance"'
 WINDOW = "[$__rate_interval]"
-WHOLE = "[$__range]"  # what the dashboard shows
+WHOLE = "[$__range]"  # interval of the queries
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24  # of Grafana's grid
 
@@ -35,19 +35,19 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture.
+    """A panel of the dashboard.
 
     Args:
-        title: what it answers, in a few words.
-        description: what to read from it; shown when the mouse is over the title.
+        title: its question, in a few words.
+        description: explanation; shown when the mouse is over the title.
         queries: legend to PromQL; a legend may name labels, as {{status}}.
-        unit: as Grafana calls it.
-        kind: of panel.
-        width: in the grid's columns.
-        is_stacked: whether the lines add up.
-        maximum: of the axis.
-        red_from: from which value on a number is bad; None: it never is, but 0 is if `is_up`.
-        is_up: whether 0 is bad.
+        unit: Grafana's name of the unit.
+        kind: Grafana's type of panel.
+        width: columns of the grid.
+        is_stacked: stacks the lines.
+        maximum: upper end of the axis.
+        red_from: value from which a number is bad; None for none, but 0 is bad if `is_up`.
+        is_up: marks 0 as bad.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Panel:
 
 
 def rate(metric: str, by: str = "", labels: str = "", window: str = WINDOW) -> str:
-    """How fast a counter grows, all selected instances together."""
+    """Creates the query for a counter's rate, all selected instances together."""
     group = f" by ({by})" if by else ""
     selector = f"{SELECTOR}, {labels}" if labels else SELECTOR
     return f"sum{group} (rate({metric}{{{selector}}}{window}))"
@@ -83,7 +83,7 @@ def quantile(number: float, histogram: str, by: str = "", window: str = WINDOW) 
 
 
 def quantiles(histogram: str) -> dict[str, str]:
-    """Half are faster than the first, 19 of 20 than the second, 99 of 100 than the third."""
+    """Creates queries for the median, the 95th and the 99th percentile."""
     return {
         "median": quantile(0.5, histogram),
         "95 %": quantile(0.95, histogram),
@@ -102,23 +102,23 @@ FAILED_REQUESTS = rate("inference_requests_total", labels='status="error"')
 
 IS_IT_UP = [
     Panel(
-        "Instances that serve",
-        "Their model is loaded, and Prometheus reaches them.",
+        "Ready instances",
+        "Instances with a loaded model that Prometheus reaches.",
         {"ready": f"{gauge('inference_ready')} or vector(0)"},
         kind="stat",
         width=4,
         is_up=True,
     ),
     Panel(
-        "Instances that do not",
-        "They load their model (yellow on the right), or have died or cannot be reached (red).",
+        "Instances not ready",
+        "Instances that load their model (yellow on the right), or are dead or unreachable (red).",
         {"not ready": f"count(({STATE} or up{{{SELECTOR}}}) < 2) or vector(0)"},
         kind="stat",
         width=4,
         red_from=1,
     ),
     Panel(
-        "Alerts that fire",
+        "Firing alerts",
         "Of deploy/prometheus/rules.yml; Prometheus lists them under /alerts.",
         {"alerts": 'count(ALERTS{alertname=~"LLMInference.*", alertstate="firing"}) or vector(0)'},
         kind="stat",
@@ -127,8 +127,7 @@ IS_IT_UP = [
     ),
     Panel(
         "Restarts in the last hour",
-        "Times that a process came in the place of another at the same address. A dead engine ends"
-        " its process.",
+        "Processes that replaced another one at the same address. A dead engine ends its process.",
         {"restarts": f"sum(changes(process_start_time_seconds{{{SELECTOR}}}[1h]))"},
         kind="stat",
         width=4,
@@ -136,9 +135,9 @@ IS_IT_UP = [
     ),
     Panel(
         "Instances without rate limits",
-        "The Redis where they count requests does not answer. With RATE_LIMIT_STORAGE_FAILURE=open"
-        " they serve all requests without a limit, with closed those that need the model (texts,"
-        " embeddings, tokenization) get 503; health, metrics, models and documentation go on.",
+        "Their Redis for counting requests does not answer. With RATE_LIMIT_STORAGE_FAILURE=open"
+        " they serve all requests without a limit. With closed, requests that need the model get"
+        " 503; health, metrics, models and documentation remain.",
         {"uncounted": f"count(inference_rate_limit_storage_up{{{SELECTOR}}} == 0) or vector(0)"},
         kind="stat",
         width=4,
@@ -146,8 +145,7 @@ IS_IT_UP = [
     ),
     Panel(
         "State, by instance",
-        "Green: it serves. Yellow: it loads its model, or its engine is dead. Red: Prometheus does"
-        " not reach it.",
+        "Green: ready. Yellow: loading, or the engine is dead. Red: unreachable for Prometheus.",
         {"{{instance}}": f"{STATE} or up{{{SELECTOR}}}"},
         kind="state-timeline",
         width=4,
@@ -158,24 +156,24 @@ IS_IT_UP = [
 
 ARE_USERS_SERVED = [
     Panel(
-        "Requests, by how they ended",
+        "Requests by status",
         "error: the service's fault (5xx). client_error: the caller's. rate_limited: refused with"
-        " 429. cancelled: the caller left.",
+        " 429. cancelled: the client disconnected.",
         {"{{status}}": rate("inference_requests_total", "status")},
         unit="reqps",
         is_stacked=True,
     ),
     Panel(
-        "Share of requests that the service failed",
+        "Share of failed requests",
         "5xx of all requests. The alert LLMInferenceErrors fires above 5 %.",
         {"failed": f"({FAILED_REQUESTS} or vector(0)) / {rate('inference_requests_total')}"},
         unit="percentunit",
     ),
     Panel(
-        "Sequences, by how they ended",
+        "Sequences by end",
         "One answer has one or more. stop, length: whole answers. cancelled, timeout, shutdown:"
-        " nobody waits any more. expired: waited too long for its turn. displaced: made room in a"
-        " full queue. error: the model failed.",
+        " no client waits. expired: too long in the queue. displaced: from a full queue by another"
+        " key. error: the model failed.",
         {
             "{{reason}}": " or ".join(
                 rate(f"inference_sequences_{end}_total", "reason")
@@ -190,7 +188,7 @@ ARE_USERS_SERVED = [
 HOW_FAST = [
     Panel(
         "Time to the first token",
-        "From a sequence's arrival to its first token: what a user waits before text appears.",
+        "From a sequence's arrival to its first token: the wait before text appears.",
         quantiles(FIRST_TOKEN),
         unit="s",
         width=5,
@@ -204,7 +202,7 @@ HOW_FAST = [
     ),
     Panel(
         "Time to the whole answer",
-        "Of requests of all routes. It grows with the length of the answers.",
+        "Requests of all routes. It grows with the length of the answers.",
         quantiles("inference_request_duration_seconds"),
         unit="s",
         width=5,
@@ -219,7 +217,7 @@ HOW_FAST = [
     ),
     Panel(
         "Tokens generated per second",
-        "All sequences together: what the machine yields.",
+        "All sequences together: the throughput.",
         {"tokens": rate("generated_tokens_total")},
         width=4,
     ),
@@ -227,9 +225,9 @@ HOW_FAST = [
 
 WHY_SLOW = [
     Panel(
-        "Where the time to the first token goes",
+        "Parts of the time to the first token",
         "On average; embeddings, which have no token, are left out. Mostly queue: too much work for"
-        " too few instances. Mostly prefill (the prompt is computed): long prompts, or slow steps.",
+        " too few instances. Mostly prefill: long prompts, or slow steps.",
         {
             "queue": mean("inference_queue_seconds", f'{GENERATES}, outcome="admitted"'),
             "prefill": mean("inference_prefill_seconds", GENERATES),
@@ -240,17 +238,17 @@ WHY_SLOW = [
     ),
     Panel(
         "Time in the queue (95 %)",
-        "admitted: until a sequence got its turn. The others left without one: expired after"
-        " QUEUE_TIMEOUT_SECONDS, displaced by another key, cancelled by the caller, timeout after"
+        "admitted: sequences that got their turn. The others left without one: expired after"
+        " QUEUE_TIMEOUT_SECONDS, displaced by another key, cancelled by the client, timeout after"
         " TIMEOUT_SECONDS.",
         {"{{outcome}}": quantile(0.95, "inference_queue_seconds", "outcome")},
         unit="s",
         width=6,
     ),
     Panel(
-        "Sequences that run and that wait",
-        "Up to MAX_BATCH_SIZE run in each instance, up to MAX_QUEUE_SIZE wait. Where both together"
-        " reach MAX_BATCH_SIZE + MAX_QUEUE_SIZE, more are refused with 503.",
+        "Running and waiting sequences",
+        "Up to MAX_BATCH_SIZE run in each instance, up to MAX_QUEUE_SIZE wait. When both together"
+        " reach MAX_BATCH_SIZE + MAX_QUEUE_SIZE, further ones get 503.",
         {
             "running": gauge("inference_sequences_running"),
             "waiting": gauge("inference_sequences_waiting"),
@@ -260,13 +258,13 @@ WHY_SLOW = [
     ),
     Panel(
         "Preempted sequences per second",
-        "Running sequences that gave their place to another key's, which had less than its share."
-        " They go on later. Many for long: keys compete; see the tokens of each key.",
+        "Running sequences that gave way to another key with less than its share. They continue"
+        " later. Many over a long time: keys compete; see the tokens of each key.",
         {"preempted": rate("inference_sequences_preempted_total")},
         width=6,
     ),
     Panel(
-        "How busy the engine is",
+        "Load of the engine",
         "Share of the time in which a step is computed, the busiest instance. At 100 % more"
         " requests make all slower.",
         {"busy": f"max (rate(inference_step_seconds_sum{{{SELECTOR}}}{WINDOW}))"},
@@ -275,14 +273,14 @@ WHY_SLOW = [
         width=6,
     ),
     Panel(
-        "Time that a step takes",
+        "Duration of a step",
         "A step gives each decoding sequence its next token, and is most of the time between two.",
         quantiles("inference_step_seconds"),
         unit="s",
     ),
     Panel(
         "Sequences in a step",
-        "The batch size, on average. A step of many costs little more than a step of few.",
+        "The average batch size. A step of many costs little more than a step of few.",
         {"sequences": mean("inference_step_sequences")},
         width=4,
     ),
@@ -302,12 +300,12 @@ WHY_SLOW = [
         maximum=1,
     ),
     Panel(
-        "Prefix cache hits, right guesses",
-        "Shares: of the prompts' tokens, those that did not have to be computed again; of the"
-        " tokens guessed ahead, those that the model chose too.",
+        "Prefix cache hits, correct drafts",
+        "Shares: of the prompts' tokens, those from the prefix cache; of the draft"
+        " tokens, those that the model chose too.",
         {
             "cached": f"{rate('cached_prompt_tokens_total')} / {rate('prompt_tokens_total')}",
-            "guessed right": f"{rate('inference_accepted_tokens_total')}"
+            "drafts accepted": f"{rate('inference_accepted_tokens_total')}"
             f" / {rate('inference_drafted_tokens_total')}",
         },
         unit="percentunit",
@@ -316,31 +314,31 @@ WHY_SLOW = [
     ),
 ]
 
-WHO_USES_IT = [
+KEYS_AND_ROUTES = [
     Panel(
         "Requests, by route",
-        "The ways in that were used. __unmatched__ is any path that there is not.",
+        "Used routes. __unmatched__ is any unknown path.",
         {"{{endpoint}}": f"{rate('inference_requests_total', 'endpoint')} > 0"},
         unit="reqps",
         is_stacked=True,
     ),
     Panel(
         "Requests, by key",
-        "By the key's id; `python -m src.keys list` says whose it is. jwt: all who have a token."
-        " anybody: all who need neither. other: keys after the first 100.",
+        "Ids of keys; `python -m src.keys list` has their names. jwt: all tokens. anybody:"
+        " without authentication. other: keys after the first 100.",
         {"{{caller}}": f"{rate('inference_caller_requests_total', 'caller')} > 0"},
         unit="reqps",
         is_stacked=True,
     ),
     Panel(
         "Tokens per second, by key",
-        "Of prompts and answers together: who takes most of the machine. docs/security.md says how"
-        " to limit a key.",
+        "Prompts and answers together, as a share of the machine. docs/security.md describes the"
+        " limits of keys.",
         {"{{caller}}": f"{rate('inference_caller_tokens_total', 'caller')} > 0"},
         is_stacked=True,
     ),
     Panel(
-        "Sequences, by what they are for",
+        "Sequences by operation",
         "chat: chats, responses and Anthropic's messages. text_completion: prompts to continue."
         " embeddings: prompts to embed. With the model that the instance serves.",
         {
@@ -359,7 +357,7 @@ WHO_USES_IT = [
     ),
     Panel(
         "Tokens of a sequence",
-        "How long prompts and answers are on average.",
+        "Average length of prompts and answers.",
         {
             "prompt": f"{rate('prompt_tokens_total')} / {rate('inference_prefill_seconds_count')}",
             "answer": f"{rate('generated_tokens_total')} / {rate(FIRST_TOKEN + '_count')}",
@@ -372,12 +370,12 @@ ROWS = {
     "Are users served?": ARE_USERS_SERVED,
     "How fast is it?": HOW_FAST,
     "Why is it slow?": WHY_SLOW,
-    "Who uses it?": WHO_USES_IT,
+    "Which keys use it?": KEYS_AND_ROUTES,
 }
 
 
 def create() -> dict[str, Any]:
-    """The dashboard, as Grafana reads it."""
+    """Creates the dashboard as Grafana reads it."""
     return {
         "uid": "llm-inference",
         "title": "LLM inference",
@@ -420,7 +418,7 @@ def _variable(name: str, label: str, query: str) -> dict[str, Any]:
 
 
 def _panels() -> list[dict[str, Any]]:
-    """All panels with their places: rows from above to below, each from left to right."""
+    """Places all panels: rows from top to bottom, each from left to right."""
     placed: list[dict[str, Any]] = []
     y = 0
     for title, panels in ROWS.items():
@@ -495,7 +493,7 @@ def _steps(panel: Panel) -> list[dict[str, Any]]:
 
 
 def _overrides(panel: Panel) -> list[dict[str, Any]]:
-    """Ends have the same colours everywhere."""
+    """Gives each reason of an end the same colour everywhere."""
     if not any(re.search("status|reason|outcome", legend) for legend in panel.queries):
         return []
     return [

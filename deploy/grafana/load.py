@@ -1,4 +1,4 @@
-"""Users of all kinds, so that every panel of the dashboard has something to show."""
+"""Users of all kinds, so that every panel of the dashboard has data."""
 
 import contextlib
 import random
@@ -19,17 +19,17 @@ SETTINGS = {
     "rate_limit_requests": 400,
     "rate_limit_period": 60,
 }
-BURST = 8  # requests at once, of as many sequences each
+BURST = 8  # concurrent requests, with as many sequences each
 BURST_EVERY = 30  # seconds
 
 Rest = Callable[[float], object]
-"""Waits for so many seconds, or less if all is over."""
+"""Waits for a number of seconds, or less if the load ends."""
 
 User = Callable[[httpx2.Client, random.Random, Rest], None]
 
 
 def stream(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Reads a story as it is made; many begin alike."""
+    """Streams a story; many prompts begin alike."""
     body = {"prompt": f"{STORY} {draw.choice(NAMES)}", "max_length": draw.randint(30, 120)}
     client.post("/generate", json=body | {"stream": True})
     rest(draw.expovariate(1))
@@ -42,7 +42,7 @@ def batch(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
 
 
 def choose(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Wants one of a few words, which are not always the same."""
+    """Requests one of a few words, which differ from answer to answer."""
     words = draw.sample(("old", "new", "small", "far", "lost", "brave"), 3)
     body = {"prompt": STORY, "max_length": 10, "structured_outputs": {"choice": words}}
     client.post("/generate", json=body)
@@ -54,7 +54,7 @@ def _named(body: dict[str, object]) -> dict[str, object]:
 
 
 def chat(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Talks, in OpenAI's older words."""
+    """Uses OpenAI's chat completions."""
     messages = [{"role": "user", "content": f"Tell me of {draw.choice(NAMES)}."}]
     body = _named({"messages": messages, "max_tokens": draw.randint(20, 60), "stream": True})
     client.post("/v1/chat/completions", json=body)
@@ -62,14 +62,14 @@ def chat(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
 
 
 def respond(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Talks, in OpenAI's newer words."""
+    """Uses OpenAI's responses."""
     body = _named({"input": f"Who is {draw.choice(NAMES)}?", "max_output_tokens": 30})
     client.post("/v1/responses", json=body)
     rest(draw.expovariate(0.7))
 
 
 def message(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Talks, in Anthropic's words."""
+    """Uses Anthropic's messages."""
     messages = [{"role": "user", "content": f"Describe {draw.choice(NAMES)}."}]
     client.post("/v1/messages", json=_named({"messages": messages, "max_tokens": 30}))
     rest(draw.expovariate(0.7))
@@ -101,13 +101,13 @@ def err(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
 
 
 def hurry(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Asks far more often than it may."""
+    """Exceeds its rate limit."""
     client.post("/generate", json={"prompt": "The capital of France is", "max_length": 1})
     rest(draw.expovariate(15))
 
 
 def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
-    """Sends much at once: most of it waits too long, some takes too long."""
+    """Sends a burst: most of it expires in the queue, some exceeds the time limit."""
     rest(BURST_EVERY / 4)
     body = {"prompt": STORY, "max_length": 300, "ignore_eos": True, "num_return_sequences": BURST}
     with ThreadPoolExecutor(BURST) as pool:
@@ -115,7 +115,7 @@ def burst(client: httpx2.Client, draw: random.Random, rest: Rest) -> None:
     rest(BURST_EVERY * 3 / 4)
 
 
-# Who shares a key, and so its limits.
+# Users by key; users of a key share its limits.
 TEAMS: dict[str, tuple[User, ...]] = {
     "readers": (stream, stream, batch, choose, complete, embed),
     "talkers": (chat, chat, respond, message),
@@ -129,9 +129,9 @@ def running(url: str, keys: Mapping[str, str], seconds: float) -> Iterator[None]
     """Puts load on a service of this machine, each user from a loopback address of its own.
 
     Args:
-        url: of the service.
-        keys: of each team.
-        seconds: after so many at most it ends by itself.
+        url: URL of the service.
+        keys: key of each team.
+        seconds: longest duration.
     """
     deadline = time.monotonic() + seconds
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""Draws the dashboard as Grafana would, from the answers of a real Prometheus. Needs matplotlib."""
+"""Draws the dashboard like Grafana, from the answers of a real Prometheus. Needs matplotlib."""
 
 import math
 import textwrap
@@ -38,11 +38,11 @@ class Answer(Protocol):
 
 
 def draw(answers: Mapping[str, Sequence[Answer]], path: Path) -> None:
-    """Draws all panels where Grafana puts them.
+    """Draws all panels at Grafana's places.
 
     Args:
-        answers: of each panel's queries, by its title.
-        path: of the PNG.
+        answers: answers to each panel's queries, by its title.
+        path: path of the PNG.
     """
     placed = dashboard.create()["panels"]
     height = max(one["gridPos"]["y"] + one["gridPos"]["h"] for one in placed)
@@ -74,7 +74,7 @@ def _write_row(figure: Figure, row: dict[str, Any], height: int) -> None:
 
 
 def _axes(figure: Figure, position: dict[str, int], height: int) -> Axes:
-    """The panel's plot, with room around it for its title, its axis and its legend."""
+    """Creates the panel's plot, with room around it for its title, its axis and its legend."""
     row = 1 / (height + 1)
     left, width = position["x"] / COLUMNS, position["w"] / COLUMNS
     bottom = 1 - (position["y"] + position["h"]) * row
@@ -113,7 +113,7 @@ def _draw_panel(
         return
     axes.set_xlim(0, span[1] - span[0])
     axes.xaxis.set_major_locator(MaxNLocator(max(3, panel.width * 3 // 4)))
-    # Without the 0, which would stand on the y axis' own.
+    # Without the 0, which would overlap the y axis' own.
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:.0f} s" if value else "")
     )
@@ -142,7 +142,7 @@ def _draw_number(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
 
 
 def _draw_bars(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
-    """The last value of each series, with its name above."""
+    """Draws the last value of each series, with its name above."""
     (answer,) = answers
     (label,) = (one.removesuffix("}}") for one in answer.legend.split("{{")[1:])
     shown = [(one.labels[label], one.points[-1][1]) for one in answer.series if one.points]
@@ -186,7 +186,7 @@ def _draw_lines(axes: Axes, panel: Panel, answers: Sequence[Answer], start: floa
         axes.stackplot(times, values, labels=list(lines), colors=colors, alpha=0.75)
         return
     for (name, line), color in zip(lines.items(), colors, strict=True):
-        # A gap where there was nothing to measure, as Grafana leaves one.
+        # A gap for times without data, as in Grafana.
         times, values = _with_gaps(line)
         axes.plot(times, values, label=name, color=color, linewidth=1.5)
 

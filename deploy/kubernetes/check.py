@@ -1,9 +1,8 @@
 """Renders every overlay with kubectl and validates it: `make k8s-check`.
 
-Kubernetes' own resources are held against its published schemas, custom ones against models made
-from their published definitions; all of them come with the packages that make installs. A field
-that no schema knows is an error. `--write` copies deploy/prometheus/rules.yml into the
-PrometheusRule.
+Kubernetes' own resources are validated by its published schemas, custom ones by models made from
+their published definitions. All of these come with the packages that make installs. A field that no
+schema has is an error. `--write` copies deploy/prometheus/rules.yml into the PrometheusRule.
 """
 
 import subprocess
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 FOLDER = Path(__file__).parent
 RULES = FOLDER.parent / "prometheus" / "rules.yml"
 RULES_COPY = FOLDER / "components" / "monitoring" / "prometheusrule.yaml"
-VERSIONS = ("1.30", "1.37")  # of Kubernetes: the oldest that we mean, the newest known here
+VERSIONS = ("1.30", "1.37")  # of Kubernetes: the oldest supported and the newest known
 CUSTOM: dict[str, type[BaseModel]] = {
     "ScaledObject": ScaledObject,
     "PrometheusRule": PrometheusRule,
@@ -73,7 +72,7 @@ def _problems(resource: dict[str, Any]) -> Iterator[str]:
 
 
 def _unknown(given: Any, known: Any, path: str = "") -> Iterator[str]:
-    """The paths of what a model dropped from its input."""
+    """Yields the paths of fields that a model dropped from its input."""
     if isinstance(given, dict):
         for key, value in given.items():
             if not isinstance(known, dict) or key not in known:

@@ -1,5 +1,7 @@
-"""What is ours in the comparison with other engines: formats, arithmetic, tables. The engines
-themselves are measured by `make bench-peers`, which CI does not run."""
+"""Our part of the comparison with other engines: formats, arithmetic, tables.
+
+The engines themselves are measured by `make bench-peers`, which CI does not run.
+"""
 
 import re
 import subprocess
@@ -39,7 +41,9 @@ def create_tiny(kind):
 
 
 def create_data(speeds, **others):
-    """Data of the model `m`; each speed is (system, sampling, batch) and its rounds, in float32."""
+    """Creates data of the model `m`; each speed is (system, sampling, batch) and its rounds, in
+    float32.
+    """
     records = [
         Speed("m", "float32", *key, number, value)
         for key, values in speeds.items()
@@ -49,7 +53,7 @@ def create_data(speeds, **others):
 
 
 def test_one_sequence_is_bound_by_reading_the_weights():
-    """400 MB at 10 GB/s take 40 ms a step; the prompt's 32 tokens compute for longer than that."""
+    """400 MB at 10 GB/s take 40 ms a step; the prompt's 32 tokens take longer to compute."""
     first = 2 * (32 * 75e6 + 25e6) / 100e9
     assert first > 0.04
     expected = 64 / (first + 63 * 0.04)
@@ -72,24 +76,26 @@ def test_counts_the_weights_that_a_token_passes(tmp_path, kind):
     model = create_tiny(kind)
     model.save_pretrained(tmp_path)
     body = model.base_model.h if kind == "gpt2" else model.base_model.layers
-    layers = sum(one.numel() for one in body.parameters() if one.dim() == 2)
+    layers = sum(tensor.numel() for tensor in body.parameters() if tensor.dim() == 2)
     assert count_weights(tmp_path) == Weights(layers, head=96 * 32)
 
 
 @pytest.mark.parametrize("kind", TINY)
 def test_every_weight_has_its_place_in_llama_cpps_file(kind):
     model = create_tiny(kind)
-    weights = {name: one.detach().numpy() for name, one in model.named_parameters()}
+    weights = {name: tensor.detach().numpy() for name, tensor in model.named_parameters()}
     placed = dict(TENSORS[kind](TINY[kind].to_dict(), weights))
-    assert sum(one.size for one in placed.values()) == sum(p.numel() for p in model.parameters())
-    assert all(one.flags.c_contiguous for one in placed.values())
+    assert sum(tensor.size for tensor in placed.values()) == sum(
+        p.numel() for p in model.parameters()
+    )
+    assert all(tensor.flags.c_contiguous for tensor in placed.values())
     up = model.base_model.h[1].mlp.c_fc.weight.T if kind == "gpt2" else None
     if up is not None:
         assert np.array_equal(placed["blk.1.ffn_up.weight"], up.detach().numpy())
 
 
 def test_rotating_neighbours_of_interleaved_rows_is_rotating_halves():
-    """llama.cpp turns neighbouring numbers as a pair, HuggingFace those half a head apart."""
+    """llama.cpp rotates adjacent pairs, HuggingFace pairs half a head apart."""
     num_heads, size, width = 2, 8, 5
     weight = np.random.default_rng(0).normal(size=(num_heads * size, width))
     hidden, angles = np.ones(width), np.arange(size // 2) * 0.3
@@ -105,7 +111,7 @@ def test_rotating_neighbours_of_interleaved_rows_is_rotating_halves():
     assert np.allclose(np.concatenate(turned, axis=1), expected.numpy())
 
 
-def test_counts_the_tokens_before_two_texts_part():
+def test_counts_the_tokens_before_two_texts_differ():
     assert count_agreed([[1, 2, 3], [1, 9, 3], [9, 2, 3]], [[1, 2, 3]] * 3) == [3, 1, 0]
 
 
@@ -127,7 +133,7 @@ def test_a_stream_of_llama_cpp_counts_an_event_with_text_as_a_token():
     assert read({"choices": [{"text": "", "finish_reason": "length"}]}) == ("", 0)
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_written_measurements_are_read_back(tmp_path):
     data = create_data({("ours", "greedy", 1): [3, 4]})
     data.agreements.append(Agreement("m", "8-bit", "openvino", 32, [32, 3]))
     data.failures.append(Failure("m", "8-bit", "ctranslate2", 'says "no"'))
@@ -148,7 +154,7 @@ def test_a_goal_compares_round_by_round_with_the_fastest_peer():
         Goal("float32", "greedy", 8, BEST_PEER, 1)
     )
     assert name == "openvino"
-    assert (ratio.least, ratio.median, ratio.most) == (1, 2, 3)
+    assert (ratio.minimum, ratio.median, ratio.maximum) == (1, 2, 3)
 
 
 def test_goals_compare_with_the_bound_and_with_our_greedy_texts():
@@ -167,7 +173,7 @@ def test_eight_bits_over_http_compare_with_the_float32_of_transformers():
     assert Summary(data, "m").judge(goal)[1].median == 4
 
 
-def test_the_report_names_what_failed_and_what_was_missed():
+def test_the_report_names_failures_and_missed_goals():
     data = create_data(
         {("ours", "greedy", 8): [10, 12], ("openvino", "greedy", 8): [20, 20]},
         failures=[Failure("m", "float32", "ctranslate2", "is not installed")],
@@ -200,7 +206,7 @@ def test_make_installs_every_environment_at_pinned_versions():
 
 @pytest.mark.parametrize("kind", TINY)
 def test_measured_models_are_peaked_and_never_end(kind):
-    """The logits' spread is what it is to be, and that of the end token is 0 after any text."""
+    """The logits have the intended spread, and the end token's logit is 0 after any text."""
     tokenizer = train_tokenizer(700)
     shape = type(TINY[kind]).from_dict(TINY[kind].to_dict() | {"vocab_size": 700})
     model = create_model(tokenizer, shape).eval()

@@ -1,4 +1,4 @@
-"""The command that asks from all sides at once keeps working: `make soak`, for some seconds."""
+"""`make soak` works, for some seconds."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tests.support.servers import ROOT
 
 
 def test_a_short_soak_finds_all_promises_kept():
-    """Of two workers one is killed. CI installs Redis; elsewhere a test without it is skipped."""
+    """Kills one of two workers. CI installs Redis; elsewhere a test without it is skipped."""
     if shutil.which("redis-server") is None:
         message = "needs redis-server: Debian's package of that name"
         assert "CI" not in os.environ, message

@@ -1,4 +1,4 @@
-"""The audit makes all of its checks, and says of which nobody could be asked."""
+"""The audit makes all of its checks, and reports those that could not run."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ UNREACHABLE = "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability fe
 
 
 def saying(text: str, complaint: str = "", status: int = 0) -> list[str]:
-    """A command that says so, as pip-audit does where nobody can be asked in a test."""
+    """Creates a command with this output, like pip-audit's, without network."""
     code = "import sys; sys.stdout.write(sys.argv[1]); print(sys.argv[2], file=sys.stderr)"
     return [sys.executable, "-c", f"{code}; sys.exit({status})", text, complaint]
 
@@ -43,7 +43,7 @@ def saying(text: str, complaint: str = "", status: int = 0) -> list[str]:
         (["/no/such/tool"], Outcome.NOT_CHECKED, "[Errno 2]"),
     ],
 )
-def test_a_package_of_which_nothing_is_known_is_no_pass(command, outcome, detail):
+def test_a_package_without_an_answer_does_not_pass(command, outcome, detail):
     result = look_up("packages", command)
     assert result.outcome is outcome
     assert result.detail.startswith(detail)
@@ -51,7 +51,7 @@ def test_a_package_of_which_nothing_is_known_is_no_pass(command, outcome, detail
 
 @contextmanager
 def registry(answer: Callable[[list[str]], dict[str, object]]) -> Iterator[str]:
-    """An npm registry that answers so when it is asked what of these packages is vulnerable."""
+    """Serves an npm registry with this answer to the audit's request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -65,7 +65,7 @@ def registry(answer: Callable[[list[str]], dict[str, object]]) -> Iterator[str]:
             self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Silences the server's log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -86,7 +86,7 @@ def npm_audit(url: str, cache: Path) -> Result:
 @pytest.mark.parametrize(
     ("severity", "outcome"), [("high", Outcome.FOUND), ("low", Outcome.PASSED)]
 )
-def test_severe_holes_in_npms_packages_are_found(monkeypatch, tmp_path, severity, outcome):
+def test_severe_vulnerabilities_of_npm_packages_are_found(monkeypatch, tmp_path, severity, outcome):
     monkeypatch.chdir(ROOT)
 
     def answer(names: list[str]) -> dict[str, object]:
@@ -97,14 +97,14 @@ def test_severe_holes_in_npms_packages_are_found(monkeypatch, tmp_path, severity
         assert npm_audit(url, tmp_path).outcome is outcome
 
 
-def test_a_registry_that_cannot_be_asked_is_told(monkeypatch, tmp_path):
+def test_an_unreachable_registry_is_reported(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     result = npm_audit("http://127.0.0.1:9/", tmp_path)
     assert result.outcome is Outcome.NOT_CHECKED
     assert result.detail
 
 
-def test_a_command_that_fails_has_found_something():
+def test_a_failing_command_counts_as_a_finding():
     assert run("code", [sys.executable, "-c", "pass"]).outcome is Outcome.PASSED
     assert run("code", [sys.executable, "-c", "raise SystemExit(1)"]).outcome is Outcome.FOUND
 
@@ -117,13 +117,15 @@ def test_a_command_that_fails_has_found_something():
         ([Outcome.FOUND, Outcome.NOT_CHECKED], 1, "failed"),
     ],
 )
-def test_the_status_tells_what_was_found_from_what_was_not_asked(capsys, outcomes, status, word):
+def test_the_exit_status_differs_for_findings_and_for_missing_checks(
+    capsys, outcomes, status, word
+):
     assert report([Result("one", outcome) for outcome in outcomes]) == status
     assert word in capsys.readouterr().out
 
 
-def test_all_checks_are_made_where_nobody_can_be_asked(tmp_path):
-    """The code, the licences, and no service; what runs the tools does not exist here."""
+def test_all_checks_run_without_network(tmp_path):
+    """Creates code and licences without network or tools."""
     packages = tmp_path / "runtime/lib/python3/site-packages"
     (packages / "one-1.0.dist-info").mkdir(parents=True)
     metadata = "Metadata-Version: 2.4\nName: one\nVersion: 1.0\nLicense-Expression: MIT\n\n"

@@ -1,6 +1,6 @@
-"""The files that put the service into containers, clusters and pipelines, held against the code and
-against each other. That they run is for `make image-test`, `make k8s-check` and
-`make rolling-update` to show.
+"""Files of containers, clusters and pipelines agree with the code and with each other.
+
+They are run by `make image-test`, `make k8s-check` and `make rolling-update`.
 """
 
 import os
@@ -27,7 +27,7 @@ OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SETTINGS = {name.upper(): field for name, field in Settings.model_fields.items()}
-OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # the image's, or for development
+OF_THE_CONTAINER = {"HOST", "PORT", "MODEL_CACHE_DIR", "RELOAD"}  # or for development
 DEPLOYED = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]
 KEY_FOLDER = "${KEYS:-keys}:/keys:ro"
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders overlays")
@@ -48,8 +48,9 @@ def render_all(overlay: str) -> list[dict[str, Any]]:
 
 
 def render(overlay: str) -> dict[str, dict[str, Any]]:
-    """The service's resources of an overlay by kind, of which it has one each; not Redis', and not
-    the policies that let it out to more."""
+    """Returns the resources of an overlay by kind, of which there is one each, without Redis' and
+    without the policies for further ways out.
+    """
     resources = [
         one for one in render_all(overlay) if not re.search("redis|-to-", one["metadata"]["name"])
     ]
@@ -77,7 +78,7 @@ def test_the_image_runs_without_root_and_gets_signals_itself():
     assert "HOST=0.0.0.0" in runtime
 
 
-def test_the_image_is_built_from_what_is_named_and_nothing_else():
+def test_the_image_is_built_from_named_files_alone():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     named = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored
@@ -87,7 +88,7 @@ def test_the_image_is_built_from_what_is_named_and_nothing_else():
     }
 
 
-def test_the_environment_of_the_image_is_made_of_settings():
+def test_the_environment_of_the_image_has_settings_alone():
     names = set(
         re.findall(r"^ *(?:ENV )?([A-Z_]+)=", DOCKERFILE.partition("ENV PATH")[2], re.MULTILINE)
     )
@@ -95,7 +96,7 @@ def test_the_environment_of_the_image_is_made_of_settings():
 
 
 def test_packages_and_code_are_in_layers_of_their_own():
-    """A change of the code must not send the packages again."""
+    """A change of the code must not change the layer of packages."""
     runtime = DOCKERFILE.partition(" AS runtime")[2]
     copied = re.findall(r"^COPY --from=builder (\S+) (\S+)$", runtime, re.MULTILINE)
     assert [source for source, _ in copied] == ["/app/venv", "/app/LICENSE", "/app/src"]
@@ -112,7 +113,7 @@ def test_compose_builds_with_every_argument_of_the_image():
     assert arguments["BASE_IMAGE"] == f"${{BASE_IMAGE:-{base}}}"
 
 
-def test_compose_publishes_on_this_machine_alone_unless_told_otherwise():
+def test_compose_publishes_on_loopback_by_default():
     services = read("docker-compose.yml")["services"] | {
         "tls": read("docker-compose.tls.yml")["services"]["nginx"]
     }
@@ -122,7 +123,7 @@ def test_compose_publishes_on_this_machine_alone_unless_told_otherwise():
         assert re.match(r"127\.0\.0\.1:|\$\{PUBLISH_ADDRESS:-127\.0\.0\.1\}:", port), port
 
 
-def test_every_container_of_compose_has_bounds_and_no_rights():
+def test_every_container_of_compose_has_limits_and_no_capabilities():
     for name, service in read("docker-compose.yml")["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -132,8 +133,8 @@ def test_every_container_of_compose_has_bounds_and_no_rights():
 
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
-def test_there_is_room_for_a_process_of_each_grammar(service):
-    """Those that are kept, and those of all sequences that run; half is for the threads."""
+def test_the_process_limit_has_room_for_grammar_processes(service):
+    """Counts kept grammar processes and those of running sequences; half is for threads."""
     (limit,) = re.findall(r"\d+", compose_service(service)["pids_limit"])
     needed = SETTINGS["GRAMMAR_CACHE_SIZE"].default + SETTINGS["MAX_BATCH_SIZE"].default
     assert int(limit) / 2 > needed
@@ -175,7 +176,7 @@ def test_every_setting_passes_through_compose(service):
     assert passed & SETTINGS.keys() == SETTINGS.keys() - OF_THE_CONTAINER
 
 
-def test_compose_waits_for_what_runs():
+def test_compose_waits_for_running_requests():
     for service in ("llm-inference", "replica", "nginx"):
         written = compose_service(service)["stop_grace_period"]
         (seconds,) = re.fullmatch(r"\$\{STOP_GRACE_PERIOD:-(\d+)s\}", written).groups()
@@ -185,7 +186,7 @@ def test_compose_waits_for_what_runs():
 
 @pytest.mark.parametrize("service", ["llm-inference", "replica"])
 def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
-    """Keys are read where `keys` has written them; what the image has there belongs to its user."""
+    """Keys are read from the folder that `keys` writes into; the image's user owns it."""
     assert {KEY_FOLDER, "usage:/usage"} <= set(compose_service(service)["volumes"])
     assert compose_service("keys")["volumes"] == ["keys:/keys"]
     assert compose_service("keys")["environment"] == {"API_KEYS_FILE": "/keys/keys.json"}
@@ -195,7 +196,7 @@ def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
 
 @pytest.fixture(scope="module")
 def compose() -> list[str]:
-    """Compose of version 2, as the documentation has it, or 1."""
+    """Returns the command of Compose: version 2, as in the documentation, or 1."""
     for command in (["docker", "compose"], ["docker-compose"]):
         version = [*command, "version"]
         if shutil.which(command[0]) and not subprocess.run(version, check=False).returncode:
@@ -223,8 +224,10 @@ def test_compose_mounts_keys_from_its_volume_or_from_a_folder(
 def compose_config(
     compose: list[str], folder: Path, *overrides: str, **variables: str
 ) -> dict[str, Any]:
-    """The services as Compose reads them, of all profiles, with override files and variables."""
-    (folder / "empty.env").touch()  # in the place of a `.env` that may be there
+    """Returns the services as Compose reads them, of all profiles, with override files and
+    variables.
+    """
+    (folder / "empty.env").touch()  # instead of an existing `.env`
     files = [f"--file={name}" for name in ("docker-compose.yml", *overrides)]
     profiles = [f"--profile={name}" for name in ("keys", "monitoring", "alerting", "scale")]
     command = [*compose, f"--env-file={folder}/empty.env", *files, *profiles, "config"]
@@ -264,7 +267,7 @@ def test_an_override_of_compose_adds_tls_to_nginx(compose, tmp_path):
 
 
 def source_of(service: dict[str, Any], target: str) -> str:
-    """Where a mount comes from, as Compose v1 or v2 writes it."""
+    """Returns the source of a mount, in the form of Compose v1 or v2."""
     mounts = [
         (one["source"], one["target"]) if isinstance(one, dict) else tuple(one.split(":")[:2])
         for one in service["volumes"]
@@ -328,7 +331,7 @@ def test_prometheus_scrapes_the_services_of_compose_and_reads_the_rules():
         assert f"/etc/prometheus/{path.rpartition('/')[0]}" in mounted
 
 
-def test_nginx_holds_no_stream_back_and_sends_no_generation_twice():
+def test_nginx_buffers_no_stream_and_retries_no_generation():
     config = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
     directives = dict(re.findall(r"^\s+(\w+) ([^;{]+);", config, re.MULTILINE))
     assert directives["proxy_buffering"] == directives["gzip"] == "off"
@@ -344,7 +347,7 @@ def test_nginx_holds_no_stream_back_and_sends_no_generation_twice():
 
 
 def test_pods_end_after_their_streams():
-    """Load balancers hear of it, then what runs ends, then the process; all within the grace."""
+    """Load balancers first, then running requests, then the process; all within the grace."""
     spec = DEPLOYED["template"]["spec"]
     (container,) = spec["containers"]
     heard = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -355,7 +358,7 @@ def test_pods_end_after_their_streams():
     assert spec["terminationGracePeriodSeconds"] > heard + running
 
 
-def test_probes_ask_what_they_mean():
+def test_each_probe_requests_its_own_route():
     (container,) = DEPLOYED["template"]["spec"]["containers"]
     paths = {
         kind: container[f"{kind}Probe"]["httpGet"]["path"]
@@ -398,7 +401,7 @@ def assert_restricted(spec: dict[str, Any]) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_sets_settings_that_there_are(overlay):
+def test_kubernetes_sets_existing_settings(overlay):
     resources = render(overlay)
     data = resources["ConfigMap"]["data"]
     assert data.keys() <= SETTINGS.keys() | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
@@ -411,14 +414,14 @@ def test_kubernetes_sets_settings_that_there_are(overlay):
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_autoscaler_alone_says_how_many_replicas_there_are(overlay):
+def test_an_autoscaler_alone_sets_the_number_of_replicas(overlay):
     resources = render(overlay)
     is_scaled = bool(resources.keys() & {"HorizontalPodAutoscaler", "ScaledObject"})
     assert is_scaled != ("replicas" in resources["Deployment"]["spec"])
 
 
 @needs_kubectl
-def test_replicas_find_redis_and_alone_may_ask_it():
+def test_replicas_alone_reach_redis():
     named = {
         f"{one['kind']} {one['metadata']['name']}": one
         for one in render_all("redis")
@@ -460,7 +463,7 @@ def test_weights_are_fetched_once_into_a_volume():
     compile(fetch["command"][2], "fetch-model", "exec")
 
 
-def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
+def test_autoscalers_and_adapter_use_the_same_existing_metrics():
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
     asked = {
         one["pods"]["metric"]["name"]: one["pods"]["target"]["averageValue"]
@@ -480,8 +483,8 @@ def test_autoscalers_and_adapter_ask_alike_for_metrics_that_there_are():
     assert asked.keys() <= metric_names()
 
 
-def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_wait():
-    """By the queue alone, replicas that emptied it would be taken away again."""
+def test_autoscalers_see_running_sequences_as_well_as_waiting_ones():
+    """With the queue alone, replicas that emptied it would be removed again."""
     hpa = read("deploy/kubernetes/components/hpa/horizontalpodautoscaler.yaml")["spec"]
     asked = {
         one["pods"]["metric"]["name"]: int(one["pods"]["target"]["averageValue"])
@@ -492,7 +495,7 @@ def test_autoscalers_see_replicas_that_work_and_not_only_those_where_sequences_w
 
 @needs_kubectl
 def test_the_services_own_policy_and_budget_are_not_redis():
-    """An empty selector would be all pods of the namespace."""
+    """An empty selector would match all pods of the namespace."""
     named = {f"{one['kind']} {one['metadata']['name']}": one for one in render_all("redis")}
     replicas = named["Deployment llm-inference"]["spec"]["selector"]
     policy = named["NetworkPolicy llm-inference"]["spec"]["podSelector"]
@@ -502,7 +505,7 @@ def test_the_services_own_policy_and_budget_are_not_redis():
 
 
 @needs_kubectl
-def test_there_is_a_way_out_to_collector_redis_and_dns_of_the_node():
+def test_network_policies_allow_collector_redis_and_node_dns():
     resources = render_all("egress")
     replicas = render("egress")["Deployment"]["spec"]["selector"]
     outs = {
@@ -559,12 +562,12 @@ def test_every_component_is_in_an_overlay_so_that_it_is_checked():
     assert used == {path.name for path in (KUBERNETES / "components").iterdir()}
 
 
-def test_the_operators_rules_are_those_of_prometheus():
+def test_the_prometheus_rule_has_the_rules_of_prometheus():
     copied = read("deploy/kubernetes/components/monitoring/prometheusrule.yaml")
     assert copied["spec"]["groups"] == read("deploy/prometheus/rules.yml")["groups"]
 
 
-def test_the_ingress_leads_to_all_that_is_public():
+def test_the_ingress_routes_all_public_paths():
     ingress = read("deploy/kubernetes/components/ingress/ingress.yaml")["spec"]
     paths = {one["path"]: one["pathType"] for one in ingress["rules"][0]["http"]["paths"]}
 
@@ -601,7 +604,7 @@ def test_actions_are_pinned_by_their_commit_and_may_do_little():
         assert written == may_write.get(name, set())
 
 
-def test_each_job_runs_a_make_target_that_there_is():
+def test_each_job_runs_an_existing_make_target():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for name, job in jobs():
         commands = "\n".join(step.get("run", "") for step in job["steps"])
@@ -628,7 +631,7 @@ def test_nothing_is_pushed_before_the_tag_is_checked_nor_named_before_it_is_trie
     assert "is_final" in cd["deploy"]["if"]
 
 
-def test_each_variant_of_the_image_is_built_and_told():
+def test_each_variant_of_the_image_is_built_and_named():
     image = read(".github/workflows/cd.yml")["jobs"]["image"]
     built = {one["variant"]: one["torch"] for one in image["strategy"]["matrix"]["include"]}
     assert built.keys() == image["outputs"].keys() == {"cpu", "cuda"}
@@ -637,7 +640,7 @@ def test_each_variant_of_the_image_is_built_and_told():
 
 
 @pytest.mark.parametrize(("is_there", "verb"), [(False, "create"), (True, "edit")])
-def test_a_release_can_be_made_again(tmp_path, is_there, verb):
+def test_a_release_can_be_repeated(tmp_path, is_there, verb):
     (step,) = (
         step
         for step in read(".github/workflows/cd.yml")["jobs"]["release"]["steps"]

@@ -1,6 +1,6 @@
-"""The container image as `make image-test` built it, run as a cluster would run it: IMAGE names it.
+"""The container image that IMAGE names, as `make image-test` built it, run as in a cluster.
 
-Without IMAGE there is nothing to test here.
+Without IMAGE these tests are skipped.
 """
 
 import json
@@ -124,7 +124,7 @@ def test_has_no_compiler_and_no_installer_of_its_own(container):
     assert container.run("ls", "/wheels").returncode != 0
 
 
-def test_is_compiled_and_holds_the_code_and_the_bundled_model_alone(container):
+def test_contains_bytecode_code_and_bundled_model_alone(container):
     assert container.run("ls", "/app").stdout.split() == ["LICENSE", "src", "venv"]
     compiled = container.run("find", "/app/src", "-name", "*.pyc").stdout.split()
     sources = container.run("find", "/app/src", "-name", "*.py").stdout.split()
@@ -132,8 +132,8 @@ def test_is_compiled_and_holds_the_code_and_the_bundled_model_alone(container):
     assert container.run("ls", "/app/src/bundled/storyteller/model.safetensors").returncode == 0
 
 
-def test_holds_what_is_locked_and_no_more(container):
-    """torch has its version from pyproject.toml, and what CUDA needs has it from torch."""
+def test_contains_the_locked_packages_alone(container):
+    """torch has its version from pyproject.toml; CUDA's packages have theirs from torch."""
     program = (
         "from importlib.metadata import distributions\n"
         "for one in distributions(): print(one.name, one.version)"
@@ -180,8 +180,8 @@ def volume() -> Iterator[str]:
     docker("volume", "rm", name)
 
 
-def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(volume):
-    """Both folders belong to the image's user, though it can write no other."""
+def test_keys_in_a_volume_are_required_and_their_usage_is_logged(volume):
+    """Both folders belong to the image's user; all others are read-only."""
     make = [*HARDENED, f"--volume={volume}:/keys", "--env=API_KEYS_FILE=/keys/keys.json", IMAGE]
     key = docker("run", "--rm", *make, "python", "-m", "src.keys", "create", "a").stdout.strip()
     settings = {"auth": "api_key", "api_keys_file": "/keys/keys.json", "usage_log": "/usage/log"}
@@ -195,7 +195,7 @@ def test_keys_made_in_a_volume_are_asked_for_and_what_they_use_is_written_down(v
 
 
 def test_a_stream_ends_properly_when_the_container_is_stopped():
-    """`docker stop` sends SIGTERM; PORT is where it listens and where its health is asked."""
+    """`docker stop` sends SIGTERM; PORT is the port of the server and of its health check."""
     with run(port=9000, timeout_seconds=300, shutdown_grace_seconds=300) as stopped:
         body = {"prompt": "Once", "max_length": 400, "ignore_eos": True, "stream": True}
         with httpx2.stream("POST", stopped.url + "/generate", json=body, timeout=300) as response:
@@ -212,7 +212,7 @@ def test_a_stream_ends_properly_when_the_container_is_stopped():
         assert "Shutting down" in logs.stdout + logs.stderr
 
 
-def test_a_setting_that_cannot_be_used_ends_the_start():
+def test_an_invalid_setting_ends_the_start():
     refused = docker("run", "--rm", *HARDENED, "--env=MAX_LENGTH=0", IMAGE, check=False)
     assert refused.returncode == 1
     assert "MAX_LENGTH=0" in refused.stdout + refused.stderr

@@ -63,7 +63,7 @@ def replicas(tmp_path: Path) -> Iterator[tuple[Servers, list[int]]]:
 
 
 def create_tls_folder(folder: Path, port: int) -> None:
-    """Writes tls.conf, for this port, and a self-signed certificate of 127.0.0.1 with its key."""
+    """Writes tls.conf for this port, and a self-signed certificate of 127.0.0.1 with its key."""
     folder.mkdir()
     text = (ROOT / "deploy" / "nginx" / "tls.conf").read_text()
     (folder / "tls.conf").write_text(text.replace("listen 8443", f"listen 127.0.0.1:{port}"))
@@ -84,7 +84,7 @@ def create_tls_folder(folder: Path, port: int) -> None:
 
 
 def ask_over_tls(folder: Path) -> httpx2.Response:
-    """Streams a generation through nginx, whose certificate is verified."""
+    """Streams a generation through nginx over TLS, with its certificate verified."""
     (port,) = re.findall(r"listen 127.0.0.1:(\d+)", (folder / "tls.conf").read_text())
     context = ssl.create_default_context(cafile=folder / "server.crt")
     url = f"https://127.0.0.1:{port}/generate"
@@ -110,7 +110,7 @@ def num_answered(port: int) -> float:
 
 
 def test_a_killed_replica_breaks_the_requests_in_flight_and_no_others(replicas, tmp_path):
-    """Before that, a stream through nginx over TLS: one start of the servers is enough for both."""
+    """A stream over TLS comes first: one start of the servers serves both tests."""
     servers, ports = replicas
     answer = ask_over_tls(tmp_path / "tls")
     assert Streamed.read(answer.text).lasts[0]["tokens"] == BODY["max_length"]
@@ -134,7 +134,9 @@ def test_a_killed_replica_breaks_the_requests_in_flight_and_no_others(replicas, 
 
 
 def statuses_until_ready(server: Server) -> set[int | None]:
-    """Statuses of /health/ready from the start until it is 200; None where nothing listens."""
+    """Returns the statuses of /health/ready from the start to 200; None while connections are
+    refused.
+    """
     statuses: set[int | None] = set()
     deadline = time.monotonic() + 120
     while 200 not in statuses:
@@ -153,7 +155,7 @@ def test_connections_are_refused_until_the_model_is_loaded(tmp_path, num_workers
         assert server.stop() == 0, server.log
 
 
-def test_a_process_that_loads_before_it_listens_ends_at_a_signal(tmp_path):
+def test_a_loading_process_ends_at_a_signal(tmp_path):
     with serve(tmp_path, listen_when_loaded=True) as server:
         wait_until(lambda: "loading the model" in server.log)
         assert server.stop(signal.SIGTERM) == 0, server.log

@@ -1,4 +1,4 @@
-"""What README and docs show is true: commands run, answers are those, links lead somewhere."""
+"""Commands of README and docs run and give the shown answers; links lead to files."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import rooms_table
 from tests.support.servers import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
@@ -16,10 +17,10 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
     if path.is_file()
 )
-# A command in a bash block, and the answer right after it, if one is shown: JSON, or a stream.
+# A command in a bash block, and the answer after it if there is one: JSON, or a stream.
 EXAMPLES = re.findall(r"```bash\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", README, re.DOTALL)
-STAMPS = ("id", "created", "cached_tokens", "system_fingerprint")  # the last: by the processor
-# What docs/openai.md shows of other clients is test_clients.py's.
+STAMPS = ("id", "created", "cached_tokens", "system_fingerprint")  # the last: by processor
+# The clients of docs/openai.md are for tests/clients.
 SHOWN = [
     README,
     (ROOT / "docs" / "openai.md").read_text().partition("\n## Clients\n")[0],
@@ -30,7 +31,7 @@ IS_REPEATABLE = re.compile(r'"temperature": 0[,}]|/health|"max_length": 0')
 
 
 def shape(value: object) -> object:
-    """A JSON value's structure: its keys and types."""
+    """Returns a JSON value's structure: its keys and types."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -39,7 +40,7 @@ def shape(value: object) -> object:
 
 
 def without_stamps(value: object) -> object:
-    """A JSON value without what changes from one answer to the next."""
+    """Returns a JSON value without the parts that differ between answers."""
     if isinstance(value, dict):
         return {
             key: None if key in STAMPS else without_stamps(inner) for key, inner in value.items()
@@ -65,7 +66,7 @@ def test_a_shown_command_gives_the_shown_answer(server: Server, command: str, sh
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_shown_python_prints_what_stands_beside_it(server: Server, code: str):
+def test_shown_python_prints_the_shown_output(server: Server, code: str):
     shown = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert shown
     code = code.replace("http://localhost:8000", server.url)
@@ -81,13 +82,13 @@ def test_the_readme_shows_enough():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files_that_are_there(page: Path):
+def test_links_lead_to_existing_files(page: Path):
     for target in re.findall(r"\]\(\s*([^)#\s]+)\s*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
 
 
-def test_every_make_target_shown_is_there():
+def test_every_shown_make_target_exists():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         shown = re.findall(r"(?:^|`|[A-Z]=\S+ )make ([a-z0-9-]+)", page.read_text(), re.MULTILINE)
@@ -106,8 +107,5 @@ def test_the_settings_of_the_readme_exist():
         assert name.lower() in Settings.model_fields
 
 
-def test_every_module_is_in_the_architecture():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    for path in (ROOT / "src").rglob("*.py"):
-        if path.name != "__init__.py":
-            assert f"`{path.relative_to(ROOT / 'src')}`" in page
+def test_the_table_of_rooms_is_current():
+    assert rooms_table() in (ROOT / "docs" / "architecture.md").read_text()

@@ -1,4 +1,4 @@
-"""docs/threat-model.md names tests that are there, and at least one for each threat."""
+"""Each threat of docs/threat-model.md names at least one test, and the tests exist."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ def names_of(file: str) -> set[str]:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=range(len(THREATS)))
-def test_a_threat_names_tests_that_are_there(threat):
+def test_a_threat_names_existing_tests(threat):
     named = NAMED.findall(threat.split("|")[-2])
     assert named, threat
     for file, name in named:

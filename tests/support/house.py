@@ -29,35 +29,33 @@ SENTENCE_END = re.compile(
 CODE = re.compile(r"`[^`]*`")
 
 CORE_PATH = (
-    "src/main.py",
     "src/api/native/generate.py",
     "src/api/sampling.py",
     "src/inference.py",
-    "src/core/request_validation.py",
     "src/text/tokenization.py",
-    "src/core/engine_lifecycle.py",
+    "src/core/request_runner.py",
     "src/core/output_dispatcher.py",
-    "src/core/outputs.py",
-    "src/text/detokenizer.py",
     "src/engine/request.py",
     "src/engine/sampling_params.py",
     "src/engine/admission.py",
     "src/engine/loop.py",
     "src/engine/core.py",
     "src/engine/scheduling/scheduler.py",
-    "src/engine/scheduling/token_budget.py",
     "src/engine/scheduling/sequence.py",
-    "src/engine/scheduling/kv_slots.py",
+    "src/engine/scheduling/token_budget.py",
     "src/engine/scheduling/fair_queue.py",
+    "src/engine/scheduling/fair_share.py",
+    "src/engine/scheduling/kv_slots.py",
     "src/engine/scheduling/stop_conditions.py",
     "src/engine/model/runner.py",
     "src/engine/model/attention.py",
     "src/engine/model/kv_cache.py",
     "src/engine/sampling/sampler.py",
-    "src/engine/sampling/logits_processors.py",
+    "src/core/outputs.py",
+    "src/text/detokenizer.py",
     "src/api/sse.py",
 )
-"""The way of a request, in the order in which to read it."""
+"""Files that one request passes through, in reading order; README gives their length."""
 
 
 @dataclass(frozen=True, slots=True)

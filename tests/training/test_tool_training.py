@@ -1,4 +1,4 @@
-"""Tools in training: what is listed, called and answered, and what the bundled model does."""
+"""Tools in training: lists, calls and answers, and the bundled model's behaviour."""
 
 import json
 import re
@@ -83,7 +83,7 @@ def test_calls_fit_their_tool_and_copy_from_the_request() -> None:
 
 
 def is_allowed(value: object, described: str | list[str]) -> bool:
-    """Whether `value` is of the type, or one of the values, that the list of tools shows."""
+    """Checks `value` against the listed type or the listed values."""
     if isinstance(described, list):
         return value in described
     types = {"string": str, "integer": int, "number": int}
@@ -108,7 +108,7 @@ def test_a_task_that_is_not_served_shares_no_topic_with_the_tools() -> None:
         assert other.tool.name not in {ability.tool.name for ability in abilities}
 
 
-def test_of_a_conversation_with_tools_only_the_models_words_count() -> None:
+def test_the_loss_counts_the_models_turns_alone_in_conversations_with_tools() -> None:
     _, tokenizer = bundled()
     batch = create_batch(tokenizer, "1/3", 16, 384, "tools")
     for row, counts in zip(batch.tokens, batch.counts, strict=True):
@@ -121,7 +121,7 @@ def test_of_a_conversation_with_tools_only_the_models_words_count() -> None:
 def split_documents(
     tokenizer: Tokenizer, tokens: torch.Tensor, counts: torch.Tensor
 ) -> list[tuple[str, str]]:
-    """Each document of a row, and what of it the loss counts."""
+    """Returns each document of a row, and the part of it that the loss counts."""
     ends = [-1, *(tokens == tokenizer.eos_token_id).nonzero().flatten().tolist(), len(tokens)]
     spans = [slice(end + 1, following) for end, following in pairwise(ends)]
     return [
@@ -130,7 +130,7 @@ def split_documents(
     ]
 
 
-def test_sources_are_where_the_next_token_stands_in_the_same_context() -> None:
+def test_copy_sources_precede_the_same_token_in_the_same_context() -> None:
     end = 0
     tokens = torch.tensor([[5, 6, 7, 4, 6, 9, 2, 5, 6, 9, end, 5, 6]])
     pairs = find_sources(tokens, end).nonzero().tolist()
@@ -189,7 +189,7 @@ def test_chat_template_writes_tools_as_training_saw_them(system: str) -> None:
         assert written == render(turns)
 
 
-def test_chat_template_writes_several_calls_and_what_it_cannot_read_of_a_schema() -> None:
+def test_chat_template_writes_several_calls_and_unknown_schemas() -> None:
     _, tokenizer = bundled()
     calls = [
         {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},

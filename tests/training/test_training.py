@@ -33,7 +33,7 @@ STORY = (
 
 
 def ask(question: str) -> str:
-    """The bundled model's greedy answer to one chat turn."""
+    """Returns the bundled model's greedy answer to one chat turn."""
     _, tokenizer = bundled()
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -41,7 +41,7 @@ def ask(question: str) -> str:
 
 
 def run_training(folder: Path, *options: str) -> str:
-    """A smoke run into `folder`; returns what it printed."""
+    """Runs a smoke run into `folder`; returns its output."""
     command = [
         *(sys.executable, "-m", "training.train", "--smoke"),
         *("--output", str(folder / "model"), "--checkpoints", str(folder / "checkpoints")),
@@ -77,7 +77,7 @@ def test_every_story_names_its_hero_and_trait_again_at_the_end() -> None:
         assert bindings["trait"] in end
 
 
-def test_grammar_binds_who_the_story_is_about() -> None:
+def test_grammar_binds_the_hero_of_a_story() -> None:
     check = check_story(STORY)
     assert check.accepted
     assert (check.bindings["name"], check.bindings["trait"]) == ("Mila", "brave")
@@ -110,7 +110,7 @@ def test_grammar_says_which_sentence_is_wrong() -> None:
     assert wrong[0].startswith("Because Mila was brave, he walked")
 
 
-def test_stories_keep_to_the_topic_that_was_asked_for() -> None:
+def test_stories_keep_to_the_requested_topic() -> None:
     preset = {"kind": "fox", "trait": "brave", "noun": "lantern"}
     story = write_story(Random(3), preset)
     assert "brave fox" in story

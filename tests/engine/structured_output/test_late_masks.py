@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src.engine import scheduler
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling import scheduler
 from src.engine.structured_output import matcher as matchers
 from src.engine.structured_output.matcher import Grammar, Matcher
 from src.engine.structured_output.source import DeadEndError, GrammarSource
