@@ -153,7 +153,7 @@ def test_refuses_what_is_out_of_range_and_names_the_field(field, value):
     assert {problem["loc"][0] for problem in caught.value.errors()} == {field}
 
 
-def test_the_keys_of_a_bias_are_token_ids_written_as_json_writes_them():
+def test_logit_bias_keys_are_decimal_token_ids():
     request = GenerateRequest.model_validate_json('{"prompt": "x", "logit_bias": {"17": -1}}')
     assert request.logit_bias == {17: -1.0}
 

@@ -63,7 +63,7 @@ def mutated(body: bytes) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("path", BODIES)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_whatever_bytes_come_they_are_refused_or_understood(client, path, data):
+def test_any_bytes_are_parsed_or_refused(client, path, data):
     whole = json.dumps(BODIES[path]).encode()
     body = data.draw(mutated(whole) | VALUES.map(lambda value: json.dumps(value).encode()))
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})

@@ -46,7 +46,7 @@ def nested(depth: int) -> object:
 
 
 @pytest.mark.parametrize("depth", [16, 800])
-def test_levels_of_json(start_server, depth):
+def test_deeply_nested_json(start_server, depth):
     server = start_server(max_json_depth=depth)
     for path in ("/generate", "/v1/completions", "/v1/embeddings"):
         within = ask(server, path, unknown=nested(depth - 1))  # the body is a level too

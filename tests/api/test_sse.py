@@ -28,7 +28,7 @@ TEXTS = st.lists(st.sampled_from(ODD) | CHARACTERS, max_size=12).map("".join)
 
 @settings(deadline=None)
 @given(texts=st.lists(TEXTS, max_size=5), data=st.data())
-def test_whatever_the_text_says_a_reader_gets_it_back(texts, data):
+def test_any_text_survives_the_event_stream(texts, data):
     writer = _Writer(None, named=False, render_failure=None)  # type: ignore[arg-type]
     deltas = [GenerateDelta(index=0, text=text, finish_reason=None) for text in texts]
     sent = b"".join(map(writer.event, deltas)) + DONE

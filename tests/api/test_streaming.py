@@ -87,7 +87,7 @@ def test_a_stream_is_in_the_promised_shape(shared_server):
         {"max_length": 1, "logprobs": 0},
     ],
 )
-def test_a_stream_says_what_the_whole_answer_says(shared_server, fields):
+def test_a_stream_equals_the_whole_answer(shared_server, fields):
     body = WILD | {"seed": 20} | fields
     whole = shared_server.post(body).json()
     streamed = shared_server.stream(body)
@@ -100,7 +100,7 @@ def test_a_stream_says_what_the_whole_answer_says(shared_server, fields):
         assert_same_logprobs(one["prompt_logprobs"], whole["prompt_logprobs"])
 
 
-def test_a_model_that_speaks_in_broken_bytes_streams_the_same_as_without(shared_server):
+def test_a_stream_of_invalid_utf8_equals_the_whole_answer(shared_server):
     body = WILD | {"num_return_sequences": 16, "max_length": 100, "seed": 7}
     whole = shared_server.post(body).json()["generated"]
     assert shared_server.stream(body).generated() == whole
@@ -188,7 +188,7 @@ def test_the_first_event_arrives_while_the_later_ones_are_still_to_be_made(start
         assert list(events)[-1] == "[DONE]"
 
 
-def test_curl_prints_events_as_they_are_made(start_server):
+def test_curl_prints_events_at_once(start_server):
     server = start_server()
     gate = server.hold()
     body = json.dumps(WILD | {"seed": 3, "logprobs": 0, "stream": True})
@@ -213,7 +213,7 @@ def refusal(server: LocalServer, **fields: object) -> httpx2.Response:
     return response
 
 
-def test_what_is_wrong_with_a_request_is_told_before_the_stream_begins(shared_server):
+def test_an_invalid_request_is_refused_before_the_stream(shared_server):
     for fields in ({"max_length": 0}, {"prompt": ""}, {"max_length": 500}, {"min_length": 6}):
         response = refusal(shared_server, **fields)
         assert response.status_code == 422
@@ -345,7 +345,7 @@ def test_the_time_limit_of_a_stream_counts_its_tokenization(start_server, monkey
         assert one["tokens"] < 12
 
 
-def test_what_nobody_foresaw_ends_the_stream_with_an_error_that_says_no_more(start_server, capfd):
+def test_an_unforeseen_error_ends_the_stream_without_details(start_server, capfd):
     server = start_server()
     gate = server.hold()
     gate.permit(1)
@@ -384,7 +384,7 @@ def state(server: LocalServer) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_in_decode_frees_its_slots_and_harms_no_one(start_server, stream):
+def test_leaving_during_decode_frees_the_slots(start_server, stream):
     server = start_server()
     alone = server.stream(LONG).generated()
     server.slow_down(0.01)
@@ -404,7 +404,7 @@ def test_a_client_that_leaves_in_decode_frees_its_slots_and_harms_no_one(start_s
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(start_server, stream):
+def test_leaving_during_prefill_frees_the_slot(start_server, stream):
     server = start_server(max_batch_size=1, max_num_batched_tokens=4)
     gate = server.hold()
     with start_request(server, {"prompt": " the" * 100, "max_length": 5, "stream": stream}):
@@ -420,7 +420,7 @@ def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_slot(start_
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_the_queue_is_never_served(start_server, stream):
+def test_leaving_the_queue_ends_the_request(start_server, stream):
     server = start_server(max_batch_size=1)
     alone = server.stream(LONG).generated()
     before = server.sample("prompt_tokens_total")

@@ -124,7 +124,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_every_kind_of_shape_is_kept_by_every_route_and_under_its_older_name(shaped, kind):
+def test_every_grammar_kind_works_on_every_route_and_by_its_old_name(shaped, kind):
     value, check = SHAPES[kind]
     values = [value, json.dumps(value)] if kind == "json" else [value]
     for one in values:
@@ -272,7 +272,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("fields", "param", "code"), REFUSED)
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_kept_is_refused_by_name(shaped, fields, param, code, stream):
+def test_an_unsupported_grammar_is_refused_by_name(shaped, fields, param, code, stream):
     response = post(shaped, "/v1/chat/completions", **chat(shaped, stream=stream, **fields))
     assert response.status_code == 400, response.text
     error = response.json()["error"]
@@ -317,7 +317,7 @@ def test_a_name_of_half_a_character_is_refused_and_told(shaped):
         assert response.status_code == 400
 
 
-def test_a_schema_that_is_no_json_is_refused():
+def test_a_schema_that_is_not_json_is_refused():
     with pytest.raises(InvalidSchemaError):
         schema_source({"minimum": float("nan")}, ())
     deep: dict = {}
@@ -363,7 +363,7 @@ def test_limits_are_settings(start_server):
         assert post(server, "/v1/completions", **body).status_code == status
 
 
-def test_leaving_a_stream_of_a_shape_ends_it(start_server):
+def test_leaving_a_structured_stream_ends_it(start_server):
     server = start_server()
     server.slow_down(0.02)
     with openai_client(server) as client:
@@ -377,7 +377,7 @@ def test_leaving_a_stream_of_a_shape_ends_it(start_server):
     wait_until(lambda: server.engine.num_live == 0, seconds=5)
 
 
-def test_many_answers_at_once_of_many_shapes_are_each_their_own(shaped):
+def test_concurrent_answers_fit_their_own_grammars(shaped):
     shapes = [
         {"guided_choice": [f"choice {index}", f"other {index}"]} if index % 2 else {}
         for index in range(12)

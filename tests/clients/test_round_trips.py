@@ -51,7 +51,7 @@ def test_openais_answers_can_be_sent_back(server):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_client_adds_to_an_answer_has_no_effect(server):
+def test_fields_that_clients_add_to_answers_have_no_effect(server):
     said = {"role": "assistant", "content": "Rome."}
     turns = [*CHAT["messages"], said, *CHAT["messages"]]
     added = said | {"parsed": {"city": ["Rome", {"is_capital": True}]}}

@@ -82,7 +82,7 @@ def refusal(response: httpx2.Response) -> str:
     return told(response)
 
 
-def test_hosts_and_targets_that_lie(locked):
+def test_forged_hosts_and_targets(locked):
     body = "\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
     cases = {
         "Host: x/health?": f"POST {TEXTS} HTTP/1.1\r\nHost: x/health?{body}",

@@ -14,7 +14,7 @@ def raw(server: LocalServer, fields: str) -> str:
     return f'{{"model": {json.dumps(name_of(server))}, "prompt": "the", {fields}}}'
 
 
-def test_a_body_that_is_no_object(server):
+def test_a_body_that_is_not_an_object(server):
     bodies = {"malformed": "{", "empty": "", "an array": "[]", "`null`": "null", "a text": '"a"'}
     measured(1, {case: told(send(server, body)) for case, body in bodies.items()})
 
@@ -52,7 +52,7 @@ def test_chunks_without_end(server):
     measured(4, {"sent": told(answer)})
 
 
-def test_thousands_of_levels(server):
+def test_thousands_of_json_levels(server):
     cases = {"arrays": "[" * 20_000, "objects": '{"a":' * 20_000}
     cases["in a field"] = raw(server, '"x": ' + "[" * 20_000 + "]" * 20_000)
     measured(5, {case: told(send(server, body)) for case, body in cases.items()})
@@ -63,19 +63,19 @@ def test_thousands_of_digits(server):
     measured(6, {"max_tokens": told(send(server, body))})
 
 
-def test_numbers_that_are_none(server):
+def test_invalid_numbers(server):
     numbers = ("NaN", "Infinity", "-Infinity", "1e999")
     answers = {one: told(send(server, raw(server, f'"temperature": {one}'))) for one in numbers}
     answers["in logit_bias"] = told(send(server, raw(server, '"logit_bias": {"5": NaN}')))
     measured(7, answers)
 
 
-def test_half_a_character(server):
+def test_half_a_surrogate_pair(server):
     cases = {"a text": '"stop": "\\ud800"', "a name": '"\\ud800": 1'}
     measured(8, {case: told(send(server, raw(server, one))) for case, one in cases.items()})
 
 
-def test_bytes_that_are_no_text(server):
+def test_invalid_utf8(server):
     body = raw(server, '"stop": "ÿ"').encode("latin-1")
     measured(9, {"0xff": told(send(server, body))})
 
@@ -86,7 +86,7 @@ def test_a_nul(server):
     measured(10, {case: told(answer) for case, answer in answers.items()})
 
 
-def test_fields_nobody_knows_and_fields_twice(server):
+def test_unknown_fields_and_repeated_fields(server):
     unknown = post(server, temprature=1)
     twice = send(server, raw(server, '"max_tokens": 7, "max_tokens": 2'))
     assert twice.json()["usage"]["completion_tokens"] == 2

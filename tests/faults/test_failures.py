@@ -240,7 +240,7 @@ class _Unforeseen:
         raise OSError(f"{name}: /etc/passwd at 0x7f00, 10.0.0.1:6379, {SECRET}")
 
 
-def test_an_exception_that_nobody_foresaw(start):
+def test_an_unforeseen_exception(start):
     with start() as server:
         codec = server.engine._lifecycle.codec
         server.engine._lifecycle.codec = replace(codec, tokenizer=_Unforeseen())

@@ -11,7 +11,7 @@ NUM_PATHS = 20_000
 AT_ONCE = 50
 
 
-def test_paths_and_methods_that_are_not_there(server):
+def test_unknown_paths_and_methods(server):
     nothing = CLIENT.get(server.url + "/v1/nothing")
     wrong = [CLIENT.request(one, server.url + TEXTS) for one in ("GET", "PUT", "DELETE")]
     assert {answer.headers["allow"] for answer in wrong} == {"POST"}
@@ -36,7 +36,7 @@ def test_random_paths(server):
     measured(13, {"each": "404; no new time series in `/metrics`"})
 
 
-def test_requests_that_can_be_read_in_two_ways(server):
+def test_request_smuggling(server):
     chunked = "Transfer-Encoding: chunked\r\n"
     cases = {
         "Content-Length and Transfer-Encoding": f"Content-Length: 5\r\n{chunked}\r\n0\r\n\r\n",

@@ -40,14 +40,14 @@ def refused(server: LocalServer, cases: dict[str, dict], path: str = "/v1/comple
     return found
 
 
-def test_a_model_that_is_not_there(server):
+def test_an_unknown_model(server):
     found = refused(server, {"completions": {"model": "gpt-4"}})
     found |= refused(server, {"chats": {"model": "gpt-4"}}, CHATS)
     found |= refused(server, {"embeddings": {"model": "gpt-4"}}, "/v1/embeddings")
     measured(26, found)
 
 
-def test_chats_that_are_none(server):
+def test_invalid_conversations(server):
     cases = {
         "no messages": {"messages": []},
         "an unknown role": {"messages": [said("a", "judge")]},
@@ -73,7 +73,7 @@ def test_more_than_the_context(server):
     measured(28, found)
 
 
-def test_a_length_that_is_no_count(server):
+def test_an_invalid_max_tokens(server):
     lengths = {"-1": -1, "2^63": 2**63, '"10"': "10", "1.5": 1.5, "0": 0, "`true`": True}
     found = refused(server, {name: {"max_tokens": value} for name, value in lengths.items()})
     prompt_alone = post(server, max_tokens=0, echo=True)
@@ -81,7 +81,7 @@ def test_a_length_that_is_no_count(server):
     measured(29, found | {"0 with echo": told(prompt_alone)})
 
 
-def test_answers_without_number(start):
+def test_too_many_answers(start):
     with start(rate_limit_tokens=1000, max_batch_size=4, max_queue_size=4) as server:
         cases = {
             "n = 10^9": {"n": 10**9},
@@ -114,7 +114,7 @@ def test_sampling_out_of_bounds(server):
     )
 
 
-def test_less_at_most_than_at_least(server):
+def test_max_tokens_below_min_tokens(server):
     measured(32, refused(server, {"min_tokens": {"min_tokens": 5, "max_tokens": 4}}))
 
 
@@ -134,7 +134,7 @@ def test_stop_texts(server):
     measured(33, found | {"new ones in each of 50 requests": "200"})
 
 
-def test_tokens_that_are_none(server):
+def test_invalid_token_ids(server):
     cases = {
         "a negative prompt": {"prompt": [-1]},
         "behind the vocabulary": {"prompt": [VOCAB_SIZE]},
@@ -224,7 +224,7 @@ def lag_while(server: LocalServer, body: str) -> tuple[float, httpx2.Response]:
     return max(lags), response
 
 
-def test_images_somewhere_else(server):
+def test_images_by_address(server):
     with socket.create_server(("127.0.0.1", 0)) as inside:
         address = f"http://127.0.0.1:{inside.getsockname()[1]}/"
         urls = {

@@ -66,7 +66,7 @@ def test_a_conversation_is_answered(ai):
     assert message._request_id
 
 
-def test_blocks_and_texts_say_the_same(ai, server):
+def test_blocks_and_strings_are_equal(ai, server):
     system = "Answer in a sentence."
     plain = {"messages": QUESTION, "system": system}
     cached = {"cache_control": {"type": "ephemeral"}}
@@ -90,7 +90,7 @@ def test_blocks_and_texts_say_the_same(ai, server):
     assert counts[0].input_tokens == len(tokens)
 
 
-def test_turns_of_one_speaker_that_follow_one_another_are_one(ai):
+def test_consecutive_turns_of_one_role_are_joined(ai):
     turns = [
         {"role": "user", "content": "Hello."},
         {"role": "user", "content": [{"type": "text", "text": "What is it?"}]},
@@ -112,7 +112,7 @@ def test_turns_of_one_speaker_that_follow_one_another_are_one(ai):
         ({"thinking": {"type": "disabled"}}, "end_turn", None),
     ],
 )
-def test_a_stream_says_what_the_whole_message_says(server, fields, reason, sequence):
+def test_a_stream_equals_the_whole_message(server, fields, reason, sequence):
     whole = post(server, MESSAGES, **BODY | fields).json()
     if fields.get("temperature") != 1:
         assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, sequence)
@@ -138,7 +138,7 @@ def test_a_stream_says_what_the_whole_message_says(server, fields, reason, seque
         assert end["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
 
 
-def test_usage_parts_the_conversation_in_what_was_cached_and_what_was_not(ai):
+def test_usage_separates_cached_input_tokens(ai):
     body = ASKED | {"messages": [{"role": "user", "content": "How old is the moon, my friend?"}]}
     count = ai.messages.count_tokens(model=MODEL, messages=body["messages"])
     assert_shape(MessageTokensCount, count.to_dict())
@@ -249,7 +249,7 @@ def said(content: object) -> dict:
         ({"output_config": SHAPE, "stop_sequences": ["a"]}, "stop_sequences"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(client, fields, place):
+def test_an_invalid_field_is_named(client, fields, place):
     message = error_of(client.post(MESSAGES, json=BODY | fields), 400, "invalid_request_error")
     assert message.startswith(f"{place}: ")
 
@@ -282,7 +282,7 @@ def test_a_body_that_is_no_request_is_refused(client, content):
     error_of(response, 400, "invalid_request_error")
 
 
-def test_what_the_framework_refuses_has_the_shape_too(client):
+def test_errors_of_the_framework_have_the_same_shape(client):
     error_of(client.post("/v1/messages/nothing", json={}), 404, "not_found_error")
     response = client.get(MESSAGES)
     error_of(response, 405, "invalid_request_error")
@@ -293,7 +293,7 @@ def test_what_the_framework_refuses_has_the_shape_too(client):
     error_of(client.post(MESSAGES, json=body), 413, "invalid_request_error")
 
 
-def test_a_full_queue_is_told_as_what_the_client_tries_again(start_server):
+def test_a_full_queue_makes_the_client_retry(start_server):
     server = start_server(max_batch_size=1, max_queue_size=0, chat_template=PLAIN_TEMPLATE)
     gate = server.hold()
     body = {"model": server.engine.model_name, "messages": QUESTION, "max_tokens": 3}

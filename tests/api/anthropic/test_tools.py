@@ -88,7 +88,7 @@ def test_a_call_may_come_back_with_all_fields_that_the_client_knows(server):
     ask(server, messages=[QUESTION, CALLING | {"content": [sent]}, RESULTS], **fields)
 
 
-def test_tools_are_counted_unless_none_may_be_called(server):
+def test_count_tokens_counts_tools_unless_the_choice_is_none(server):
     def count(**fields: object) -> int:
         asked = {"model": server.engine.model_name, "messages": [QUESTION]} | fields
         return post(server, COUNT, **asked).json()["input_tokens"]
@@ -126,6 +126,6 @@ def test_tools_are_counted_unless_none_may_be_called(server):
         ({"system": [CALL]}, "system"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(server, fields, place):
+def test_an_invalid_field_is_named(server, fields, place):
     response = post(server, MESSAGES, **body(server, **fields))
     assert error_of(response, 400, "invalid_request_error").startswith(f"{place}: ")

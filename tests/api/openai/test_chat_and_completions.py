@@ -89,13 +89,13 @@ def test_a_text_is_continued(ai):
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (5, 3)
 
 
-def test_completions_have_16_tokens_when_nobody_says_how_many(ai):
+def test_a_completion_without_max_tokens_has_16_tokens(ai):
     answer = ai.completions.create(model=MODEL, prompt="Once upon a time", extra_body={"seed": 1})
     assert answer.usage.completion_tokens == 16
     assert answer.choices[0].finish_reason == "length"
 
 
-def test_a_chat_has_the_rest_of_the_context_when_nobody_says_how_many(start_server):
+def test_a_chat_without_max_tokens_may_fill_the_context(start_server):
     server = start_server(chat_template=PLAIN_TEMPLATE)
     with openai_client(server) as client:
         answer = client.chat.completions.create(
@@ -156,7 +156,7 @@ def test_a_chat_stream_begins_with_the_role_and_ends_with_the_reason(server):
         {"ignore_eos": True, "stop_token_ids": [7]},
     ],
 )
-def test_a_streamed_chat_says_what_the_whole_one_says(server, fields):
+def test_a_streamed_chat_equals_the_whole_chat(server, fields):
     whole = post(server, "/v1/chat/completions", **CHAT | fields).json()["choices"]
     assert len(whole) == fields.get("n", 1)
     texts = dict.fromkeys(range(len(whole)), "")
@@ -188,7 +188,7 @@ PROMPTS = ["Once upon a time", "The capital of France is", "2 + 2 ="]
         {"best_of": 1},
     ],
 )
-def test_a_streamed_completion_says_what_the_whole_one_says(server, fields):
+def test_a_streamed_completion_equals_the_whole_completion(server, fields):
     whole = post(server, "/v1/completions", **STORY | fields).json()["choices"]
     parts: dict[int, list[dict]] = {}
     for chunk in chunks_of(server, "/v1/completions", **STORY | fields):
@@ -319,7 +319,7 @@ def test_best_of_answers_the_likeliest(ai, server):
     assert answer.usage.completion_tokens > 2 * 30
 
 
-def test_usage_comes_last_and_says_what_the_whole_answer_says(server):
+def test_usage_comes_last_and_equals_that_of_the_whole_answer(server):
     for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", STORY)):
         whole = post(server, path, **body | {"n": 2}).json()["usage"]
         options = {"stream_options": {"include_usage": True}, "n": 2}
@@ -335,7 +335,7 @@ def test_the_client_reads_the_usage_of_a_stream(ai):
     assert last.usage.completion_tokens == 30
 
 
-def test_what_was_cached_of_a_prompt_is_told(start_server):
+def test_cached_prompt_tokens_are_in_the_usage(start_server):
     server = start_server()
     body = {"model": server.engine.model_name, "prompt": "the cat sat on the mat", "max_tokens": 1}
     cached = [
@@ -395,7 +395,7 @@ def test_leaving_a_stream_ends_its_generation(start_server):
     wait_until(lambda: server.engine.num_live == 0, seconds=5)
 
 
-def test_parts_of_a_text_are_lines_and_a_developer_is_the_system(server):
+def test_text_parts_are_lines_and_developer_means_system(server):
     def ids(*messages: dict) -> list[int]:
         return post(server, "/tokenize", messages=list(messages)).json()["tokens"]
 

@@ -108,7 +108,7 @@ def test_a_named_tool_is_called_once_and_the_reason_is_stop(server):
         assert found["finish_reason"] == "stop"
 
 
-def test_several_calls_come_only_where_they_are_wanted(server):
+def test_parallel_calls_need_the_setting_and_the_format(server):
     counts = {
         is_parallel: {
             len(calls_of(choice["message"]))
@@ -137,7 +137,7 @@ def test_a_call_that_is_cut_before_its_name_is_none(server):
         SHAPED | {"tool_choice": "auto", "n": 8},
     ],
 )
-def test_a_stream_says_what_the_whole_answer_says(server, fields):
+def test_a_stream_equals_the_whole_answer(server, fields):
     fields = {"max_completion_tokens": 300} | fields
     whole = ask(server, **fields)
     texts = ["" for _ in whole]
@@ -181,7 +181,7 @@ def bias_against(server: LocalServer, characters: str) -> dict[str, int]:
     return {str(token_id): -100 for (token_id,) in token_ids}
 
 
-def test_an_answer_is_a_call_or_has_the_shape_that_is_asked_for(server):
+def test_an_answer_is_a_call_or_fits_the_schema(server):
     fields = SHAPED | {"tool_choice": "auto", "n": 4}
     for choice in ask(server, **fields, logit_bias=bias_against(server, "<n")):
         assert "tool_calls" not in choice["message"]
@@ -209,7 +209,7 @@ def test_arguments_are_those_that_the_tool_lists_and_no_others(server):
         assert arguments.get("where", {}).keys() <= {"x"}
 
 
-def test_any_object_cannot_be_told_from_a_call_without_a_tag(server):
+def test_json_objects_beside_tools_need_a_tool_call_tag(server):
     fields = {"response_format": {"type": "json_object"}, "tool_choice": "auto"}
     response = post(server, "/v1/chat/completions", **chat(server, **fields))
     if is_hermes(server):
@@ -236,7 +236,7 @@ def test_the_client_parses_arguments_into_a_class(server):
         assert isinstance(call.function.parsed_arguments, Weather)
 
 
-def test_a_free_answer_is_text_or_calls(server):
+def test_an_answer_with_choice_auto_is_text_or_calls(server):
     """A model of no sense writes no tag by itself."""
     for choice in ask(server, tool_choice="auto", n=4, max_completion_tokens=30):
         assert choice["message"]["content"]
@@ -256,7 +256,7 @@ RECITED = [
 
 
 @pytest.mark.parametrize(("wrote", "name", "content", "calls", "reason"), RECITED)
-def test_what_a_model_writes_by_itself_is_text_or_calls(
+def test_unasked_calls_in_generated_text_are_read(
     reciting_model, wrote, name, content, calls, reason
 ):
     settings = create_settings(
@@ -282,7 +282,7 @@ def test_what_a_model_writes_by_itself_is_text_or_calls(
         assert final.finish_reason == reason
 
 
-def test_what_a_caller_says_of_tools_stays_text(server):
+def test_special_tokens_in_tool_definitions_stay_text(server):
     """Nothing in it becomes a special token: each comes back as it is spelled."""
     spelled = "<|user|><|endoftext|>"
     tools = [
@@ -381,7 +381,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED)
-def test_what_does_not_go_together_is_refused_by_name(server, fields, param):
+def test_contradictory_fields_are_refused_by_name(server, fields, param):
     body = {key: value for key, value in chat(server, **fields).items() if value is not None}
     response = post(server, "/v1/chat/completions", **body)
     assert response.status_code == 400, response.text
@@ -397,7 +397,7 @@ def test_a_call_without_arguments_may_have_an_empty_text_for_them(server):
     assert tokens("") == tokens("{}")
 
 
-def test_a_stop_beside_tools_is_refused_with_what_it_does_not_go_with(server):
+def test_stop_together_with_tools_is_refused(server):
     response = post(server, "/v1/chat/completions", **chat(server, stop="a"))
     assert "cannot be combined with tools" in response.json()["error"]["message"]
 
@@ -409,7 +409,7 @@ def test_arguments_nested_too_deep_are_refused(server):
     assert post(server, "/v1/chat/completions", **body).status_code == 400
 
 
-def test_a_setting_says_how_calls_are_written_where_the_template_does_not(roomy_model):
+def test_a_setting_chooses_the_tool_call_format(roomy_model):
     source = HERMES_TEMPLATE.replace("tool_call>", "call>")
     for name, status in (("auto", 400), ("llama3", 200)):
         settings = create_settings(
@@ -420,7 +420,7 @@ def test_a_setting_says_how_calls_are_written_where_the_template_does_not(roomy_
             assert response.status_code == status, response.text
 
 
-def test_the_tokens_of_a_conversation_with_calls_can_be_told(server):
+def test_tokenize_accepts_a_conversation_with_calls(server):
     def ids(**fields: object) -> list[int]:
         response = post(server, "/tokenize", **fields)
         assert response.status_code == 200, response.text
@@ -430,7 +430,7 @@ def test_the_tokens_of_a_conversation_with_calls_can_be_told(server):
     assert len(ids(messages=[QUESTION, CALLING, RESULT])) > len(plain)
 
 
-def test_the_tokens_of_a_conversation_with_tools_are_those_of_its_prompt(server):
+def test_tokenize_counts_the_prompt_with_tools(server):
     fields = {"messages": [QUESTION], "tools": TOOLS}
     told = post(server, "/tokenize", **fields).json()
     body = chat(server, tool_choice="auto", max_completion_tokens=1)

@@ -71,7 +71,7 @@ def test_the_asynchronous_stream_helper_tells_events(server):
         assert end == "<|end|>"
 
 
-def test_all_choices_begin_in_order_whichever_speaks_first(client):
+def test_choices_of_a_stream_begin_in_order(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
     conversation = Conversation([1], tool_choice=None, tool_format=None)
     engine, params = client.app.state.service.engine, SamplingParams(max_tokens=5)

@@ -56,7 +56,7 @@ def test_a_batch_of_mixed_lengths_is_what_each_text_gives_alone(ai):
         assert alone == pytest.approx(found, abs=TOLERANCE)
 
 
-def test_both_formats_say_the_same(server):
+def test_both_formats_are_equal(server):
     answer = post(server, EMBEDDINGS, model=MODEL, input=TEXTS, encoding_format="float").json()
     packed = post(server, EMBEDDINGS, model=MODEL, input=TEXTS, encoding_format="base64").json()
     assert post(server, EMBEDDINGS, model=MODEL, input=TEXTS).json() == answer
@@ -108,7 +108,7 @@ def test_the_models_own_size_alone_can_be_asked_for(ai, client):
         ({"temperature": 1}, "temperature", "unknown_parameter"),
     ],
 )
-def test_what_is_wrong_is_named(client, fields, param, code):
+def test_an_invalid_field_is_named(client, fields, param, code):
     assert refused(client, EMBEDDINGS, BODY | fields) == (param, code)
 
 

@@ -71,7 +71,7 @@ def said(content: object) -> dict:
         ({"model": 5}, "model", "invalid_value"),
     ],
 )
-def test_what_is_wrong_with_any_request_is_named(client, fields, param, code):
+def test_an_invalid_field_of_any_request_is_named(client, fields, param, code):
     for path, body in ((CHATS, CHAT), (TEXTS, STORY)):
         assert refused(client, path, body | fields) == (param, code)
 
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_any_request_is_named(client, fields, param, code):
         ({"chat_template": "{{ 1 }}"}, "chat_template", "unsupported_parameter"),
     ],
 )
-def test_what_is_wrong_with_a_chat_is_named(client, fields, param, code):
+def test_an_invalid_field_of_a_chat_is_named(client, fields, param, code):
     assert refused(client, CHATS, CHAT | fields) == (param, code)
 
 
@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_chat_is_named(client, fields, param, code):
         ({"prompt": ["a"] * 128, "n": 128}, "n", "invalid_value"),
     ],
 )
-def test_what_is_wrong_with_a_completion_is_named(client, fields, param, code):
+def test_an_invalid_field_of_a_completion_is_named(client, fields, param, code):
     assert refused(client, TEXTS, STORY | fields) == (param, code)
 
 
@@ -169,7 +169,7 @@ def test_all_problems_are_told_at_once(client):
         ("/tokenize", {"prompt": "\ud800"}),
     ],
 )
-def test_half_of_a_character_is_refused_wherever_it_stands(client, path, body):
+def test_a_lone_surrogate_is_refused_anywhere(client, path, body):
     headers = {"Content-Type": "application/json"}
     response = client.post(path, content=json.dumps(body), headers=headers)
     error = error_of(response, 400)
@@ -177,7 +177,7 @@ def test_half_of_a_character_is_refused_wherever_it_stands(client, path, body):
     assert "Unpaired surrogate" in error["message"]
 
 
-def test_half_of_a_character_is_refused_in_what_a_call_was_given(client):
+def test_a_lone_surrogate_in_arguments_is_refused(client):
     call = {
         "id": "1",
         "type": "function",
@@ -189,7 +189,7 @@ def test_half_of_a_character_is_refused_in_what_a_call_was_given(client):
     assert refused(client, CHATS, body) == (place, "invalid_value")
 
 
-def test_whole_characters_are_read_however_they_are_written(client):
+def test_surrogate_pairs_are_read_in_any_spelling(client):
     written = [r'"\ud83d\ude00"', r'"\uD83D\uDE00"', '"😀"']
     answers = []
     for one in written:
@@ -202,7 +202,7 @@ def test_whole_characters_are_read_however_they_are_written(client):
     assert client.post("/tokenize", json={"prompt": "\\ud800"}).status_code == 200
 
 
-def test_messages_name_json_as_it_is_written(client):
+def test_error_messages_use_json_terms(client):
     error = error_of(client.post(CHATS, json=CHAT | said(["a"])), 400)
     assert error["message"].endswith('Part 0 must be {"type": "text", "text": "…"}')
     error = error_of(client.post(CHATS, json=CHAT | {"response_format": "json"}), 400)
@@ -233,7 +233,7 @@ def test_the_model_that_was_asked_for_is_named(client, name, shown):
     assert error["message"] == expected.removeprefix("model: ")
 
 
-def test_paths_and_methods_that_are_not_there(client):
+def test_unknown_paths_and_methods(client):
     assert error_of(client.post("/v1/nothing", json={}), 404)["code"] == "unknown_url"
     assert error_of(client.get("/v1"), 404)["code"] == "unknown_url"
     for path in (TEXTS, CHATS, "/tokenize"):
@@ -316,10 +316,10 @@ def test_tokenize_takes_one_of_two(client, body):
         ({"messages": QUESTION, "add_special_tokens": True}, "add_special_tokens"),
     ],
 )
-def test_tokenize_refuses_what_does_not_go_together(client, fields, param):
+def test_tokenize_refuses_contradictory_fields(client, fields, param):
     assert refused(client, "/tokenize", fields) == (param, "invalid_value")
 
 
-def test_detokenize_refuses_what_is_no_token(client):
+def test_detokenize_refuses_invalid_token_ids(client):
     assert refused(client, "/detokenize", {"tokens": [10**9]}) == ("tokens", "invalid_value")
     assert refused(client, "/detokenize", {"tokens": [1.5]}) == ("tokens.[0]", "invalid_value")

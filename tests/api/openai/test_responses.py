@@ -62,7 +62,7 @@ def test_a_text_is_answered(ai):
     assert response.completed_at >= response.created_at > 1.6e9
 
 
-def test_texts_messages_and_parts_say_the_same(ai):
+def test_input_as_text_messages_or_parts_is_equal(ai):
     inputs = [
         TEXT,
         QUESTION,
@@ -98,7 +98,7 @@ def test_the_answer_is_that_of_a_chat(ai):
 
 
 @pytest.mark.parametrize("fields", [{}, {"max_output_tokens": 3}, LOGPROBS, {"instructions": "a"}])
-def test_a_stream_says_what_the_whole_answer_says(server, fields):
+def test_a_stream_equals_the_whole_answer(server, fields):
     whole = post(server, RESPONSES, **BODY | fields).json()
     assert_shape(Response, whole)
     created, working, item, part, *deltas, text, part_end, item_end, end = events_of(
@@ -255,7 +255,7 @@ def test_a_shaped_answer_is_json_whole_and_streamed(server, shape):
         ({"seed": 1}, "seed", "unknown_parameter"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(client, fields, param, code):
+def test_an_invalid_field_is_named(client, fields, param, code):
     if code is None:  # an empty text is a turn in which nothing is said
         assert client.post(RESPONSES, json=BODY | fields).status_code == 200
     else:

@@ -72,7 +72,7 @@ def test_a_call_that_is_cut_says_so(server):
     assert call["arguments"].startswith("{")
 
 
-def test_an_answer_is_a_call_or_has_the_shape_that_is_asked_for(server):
+def test_an_answer_is_a_call_or_fits_the_schema(server):
     fields = {"text": {"format": SHAPE}, "tool_choice": "auto", "temperature": 1}
     for _ in range(6):
         response = ask(server, **fields, parallel_tool_calls=False)
@@ -132,6 +132,6 @@ def test_a_call_may_come_back_with_all_fields_that_the_client_knows(server):
         ({"input": [QUESTION, CALL | {"name": 5}]}, "input.[1].name", "invalid_value"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(server, fields, param, code):
+def test_an_invalid_field_is_named(server, fields, param, code):
     error = error_of(post(server, RESPONSES, **body(server, **fields)), 400)
     assert (error["param"], error["code"]) == (param, code)

@@ -376,7 +376,7 @@ SCHEMAS = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(SCHEMAS, st.sampled_from(sorted(TOKENIZERS)), st.integers(0, 9))
-def test_whatever_the_schema_the_answer_fits_it(schema, name, seed):
+def test_answers_fit_any_schema(schema, name, seed):
     text = write(compile_schema(schema, name), name, seed)
     if text is not None:
         Draft202012Validator(schema).validate(json.loads(text))
