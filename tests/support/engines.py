@@ -1,4 +1,4 @@
-"""Shared by tests of engines: collects outputs, starts engines, compares with HuggingFace."""
+"""Helpers for tests of engines: outputs, started engines, HuggingFace as the oracle."""
 
 import queue
 from collections import defaultdict
@@ -28,13 +28,15 @@ from src.engine.scheduling.step import ScheduledSequence
 PROMPT = [70, 80, 90, 100, 110]
 
 TOLERANCE = 2e-5
-"""Tolerance of log-probabilities. In float32 only the order of additions differs. In models of two
-layers that changes the logits, which are of size 1, by less than 5e-6."""
+"""Largest difference of log-probabilities in float32.
+
+Only the order of additions differs. With two layers it moves logits of size 1 by less than 5e-6.
+"""
 
 
 @dataclass
 class Answer:
-    """Collected outputs of one request."""
+    """All outputs of one request together."""
 
     token_ids: list[int] = field(default_factory=list)
     reason: FinishReason | None = None
@@ -55,7 +57,7 @@ class Answer:
 
 
 class Outputs:
-    """Queue of the outputs of one request."""
+    """Outputs of one request in the order of their arrival."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[RequestOutput] = queue.SimpleQueue()
@@ -86,8 +88,8 @@ class Harness:
     """A running engine, and its outputs sorted by request.
 
     Args:
-        start: starts an engine with an update callback.
-        on_output: called with each output first, in the engine's thread.
+        start: starts an engine that hands its updates to the function it is given.
+        on_output: sees each output first, in the engine's thread.
     """
 
     def __init__(self, start: Callable[[UpdateCallback], Engine]) -> None:
@@ -104,29 +106,29 @@ class Harness:
         return self.add_all([request])[0]
 
     def add_all(self, requests: list[Request]) -> list[Outputs]:
-        outputs = [Outputs() for _ in requests]
-        self._outputs |= zip([one.request_id for one in requests], outputs, strict=True)
+        found = [Outputs() for _ in requests]
+        self._outputs |= zip([one.request_id for one in requests], found, strict=True)
         self.engine.add_requests(requests)
-        return outputs
+        return found
 
     def run(self, request: Request) -> tuple[list[int], FinishReason]:
         return self.add(request).all()
 
     def close(self) -> None:
-        """Stops the engine; checks that no request is left over."""
+        """After everything there is no request left over."""
         self.engine.shutdown()
         assert self.engine.admission.num_live == 0
 
 
 class SteppedCore:
-    """A core that a test steps by hand. After each step it checks that each slot has one owner.
+    """A core that a test steps by hand. After every step no slot is lost or has two owners.
 
     Args:
-        core: raises what fails in a step, unless `may_fail`.
+        core: no step of it may raise, though it would get over that, unless `may_fail`.
         answers: by request.
-        followers: requests that have waited for a leader's prefix.
-        num_mixed_steps: number of steps that computed a chunk of a prompt beside another sequence.
-        num_preempted: number of preempted sequences.
+        followers: requests that have waited for the prefix of another one.
+        num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
+        num_preempted: sequences that gave their place to another tenant's.
     """
 
     def __init__(self, core: EngineCore, *, may_fail: bool = False) -> None:
@@ -141,11 +143,11 @@ class SteppedCore:
 
     @staticmethod
     def _raise_again(_: list[ScheduledSequence] | Sequence) -> NoReturn:
-        raise  # noqa: PLE0704 - called inside the core's exception handler
+        raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
 
     @property
     def leaders(self) -> list[str]:
-        """Requests that have computed a part of a prefix for which others wait."""
+        """Ids of requests with a partly computed prefix that others wait for."""
         running = self.core._scheduler._running
         return [
             follower.leader.request.request_id
@@ -191,16 +193,16 @@ def create_request(request_id: str = "a", **params: object) -> Request:
 
 
 def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list[int]:
-    """Returns the tokens of HuggingFace's `generate` for `PROMPT`."""
+    """Returns the new tokens of HuggingFace's `generate` for the same prompt."""
     prompt = torch.tensor([PROMPT])
     options = {"max_new_tokens": max_tokens, "pad_token_id": 0, "eos_token_id": 0} | options
     output = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     return output[0, len(PROMPT) :].tolist()
 
 
-def assert_same_logprobs(actual: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
-    """Compares tokens exactly, and log-probabilities but for rounding."""
-    for ours, other in zip(actual, expected, strict=True):
+def assert_same_logprobs(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
+    """The same tokens, with the same log-probabilities but for rounding."""
+    for ours, other in zip(found, expected, strict=True):
         tokens, others = (ours.chosen, *ours.top), (other.chosen, *other.top)
         assert [one.token_id for one in tokens] == [one.token_id for one in others]
         values = [one.logprob for one in others]
