@@ -27,11 +27,11 @@ class RequestProblem:
     """
 
     kind: str
-    loc: tuple[str | int, ...]
+    loc: FieldPath
     message: str
 
     @property
-    def field(self) -> tuple[str | int, ...]:
+    def field(self) -> FieldPath:
         """Path of the field in the body; empty for the body as a whole."""
         return () if self.kind == JSON_INVALID else self.loc[1:]
 
