@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from src.errors import FieldPath
+
 JSON_INVALID = "json_invalid"
 """pydantic's kind of a body that is not JSON; its location is an offset, not a field."""
 
