@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from src.engine.config import EngineConfig
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
 from src.engine.model.hidden_states import find_hidden_size
+from src.engine.model.rope import fix_rotary_frequencies
 from src.engine.model.source import find_model_folder
 from src.engine.model.token_ids import (
     check_tokenizer_ids,
@@ -79,6 +80,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     drop_padding_id(model_config)
     tokenizer = load_tokenizer(folder, config)
     model = move_to_device(load_weights(folder, model_config, dtype, config), device)
+    fix_rotary_frequencies(model, max_model_len)
     backend = plain_backend(tokenizer)
     vocab_size = find_vocab_size(model, folder)
     check_tokenizer_ids(backend, vocab_size, folder)
