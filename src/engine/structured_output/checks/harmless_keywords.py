@@ -1,15 +1,15 @@
-"""JSON Schema keywords that the compiler refuses although they limit nothing, or hardly anything.
+"""Removes JSON Schema keywords that llguidance refuses although they restrict nothing.
 
-llguidance 1.x refuses every keyword that it does not implement. Where such a keyword limits no
-value (`uniqueItems: false`, `propertyNames: {"type": "string"}`), the schema means the same
-without it.
+llguidance 1.x refuses every keyword that it does not implement. Some uses of such a keyword allow
+every value (`uniqueItems: false`, `propertyNames: {"type": "string"}`). Without it the schema means
+the same.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from src.engine.structured_output import schema_walk
-from src.engine.structured_output.schema_walk import Schema
+from src.engine.structured_output.checks import schema_walk
+from src.engine.structured_output.checks.schema_walk import Schema
 
 MAPS = (*schema_walk.MAPS, "dependentSchemas")
 LISTS = schema_walk.LISTS
@@ -18,7 +18,7 @@ SINGLES = (
     *("propertyNames", "contains", "if", "then", "else"),
     *("unevaluatedProperties", "unevaluatedItems"),
 )
-"""Places of schemas in a schema: by name, in a list, or alone. Values elsewhere are data."""
+"""Keywords with subschemas: a map, a list, or a single one. Values of other keywords are data."""
 
 ANNOTATIONS = frozenset(
     {
@@ -34,17 +34,17 @@ STANDARD_FORMATS = frozenset(
         *("uri-template", "json-pointer", "relative-json-pointer", "regex"),
     }
 )
-"""Formats of JSON Schema 2020-12 (Validation, 7.3). Any other is an annotation."""
+"""Formats of JSON Schema 2020-12 (Validation, section 7.3). Any other is an annotation."""
 
 MAX_BOUND = 2**63 - 1024
-"""The largest float64 below 2^63. llguidance makes patterns of bounds in int64 and negates them."""
+"""The largest float64 below 2^63. llguidance computes with bounds in int64, and negates them."""
 
 
 def without_harmless_keywords(schema: Schema) -> Schema:
-    """Returns a schema without keywords that limit nothing; the given one is left as it is.
+    """Returns a copy of a schema without keywords that restrict nothing.
 
-    Bounds of numbers beyond MAX_BOUND become MAX_BOUND, which the compiler can keep. That makes a
-    schema narrower at its far ends alone, so an answer still fits the given one.
+    Bounds of numbers beyond ±MAX_BOUND become ±MAX_BOUND, which llguidance supports. That only
+    narrows the schema, so an answer still satisfies the original one.
 
     Raises:
         RecursionError: the schema is nested too deep.
@@ -53,17 +53,17 @@ def without_harmless_keywords(schema: Schema) -> Schema:
     for key, is_harmless in HARMLESS.items():
         if key in part and is_harmless(part[key], part):
             del part[key]
-            if key == "unevaluatedProperties":  # it says that other properties are welcome
+            if key == "unevaluatedProperties":  # it allowed other properties
                 part.setdefault("additionalProperties", True)
     return part | _narrowed_bounds(part)
 
 
 def _inner(key: str, value: Any) -> Any:
-    """The value of a keyword, with the schemas in it without harmless keywords."""
+    """Returns the value of a keyword with its subschemas cleaned."""
     if key in MAPS and isinstance(value, dict):
-        return {name: _cleaned(one) for name, one in value.items()}
+        return {name: _cleaned(schema) for name, schema in value.items()}
     if key in LISTS and isinstance(value, list):
-        return [_cleaned(one) for one in value]
+        return [_cleaned(schema) for schema in value]
     return _cleaned(value) if key in SINGLES else value
 
 
@@ -78,18 +78,19 @@ def _narrowed_bounds(part: Schema) -> Schema:
 
 
 def _is_beyond(value: Any, bound: int) -> bool:
-    """Whether a number is farther from 0 than the bound, on the same side."""
+    """Returns True for a number farther from 0 than the bound, on the same side."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return value > bound if bound > 0 else value < bound
 
 
-def _takes_all(value: Any) -> bool:
-    """Whether a schema takes every value."""
+def _allows_all(value: Any) -> bool:
+    """Returns True for a schema that allows every value."""
     return value is True or (isinstance(value, dict) and value.keys() <= ANNOTATIONS)
 
 
-def _takes_all_texts(value: Any) -> bool:
+def _allows_all_strings(value: Any) -> bool:
+    """Returns True for a schema that allows every string."""
     if not isinstance(value, dict):
         return value is True
     kinds = value.get("type", "string")
@@ -98,40 +99,42 @@ def _takes_all_texts(value: Any) -> bool:
     )
 
 
-def _takes_any_number_of_matches(_: Any, part: Schema) -> bool:
-    """Of `contains`: no match is needed, and any number is allowed."""
+def _allows_any_number_of_matches(_: Any, part: Schema) -> bool:
+    """Tests `contains`: any number of matches is allowed, also none."""
     return part.get("minContains") == 0 and "maxContains" not in part
 
 
-def _adds_nothing(value: Any, _: Schema) -> bool:
-    """Of keywords that add names or a schema where a property is there."""
-    return isinstance(value, dict) and all(one == [] or _takes_all(one) for one in value.values())
+def _requires_nothing(value: Any, _: Schema) -> bool:
+    """Tests `dependent*`: no name is required, and each schema allows every value."""
+    return isinstance(value, dict) and all(
+        required == [] or _allows_all(required) for required in value.values()
+    )
 
 
-def _decides_nothing(_: Any, part: Schema) -> bool:
-    """Of `if`: each of its branches takes all."""
-    return all(_takes_all(part[key]) for key in ("then", "else") if key in part)
+def _has_no_branch(_: Any, part: Schema) -> bool:
+    """Tests `if`: both branches allow every value."""
+    return all(_allows_all(part[key]) for key in ("then", "else") if key in part)
 
 
 HARMLESS: Mapping[str, Callable[[Any, Schema], bool]] = {
-    "propertyNames": lambda value, _: _takes_all_texts(value),
+    "propertyNames": lambda value, _: _allows_all_strings(value),
     "uniqueItems": lambda value, _: value is False,
-    "unevaluatedProperties": lambda value, _: _takes_all(value),
-    "unevaluatedItems": lambda value, _: _takes_all(value),
+    "unevaluatedProperties": lambda value, _: _allows_all(value),
+    "unevaluatedItems": lambda value, _: _allows_all(value),
     "format": lambda value, _: isinstance(value, str) and value not in STANDARD_FORMATS,
     "not": lambda value, _: value is False,
-    "dependentRequired": _adds_nothing,
-    "dependentSchemas": _adds_nothing,
-    "dependencies": _adds_nothing,
-    # In this order: the others mean nothing once the first is gone.
-    "contains": _takes_any_number_of_matches,
+    "dependentRequired": _requires_nothing,
+    "dependentSchemas": _requires_nothing,
+    "dependencies": _requires_nothing,
+    # Order matters: the other two have no effect without the first.
+    "contains": _allows_any_number_of_matches,
     "minContains": lambda _, part: "contains" not in part,
     "maxContains": lambda _, part: "contains" not in part,
-    "if": _decides_nothing,
+    "if": _has_no_branch,
     "then": lambda _, part: "if" not in part,
     "else": lambda _, part: "if" not in part,
-    # They name places for `$dynamicRef` and `$recursiveRef`, which are refused.
+    # Targets of `$dynamicRef` and `$recursiveRef`, which are refused.
     "$dynamicAnchor": lambda value, _: isinstance(value, str),
     "$recursiveAnchor": lambda value, _: isinstance(value, bool),
 }
-"""Keyword to whether it limits nothing, from its value and the schema that it stands in."""
+"""Tests of keywords: arguments are the value and the schema around it; True removes the keyword."""
