@@ -22,7 +22,6 @@ from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError, OverloadedError
 
 if TYPE_CHECKING:
-    from src.engine.model.loader import LoadedModel
     from src.engine.structured_output.fork_server import ForkServer
     from src.engine.structured_output.matcher import Grammar
 
@@ -182,15 +181,22 @@ class GrammarCompiler:
 
 
 def create_grammar_compiler(
-    loaded: "LoadedModel", limits: GrammarLimits, observer: GrammarObserver | None
+    tokenizer: str, vocab_size: int, limits: GrammarLimits, observer: GrammarObserver | None
 ) -> GrammarCompiler | None:
-    """Returns the compiler of a model's grammars; None for a tokenizer that is not supported."""
+    """Returns the compiler of a model's grammars; None for a tokenizer that is not supported.
+
+    Args:
+        tokenizer: the JSON of the model's tokenizer.
+        vocab_size: size of the model's vocabulary.
+        limits: limits on the cost of grammars.
+        observer: counts grammars; may be None.
+    """
     # Deferred: numpy and llguidance would delay the start of the server.
     from src.engine.structured_output.fork_server import ForkServer  # noqa: PLC0415
     from src.engine.structured_output.vocabulary import UnreadableTokenizerError  # noqa: PLC0415
 
     try:
-        server = ForkServer(loaded.tokenizer.to_str(), loaded.vocab_size, limits.max_memory_bytes)
+        server = ForkServer(tokenizer, vocab_size, limits.max_memory_bytes)
     except UnreadableTokenizerError as error:
         logger.warning("structured output is disabled: tokenizer not supported: %s", error)
         return None

@@ -1,7 +1,6 @@
 """Compilation in real processes: cache, refusals, slots, and limits of size, time and memory."""
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -14,7 +13,6 @@ import pytest
 from src.engine.structured_output import compile_scheduler
 from src.engine.structured_output.compile_pool import GrammarCompiler, GrammarLimits
 from src.engine.structured_output.compile_scheduler import MAX_PAUSED_PER_TENANT, NUM_QUICK
-from src.engine.structured_output.fair_slots import FairSlots
 from src.engine.structured_output.fork_server import ForkServer
 from src.engine.structured_output.grammar_process import GrammarProcess
 from src.engine.structured_output.refusals import REFUSAL_SECONDS
@@ -190,45 +188,6 @@ def test_the_time_limit_includes_the_wait_for_a_slot(monkeypatch):
                 task.cancel()
 
     run(test)
-
-
-def test_tenants_get_slots_in_turn():
-    async def test() -> None:
-        slots = FairSlots(1)
-        order: list[str] = []
-
-        async def work(tenant: str) -> None:
-            with await slots.acquire(tenant, asyncio.get_running_loop().time() + 60):
-                order.append(tenant)
-                await asyncio.sleep(0)
-
-        tasks = [asyncio.create_task(work(tenant)) for tenant in "aaaabbc"]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        await asyncio.wait(tasks)
-        assert order == ["a", "a", "b", "c", "a", "b"]
-        with await slots.acquire("a", asyncio.get_running_loop().time() + 5):
-            pass
-
-    run(test)
-
-
-def test_a_cancelled_waiter_takes_no_slot():
-    async def test() -> None:
-        slots = FairSlots(1)
-        loop = asyncio.get_running_loop()
-        with await slots.acquire("a", loop.time() + 60), pytest.raises(TimeoutError):
-            await slots.acquire("b", loop.time() + 0.01)
-        with await slots.acquire("c", loop.time() + 5):
-            pass
-
-    run(test)
-
-
-def chain(length: int) -> str:
-    names = {f"a{index}": {"$ref": f"#/$defs/a{index + 1}"} for index in range(length)}
-    defs = names | {f"a{length}": {"type": "string"}}
-    return json.dumps({"$defs": defs, "$ref": "#/$defs/a0"})
 
 
 @pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGKILL], ids=str)
