@@ -70,9 +70,23 @@ PATTERNS = st.one_of(
 SCALARS = st.one_of(NUMBERS, NUMBERS.map(float), st.text(max_size=5), st.none(), st.booleans())
 KEYWORDS = st.sampled_from(
     [
-        *("type", "multipleOf", "minimum", "maximum", "minLength", "maxLength", "minItems"),
-        *("maxItems", "enum", "const", "required", "format", "pattern", "minProperties", "$ref"),
-        *("items", "$defs"),
+        "type",
+        "multipleOf",
+        "minimum",
+        "maximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "enum",
+        "const",
+        "required",
+        "format",
+        "pattern",
+        "minProperties",
+        "$ref",
+        "items",
+        "$defs",
     ]
 )
 SCHEMAS = st.one_of(
@@ -102,9 +116,26 @@ SCHEMAS = st.one_of(
 )
 RULES = st.sampled_from(
     [
-        *("a a", "a | b", "b a b", '"x"', '"x" a "y"', "(a b)+", "a? b*", "/[ab]+/", "c{1,9}"),
-        *("b~3..900", '""', '"', "/", "(", "[", "// [", '# "', '%json {"type":"object"}'),
-        *("%regex {}", "<[3]>"),
+        "a a",
+        "a | b",
+        "b a b",
+        '"x"',
+        '"x" a "y"',
+        "(a b)+",
+        "a? b*",
+        "/[ab]+/",
+        "c{1,9}",
+        "b~3..900",
+        '""',
+        '"',
+        "/",
+        "(",
+        "[",
+        "// [",
+        '# "',
+        '%json {"type":"object"}',
+        "%regex {}",
+        "<[3]>",
     ]
 )
 GRAMMARS = st.one_of(

@@ -15,24 +15,53 @@ MAPS = (*schema_walk.MAPS, "dependentSchemas")
 LISTS = schema_walk.LISTS
 SINGLES = (
     *schema_walk.SINGLES,
-    *("propertyNames", "contains", "if", "then", "else"),
-    *("unevaluatedProperties", "unevaluatedItems"),
+    "propertyNames",
+    "contains",
+    "if",
+    "then",
+    "else",
+    "unevaluatedProperties",
+    "unevaluatedItems",
 )
 """Keywords with subschemas: a map, a list, or a single one. Values of other keywords are data."""
 
 ANNOTATIONS = frozenset(
-    {
-        *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
-        *("$comment", "$schema", "$id"),
-    }
+    [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$comment",
+        "$schema",
+        "$id",
+    ]
 )
 
 STANDARD_FORMATS = frozenset(
-    {
-        *("date-time", "date", "time", "duration", "email", "idn-email", "hostname"),
-        *("idn-hostname", "ipv4", "ipv6", "uri", "uri-reference", "iri", "iri-reference", "uuid"),
-        *("uri-template", "json-pointer", "relative-json-pointer", "regex"),
-    }
+    [
+        "date-time",
+        "date",
+        "time",
+        "duration",
+        "email",
+        "idn-email",
+        "hostname",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+        "uri",
+        "uri-reference",
+        "iri",
+        "iri-reference",
+        "uuid",
+        "uri-template",
+        "json-pointer",
+        "relative-json-pointer",
+        "regex",
+    ]
 )
 """Formats of JSON Schema 2020-12 (Validation, section 7.3). Any other is an annotation."""
 
