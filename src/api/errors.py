@@ -19,6 +19,7 @@ from src.errors import (
     ContextLengthError,
     EngineDeadError,
     EngineNotReadyError,
+    FieldPath,
     GenerationFailedError,
     GenerationTimeoutError,
     InvalidGrammarError,
@@ -104,7 +105,7 @@ def _message(problem: dict[str, Any]) -> str:
     return str(problem["msg"])
 
 
-def _cleaned(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _cleaned(loc: FieldPath) -> FieldPath:
     """Shortens names, which are the client's text, and replaces lone surrogates in them."""
     return tuple(
         part

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from src.errors import FieldPath
+
 JSON_INVALID = "json_invalid"
 """pydantic's kind of a body that is not JSON; its location is an offset, not a field."""
 
@@ -27,11 +29,11 @@ class RequestProblem:
     """
 
     kind: str
-    loc: tuple[str | int, ...]
+    loc: FieldPath
     message: str
 
     @property
-    def field(self) -> tuple[str | int, ...]:
+    def field(self) -> FieldPath:
         """Path of the field in the body; empty for the body as a whole."""
         return () if self.kind == JSON_INVALID else self.loc[1:]
 

@@ -146,9 +146,7 @@ class EngineLifecycle:
             if self._observer is not None:
                 self._observer.step_in_progress(seconds - paused)
             if engine is not None and seconds - paused > hang_seconds:
-                logger.critical(
-                    "a step of the model has taken %.0f s and counts as hung", hang_seconds
-                )
+                logger.critical("a step of the model hangs: it takes over %.0f s", hang_seconds)
                 engine.admission.end_all(FinishReason.ERROR)
 
     def require_model(self) -> "LoadedModel":

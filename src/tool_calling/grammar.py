@@ -154,11 +154,11 @@ def _free_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
     more = ""
     if tool_format.separator is not None and choice.is_parallel:
         more = f" ({_lark_terms(tool_format.separator + tag, tool_format)} call)*"
-    by_token = ""
+    special = ""
     if tool_format.special_tokens:
-        by_token = f" | TEXT? {_lark_terms(tag, tool_format)} call{more}"
+        special = f" | TEXT? {_lark_terms(tag, tool_format)} call{more}"
     return (
-        f"start: TEXT | head call{more}{by_token}\n"
+        f"start: TEXT | head call{more}{special}\n"
         f"head[lazy]: TEXT {json.dumps(tag)}\n"  # also for a tag that is spelled letter by letter
         "TEXT: /(.|\\n)*/\n"
         f"call: {_lark_terms(rest, tool_format)} body {_lark_terms(tool_format.end, tool_format)}"

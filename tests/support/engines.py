@@ -91,8 +91,8 @@ class Harness:
     """A running engine, and its outputs sorted by request.
 
     Args:
-        start: starts an engine with an update callback.
-        on_output: called with each output first, in the engine's thread.
+        start: starts an engine that hands its updates to the function it is given.
+        on_output: sees each output first, in the engine's thread.
     """
 
     def __init__(self, start: Callable[[UpdateCallback], Engine]) -> None:
@@ -109,25 +109,25 @@ class Harness:
         return self.add_all([request])[0]
 
     def add_all(self, requests: list[Request]) -> list[Outputs]:
-        outputs = [Outputs() for _ in requests]
-        self._outputs |= zip([one.request_id for one in requests], outputs, strict=True)
+        found = [Outputs() for _ in requests]
+        self._outputs |= zip([one.request_id for one in requests], found, strict=True)
         self.engine.add_requests(requests)
-        return outputs
+        return found
 
     def run(self, request: Request) -> tuple[list[int], FinishReason]:
         return self.add(request).all()
 
     def close(self) -> None:
-        """Stops the engine; checks that no request is left over."""
+        """After everything there is no request left over."""
         self.engine.shutdown()
         assert self.engine.admission.num_live == 0
 
 
 class SteppedCore:
-    """A core that a test steps by hand. After each step it checks that each slot has one owner.
+    """A core that a test steps by hand. After every step no slot is lost or has two owners.
 
     Args:
-        core: raises what fails in a step, unless `may_fail`.
+        core: no step of it may raise, though it would get over that, unless `may_fail`.
         answers: by request.
         followers: requests that have waited for the prefix of another one.
         num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
@@ -146,7 +146,7 @@ class SteppedCore:
 
     @staticmethod
     def _raise_again(_: list[ScheduledSequence] | Sequence) -> NoReturn:
-        raise  # noqa: PLE0704 - called inside the core's exception handler
+        raise  # noqa: PLE0704 - the core calls it where it handles what the step raised
 
     @property
     def leaders(self) -> list[str]:
@@ -209,9 +209,9 @@ def oracle(loaded: LoadedModel, max_tokens: int = 20, **options: object) -> list
     return output[0, len(PROMPT) :].tolist()
 
 
-def assert_same_logprobs(actual: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
-    """Compares tokens exactly, and log-probabilities but for rounding."""
-    for ours, other in zip(actual, expected, strict=True):
+def assert_same_logprobs(found: list[PositionLogprobs], expected: list[PositionLogprobs]) -> None:
+    """The same tokens, with the same log-probabilities but for rounding."""
+    for ours, other in zip(found, expected, strict=True):
         tokens, others = (ours.chosen, *ours.top), (other.chosen, *other.top)
         assert [one.token_id for one in tokens] == [one.token_id for one in others]
         values = [one.logprob for one in others]

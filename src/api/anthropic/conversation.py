@@ -9,10 +9,8 @@ from src.api.anthropic.blocks import (
     ToolUseBlock,
     text_of,
 )
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, MessageToolCall
-
-Field = tuple[str | int, ...]
 
 
 def to_conversation(
@@ -38,7 +36,9 @@ def to_conversation(
     return turns
 
 
-def _turns(message: MessageTurn, field: Field, pending: dict[str, str]) -> Iterator[ChatMessage]:
+def _turns(
+    message: MessageTurn, field: FieldPath, pending: dict[str, str]
+) -> Iterator[ChatMessage]:
     """Yields the turns of a message; tool results come before the user's text."""
     calls: dict[str, MessageToolCall] = {}
     for index, block in enumerate(message.content):
@@ -63,7 +63,7 @@ def _turns(message: MessageTurn, field: Field, pending: dict[str, str]) -> Itera
 
 
 def _result(
-    message: MessageTurn, block: ToolResultBlock, field: Field, pending: dict[str, str]
+    message: MessageTurn, block: ToolResultBlock, field: FieldPath, pending: dict[str, str]
 ) -> ChatMessage:
     if message.role != "user" or block.tool_use_id not in pending:
         raise InvalidRequestError(

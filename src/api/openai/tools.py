@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, PlainValidator, StrictBool, StrictStr, Va
 from pydantic_core import PydanticCustomError
 
 from src.api.fields import FunctionName, StrictTool, ToolDescription, WireRequest
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import MessageToolCall
 from src.tool_calling.choice import ChoiceWord
 from src.tool_calling.grammar import NO_ARGUMENTS, Tool
@@ -43,7 +43,7 @@ class FunctionFields(WireRequest):
     )
     strict: StrictTool = None
 
-    def to_engine(self, field: tuple[str | int, ...]) -> Tool:
+    def to_engine(self, field: FieldPath) -> Tool:
         """Returns the tool; `field` is its path in the request, for errors."""
         schema = NO_ARGUMENTS if self.parameters is None else self.parameters
         return Tool(self.name, self.description, schema, (*field, "parameters"))
@@ -74,9 +74,7 @@ def choice_of(named: type[BaseModel], shape: str) -> PlainValidator:
     return PlainValidator(parse, json_schema_input_type=ChoiceWord | named | None)
 
 
-def read_call(
-    call_id: str, name: str, arguments: str, field: tuple[str | int, ...]
-) -> MessageToolCall:
+def read_call(call_id: str, name: str, arguments: str, field: FieldPath) -> MessageToolCall:
     """Returns a call of an earlier answer.
 
     Args:

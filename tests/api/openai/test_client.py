@@ -13,6 +13,7 @@ from src.api.chat_pipeline import Conversation, PreparedChat
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta
+from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
 from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY
 from tests.conftest import wait_until
@@ -75,7 +76,7 @@ def test_choices_of_a_stream_begin_in_order(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
     conversation = Conversation([1], tool_choice=None, tool_format=None)
     engine, params = client.app.state.service.engine, SamplingParams(max_tokens=5)
-    chat = PreparedChat(engine, conversation, params, 3, deadline=0, has_schema=False)
+    chat = PreparedChat(engine, conversation, params, 3, RequestContext(0), has_schema=False)
     renderer = ChatRenderer(body, chat)
     chunks = [*renderer.chunks(TextDelta(2, "Paris", 1)), *renderer.chunks(TextDelta(0, "In", 1))]
     choices = [chunk.choices[0] for chunk in chunks]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from src.api.openai.chat.messages import ChatTurn
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage
 
 
@@ -34,7 +34,7 @@ def to_conversation(messages: Sequence[ChatTurn]) -> list[ChatMessage]:
     return conversation
 
 
-def _check(message: ChatTurn, field: tuple[str | int, ...], pending: dict[str, str]) -> None:
+def _check(message: ChatTurn, field: FieldPath, pending: dict[str, str]) -> None:
     if message.role != "tool" and pending:
         raise InvalidRequestError(
             "After calls come their results, one message of the role tool for each.",

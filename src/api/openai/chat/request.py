@@ -29,7 +29,7 @@ from src.api.openai.fields import (
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT, only_one
 from src.engine.structured_output.source import GrammarSource, schema_source
-from src.errors import InvalidRequestError
+from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
@@ -62,7 +62,7 @@ class ResponseFormat(WireRequest):
             )
         return self
 
-    def grammar(self, field: tuple[str | int, ...]) -> GrammarSource | None:
+    def grammar(self, field: FieldPath) -> GrammarSource | None:
         """Returns the grammar of the format; None for any text."""
         if self.type == "text":
             return None

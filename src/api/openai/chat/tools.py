@@ -14,6 +14,7 @@ from src.api.openai.tools import (
     choice_of,
     read_call,
 )
+from src.errors import FieldPath
 from src.text.chat_template import MessageToolCall
 from src.tool_calling.choice import ChoiceWord, NamedTool
 from src.tool_calling.grammar import Tool
@@ -73,7 +74,7 @@ class MessageCall(OfAFunction):
     function: CalledFunction = Field(description="Called function.")
     index: Annotated[StrictInt | None, NoEffect(SENT_BACK)] = None
 
-    def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
+    def to_engine(self, field: FieldPath) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are not a JSON object."""
         name, arguments = self.function.name, self.function.arguments
         return read_call(self.id, name, arguments, (*field, "function", "arguments"))

@@ -16,6 +16,7 @@ from src.api.fields import (
 )
 from src.api.openai.tools import Arguments, CallId, read_call
 from src.api.tagged_items import known_types, tag_by_type
+from src.errors import FieldPath
 from src.text.chat_template import ChatMessage, MessageToolCall
 
 MAX_ITEMS = 2048
@@ -80,7 +81,7 @@ class FunctionCallItem(WireRequest):
     async_: Annotated[None, Refused("results must be in the request")] = None
     parsed_arguments: Parsed = None
 
-    def to_engine(self, field: tuple[str | int, ...]) -> MessageToolCall:
+    def to_engine(self, field: FieldPath) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are not a JSON object."""
         return read_call(self.call_id, self.name, self.arguments, (*field, "arguments"))
 

@@ -1,0 +1,187 @@
+"""Prefixes that ended sequences left in the cache, and prefixes that running ones compute."""
+
+import pytest
+
+from src.engine.request import FinishReason, Request
+from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
+from src.engine.scheduling.scheduler import Scheduler
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import SequenceResult
+from tests.support.scheduling import (
+    CAPACITY,
+    EOS,
+    SHARED,
+    Simulation,
+)
+
+
+def test_the_next_turn_of_a_chat_finds_its_prefix_cached():
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED[:20], max_tokens=1)
+    assert simulation.step() == {"first": 20}
+    simulation.add("second", token_ids=SHARED[:30], max_tokens=1)
+    assert simulation.step() == {"second": 10}
+    assert simulation.outputs["second"][0].admission.num_cached_tokens == 20
+
+
+def test_the_same_prompt_again_computes_its_last_token_only():
+    simulation = Simulation(budget=64)
+    for _ in range(2):
+        simulation.add("a", token_ids=SHARED, max_tokens=1)
+        counts = simulation.step()
+    assert counts == {"a": 1}
+
+
+def test_the_prefix_of_a_running_sequence_is_copied():
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED, max_tokens=9)
+    simulation.step()
+    simulation.add("second", token_ids=[*SHARED[:30], 98, 99])
+    assert simulation.step() == {"first": 1, "second": 2}  # the simulation checks the keys
+
+
+def test_a_prompt_with_wanted_logprobs_is_not_taken_from_the_cache():
+    simulation = Simulation(budget=64)
+    simulation.add("first", token_ids=SHARED, max_tokens=1)
+    simulation.step()
+    simulation.add("second", token_ids=SHARED, max_tokens=2, prompt_logprobs=0)
+    assert simulation.step() == {"second": 40}
+    simulation.step()
+    first, second = simulation.outputs["second"]
+    assert [one.chosen.token_id for one in first.prompt_logprobs] == SHARED[1:]
+    assert second.prompt_logprobs == []
+
+
+def test_an_embedding_has_one_output_after_its_whole_prompt():
+    scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 4, [EOS])
+    request = Request("a", [3] * 6, SamplingParams(), embeds=True)
+    scheduler.add(request)
+    for num_tokens, hidden_sum in ((4, [1.0, 4.0]), (2, [2.0, 0.0])):
+        (one,) = scheduler.schedule().scheduled
+        assert (one.num_tokens, one.samples) == (num_tokens, False)
+        outputs = scheduler.update([one], [SequenceResult(hidden_sum=hidden_sum)])
+    (output,) = outputs
+    assert (output.finish_reason, output.new_token_ids) == (FinishReason.EMBEDDED, [])
+    assert output.embedding == pytest.approx([0.6, 0.8])
+    assert output.admission.num_cached_tokens == 0
+    assert scheduler.num_running == 0
+    scheduler.add(request)
+    assert scheduler.schedule().scheduled[0].sequence.num_computed_tokens == 0  # nothing is reused
+
+
+def test_logprobs_of_a_prompt_in_chunks_come_together_with_the_first_token():
+    simulation = Simulation(budget=8)
+    simulation.add("a", token_ids=SHARED, prompt_logprobs=0)
+    for _ in range(4):
+        simulation.step()
+    assert not simulation.outputs["a"]
+    simulation.step()
+    [output] = simulation.outputs["a"]
+    assert [one.chosen.token_id for one in output.prompt_logprobs] == SHARED[1:]
+
+
+# Leaders and followers.
+
+
+@pytest.mark.parametrize(("budget", "leading"), [(64, [40]), (22, [22, 18])])
+def test_of_equal_prompts_one_is_computed_and_the_others_copy(budget, leading):
+    simulation = Simulation(budget=budget)
+    for request_id in "abcd":
+        simulation.add(request_id, token_ids=SHARED)
+    assert [simulation.step() for _ in leading] == [{"a": num_tokens} for num_tokens in leading]
+    assert simulation.step() == {"a": 1, "b": 1, "c": 1, "d": 1}
+    cached = {one: simulation.outputs[one][0].admission.num_cached_tokens for one in "abcd"}
+    assert cached == {"a": 0, "b": 39, "c": 39, "d": 39}
+
+
+def test_a_short_prefix_is_not_waited_for():
+    simulation = Simulation(budget=64)
+    simulation.add("a", token_ids=SHARED)
+    simulation.add("b", token_ids=[*SHARED[: MIN_SHARED_TOKENS - 1], 98, 99])
+    simulation.add("c", token_ids=[*SHARED[:MIN_SHARED_TOKENS], 98, 99])
+    assert set(simulation.step()) == {"a", "b"}
+    assert simulation.step() == {"a": 1, "b": 1, "c": 2}
+
+
+def start_chain() -> Simulation:
+    """Starts four sequences: `first` is computed, `second` is in prefill and leads the others.
+
+    `third` shares 40 tokens with `second`, and `fourth` all 80.
+    """
+    simulation = Simulation(budget=48)
+    shared = SHARED[:20] + [50 + i for i in range(60)]
+    simulation.add("first", token_ids=SHARED, max_tokens=20)
+    simulation.add("second", token_ids=shared)
+    simulation.add("third", token_ids=[*shared[:40], 98, 99])
+    simulation.add("fourth", token_ids=[*shared, 98, 99])
+    assert simulation.step() == {"first": 40}
+    assert simulation.step() == {"first": 1, "second": 47}
+    return simulation
+
+
+def test_a_follower_copies_as_soon_as_the_shared_prefix_is_computed():
+    simulation = start_chain()
+    assert simulation.step() == {"first": 1, "second": 13, "third": 2}
+    assert simulation.step() == {"first": 1, "second": 1, "third": 1, "fourth": 2}
+    cached = [output[0].admission.num_cached_tokens for output in simulation.outputs.values()]
+    assert cached == [0, 20, 40, 80]
+
+
+def test_followers_copy_what_an_aborted_leader_had_computed():
+    simulation = start_chain()
+    simulation.scheduler.abort("second")
+    assert simulation.step() == {"first": 1, "third": 2, "fourth": 15}  # of 82 tokens, 67 are there
+    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 67
+
+
+def test_followers_of_a_sequence_that_fails_go_on_without_it():
+    simulation = start_chain()
+    assert simulation.step(failing=["second"]) == {"first": 1, "second": 13, "third": 2}
+    assert simulation.reason("second") is FinishReason.ERROR
+    # `third` has a complete copy of its own; `fourth` finds those 40 tokens there.
+    assert simulation.step() == {"first": 1, "third": 1, "fourth": 42}
+    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 40
+
+
+def test_a_follower_can_be_aborted():
+    simulation = start_chain()
+    simulation.scheduler.abort("third")
+    assert simulation.step() == {"first": 1, "second": 13}
+    assert simulation.step() == {"first": 1, "second": 1, "fourth": 2}
+
+
+def test_a_prompt_with_wanted_logprobs_leads_and_never_follows():
+    simulation = Simulation(budget=64)
+    simulation.add("a", token_ids=SHARED[:30], prompt_logprobs=0)
+    simulation.add("b", token_ids=SHARED[:30], prompt_logprobs=0)
+    simulation.add("c", token_ids=SHARED[:30])
+    assert simulation.step() == {"a": 30, "b": 30}
+    assert simulation.step() == {"a": 1, "b": 1, "c": 1}
+
+
+def waiting_for_others(simulation: Simulation) -> list[Sequence]:
+    return [one for one in simulation.scheduler._running if one.leader is not None]
+
+
+def test_tenants_share_no_prefixes():
+    simulation = Simulation(budget=16)
+    simulation.add("a", token_ids=SHARED, tenant="a")
+    simulation.step()
+    simulation.add("b", token_ids=SHARED, tenant="b")
+    simulation.add("c", token_ids=SHARED, tenant="a")
+    simulation.step()
+    assert [one.request.request_id for one in waiting_for_others(simulation)] == ["c"]
+    while simulation.scheduler.num_running:
+        simulation.step()
+    cached = {
+        one: simulation.outputs[one][0].admission.num_cached_tokens for one in ("a", "b", "c")
+    }
+    assert cached == {"a": 0, "b": 0, "c": len(SHARED) - 1}
+    simulation.add("d", token_ids=SHARED, tenant="b")
+    simulation.add("e", token_ids=SHARED, tenant="d")
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+        simulation.step()
+    assert simulation.outputs["d"][0].admission.num_cached_tokens == len(SHARED) - 1
+    assert simulation.outputs["e"][0].admission.num_cached_tokens == 0

@@ -1,0 +1,137 @@
+"""Shared by tests of scheduling: requests, and a scheduler with a simulated KV cache. No torch."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Collection
+from itertools import takewhile
+
+from hypothesis import strategies as st
+
+from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
+from src.engine.request import FinishReason, Request, RequestOutput
+from src.engine.sampling_params import SamplingParams
+from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.scheduler import Scheduler
+from src.engine.scheduling.sequence import Sequence
+from src.engine.scheduling.step import ScheduledSequence, SequenceResult
+
+EOS = 0
+TOKEN = 7
+CAPACITY = 128
+SHARED = list(range(1, 41))
+
+
+def create_request(
+    request_id: str,
+    num_tokens: int = 3,
+    token_ids: list[int] | None = None,
+    tenant: str = "",
+    weight: int = 1,
+    **params: object,
+) -> Request:
+    """Creates a request; prompts of different names share no prefix, unless `token_ids` do."""
+    if token_ids is None:
+        first = zlib.crc32(request_id.encode())
+        token_ids = list(range(first, first + num_tokens))
+    params = {"max_tokens": 4} | params
+    return Request(request_id, token_ids, SamplingParams(**params), tenant=tenant, weight=weight)
+
+
+class Simulation:
+    """A scheduler with a simulated KV cache: for each key the tokens that it was computed from.
+
+    Fails if a sequence is scheduled and its slot does not hold the keys that it should.
+    """
+
+    def __init__(
+        self, num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4, **options: object
+    ) -> None:
+        self.pool = SlotPool(num_slots, CAPACITY)
+        self.scheduler = Scheduler(self.pool, max_num_seqs, budget, [EOS], **options)
+        self.outputs: dict[str, list[RequestOutput]] = defaultdict(list)
+        self.num_preempted = 0
+        self._budget = budget
+        self._cache: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+
+    def add(self, request_id: str, *args: object, **options: object) -> None:
+        self.scheduler.add(create_request(request_id, *args, **options))
+
+    def step(self, token_id: int = TOKEN, failing: Collection[str] = ()) -> dict[str, int]:
+        """Runs a step in which all samples are this token, unless it is banned.
+
+        Returns:
+            The number of computed tokens of each request.
+        """
+        work = self.scheduler.schedule()
+        self.num_preempted += work.num_preempted
+        for _, lease in work.leases:
+            source = self._cache[lease.copy_from.index]
+            self._cache[lease.slot.index][: lease.num_cached] = source[: lease.num_cached]
+        assert work.num_tokens <= self._budget
+        places = [(one.size > 1, one.sequence.slot.index) for one in work.scheduled]
+        assert places == sorted(set(places))  # single tokens first, in the order of their slots
+        for one in work.scheduled:
+            self._compute(one)
+        going = [one for one in work.scheduled if name(one) not in failing]
+        for one in work.scheduled:
+            if name(one) in failing:
+                self._fail(one.sequence)
+        results = [self._result(one, token_id) for one in going]
+        for output in self.scheduler.update(going, results):
+            self.outputs[output.request_id].append(output)
+        return {name(one): one.size for one in work.scheduled}
+
+    def _compute(self, one: ScheduledSequence) -> None:
+        sequence, held = one.sequence, self._cache[one.sequence.slot.index]
+        start, tokens = sequence.num_computed_tokens, [*sequence.token_ids, *one.draft]
+        assert one.num_tokens > 0
+        assert one.samples or not one.draft
+        assert held[:start] == [tuple(tokens[: i + 1]) for i in range(start)]
+        held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.size)]
+
+    def _fail(self, sequence: Sequence) -> None:
+        """Ends a sequence that makes the model raise, as the core does."""
+        sequence.slot.num_valid = 0
+        self._cache[sequence.slot.index].clear()
+        self.outputs[sequence.request.request_id].append(
+            self.scheduler.finish(sequence, FinishReason.ERROR)
+        )
+
+    def _result(self, one: ScheduledSequence, token_id: int) -> SequenceResult:
+        if token_id in one.sequence.banned_token_ids():
+            token_id = TOKEN
+        drawn = [SampledToken(token_id, None)] * one.num_sampled
+        num_right = len(list(takewhile(lambda guess: guess == token_id, one.draft)))
+        logprobs = [PositionLogprobs(TokenLogprob(i, -1.0), []) for i in one.next_prompt_token_ids]
+        return SequenceResult(drawn[: num_right + 1], logprobs)
+
+    def run(self, request_id: str, token_id: int = TOKEN, **params: object) -> list[int]:
+        """Runs a request to its end; returns its tokens."""
+        self.add(request_id, **params)
+        for _ in range(CAPACITY):
+            if not self.scheduler.num_running + self.scheduler.num_waiting:
+                break
+            self.step(token_id)
+        return [token for output in self.outputs[request_id] for token in output.new_token_ids]
+
+    def reason(self, request_id: str) -> FinishReason | None:
+        return self.outputs[request_id][-1].finish_reason
+
+
+def name(one: ScheduledSequence) -> str:
+    return one.sequence.request.request_id
+
+
+@st.composite
+def requests(draw: st.DrawFn, request_id: str) -> Request:
+    """Draws a request; some prompts are equal or share prefixes."""
+    beginning = [1000 * draw(st.integers(0, 2)) + i for i in range(draw(st.integers(0, 40)))]
+    end = [zlib.crc32(request_id.encode())] * draw(st.integers(0, 6))
+    max_tokens = draw(st.integers(1, 5))
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=draw(st.integers(0, max_tokens)),
+        ignore_eos=draw(st.booleans()),
+        prompt_logprobs=draw(st.sampled_from([None, None, 0])),
+    )
+    return Request(request_id, beginning + end or [1], params)
