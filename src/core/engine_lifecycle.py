@@ -107,7 +107,12 @@ class EngineLifecycle:
         if check is not None:
             check(self.loaded.max_model_len)
         self.codec = _create_codec(self.loaded)
-        self.grammars = create_grammar_compiler(self.loaded, self._grammar_limits, self._observer)
+        self.grammars = create_grammar_compiler(
+            self.loaded.tokenizer.to_str(),
+            self.loaded.vocab_size,
+            self._grammar_limits,
+            self._observer,
+        )
         self.engine = create_engine(self.loaded, self.config, self._on_update)
 
     def end(self) -> None:

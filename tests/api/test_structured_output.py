@@ -1,7 +1,8 @@
-"""Answers of a wanted shape, over HTTP: whatever the model thinks, they are what was asked for."""
+"""Structured output over HTTP: every answer has the requested format."""
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 
 import httpx2
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from src.api.structured import schema_source
-from src.engine.structured_output.process import ForkServer
+from src.engine.structured_output.fork_server import ForkServer
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidSchemaError
 from tests.api.openai.test_chat_and_completions import QUESTION, chunks_of
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module", params=ENGINES)
 def shaped(request, tiny_model) -> Iterator[LocalServer]:
-    """A server on a random model that ends texts, with each engine."""
+    """A server with a random model that generates end tokens, for each engine."""
     from src.main import create_app
 
     settings = create_settings(
@@ -70,65 +71,68 @@ def text(server: LocalServer, **fields: object) -> dict[str, object]:
 
 
 def answers(server: LocalServer, path: str, body: dict[str, object]) -> list[tuple[str, str]]:
-    """(text, finish reason) of each choice."""
+    """Returns (text, finish reason) of each choice."""
     response = post(server, path, **body)
     assert response.status_code == 200, response.text
     choices = response.json()["choices"]
     return [
-        (one["text"] if "text" in one else one["message"]["content"], one["finish_reason"])
-        for one in choices
+        (
+            choice["text"] if "text" in choice else choice["message"]["content"],
+            choice["finish_reason"],
+        )
+        for choice in choices
     ]
 
 
-def assert_fits(found: list[tuple[str, str]], schema: dict = SCHEMA) -> None:
-    for content, reason in found:
+def assert_fits(choices: list[tuple[str, str]], schema: dict = SCHEMA) -> None:
+    for content, reason in choices:
         if reason == "stop":
             Draft202012Validator(schema).validate(json.loads(content))
         else:
             assert reason == "length"
 
 
-def test_a_chat_in_a_json_schema_fits_it_whole_and_streamed(shaped):
+def test_a_chat_fits_its_json_schema_streamed_or_not(shaped):
     body = chat(shaped, response_format=FORMAT, n=4)
-    found = answers(shaped, "/v1/chat/completions", body)
-    assert_fits(found)
-    assert "stop" in [reason for _, reason in found]
+    choices = answers(shaped, "/v1/chat/completions", body)
+    assert_fits(choices)
+    assert "stop" in [reason for _, reason in choices]
     texts = dict.fromkeys(range(4), "")
     for chunk in chunks_of(shaped, "/v1/chat/completions", **body):
         (choice,) = chunk["choices"]
         texts[choice["index"]] += choice["delta"].get("content") or ""
-    assert list(texts.values()) == [content for content, _ in found]
+    assert list(texts.values()) == [content for content, _ in choices]
 
 
-def test_any_json_object_is_an_object(shaped):
+def test_json_object_mode_gives_an_object(shaped):
     for fields in (
         {"response_format": {"type": "json_object"}},
         {"structured_outputs": {"json_object": True}},
     ):
-        found = answers(shaped, "/v1/chat/completions", chat(shaped, **fields, n=4))
-        assert_fits(found, {"type": "object"})
+        choices = answers(shaped, "/v1/chat/completions", chat(shaped, **fields, n=4))
+        assert_fits(choices, {"type": "object"})
 
 
-def test_text_is_any_text(shaped):
+def test_the_format_text_does_not_constrain_the_answer(shaped):
     free = answers(shaped, "/v1/chat/completions", chat(shaped))
     fields = {"response_format": {"type": "text"}}
     assert answers(shaped, "/v1/chat/completions", chat(shaped, **fields)) == free
 
 
 SHAPES = {
-    "json": (SCHEMA, lambda found: assert_fits([(found, "stop")])),
-    "regex": ("(cat|hat){2}!", lambda found: found in {"catcat!", "cathat!", "hatcat!", "hathat!"}),
-    "choice": (["the cat", "the mat"], lambda found: found in {"the cat", "the mat"}),
-    "grammar": ('start: "a" b\nb: "b" | "(" b ")"', lambda found: found.startswith("a")),
+    "json": (SCHEMA, lambda answer: assert_fits([(answer, "stop")])),
+    "regex": ("(cat|hat){2}!", lambda answer: re.fullmatch("(cat|hat){2}!", answer)),
+    "choice": (["the cat", "the mat"], lambda answer: answer in {"the cat", "the mat"}),
+    "grammar": ('start: "a" b\nb: "b" | "(" b ")"', lambda answer: answer.startswith("a")),
 }
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_every_grammar_kind_works_on_every_route_and_by_its_old_name(shaped, kind):
-    value, check = SHAPES[kind]
-    values = [value, json.dumps(value)] if kind == "json" else [value]
-    for one in values:
-        new, old = {"structured_outputs": {kind: one}}, {f"guided_{kind}": one}
+    shape, check = SHAPES[kind]
+    values = [shape, json.dumps(shape)] if kind == "json" else [shape]
+    for value in values:
+        new, old = {"structured_outputs": {kind: value}}, {f"guided_{kind}": value}
         seen = set()
         for fields in (new, old):
             for path, body in (
@@ -154,11 +158,11 @@ def test_every_grammar_kind_works_on_every_route_and_by_its_old_name(shaped, kin
         assert ("/v1/completions", generated["text"]) in seen
 
 
-def test_many_prompts_are_answered_in_the_shape(shaped):
+def test_a_grammar_applies_to_all_prompts_of_a_request(shaped):
     fields = {"prompt": ["the cat", "the hat"], "n": 2, "guided_regex": "[a-z]{3}", "echo": True}
-    found = answers(shaped, "/v1/completions", text(shaped, **fields))
-    assert [content[:7] for content, _ in found] == ["the cat"] * 2 + ["the hat"] * 2
-    assert all(len(content) == 10 and reason == "stop" for content, reason in found)
+    choices = answers(shaped, "/v1/completions", text(shaped, **fields))
+    assert [content[:7] for content, _ in choices] == ["the cat"] * 2 + ["the hat"] * 2
+    assert all(len(content) == 10 and reason == "stop" for content, reason in choices)
     batch = post(
         shaped,
         "/generate/batch",
@@ -169,7 +173,7 @@ def test_many_prompts_are_answered_in_the_shape(shaped):
     assert {one["generated"][0]["text"] for one in batch} <= {"yes", "no"}
 
 
-def test_an_answer_that_is_cut_says_so(shaped):
+def test_an_answer_cut_at_max_tokens_has_the_finish_reason_length(shaped):
     body = chat(shaped, response_format=FORMAT, max_completion_tokens=3)
     ((content, reason),) = answers(shaped, "/v1/chat/completions", body)
     assert reason == "length"
@@ -177,20 +181,20 @@ def test_an_answer_that_is_cut_says_so(shaped):
 
 
 class Kind(BaseModel):
-    """Nothing beside it says what it is."""
+    """A nested model."""
 
     w: str = Field(max_length=2)
     n: int | None = Field(ge=-9, le=9)
 
 
 class Thing(BaseModel):
-    """A model that becomes a schema with references and unions."""
+    """A model with references and unions in its schema."""
 
     k: list[Kind] = Field(max_length=1)
     o: bool
 
 
-def test_the_clients_parse_gives_an_object_of_the_wanted_class(shaped):
+def test_the_clients_parse_returns_an_object_of_the_class(shaped):
     with openai_client(shaped) as client:
         fields = chat(shaped, temperature=0)
         answer = client.chat.completions.parse(**fields, response_format=Thing)
@@ -272,7 +276,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("fields", "param", "code"), REFUSED)
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_unsupported_grammar_is_refused_by_name(shaped, fields, param, code, stream):
+def test_an_unsupported_grammar_is_refused_with_its_field(shaped, fields, param, code, stream):
     response = post(shaped, "/v1/chat/completions", **chat(shaped, stream=stream, **fields))
     assert response.status_code == 400, response.text
     error = response.json()["error"]
@@ -287,7 +291,7 @@ def test_a_special_token_may_end_an_answer(shaped):
     assert 3 <= len(content) <= 6
 
 
-def test_an_object_has_the_properties_that_are_listed_and_no_others(shaped):
+def test_an_object_has_only_the_listed_properties(shaped):
     schema = {"type": "object", "properties": {"a": {"enum": [1]}}}
     shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     answer = post(shaped, "/v1/chat/completions", **chat(shaped, response_format=shape, n=8)).json()
@@ -296,7 +300,7 @@ def test_an_object_has_the_properties_that_are_listed_and_no_others(shaped):
         assert json.loads(choice["message"]["content"]) in ({}, {"a": 1})
 
 
-def test_the_native_api_refuses_with_the_place(shaped):
+def test_the_native_api_names_the_field_of_a_refused_schema(shaped):
     schema = {"properties": {"a": {"uniqueItems": True}}}
     response = post(shaped, "/generate", prompt="a", structured_outputs={"json": schema})
     assert response.status_code == 422
@@ -305,7 +309,7 @@ def test_the_native_api_refuses_with_the_place(shaped):
     assert "uniqueItems" in problem["msg"]
 
 
-def test_a_name_of_half_a_character_is_refused_and_told(shaped):
+def test_a_name_with_a_lone_surrogate_is_refused_with_400(shaped):
     schema = '{"properties": {"\\ud800": {"not": {}}}}'
     for value in (schema, json.loads(schema)):
         body = text(shaped, structured_outputs={"json": value})
@@ -327,7 +331,7 @@ def test_a_schema_that_is_not_json_is_refused():
         schema_source(deep, ())
 
 
-def test_a_model_whose_tokenizer_is_of_another_kind_starts_and_refuses(
+def test_a_model_with_an_unsupported_tokenizer_serves_and_refuses_grammars(
     start_server, monkeypatch, caplog
 ):
     words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
@@ -363,7 +367,7 @@ def test_limits_are_settings(start_server):
         assert post(server, "/v1/completions", **body).status_code == status
 
 
-def test_leaving_a_structured_stream_ends_it(start_server):
+def test_closing_a_structured_stream_ends_its_request(start_server):
     server = start_server()
     server.slow_down(0.02)
     with openai_client(server) as client:
@@ -391,10 +395,10 @@ def test_concurrent_answers_fit_their_own_grammars(shaped):
                 client.completions.create(**text(shaped, max_tokens=12), extra_body=fields)
                 for fields in shapes
             ]
-            return [one.choices[0].text for one in await asyncio.gather(*asked)]
+            return [answer.choices[0].text for answer in await asyncio.gather(*asked)]
 
-    found = asyncio.run(ask())
+    contents = asyncio.run(ask())
     ((free, _),) = answers(shaped, "/v1/completions", text(shaped, max_tokens=12))
-    for index, content in enumerate(found):
+    for index, content in enumerate(contents):
         expected = shapes[index].get("guided_choice", [free])
         assert content in expected

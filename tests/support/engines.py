@@ -4,15 +4,18 @@ import queue
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
 
+from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
+from src.engine.factory import create_core
 from src.engine.interface import Engine
 from src.engine.logprobs import PositionLogprobs
-from src.engine.model.loader import LoadedModel
+from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import (
     Admission,
     EngineUpdate,
@@ -186,6 +189,12 @@ class SteppedCore:
         assert len(indices) == len(slots) == update.stats.num_running
         assert not indices & pool._free.keys()
         assert pool.num_free + len(slots) == len(pool._slots)
+
+
+def create_stepped(folder: Path, *, may_fail: bool = False, **settings: int) -> SteppedCore:
+    """Returns a small core on a model's folder, to be stepped by hand."""
+    config = EngineConfig(str(folder), max_num_seqs=4, kv_cache_gb=0.01, **settings)
+    return SteppedCore(create_core(load_model(config), config), may_fail=may_fail)
 
 
 def create_request(request_id: str = "a", **params: object) -> Request:

@@ -1,8 +1,9 @@
-"""Grammars compiled in real processes, and what their matchers allow."""
+"""Helpers for tests of grammars that are compiled in real processes."""
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from src.engine.structured_output.fork_server import ForkServer
 from src.engine.structured_output.matcher import (
     Grammar,
     Matcher,
@@ -10,7 +11,6 @@ from src.engine.structured_output.matcher import (
     send,
     wait_for_answers,
 )
-from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import GrammarSource
 from src.engine.structured_output.vocabulary import Vocabulary
 
@@ -19,10 +19,10 @@ class Grammars:
     """Compiles the grammars of one tokenizer.
 
     Args:
-        tokenizer: the model's.
-        vocab_size: the model's.
-        timeout_seconds: for each answer of a process.
-        max_memory_bytes: of all processes.
+        tokenizer: tokenizer of the model.
+        vocab_size: size of the model's vocabulary.
+        timeout_seconds: time limit of each answer of a process.
+        max_memory_bytes: memory limit of all processes.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Grammars:
 
 
 def allowed_by(matcher: Matcher, *, is_early: bool = False) -> list[int]:
-    """Token ids that may come next."""
+    """Returns the allowed next token ids; raises DeadEndError if there are none."""
     masks, _ = find_allowed([matcher], [is_early], timeout=None)
     matcher.check()
     return np.unpackbits(masks[0], bitorder="little").nonzero()[0].tolist()
 
 
 def take(matcher: Matcher, *token_ids: int) -> None:
-    """Takes tokens; raises DeadEndError if the grammar does not allow them."""
+    """Advances a matcher by tokens; raises DeadEndError if the grammar does not allow them."""
     send([(matcher, list(token_ids))])
     wait_for_answers([matcher], timeout=None)
     matcher.check()

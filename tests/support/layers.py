@@ -71,7 +71,10 @@ ROOMS = {
         WEB,
         WIRE,
     ),
-    "engine.structured_output": room("errors engine.model.loader", WEB, WIRE, MODEL),
+    "engine.structured_output": room("errors engine.structured_output.checks", WEB, WIRE, MODEL),
+    "engine.structured_output.checks": room(
+        "errors", WEB, WIRE, MODEL, frozenset({"llguidance", "numpy"})
+    ),
     "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
     "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(

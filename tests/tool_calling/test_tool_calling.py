@@ -201,7 +201,7 @@ def test_forced_calls_fit_their_schemas_in_every_vocabulary(name, vocabulary):
     grammar = compile_choice(ToolChoice(TOOLS, TOOLS, is_forced=True), name, vocabulary)
     counts, names = set(), set()
     for seed in range(12):
-        text = write(grammar, vocabulary, seed, most=1500)
+        text = write(grammar, vocabulary, seed, max_tokens=1500)
         assert text is not None
         answer = read(FORMATS[name], text, [random.Random(seed).randint(1, 7) for _ in text])
         assert answer.content == ""

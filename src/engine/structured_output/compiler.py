@@ -1,8 +1,8 @@
-"""Compiles grammars, and refuses those that are malformed, unsupported, or too much work.
+"""Compiles grammars with llguidance; refuses malformed, unsupported and too complex ones.
 
-A refusal names the place in the request, and llguidance's reason, which speaks of the grammar
-alone. Linear checks come first. What passes them can still take any time, any memory, or end the
-process by a stack overflow: so this runs in a process of its own (`worker.py`).
+An error names the field of the request and llguidance's reason. Checks come first (`checks/`). A
+grammar that passes them can still take unbounded time or memory, or overflow the stack. So this
+runs in a process of its own (`worker.py`).
 """
 
 import json
@@ -12,41 +12,39 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from src.engine.structured_output.harmless_keywords import without_harmless_keywords
-from src.engine.structured_output.lark_checks import LarkError, check_lark
-from src.engine.structured_output.regex_size import expanded_size
-from src.engine.structured_output.schema_checks import (
+from src.engine.structured_output.checks.harmless_keywords import without_harmless_keywords
+from src.engine.structured_output.checks.lark_checks import LarkError, check_lark
+from src.engine.structured_output.checks.regex_size import expanded_size
+from src.engine.structured_output.checks.schema_checks import (
     MAX_EXPANDED_SIZE,
     SchemaError,
     check_schema,
     check_structure,
     find_fault,
 )
-from src.engine.structured_output.schema_walk import Path, close_objects
+from src.engine.structured_output.checks.schema_walk import close_objects
+from src.engine.structured_output.refusals import unusable
 from src.engine.structured_output.source import (
     JSON_OPTIONS,
     JSON_SIGN,
     GrammarSource,
 )
 from src.engine.structured_output.vocabulary import Vocabulary
-from src.errors import InvalidGrammarError, InvalidSchemaError
 
-# A step of the lexer or the parser takes some 20 ms at most, a grammar's states some 50 MB.
+# With these a step of the lexer or parser takes about 20 ms at most, a grammar's states 50 MB.
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 
 NUM_TRIAL_TOKENS = 8
-"""Random tokens that a grammar is tried with: most that exceed the limits do so at once."""
-
-MAX_MESSAGE_LENGTH = 300
+"""Random tokens that try a grammar out: most that exceed the limits do so at once."""
 
 
 def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
-    """Returns a matcher at the grammar's beginning, to be copied for each sequence.
+    """Returns a matcher in the grammar's start state, to be copied for each sequence.
 
-    The parts of a grammar are compiled first, each by itself, for errors that name their place.
+    The parts of a grammar are compiled first, each by itself, so that errors name their fields.
 
     Raises:
-        InvalidGrammarError: it is malformed, too complex, or not supported; with its place.
+        InvalidGrammarError: it is malformed, too complex, or not supported.
     """
     for part in source.parts:
         compile_grammar(vocabulary, part)
@@ -57,21 +55,23 @@ def compile_grammar(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
 
 
 def _try_out(vocabulary: Vocabulary, source: GrammarSource, matcher: LLMatcher) -> None:
-    """Takes a few random tokens, the same ones each time."""
+    """Generates a few random tokens, with a fixed seed.
+
+    Raises:
+        InvalidGrammarError: the grammar allows no token, or exceeds the limits.
+    """
     chooser = random.Random(0)  # noqa: S311 # nosec
     barred = list(vocabulary.layout.special_token_ids - source.special_token_ids)
     for _ in range(NUM_TRIAL_TOKENS):
         if matcher.is_stopped() and matcher.is_accepting():
             return
-        bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little")
-        allowed[barred] = 0
-        token_ids = allowed.nonzero()[0]
+        is_allowed = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8)  # (vocab_size,)
+        token_ids = np.setdiff1d(is_allowed.nonzero()[0], barred)
         if matcher.is_error() or not len(token_ids):
             if matcher.is_accepting():
                 return
-            reason = "There is no answer to it, or it is too complex for this server."
-            raise _refusal(source, reason)
+            reason = "No answer fits it, or it is too complex for this server: simplify it."
+            raise unusable(source, reason)
         matcher.consume_token(int(chooser.choice(token_ids)))
 
 
@@ -85,17 +85,17 @@ def _compile_schema(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
         matcher = _compile_json(vocabulary, json.dumps(schema))
         check_schema(schema)
     except SchemaError as error:
-        raise _refusal(source, error.message, error.path) from error
+        raise unusable(source, error.message, error.path) from error
     except (ValueError, RecursionError) as error:
-        raise _refusal(source, "It is no JSON, or nested too deep.") from error
+        raise unusable(source, "It is not valid JSON, or is nested too deeply.") from error
     if matcher.is_error():
         path = find_fault(schema, lambda part: _fails(vocabulary, part))
-        raise _refusal(source, matcher.get_error(), path)
+        raise unusable(source, _reason(matcher), path)
     return matcher
 
 
 def _compile_json(vocabulary: Vocabulary, text: str) -> LLMatcher:
-    """Raises ValueError if the text is no JSON that can be read."""
+    """Compiles a JSON schema; raises ValueError if the text is not valid JSON."""
     text = LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
     return _compile(vocabulary, text)
 
@@ -103,7 +103,7 @@ def _compile_json(vocabulary: Vocabulary, text: str) -> LLMatcher:
 def _fails(vocabulary: Vocabulary, schema: dict[str, Any]) -> bool:
     try:
         return _compile_json(vocabulary, json.dumps(schema)).is_error()
-    except ValueError:  # it has become too deep
+    except ValueError:  # nested too deeply
         return False
 
 
@@ -119,19 +119,22 @@ def _compile_text(vocabulary: Vocabulary, source: GrammarSource) -> LLMatcher:
             text = LLMatcher.grammar_from_lark(_with_rewritten_schemas(source))
     matcher = _compile(vocabulary, text)
     if matcher.is_error():
-        raise _refusal(source, matcher.get_error())
+        raise unusable(source, _reason(matcher))
     return matcher
 
 
 def _with_rewritten_schemas(source: GrammarSource) -> str:
-    """The text of a grammar in Lark; schemas that we have written into it end their lines."""
-    return (
-        "\n".join(map(_rewrite_in_line, source.text.split("\n"))) if source.parts else source.text
-    )
+    """Returns the text of a Lark grammar with its JSON schemas rewritten.
+
+    Only grammars of this project have `parts`; there a schema ends its line.
+    """
+    if not source.parts:
+        return source.text
+    return "\n".join(map(_rewrite_in_line, source.text.split("\n")))
 
 
 def _rewrite(schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns a schema as the compiler can keep it; it allows no value that it did not."""
+    """Returns a schema that llguidance can enforce, and that is at least as strict."""
     schema = without_harmless_keywords(schema)
     close_objects(schema)
     return schema
@@ -145,7 +148,7 @@ def _rewrite_in_line(line: str) -> str:
 
 
 def _check_size(source: GrammarSource) -> None:
-    if source.parts or source.special_token_ids:  # all but the parts is written by this project
+    if source.parts or source.special_token_ids:  # written by this project, except for the parts
         return
     if source.kind == "choice":
         size = max(map(len, json.loads(source.text)))
@@ -155,10 +158,10 @@ def _check_size(source: GrammarSource) -> None:
         try:
             size = check_lark(source.text)
         except LarkError as error:
-            raise _refusal(source, str(error)) from error
+            raise unusable(source, str(error)) from error
     if size > MAX_EXPANDED_SIZE:
-        raise _refusal(
-            source, f"It stands for {size} characters; the limit is {MAX_EXPANDED_SIZE}."
+        raise unusable(
+            source, f"It expands to {size} characters; the limit is {MAX_EXPANDED_SIZE}."
         )
 
 
@@ -166,8 +169,7 @@ def _compile(vocabulary: Vocabulary, text: str) -> LLMatcher:
     return LLMatcher(vocabulary.tokens, text, log_level=0, limits=LIMITS)
 
 
-def _refusal(source: GrammarSource, reason: str, path: Path = ()) -> InvalidGrammarError:
-    kind = InvalidSchemaError if source.kind == "json_schema" else InvalidGrammarError
-    lines = [line.strip() for line in reason.splitlines() if not line.startswith("<non-verbose")]
-    message = " ".join(lines)[:MAX_MESSAGE_LENGTH]
-    return kind(f"Answers cannot be shaped by this: {message}", (*source.field, *path))
+def _reason(matcher: LLMatcher) -> str:
+    """Returns llguidance's error without its notes on details that it leaves out."""
+    lines = matcher.get_error().splitlines()
+    return "\n".join(line for line in lines if not line.startswith("<non-verbose"))

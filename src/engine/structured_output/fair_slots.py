@@ -1,4 +1,4 @@
-"""A semaphore for which tenants take turns in waiting, by round robin."""
+"""Fair semaphore: tenants that wait for a slot get one in round-robin order."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 class FairSlots:
-    """Hands out a number of slots; a tenant that waits with many does not delay one with few.
+    """Semaphore with a queue per tenant; many waiters of one tenant do not delay another tenant.
 
     Args:
-        num_slots: at a time.
-        max_per_tenant: slots that one tenant has at a time; None is all.
+        num_slots: number of slots.
+        max_per_tenant: slots that one tenant may hold; None for all.
     """
 
     def __init__(self, num_slots: int, max_per_tenant: int | None = None) -> None:
@@ -21,14 +21,14 @@ class FairSlots:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def acquire(self, tenant: str, deadline: float) -> AbstractContextManager[None]:
-        """Waits for a slot; returns the context in which it is held.
+        """Waits for a slot; returns a context that releases it on exit.
 
         Args:
-            tenant: whose turn it is.
-            deadline: on the event loop's clock.
+            tenant: owner of the request.
+            deadline: end of the wait, on the event loop's clock.
 
         Raises:
-            TimeoutError: there was none until then.
+            TimeoutError: no slot was free before the deadline.
         """
         async with asyncio.timeout_at(deadline):
             await self._acquire(tenant)
@@ -41,42 +41,48 @@ class FairSlots:
         finally:
             self._release(tenant)
 
-    def _may_have_one(self, tenant: str) -> bool:
+    def _may_acquire(self, tenant: str) -> bool:
         return self._num_free > 0 and self._held[tenant] < self._max_per_tenant
 
     async def _acquire(self, tenant: str) -> None:
-        if self._may_have_one(tenant):
-            self._num_free -= 1
-            self._held[tenant] += 1
+        if self._may_acquire(tenant):
+            self._take(tenant)
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the slot came at the same moment
+            if not turn.cancelled():  # it got the slot at the same moment
                 self._release(tenant)
             raise
 
+    def _take(self, tenant: str) -> None:
+        self._num_free -= 1
+        self._held[tenant] += 1
+
     def _release(self, tenant: str) -> None:
-        """Takes a slot back, and hands it to the first tenant in line that may have one."""
+        """Returns a slot and passes it to the first waiting tenant below its limit."""
         self._num_free += 1
         self._held[tenant] -= 1
         if not self._held[tenant]:
             del self._held[tenant]
         for other in list(self._waiting):
-            if self._may_have_one(other) and self._wake(other):
+            if self._may_acquire(other) and self._wake(other):
                 return
 
     def _wake(self, tenant: str) -> bool:
-        """Hands a slot to a tenant, which then goes to the end of the line; False if all left."""
+        """Gives a slot to a tenant's first waiter and moves the tenant to the end of the line.
+
+        Returns:
+            False if all waiters of the tenant have left.
+        """
         turns = self._waiting[tenant]
         while turns:
             turn = turns.popleft()
             if not turn.cancelled():
                 turn.set_result(None)
-                self._num_free -= 1
-                self._held[tenant] += 1
+                self._take(tenant)
                 break
         else:
             del self._waiting[tenant]

@@ -1,8 +1,8 @@
-"""The file in memory in which a grammar process writes token masks and the engine reads them.
+"""Shared file in memory (memfd): a grammar process writes token masks, the engine reads them.
 
-The process is not trusted: it may write anything, and at any time. So the engine does not map the
-file, where a page that is missing would raise SIGBUS; a read is short at worst, and is a copy that
-the process cannot change any more.
+The process is not trusted: it may write anything at any time. So the engine reads the file and does
+not map it: a missing page of a mapping would raise SIGBUS. A read is short at worst, and the
+process cannot change the copy.
 """
 
 import fcntl
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_MASKS = 1024
-"""Masks of one answer. The file takes memory for those that were written."""
+"""Masks in one answer. Only rows that were written take memory."""
 
 
 def create_mask_file(num_bytes: int) -> int:
-    """Returns the descriptor of a file for `MAX_MASKS` masks, which cannot grow where Linux is.
+    """Returns the descriptor of a file for `MAX_MASKS` masks; on Linux its size is sealed.
 
     Args:
-        num_bytes: of a mask.
+        num_bytes: size of a mask.
     """
     try:
         descriptor = os.memfd_create("masks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -37,7 +37,7 @@ def create_mask_file(num_bytes: int) -> int:
 
 
 def map_masks(descriptor: int, num_bytes: int) -> NDArray[np.uint8]:
-    """Returns the masks for the process to write, (MAX_MASKS, num_bytes); closes the descriptor."""
+    """Maps the file for writing, (MAX_MASKS, num_bytes), and closes the descriptor."""
     mapping = mmap.mmap(descriptor, MAX_MASKS * num_bytes)
     os.close(descriptor)
     return np.frombuffer(mapping, dtype=np.uint8).reshape(MAX_MASKS, num_bytes)
@@ -47,7 +47,7 @@ def read_masks(descriptor: int, num_masks: int, num_bytes: int) -> NDArray[np.ui
     """Returns a copy of the first masks, (num_masks, num_bytes).
 
     Raises:
-        ValueError: the file is shorter.
+        ValueError: the file is too short.
     """
     content = os.pread(descriptor, num_masks * num_bytes, 0)
     return np.frombuffer(content, dtype=np.uint8).reshape(num_masks, num_bytes)

@@ -1,9 +1,8 @@
-"""Compiled grammars, and matchers that follow them, one for each sequence.
+"""Compiled grammars, and matchers: the state of one sequence in its grammar.
 
-The work happens in the grammar's process. `send` tells it new tokens. It answers whether the
-sequence is complete, and computes the next token mask while the model runs; `find_allowed` takes
-the mask. A sequence whose mask does not come in time does not delay the others: it is left out of
-steps until it has come (`is_left_out`).
+The grammar's process does the work. `send` sends it new tokens. It answers with the state of the
+sequence, and computes the next token mask while the model runs. `find_allowed` collects the masks.
+A sequence with a late mask is left out of steps until the mask has come (`is_left_out`).
 """
 
 import select
@@ -13,24 +12,24 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from src.engine.structured_output.process import GrammarProcess, SequenceState
+from src.engine.structured_output.grammar_process import GrammarProcess, SequenceState
 from src.engine.structured_output.source import DeadEndError
 from src.engine.structured_output.vocabulary import MaskLayout
 
 MAX_WAIT_SECONDS = 0.05
-"""How long a step waits for grammar processes, at most twice; most answer in microseconds."""
+"""Limit on a step's wait for grammar processes, twice per step; most answer in microseconds."""
 
 END_WAIT_SECONDS = 0.002
-"""How long a step waits to know why sequences end that have all their tokens."""
+"""Limit on a step's wait for the finish reason of sequences at `max_tokens`."""
 
 
 class Grammar:
-    """A compiled grammar, which many sequences may share.
+    """A compiled grammar; many sequences may share it.
 
     Args:
-        process: has compiled it.
-        layout: of token masks.
-        special_token_ids: special tokens that are part of answers.
+        process: process that has compiled the grammar.
+        layout: layout of token masks.
+        special_token_ids: special tokens that may be part of answers.
     """
 
     def __init__(
@@ -45,11 +44,11 @@ class Grammar:
 
     @property
     def is_alive(self) -> bool:
-        """Whether new sequences can start."""
+        """True if new sequences can start."""
         return self._process.is_alive
 
     def start(self, end_token_ids: frozenset[int]) -> "Matcher":
-        """Returns a matcher at the beginning, of a sequence that these tokens end."""
+        """Returns the matcher of a new sequence that these tokens end."""
         barred = self._layout.special_token_ids - self.special_token_ids
         return Matcher(
             self._process,
@@ -59,12 +58,16 @@ class Grammar:
 
 
 class Matcher:
-    """The position of one sequence in its grammar. Used by the engine's thread alone.
+    """State of one sequence in its grammar. Used by the engine's thread only.
 
     Args:
-        process: the grammar's.
+        process: process of the grammar.
         end_bits: mask of the tokens that end the sequence.
-        inner_bits: mask of the tokens that may be part of it.
+        inner_bits: mask of the tokens that may be part of the sequence.
+
+    Attributes:
+        was_late: the last step had no mask for the sequence, so it got no token.
+        has_tokens: the sequence has generated tokens.
     """
 
     def __init__(
@@ -74,28 +77,28 @@ class Matcher:
         self.state = process.open_sequence()
         self.end_bits = end_bits
         self.inner_bits = inner_bits
-        self._is_begun = False
-        self.was_late = False  # since a step that it had no token in
+        self._has_begun = False
+        self.was_late = False
         self.has_tokens = False
 
     @property
     def is_accepting(self) -> bool:
-        """Whether the sequence may end here."""
+        """True if the sequence may end here."""
         return self.state.is_accepting
 
     @property
     def is_complete(self) -> bool:
-        """Whether it must, as nothing can follow."""
+        """True if the sequence must end here, as nothing can follow."""
         return self.state.is_complete and self.is_answered
 
     @property
     def is_answered(self) -> bool:
-        """Whether the process has taken all tokens."""
+        """True if the process has processed all tokens, or the sequence has failed."""
         return not self.state.num_unanswered or bool(self.state.error)
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """True if the mask is there, or none will come: at the end or after an error."""
         state = self.state
         return bool(state.error) or (
             not state.num_unanswered and (state.mask is not None or state.is_complete)
@@ -103,55 +106,55 @@ class Matcher:
 
     @property
     def is_left_out(self) -> bool:
-        """Whether the sequence is left out of steps: it was late, and has no mask yet."""
+        """True if steps leave the sequence out: its mask was late and has not come yet."""
         return self.was_late and (bool(self.state.error) or self.state.mask is None)
 
     def begin(self) -> None:
-        """Asks for the first mask; does not wait."""
-        if not self._is_begun:
-            self._is_begun = True
+        """Requests the first mask; does not wait."""
+        if not self._has_begun:
+            self._has_begun = True
             self.process.advance([(self.state, [])])
 
     def check(self) -> None:
-        """Raises DeadEndError if the sequence cannot go on."""
+        """Raises DeadEndError if the sequence cannot continue."""
         if self.state.error and not self.state.is_complete:
             raise DeadEndError(self.state.error)
 
     def fail(self, reason: str) -> None:
-        """Makes the sequence one that cannot go on."""
+        """Marks the sequence as unable to continue."""
         self.state.error = self.state.error or reason
         self.was_late = True
 
     def end(self) -> None:
-        """Takes a token that ends the sequence.
+        """Accepts a token that ends the sequence.
 
         Raises:
             DeadEndError: the sequence may not end yet.
         """
         if not self.is_accepting:
-            raise DeadEndError("it may not end yet")
+            raise DeadEndError("the sequence may not end yet")
 
     def close(self) -> None:
-        """Tells the process that the sequence has ended."""
+        """Removes the sequence from the process."""
         self.process.close_sequence(self.state)
 
 
 def send(steps: Iterable[tuple[Matcher, list[int]]]) -> None:
-    """Tells the processes the next tokens of sequences, none of which ends one; does not wait."""
+    """Sends new tokens, without end tokens, to the processes; does not wait."""
     by_process: dict[GrammarProcess, list[tuple[SequenceState, list[int]]]] = {}
     for matcher, token_ids in steps:
         matcher.has_tokens = True
         by_process.setdefault(matcher.process, []).append((matcher.state, token_ids))
-    for process, own in by_process.items():
-        process.advance(own)
+    for process, states in by_process.items():
+        process.advance(states)
 
 
 def wait_for_answers(matchers: Sequence[Matcher], timeout: float | None) -> None:
-    """Waits until the processes have taken all tokens.
+    """Waits until the processes have processed all tokens.
 
     Args:
-        matchers: of any processes.
-        timeout: seconds to wait; None as long as it takes.
+        matchers: matchers of any processes.
+        timeout: seconds; None for no limit.
     """
     _wait_until(lambda matcher: matcher.is_answered, matchers, timeout)
 
@@ -161,17 +164,17 @@ def find_allowed(
     ends_early: Sequence[bool],
     timeout: float | None = MAX_WAIT_SECONDS,
 ) -> tuple[NDArray[np.uint8], list[bool]]:
-    """Returns which tokens each sequence may take next.
+    """Returns the masks of the tokens that sequences may generate next.
 
     Args:
         matchers: at least one.
-        ends_early: for each whether it is too early to end, if there is another way to go on.
-        timeout: seconds to wait; None as long as it takes. A matcher without a mask is late.
+        ends_early: for each matcher, True to ban end tokens while other tokens are allowed.
+        timeout: seconds; None for no limit. Then a matcher without a mask is late.
 
     Returns:
-        Bits, (num_matchers, num_bytes), the lowest of a byte first; and for each matcher whether
-        its bits are there. They are not where its mask is late, where the sequence is complete, or
-        where no token may follow: then `check` raises.
+        The masks, (num_matchers, num_bytes), in the order of `MaskLayout`; and for each matcher
+        True if it has one. There is none if the mask is late, if the sequence is complete, or if
+        no token may follow: then `check` raises.
     """
     for matcher in matchers:
         matcher.begin()
@@ -179,16 +182,17 @@ def find_allowed(
         matcher.was_late = True
         matcher.process.is_slow = True
     allowed = np.zeros((len(matchers), len(matchers[0].end_bits)), dtype=np.uint8)
-    are_there = [
+    is_filled = [
         _fill(row, matcher, is_early=is_early)
         for row, matcher, is_early in zip(allowed, matchers, ends_early, strict=True)
     ]
-    return allowed, are_there
+    return allowed, is_filled
 
 
 def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> bool:
-    is_over = matcher.has_tokens and matcher.is_complete
-    if is_over or not matcher.is_ready or matcher.state.error:
+    """Writes the mask of a matcher into a row of zeros; returns False if there is none."""
+    has_ended = matcher.has_tokens and matcher.is_complete
+    if has_ended or not matcher.is_ready or matcher.state.error:
         matcher.was_late = True
         return False
     if matcher.state.mask is not None:
@@ -203,13 +207,13 @@ def _fill(row: NDArray[np.uint8], matcher: Matcher, *, is_early: bool) -> bool:
 
 
 def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
-    """Takes the answers that have come.
+    """Processes the answers that have arrived.
 
     Args:
-        matchers: of sequences that are live.
-        timeout: seconds to wait for the first, if one is to come.
+        matchers: matchers of live sequences.
+        timeout: seconds to wait for the first answer, if any is due.
     """
-    processes = {one.process for one in matchers if not one.is_ready}
+    processes = {matcher.process for matcher in matchers if not matcher.is_ready}
     for process in _wait(processes, timeout):
         process.receive()
 
@@ -217,14 +221,14 @@ def receive(matchers: Iterable[Matcher], timeout: float = 0) -> None:
 def _wait_until(
     is_done: Callable[[Matcher], bool], matchers: Sequence[Matcher], timeout: float | None
 ) -> list[Matcher]:
-    """Waits until all matchers are done; returns those that are not in time.
+    """Waits until all matchers are done; returns the late ones.
 
-    It does not wait for processes that are slow: they had their one wait.
+    Slow processes get no wait: a step has already waited for them once.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    while missing := [one for one in matchers if not is_done(one)]:
+    while missing := [matcher for matcher in matchers if not is_done(matcher)]:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        processes = {one.process for one in missing}
+        processes = {matcher.process for matcher in missing}
         if left is not None and all(process.is_slow for process in processes):
             left = 0
         answering = _wait(processes, left)
@@ -232,16 +236,16 @@ def _wait_until(
             process.receive()
         if not answering or left == 0:  # a process may send without end
             break
-    return [one for one in missing if not is_done(one)]
+    return [matcher for matcher in missing if not is_done(matcher)]
 
 
 def _wait(processes: set[GrammarProcess], timeout: float | None) -> list[GrammarProcess]:
-    """Returns the processes that have answered, or ended."""
-    if ended := [one for one in processes if not one.is_open]:
+    """Waits for an answer; returns the processes that have answered, or have ended."""
+    if ended := [process for process in processes if not process.is_open]:
         return ended
     if not processes:
         return []
-    by_descriptor = {one.connection.fileno(): one for one in processes}
+    by_descriptor = {process.connection.fileno(): process for process in processes}
     poll = select.poll()
     for descriptor in by_descriptor:
         poll.register(descriptor, select.POLLIN)

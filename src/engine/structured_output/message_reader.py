@@ -1,23 +1,23 @@
-"""Reads the messages of a process that is not trusted, without waiting for any part of one."""
+"""Non-blocking reader of length-prefixed messages from an untrusted process."""
 
 import os
 from collections.abc import Iterator
 
 MAX_MESSAGE_BYTES = 2**22
-"""A process that sends more at a time is ended."""
+"""Limit on the length of a message; a process that exceeds it is ended."""
 
-PIECE_BYTES = 2**18
-"""Read at a time; more than a socket holds."""
+CHUNK_BYTES = 2**18
+"""Size of one read; more than a socket's buffer."""
 
 HEADER_BYTES = 4
-"""Before each message `Connection.send_bytes` sends its length."""
+"""Length prefix of `Connection.send_bytes`: a big-endian integer."""
 
 
 class MessageReader:
-    """Puts messages together from the pieces in which they come.
+    """Assembles messages from chunks.
 
     Args:
-        descriptor: of a socket, which does not block.
+        descriptor: descriptor of a non-blocking socket.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -25,25 +25,25 @@ class MessageReader:
         self._pending = bytearray()
 
     def read(self) -> Iterator[bytes]:
-        """Yields the messages that are complete now, of one piece at most.
+        """Reads one chunk and yields the messages that it completes.
 
         Raises:
             EOFError: the process has closed its end.
             ValueError: a message is too long.
         """
         try:
-            piece = os.read(self._descriptor, PIECE_BYTES)
+            chunk = os.read(self._descriptor, CHUNK_BYTES)
         except BlockingIOError:
             return
-        if not piece:
+        if not chunk:
             raise EOFError
-        self._pending += piece
+        self._pending += chunk
         while (end := self._end()) <= len(self._pending):
             yield bytes(self._pending[HEADER_BYTES:end])
             del self._pending[:end]
 
     def _end(self) -> int:
-        """Returns where the first message ends."""
+        """Returns the end of the first message."""
         if len(self._pending) < HEADER_BYTES:
             return HEADER_BYTES
         end = HEADER_BYTES + int.from_bytes(self._pending[:HEADER_BYTES], "big")

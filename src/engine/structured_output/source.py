@@ -1,4 +1,4 @@
-"""What an answer must look like, as a caller says it: grammars before they are compiled."""
+"""Grammars of requests before they are compiled."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from src.errors import FieldPath, InvalidSchemaError
 GrammarKind = Literal["json_schema", "regex", "choice", "lark"]
 
 
-# One space may follow a comma or a colon. A model that likes spaces finds no place for more.
+# At most one space after a comma or colon: a small model can loop on whitespace.
 JSON_OPTIONS: dict[str, Any] = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -18,27 +18,29 @@ JSON_OPTIONS: dict[str, Any] = {
     "lenient": False,
     "coerce_one_of": False,
 }
-"""How answers in JSON are written; in a Lark grammar they are a schema's `x-guidance`."""
+"""llguidance's options for JSON; in a Lark grammar they are a schema's `x-guidance`."""
 
 JSON_SIGN = ": %json "
-"""In a Lark grammar, what stands between a rule's name and its JSON schema."""
+"""Separator of a rule's name and its JSON schema in a Lark grammar."""
 
 
 class DeadEndError(Exception):
-    """A sequence cannot go on under its grammar."""
+    """The grammar lets a sequence neither continue nor end."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrammarSource:
-    """A grammar as it was sent.
+    """The text of a grammar and its place in the request.
+
+    Only generated grammars have `parts` or `special_token_ids`; their parts are the client's.
 
     Args:
-        kind: the language that it is written in.
-        text: a JSON schema, a regular expression, a JSON list of texts, or a Lark grammar.
-        field: where it stands in the request's body, for errors.
-        parts: schemas in it; each is compiled by itself first, for errors of its own. Who gives
-            some has written the rest of the grammar himself.
-        special_token_ids: special tokens that it names; who gives some has written it himself.
+        kind: language of the text.
+        text: a JSON schema, a regular expression, a JSON list of strings, or a Lark grammar.
+        field: path in the request's body, for errors.
+        parts: schemas of the request in the grammar. Each is compiled by itself first, so that
+            errors name its field.
+        special_token_ids: special tokens that the grammar names.
     """
 
     kind: GrammarKind
@@ -48,20 +50,20 @@ class GrammarSource:
     special_token_ids: frozenset[int] = frozenset()
 
     @property
-    def part_fields(self) -> tuple[tuple[str | int, ...], ...]:
-        """Places of the parts in the request, which equal sources of two requests may differ in."""
+    def part_fields(self) -> tuple[FieldPath, ...]:
+        """Fields of the parts; equal sources of two requests may differ in them."""
         return tuple(part.field for part in self.parts)
 
 
 def schema_source(schema: dict[str, Any] | str, field: FieldPath) -> GrammarSource:
-    """The grammar of answers in JSON that a schema allows, whose objects `close_objects` closes.
+    """Returns the grammar of a JSON schema. `close_objects` closes its objects later.
 
     Args:
-        schema: as an object, or as the JSON of one.
-        field: where it stands in the request.
+        schema: the schema, or its JSON text.
+        field: path in the request's body.
 
     Raises:
-        InvalidSchemaError: it is no JSON.
+        InvalidSchemaError: it is not valid JSON.
     """
     try:
         if isinstance(schema, str):
@@ -69,13 +71,13 @@ def schema_source(schema: dict[str, Any] | str, field: FieldPath) -> GrammarSour
         text = json.dumps(schema, allow_nan=False)
     except (ValueError, RecursionError):
         raise InvalidSchemaError(
-            "A schema must be JSON, without NaN and without hundreds of levels.", field
+            "A schema must be valid JSON, without NaN, and not nested hundreds of levels.", field
         ) from None
     return GrammarSource("json_schema", text, field)
 
 
 def to_values(source: GrammarSource) -> dict[str, Any]:
-    """Returns a source as values that JSON has."""
+    """Returns a source as JSON values."""
     return {
         "kind": source.kind,
         "text": source.text,
@@ -86,7 +88,7 @@ def to_values(source: GrammarSource) -> dict[str, Any]:
 
 
 def from_values(values: dict[str, Any]) -> GrammarSource:
-    """Returns the source that `to_values` was given."""
+    """Returns a source from the values of `to_values`."""
     return GrammarSource(
         kind=values["kind"],
         text=values["text"],

@@ -1,4 +1,4 @@
-"""The model's tokens as llguidance reads them, and the layout of token masks."""
+"""llguidance's view of the model's tokens, and the layout of token masks."""
 
 import json
 import uuid
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class UnreadableTokenizerError(Exception):
-    """llguidance cannot read this tokenizer; the message gives the reason."""
+    """llguidance does not support this tokenizer; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,15 @@ class MaskLayout:
     """Layout of a token mask: one bit per token id, the lowest bit of a byte first.
 
     Args:
-        num_bytes: of a mask.
-        special_token_ids: tokens that are never part of an answer unless a grammar names them.
+        num_bytes: size of a mask.
+        special_token_ids: tokens that only grammars that name them allow.
     """
 
     num_bytes: int
     special_token_ids: frozenset[int]
 
     def bits(self, token_ids: Iterable[int]) -> NDArray[np.uint8]:
-        """Returns a mask with these tokens' bits set: (num_bytes,)."""
+        """Returns a mask with the bits of these tokens set, (num_bytes,)."""
         row = np.zeros(8 * self.num_bytes, dtype=np.uint8)
         row[list(token_ids)] = 1
         return np.packbits(row, bitorder="little")
@@ -39,17 +39,18 @@ class Vocabulary:
     """A model's tokens, and the threads that compute token masks.
 
     Args:
-        description: the tokenizer's JSON, as `Tokenizer.to_str` writes it.
-        vocab_size: the model's, which may be larger than the tokenizer's.
+        description: the tokenizer's JSON, as `Tokenizer.to_str` returns it.
+        vocab_size: size of the model's vocabulary; may be larger than the tokenizer's.
 
     Raises:
-        UnreadableTokenizerError: llguidance does not know this kind of tokenizer.
+        UnreadableTokenizerError: llguidance does not support this kind of tokenizer.
     """
 
     def __init__(self, description: str, vocab_size: int) -> None:
         described = json.loads(description)
-        special = {one["id"] for one in described["added_tokens"] if one["special"]}
-        known = {*_token_ids(described), *(one["id"] for one in described["added_tokens"])}
+        added = described["added_tokens"]
+        special = {token["id"] for token in added if token["special"]}
+        known = {*_token_ids(described), *(token["id"] for token in added)}
         end = 1 + max(known)
         special |= _fill_holes(described, set(range(end)) - known)
         try:
@@ -63,7 +64,7 @@ class Vocabulary:
 
     @cached_property
     def executor(self) -> LLExecutor:
-        """Threads; created late, since a process that has some cannot fork safely."""
+        """Thread pool for masks; created after the fork, since threads make a fork unsafe."""
         return LLExecutor()
 
 
@@ -74,7 +75,7 @@ def _token_ids(described: Any) -> Iterable[int]:
 
 
 def _fill_holes(described: Any, holes: set[int]) -> set[int]:
-    """Gives names to ids that the tokenizer leaves out, which llguidance cannot; returns them."""
+    """Names the token ids that the tokenizer skips, as llguidance requires; returns these ids."""
     names = described["model"].get("vocab")
     if isinstance(names, dict):
         names |= {f"{uuid.uuid4().hex}-{hole}": hole for hole in holes}
@@ -82,10 +83,10 @@ def _fill_holes(described: Any, holes: set[int]) -> set[int]:
 
 
 def _with_secret_names(described: Any, end: int) -> str:
-    """Returns the tokenizer's description with special tokens under names that cannot be spelled.
+    """Returns the tokenizer's JSON with random names for special tokens, and an end token added.
 
-    Otherwise llguidance takes a text that spells one for the token. It also needs a token that
-    ends texts, and gets one that the tokenizer does not have: end tokens are the engine's matter.
+    With the real names llguidance would take text that spells a special token for the token. It
+    also needs an end token; the added one is never allowed, as the engine handles end tokens.
     """
     secret = uuid.uuid4().hex
     names = described["model"]["vocab"]

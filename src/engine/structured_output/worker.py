@@ -1,12 +1,12 @@
-"""The processes in which grammars are compiled and followed: `python -m` this file.
+"""Main module of the fork server and of its forks, the grammar processes (`python -m` this file).
 
-A request's grammar is hostile input for a recursive compiler in native code: it can take any time,
-any memory, hold the GIL, or overflow the stack. So each grammar has a process of its own, which
-compiles it and then computes the token masks of all sequences that it constrains. The kernel ends
-it at its limits of time and memory; nothing else is in it.
+A request's grammar is hostile input for a recursive compiler in native code: it can take unbounded
+time or memory, hold the GIL, or overflow the stack. So each grammar has a process of its own. It
+compiles the grammar and then computes the token masks of all its sequences. The kernel enforces
+limits of time and memory.
 
-The first process is a fork server: it reads the tokenizer once, and forks for each grammar, which
-takes milliseconds. All of them end when the service does, as their sockets then close.
+The fork server reads the tokenizer once; a fork takes milliseconds. All processes end with the
+service, as their sockets then close.
 """
 
 import gc
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 from llguidance import LLMatcher
+from llguidance.numpy import fill_next_token_bitmask_par
 from numpy.typing import NDArray
 
 from src.engine.structured_output.compiler import compile_grammar
@@ -37,30 +38,41 @@ NICENESS = 0
 
 
 def main() -> None:
-    """Serves as the fork server over the socket whose descriptor is the first argument."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the service ends by itself
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(NICENESS)
+    """Runs the fork server on a socket; its descriptor is the first argument."""
+    _prepare_process()
     control = Connection(int(sys.argv[1]))
-    description, vocab_size = json.loads(control.recv_bytes())
-    try:
-        vocabulary = Vocabulary(description, vocab_size)
-    except UnreadableTokenizerError as error:
-        control.send_bytes(json.dumps({"error": str(error)}).encode())
+    vocabulary = _load_vocabulary(control)
+    if vocabulary is None:
         return
-    layout = vocabulary.layout
-    control.send_bytes(
-        json.dumps(
-            {"num_bytes": layout.num_bytes, "special": sorted(layout.special_token_ids)}
-        ).encode()
-    )
-    del description
     gc.collect()
     gc.freeze()  # collecting would touch, and so copy, the memory shared with the children
     gc.disable()
     _serve_forks(control, vocabulary)
+
+
+def _prepare_process() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the socket's end ends it
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICENESS)
+
+
+def _load_vocabulary(control: Connection) -> Vocabulary | None:
+    """Reads the tokenizer and answers with its mask layout, or with an error."""
+    try:
+        vocabulary = Vocabulary(*json.loads(control.recv_bytes()))
+    except UnreadableTokenizerError as error:
+        _send(control, {"error": str(error)})
+        return None
+    layout = vocabulary.layout
+    special = sorted(layout.special_token_ids)
+    _send(control, {"num_bytes": layout.num_bytes, "special": special})
+    return vocabulary
+
+
+def _send(connection: Connection, message: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
 
 
 def _serve_forks(control: Connection, vocabulary: Vocabulary) -> None:
@@ -79,13 +91,13 @@ def _serve_forks(control: Connection, vocabulary: Vocabulary) -> None:
 
 
 class GrammarServer:
-    """Compiles one grammar and follows its sequences; ends when the connection does.
+    """Compiles one grammar and advances its sequences until the connection closes.
 
-    Messages are JSON. Masks are written in a file that comes after the greeting.
+    Messages are JSON. The service sends a file for the masks after the first message.
 
     Args:
-        connection: to the service.
-        vocabulary: of the model.
+        connection: socket to the service.
+        vocabulary: vocabulary of the model.
     """
 
     def __init__(self, connection: Connection, vocabulary: Vocabulary) -> None:
@@ -98,7 +110,7 @@ class GrammarServer:
     def run(self) -> None:
         """Answers messages until the service closes the connection."""
         try:
-            self._send({"pid": os.getpid()})
+            _send(self._connection, {"pid": os.getpid()})
             masks = map_masks(recv_handle(self._connection), self._vocabulary.layout.num_bytes)
             start = json.loads(self._connection.recv_bytes())
             _limit_memory(start["max_memory_bytes"])
@@ -118,39 +130,40 @@ class GrammarServer:
         except InvalidGrammarError as error:
             is_schema = isinstance(error, InvalidSchemaError)
             refusal = {"message": str(error), "field": error.field, "is_schema": is_schema}
-            self._send({"refusal": refusal})
+            _send(self._connection, {"refusal": refusal})
             return None
-        except Exception as error:  # noqa: BLE001 - the service logs it, and refuses the grammar
+        except Exception as error:  # noqa: BLE001 - the service logs it and refuses the grammar
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            self._send({"fault": f"{type(error).__name__} in {frame.name}, line {frame.lineno}"})
+            fault = f"{type(error).__name__} in {frame.name}, line {frame.lineno}"
+            _send(self._connection, {"fault": fault})
             return None
         self._set_timer(0)
-        self._send({"memory_bytes": self._num_own_bytes()})
+        _send(self._connection, {"memory_bytes": self._private_bytes()})
         return grammar
 
     def _set_timer(self, seconds: float) -> None:
-        """Ends the process after so many seconds, whatever it does then; 0 never."""
+        """Starts a timer that ends the process; 0 stops it."""
         signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM has no handler: it terminates
 
     def _answer(
         self, grammar: LLMatcher, message: dict[str, Any], masks: NDArray[np.uint8]
     ) -> None:
-        """Sends the sequences' states at once, and their masks when these are computed."""
+        """Sends the sequences' states at once, then their masks."""
         started = time.monotonic()
         for number in message["close"]:
             self._matchers.pop(number, None)
-        states = [self._advance(grammar, *one) for one in message["advance"]]
-        self._send({"states": states})
+        states = [self._advance(grammar, *step) for step in message["advance"]]
+        _send(self._connection, {"states": states})
         numbers = [number for number, _, is_complete, error in states if not (is_complete or error)]
         self._compute_masks(numbers, masks)
         errors = {number: self._matchers[number].get_error() for number in numbers}
-        answer = {"masks": numbers, "errors": errors, "memory_bytes": self._num_own_bytes()}
-        self._send(answer | {"seconds": time.monotonic() - started})
+        answer = {"masks": numbers, "errors": errors, "memory_bytes": self._private_bytes()}
+        _send(self._connection, answer | {"seconds": time.monotonic() - started})
 
     def _advance(
         self, grammar: LLMatcher, number: int, token_ids: list[int]
     ) -> tuple[int, bool, bool, str]:
-        """Returns a sequence's number, whether it may end, whether it must, and its error or ""."""
+        """Returns a sequence's number, `is_accepting`, `is_complete`, and its error or ""."""
         if number not in self._matchers:
             self._matchers[number] = grammar.deep_copy()
         matcher = self._matchers[number]
@@ -159,31 +172,24 @@ class GrammarServer:
         return number, is_accepting, is_accepting and matcher.is_stopped(), matcher.get_error()
 
     def _compute_masks(self, numbers: list[int], masks: NDArray[np.uint8]) -> None:
-        """Writes which tokens may come next in the first masks, (at least len(numbers), num_bytes).
+        """Writes the sequences' masks into the first rows of (MAX_MASKS, num_bytes).
 
-        The engine does not read them before it has the answer.
+        The engine reads them only after the answer.
         """
         if not numbers:
             return
         masks[: len(numbers)] = 0
-        self._vocabulary.executor.unsafe_compute_mask_ptr(
-            [(self._matchers[number], row) for row, number in enumerate(numbers)],
-            masks.ctypes.data,
-            masks.shape[1],
-            len(numbers),
-        )
+        rows = [(self._matchers[number], row) for row, number in enumerate(numbers)]
+        fill_next_token_bitmask_par(self._vocabulary.executor, rows, masks.view(np.int32))
 
-    def _num_own_bytes(self) -> int:
-        """Returns the memory that the process took since it was forked."""
+    def _private_bytes(self) -> int:
+        """Returns the memory that the process has taken since the fork."""
         return max(0, self._process.memory_info().rss - self._num_shared_bytes)
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._connection.send_bytes(json.dumps(message).encode())
 
 
 def _limit_memory(max_bytes: int) -> None:
-    """Lets the process take so many bytes more than it has; at more its allocator aborts."""
-    data = getattr(psutil.Process().memory_info(), "data", 0)  # known on Linux
+    """Limits the memory that the process may take from now on; beyond it the allocator aborts."""
+    data = getattr(psutil.Process().memory_info(), "data", 0)  # Linux only
     stacks = (os.cpu_count() or 1) * 8 * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (data + max_bytes + stacks,) * 2)
 

@@ -1,7 +1,6 @@
-"""Compiling grammars in real processes: bounded in size, time, memory and slots."""
+"""Compilation in real processes: cache, refusals, slots, and limits of size, time and memory."""
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -11,16 +10,12 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from src.engine.structured_output import compile_pool
-from src.engine.structured_output.compile_pool import (
-    MAX_PAUSED_PER_TENANT,
-    NUM_QUICK,
-    REFUSAL_SECONDS,
-    GrammarCompiler,
-    GrammarLimits,
-)
-from src.engine.structured_output.fair_slots import FairSlots
-from src.engine.structured_output.process import ForkServer, GrammarProcess
+from src.engine.structured_output import compile_scheduler
+from src.engine.structured_output.compile_pool import GrammarCompiler, GrammarLimits
+from src.engine.structured_output.compile_scheduler import MAX_PAUSED_PER_TENANT, NUM_QUICK
+from src.engine.structured_output.fork_server import ForkServer
+from src.engine.structured_output.grammar_process import GrammarProcess
+from src.engine.structured_output.refusals import REFUSAL_SECONDS
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidGrammarError, InvalidSchemaError, OverloadedError
 from tests.support.grammars import allowed_by
@@ -28,11 +23,11 @@ from tests.support.tiny_models import create_tokenizer
 
 TOKENIZER = create_tokenizer().backend_tokenizer
 SLOW = '{"type": "integer", "multipleOf": 10000019}'
-"""A schema that the library compiles for minutes, while it takes ever more memory."""
+"""A schema that llguidance compiles for minutes with growing memory."""
 
 
 class Pool:
-    """A compiler, and what it counted."""
+    """A compiler that counts its forks and records the outcomes that it reports."""
 
     def __init__(self, **limits: object) -> None:
         limit = GrammarLimits(**limits)
@@ -76,7 +71,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Grammar processes and fork servers of this process."""
+    """Returns the fork servers and grammar processes."""
     return psutil.Process().children(recursive=True)
 
 
@@ -86,20 +81,20 @@ async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_grammar_is_compiled_once_while_it_is_remembered():
+def test_a_cached_grammar_is_not_compiled_again():
     async def test() -> None:
         async with pool(cache_size=2) as opened:
             for text in ("a", "b", "a", "c", "a", "b"):
                 grammar = await opened.compile(text)
                 assert allowed_by(grammar.start(frozenset())) == TOKENIZER.encode(text).ids
-            # b was the one used least lately when c came
+            # c evicts b, the least recently used
             expected = ["compiled", "compiled", "cached", "compiled", "cached", "compiled"]
             assert opened.asked_for == expected
 
     run(test)
 
 
-def test_callers_that_ask_for_one_grammar_at_the_same_time_share_its_compilation():
+def test_concurrent_requests_for_one_grammar_share_its_compilation():
     async def test() -> None:
         async with pool() as opened:
             grammars = await asyncio.gather(*(opened.compile("[ab]{9}") for _ in range(20)))
@@ -108,7 +103,7 @@ def test_callers_that_ask_for_one_grammar_at_the_same_time_share_its_compilation
     run(test)
 
 
-def test_a_process_ends_when_its_grammar_is_forgotten():
+def test_a_process_ends_when_its_grammar_is_evicted():
     async def test() -> None:
         async with pool(cache_size=1) as opened:
             await opened.compile("a")
@@ -121,7 +116,7 @@ def test_a_process_ends_when_its_grammar_is_forgotten():
     run(test)
 
 
-def test_a_grammar_that_is_too_large_is_not_compiled():
+def test_a_grammar_beyond_max_bytes_is_refused():
     async def test() -> None:
         async with pool(max_bytes=4) as opened:
             await opened.compile("éé")
@@ -133,7 +128,7 @@ def test_a_grammar_that_is_too_large_is_not_compiled():
     run(test)
 
 
-def test_a_grammar_that_takes_too_long_is_refused_and_its_process_ends():
+def test_a_slow_grammar_is_refused_and_its_process_ends():
     async def test() -> None:
         async with pool(timeout_seconds=1) as opened:
             before = len(children())
@@ -146,16 +141,16 @@ def test_a_grammar_that_takes_too_long_is_refused_and_its_process_ends():
     run(test)
 
 
-def test_slow_grammars_leave_slots_for_quick_ones_and_are_given_up_when_they_are_too_many():
+def test_slow_grammars_leave_quick_slots_free_and_are_refused_when_too_many_are_paused():
     async def test() -> None:
         async with pool(timeout_seconds=20) as opened:
-            most = 1 + MAX_PAUSED_PER_TENANT  # with a slow slot, or waiting for it
-            slow = [opened.slow(number) for number in range(most + 3)]
+            max_slow = 1 + MAX_PAUSED_PER_TENANT  # in a slow slot, or paused
+            slow = [opened.slow(number) for number in range(max_slow + 3)]
             await until(lambda: sum(task.done() for task in slow) >= 3)
-            given_up = [task.exception() for task in slow if task.done()]
-            assert {type(error) for error in given_up} == {OverloadedError}
-            assert {error.retry_after for error in given_up} == {1}
-            assert sum(not task.done() for task in slow) == most
+            errors = [task.exception() for task in slow if task.done()]
+            assert {type(error) for error in errors} == {OverloadedError}
+            assert {error.retry_after for error in errors} == {1}
+            assert sum(not task.done() for task in slow) == max_slow
             await asyncio.wait_for(opened.compile("quick"), 15)
             assert "saturated" in opened.asked_for
             for task in slow:
@@ -165,8 +160,8 @@ def test_slow_grammars_leave_slots_for_quick_ones_and_are_given_up_when_they_are
 
 
 def test_slow_grammars_of_one_tenant_leave_a_slow_slot_to_another(monkeypatch):
-    """All grammars count as slow here; the attacker's take for ever."""
-    monkeypatch.setattr(compile_pool, "QUICK_SECONDS", 0)
+    """All grammars leave the quick slots at once; the attacker's never finish."""
+    monkeypatch.setattr(compile_scheduler, "QUICK_SECONDS", 0)
 
     async def test() -> None:
         async with pool(timeout_seconds=20) as opened:
@@ -180,8 +175,8 @@ def test_slow_grammars_of_one_tenant_leave_a_slow_slot_to_another(monkeypatch):
     run(test)
 
 
-def test_the_time_includes_the_wait_for_a_slot(monkeypatch):
-    monkeypatch.setattr(compile_pool, "QUICK_SECONDS", 60)
+def test_the_time_limit_includes_the_wait_for_a_slot(monkeypatch):
+    monkeypatch.setattr(compile_scheduler, "QUICK_SECONDS", 60)
 
     async def test() -> None:
         async with pool(timeout_seconds=2, max_memory_bytes=2**34) as opened:
@@ -195,47 +190,8 @@ def test_the_time_includes_the_wait_for_a_slot(monkeypatch):
     run(test)
 
 
-def test_tenants_take_turns_in_waiting_for_slots():
-    async def test() -> None:
-        slots = FairSlots(1)
-        order: list[str] = []
-
-        async def work(tenant: str) -> None:
-            with await slots.acquire(tenant, asyncio.get_running_loop().time() + 60):
-                order.append(tenant)
-                await asyncio.sleep(0)
-
-        tasks = [asyncio.create_task(work(tenant)) for tenant in "aaaabbc"]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        await asyncio.wait(tasks)
-        assert order == ["a", "a", "b", "c", "a", "b"]
-        with await slots.acquire("a", asyncio.get_running_loop().time() + 5):
-            pass
-
-    run(test)
-
-
-def test_a_caller_that_leaves_while_it_waits_takes_no_slot_along():
-    async def test() -> None:
-        slots = FairSlots(1)
-        loop = asyncio.get_running_loop()
-        with await slots.acquire("a", loop.time() + 60), pytest.raises(TimeoutError):
-            await slots.acquire("b", loop.time() + 0.01)
-        with await slots.acquire("c", loop.time() + 5):
-            pass
-
-    run(test)
-
-
-def chain(length: int) -> str:
-    names = {f"a{index}": {"$ref": f"#/$defs/a{index + 1}"} for index in range(length)}
-    defs = names | {f"a{length}": {"type": "string"}}
-    return json.dumps({"$defs": defs, "$ref": "#/$defs/a0"})
-
-
 @pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGKILL], ids=str)
-def test_a_process_that_crashes_refuses_its_grammar_alone(crash, monkeypatch):
+def test_the_crash_of_a_process_refuses_only_its_grammar(crash, monkeypatch):
     async def test() -> None:
         async with pool() as opened:
             good = await opened.compile("[ab]+")
@@ -243,7 +199,7 @@ def test_a_process_that_crashes_refuses_its_grammar_alone(crash, monkeypatch):
             slow = opened.slow(0)
             await until(lambda: set(children()) - before)
             (process,) = set(children()) - before
-            await asyncio.sleep(0.1)  # past its greeting
+            await asyncio.sleep(0.1)  # it has sent its first message
             os.kill(process.pid, crash)
             with pytest.raises(InvalidSchemaError, match="too complex") as caught:
                 await slow
@@ -254,7 +210,7 @@ def test_a_process_that_crashes_refuses_its_grammar_alone(crash, monkeypatch):
     run(test)
 
 
-def test_a_process_that_takes_too_much_memory_refuses_its_grammar():
+def test_a_grammar_that_exceeds_its_memory_is_refused():
     async def test() -> None:
         async with pool(max_memory_bytes=2**26, timeout_seconds=60) as opened:
             with pytest.raises(InvalidSchemaError, match="too complex"):
@@ -264,7 +220,7 @@ def test_a_process_that_takes_too_much_memory_refuses_its_grammar():
     run(test)
 
 
-def test_the_fork_server_is_started_again_when_it_has_ended():
+def test_the_fork_server_is_restarted_when_it_has_ended():
     async def test() -> None:
         async with pool() as opened:
             await opened.compile("a")
@@ -293,7 +249,7 @@ def test_a_grammar_whose_process_has_ended_is_compiled_again():
     run(test)
 
 
-def test_a_refusal_is_remembered_for_a_while_with_the_place_in_each_request(monkeypatch):
+def test_a_cached_refusal_expires_and_names_the_field_of_each_request(monkeypatch):
     async def test() -> None:
         async with pool() as opened:
             schema = GrammarSource("json_schema", '{"items": {"not": {}}}', ("here",))
@@ -313,7 +269,7 @@ def test_a_refusal_is_remembered_for_a_while_with_the_place_in_each_request(monk
     run(test)
 
 
-def test_the_event_loop_goes_on_while_grammars_are_compiled():
+def test_compiling_does_not_block_the_event_loop():
     async def test() -> None:
         async with pool(timeout_seconds=20) as opened:
             slow = opened.slow(0)
@@ -325,7 +281,7 @@ def test_the_event_loop_goes_on_while_grammars_are_compiled():
     run(test)
 
 
-def test_processes_hold_no_secrets_of_the_environment(monkeypatch):
+def test_processes_have_no_secrets_in_their_environment(monkeypatch):
     monkeypatch.setenv("A_SECRET", "x")
 
     async def test() -> None:

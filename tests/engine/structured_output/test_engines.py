@@ -1,4 +1,4 @@
-"""Answers that grammars shape, in both engines: as greedy as without, and nobody else notices."""
+"""Structured output in both engines: answers fit the grammar, other requests do not change."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,15 +12,14 @@ from tokenizers import Tokenizer
 
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
-from src.engine.factory import create_core, create_engine
+from src.engine.factory import create_engine
 from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
+from src.engine.structured_output.grammar_process import GrammarProcess, SequenceState
 from src.engine.structured_output.matcher import Grammar
-from src.engine.structured_output.process import GrammarProcess, SequenceState
 from src.engine.structured_output.source import GrammarSource
-from tests.support.engines import PROMPT, Answer, Harness, SteppedCore, assert_same_logprobs
-from tests.support.grammars import Grammars
+from tests.support.engines import PROMPT, Answer, Harness, assert_same_logprobs, create_stepped
 
 SCHEMA = {
     "type": "object",
@@ -35,17 +34,6 @@ SCHEMA = {
 ENGINES = ("continuous", "reference")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_model) -> Path:
-    return tiny_model("llama")
-
-
-@pytest.fixture(scope="module")
-def grammars(folder) -> Grammars:
-    loaded = load_model(EngineConfig(str(folder)))
-    return Grammars(loaded.tokenizer, loaded.vocab_size)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +52,9 @@ def compiled(grammars) -> Callable[[str, object], Grammar]:
 
 @pytest.fixture(scope="module")
 def engines(folder) -> Iterator[dict[str, Harness]]:
-    found = {kind: start(folder, kind) for kind in ENGINES}
-    yield found
-    for engine in found.values():
+    started = {kind: start(folder, kind) for kind in ENGINES}
+    yield started
+    for engine in started.values():
         engine.close()
 
 
@@ -77,13 +65,13 @@ def start(folder: Path, kind: str, **changes: object) -> Harness:
 
 
 def ask(engines: dict[str, Harness], grammar: Grammar | None, **params: object) -> Answer:
-    """What both engines answer, which is the same."""
+    """Returns the answer, and asserts that it is the same in both engines."""
     params = {"max_tokens": 60, "temperature": 0} | params
     request = Request("r", PROMPT, SamplingParams(**params), grammar=grammar)
-    ours, reference = (engines[kind].add(request).answer() for kind in ENGINES)
-    assert (ours.token_ids, ours.reason) == (reference.token_ids, reference.reason)
-    assert_same_logprobs(ours.logprobs, reference.logprobs)
-    return ours
+    continuous, reference = (engines[kind].add(request).answer() for kind in ENGINES)
+    assert (continuous.token_ids, continuous.reason) == (reference.token_ids, reference.reason)
+    assert_same_logprobs(continuous.logprobs, reference.logprobs)
+    return continuous
 
 
 @pytest.mark.parametrize(
@@ -107,14 +95,14 @@ def test_an_answer_fits_its_schema_and_is_the_same_in_both_engines(
     Draft202012Validator(SCHEMA).validate(json.loads(text))
 
 
-def test_the_most_likely_of_the_allowed_is_chosen(engines, compiled, tokenizer):
+def test_greedy_decoding_chooses_the_likeliest_allowed_token(engines, compiled, tokenizer):
     free = ask(engines, None, max_tokens=3)
     text = json.dumps([tokenizer.decode(free.token_ids, skip_special_tokens=False), "no"])
     answer = ask(engines, compiled("choice", json.loads(text)))
     assert answer.token_ids == free.token_ids
 
 
-def test_logprobs_are_those_of_the_model_itself(engines, compiled):
+def test_logprobs_are_those_without_a_grammar(engines, compiled):
     free = ask(engines, None, max_tokens=1, logprobs=20)
     (first,) = ask(engines, compiled("regex", "[a-z]"), logprobs=20).logprobs
     assert first.top == free.logprobs[0].top
@@ -123,7 +111,9 @@ def test_logprobs_are_those_of_the_model_itself(engines, compiled):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_sampled_answer_fits_its_schema_or_is_cut(engines, compiled, tokenizer, kind, seed):
+def test_a_sampled_answer_fits_its_schema_or_ends_at_max_tokens(
+    engines, compiled, tokenizer, kind, seed
+):
     params = SamplingParams(max_tokens=60, temperature=1.5, top_p=0.95, seed=seed)
     request = Request("r", PROMPT, params, grammar=compiled("json_schema", SCHEMA))
     answer = engines[kind].add(request).answer()
@@ -149,7 +139,7 @@ def test_a_sampled_answer_fits_its_schema_or_is_cut(engines, compiled, tokenizer
         ("q+", {"logit_bias": {0: -100.0}, "max_tokens": 7}, 7, FinishReason.LENGTH),
     ],
 )
-def test_an_answer_ends_where_its_grammar_lets_it(
+def test_an_answer_ends_where_its_grammar_allows_it(
     engines, compiled, tokenizer, pattern, params, num_tokens, reason
 ):
     (q,) = tokenizer.encode("q").ids
@@ -158,19 +148,14 @@ def test_an_answer_ends_where_its_grammar_lets_it(
     assert set(answer.token_ids[:-1]) <= {q}
 
 
-def test_a_banned_token_that_the_grammar_needs_comes_all_the_same(engines, compiled, tokenizer):
+def test_a_grammar_overrides_a_token_ban(engines, compiled, tokenizer):
     (q,) = tokenizer.encode("q").ids
     answer = ask(engines, compiled("regex", "q"), logit_bias={q: -100.0})
     assert answer.token_ids == [q]
 
 
-def create_stepped(folder: Path, *, may_fail: bool = False) -> SteppedCore:
-    config = EngineConfig(str(folder), max_num_seqs=4, max_num_batched_tokens=40, kv_cache_gb=0.01)
-    return SteppedCore(create_core(load_model(config), config), may_fail=may_fail)
-
-
 def create_mixed(compiled: Callable[[str, object], Grammar]) -> list[Request]:
-    """Some with a grammar and some without, whose prompts begin alike."""
+    """Returns requests with and without a grammar; their prompts share a prefix."""
     grammars = [
         None,
         compiled("json_schema", SCHEMA),
@@ -192,39 +177,39 @@ def create_mixed(compiled: Callable[[str, object], Grammar]) -> list[Request]:
 
 
 def run(folder: Path, requests: list[Request]) -> dict[str, tuple]:
-    stepped = create_stepped(folder)
+    stepped = create_stepped(folder, max_num_batched_tokens=40)
     stepped.add(*requests)
     answers = stepped.finish()
     return {name: (answer.token_ids, answer.reason) for name, answer in answers.items()}
 
 
-def test_nobody_notices_who_else_is_in_the_batch(folder, compiled):
+def test_answers_do_not_depend_on_the_rest_of_the_batch(folder, compiled):
     requests = create_mixed(compiled)
     together = run(folder, requests)
     for request in requests:
         assert run(folder, [request]) == {request.request_id: together[request.request_id]}
 
 
-def test_a_step_that_fails_is_run_again_and_takes_no_token_twice(folder, compiled):
-    """The last one makes each step raise in which it is; the others' halves are run again."""
+def test_a_failed_step_is_repeated_without_advancing_a_grammar_twice(folder, compiled):
+    """The last request makes each of its steps raise; bisection repeats the steps of the others."""
     requests = create_mixed(compiled)[:4]
     expected = run(folder, requests[:3])
-    stepped = create_stepped(folder, may_fail=True)
+    stepped = create_stepped(folder, may_fail=True, max_num_batched_tokens=40)
     break_sampling(stepped.core, requests[3])
     stepped.add(*requests)
     answers = stepped.finish()
     assert answers.pop("3").reason is FinishReason.ERROR
-    assert expected == {name: (one.token_ids, one.reason) for name, one in answers.items()}
+    assert expected == {name: (answer.token_ids, answer.reason) for name, answer in answers.items()}
 
 
 def break_sampling(core: EngineCore, request: Request) -> None:
-    """Makes a step raise, after all of it was computed, if this request's fourth token is due."""
+    """Makes a step raise after sampling when this request's fourth token is due."""
     real = core._runner.execute
 
     def execute(scheduled: list) -> list:
         results = real(scheduled)
-        for one in scheduled:
-            if one.sequence.request is request and one.sequence.num_generated == 3:
+        for entry in scheduled:
+            if entry.sequence.request is request and entry.sequence.num_generated == 3:
                 raise RuntimeError("made to fail")
         return results
 
@@ -232,10 +217,8 @@ def break_sampling(core: EngineCore, request: Request) -> None:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_grammar_with_no_way_to_go_on_fails_its_own_request_alone(
-    folder, compiled, kind, monkeypatch
-):
-    """What cannot happen but by a fault: the library allows a token, and then does not take it."""
+def test_a_dead_end_fails_only_its_own_request(folder, compiled, kind, monkeypatch):
+    """Simulates a bug of the library: it allows a token, and then refuses it."""
     real = GrammarProcess.advance
 
     def advance(process: GrammarProcess, steps: list[tuple[SequenceState, list[int]]]) -> None:
@@ -267,7 +250,7 @@ def test_a_grammar_with_no_way_to_go_on_fails_its_own_request_alone(
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_model_that_finds_all_allowed_tokens_impossible_fails_its_request(folder, compiled, kind):
+def test_logits_of_minus_infinity_for_all_allowed_tokens_fail_the_request(folder, compiled, kind):
     engine = start(folder, kind)
     break_logits(engine, kind)
     params = SamplingParams(max_tokens=6, temperature=0)
@@ -277,7 +260,7 @@ def test_a_model_that_finds_all_allowed_tokens_impossible_fails_its_request(fold
 
 
 def break_logits(engine: Harness, kind: str) -> None:
-    """Only end tokens are possible, which a grammar forbids."""
+    """Sets all logits but the end token's to minus infinity; the grammar forbids the end token."""
     core = engine.engine
     loaded_model = core._core._runner._model if kind == "continuous" else core._loaded.model
     real = loaded_model.forward
@@ -291,7 +274,7 @@ def break_logits(engine: Harness, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_an_abort_ends_an_answer_that_never_would(folder, compiled, kind):
+def test_an_abort_ends_an_endless_answer(folder, compiled, kind):
     engine = start(folder, kind)
     params = SamplingParams(max_tokens=100, temperature=0, logit_bias={0: -100.0})
     outputs = engine.add(Request("r", PROMPT, params, grammar=compiled("regex", "q+")))
@@ -301,8 +284,8 @@ def test_an_abort_ends_an_answer_that_never_would(folder, compiled, kind):
     engine.close()
 
 
-def test_a_prompt_that_is_cached_changes_no_answer(folder, compiled):
-    stepped = create_stepped(folder)
+def test_a_cached_prompt_changes_no_answer(folder, compiled):
+    stepped = create_stepped(folder, max_num_batched_tokens=40)
     params = SamplingParams(max_tokens=30, temperature=0)
     for name in ("first", "second"):
         request = Request(name, list(range(5, 65)), params, grammar=compiled("json_schema", SCHEMA))
@@ -313,7 +296,7 @@ def test_a_prompt_that_is_cached_changes_no_answer(folder, compiled):
     assert (first.token_ids, first.reason) == (second.token_ids, second.reason)
 
 
-def test_a_grammar_goes_with_neither_stop_texts_nor_endless_answers():
+def test_a_grammar_cannot_be_combined_with_stop_or_ignore_eos():
     source = GrammarSource("regex", "a")
     for params in ({"stop": ("x",)}, {"ignore_eos": True}):
         with pytest.raises(ValueError, match="grammar"):

@@ -1,6 +1,6 @@
-"""The service's side of a grammar process against one that lies, stalls, floods or dies.
+"""`GrammarProcess` against a process that sends false messages, stalls, floods or ends.
 
-The other side is played by the test; a process that sleeps lends its id, as it is killed.
+The test itself is the peer. A sleeping process provides the process id, which is killed.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from socket import socketpair
 import numpy as np
 import pytest
 
-from src.engine.structured_output import process as processes
+from src.engine.structured_output import grammar_process
+from src.engine.structured_output.grammar_process import GrammarProcess
 from src.engine.structured_output.mask_file import (
     MAX_MASKS,
     create_mask_file,
@@ -26,8 +27,8 @@ from src.engine.structured_output.mask_file import (
     read_masks,
 )
 from src.engine.structured_output.matcher import Grammar, Matcher, find_allowed
+from src.engine.structured_output.memory_budget import MemoryBudget
 from src.engine.structured_output.message_reader import MAX_MESSAGE_BYTES
-from src.engine.structured_output.process import GrammarProcess, MemoryBudget
 from src.engine.structured_output.source import GrammarSource
 from src.engine.structured_output.vocabulary import MaskLayout
 from tests.support.grammars import Grammars, allowed_by
@@ -39,7 +40,7 @@ LONG = 30  # seconds
 
 
 class Peer:
-    """The other side of a process: `process` has compiled, and nothing is answered by itself."""
+    """Peer of `process`, which has compiled; it answers only when a test says so."""
 
     def __init__(self, process_id: int) -> None:
         ours, theirs = socketpair()
@@ -64,14 +65,14 @@ class Peer:
         return json.loads(self.connection.recv_bytes())
 
     def answer(self, *numbers: int, **changes: object) -> None:
-        """Answers as it should, but for the changes."""
+        """Sends a correct answer with changes."""
         self.send({"states": [[number, False, False, ""] for number in numbers]})
         errors = {str(number): "" for number in numbers}
         answer = {"masks": numbers, "errors": errors, "memory_bytes": 1, "seconds": 0.001}
         self.send(answer | changes)
 
     def start(self) -> Matcher:
-        """Returns a matcher that has asked for its mask."""
+        """Returns a matcher that has requested its mask."""
         matcher = Grammar(self.process, LAYOUT).start(frozenset())
         matcher.begin()
         return matcher
@@ -81,10 +82,10 @@ class Peer:
 def peer() -> Iterator[Peer]:
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(command) as sleeper:
-        made = Peer(sleeper.pid)
-        yield made
-        made.process.end()
-        made.connection.close()
+        peer = Peer(sleeper.pid)
+        yield peer
+        peer.process.end()
+        peer.connection.close()
         sleeper.kill()
 
 
@@ -94,7 +95,7 @@ def assert_ended(matcher: Matcher) -> None:
     assert find_allowed([matcher], [False], LONG)[1] == [False]
 
 
-def test_masks_are_copied_when_their_answer_comes(peer):
+def test_masks_are_copied_when_the_answer_comes(peer):
     first, second = peer.start(), peer.start()
     assert len(peer.receive()["advance"]) == 1
     peer.masks[0] = 0b101
@@ -103,13 +104,13 @@ def test_masks_are_copied_when_their_answer_comes(peer):
     assert len(peer.receive()["advance"]) == 1
     peer.masks[0] = 0b110
     peer.answer(2)
-    allowed, are_there = find_allowed([first, second], [False, False], LONG)
+    allowed, is_filled = find_allowed([first, second], [False, False], LONG)
     peer.masks[0] = 0
-    assert are_there == [True, True]
+    assert is_filled == [True, True]
     assert allowed.tolist() == [[0b101] * NUM_BYTES, [0b110] * NUM_BYTES]
 
 
-def test_a_mask_without_a_token_fails_its_sequence_alone(peer):
+def test_an_empty_mask_fails_only_its_sequence(peer):
     matcher = peer.start()
     peer.answer(1)
     assert find_allowed([matcher], [False], LONG)[1] == [False]
@@ -117,18 +118,18 @@ def test_a_mask_without_a_token_fails_its_sequence_alone(peer):
     assert peer.process.is_open
 
 
-LIES: dict[str, Callable[[Peer], object]] = {
+FALSE_MESSAGES: dict[str, Callable[[Peer], object]] = {
     "more masks than sequences": lambda peer: peer.answer(1, masks=[1, 1]),
     "more masks than the file holds": lambda peer: peer.answer(1, masks=[1] * (MAX_MASKS + 1)),
-    "no list of masks": lambda peer: peer.answer(1, masks=7),
+    "masks that are not a list": lambda peer: peer.answer(1, masks=7),
     "an unhashable number": lambda peer: peer.answer(1, masks=[[1]]),
     "no errors": lambda peer: peer.answer(1, errors={}),
-    "seconds that are none": lambda peer: peer.answer(1, seconds="soon"),
-    "memory that is none": lambda peer: peer.answer(1, memory_bytes="little"),
-    "a state of one part": lambda peer: peer.send({"states": [[1]]}),
-    "no object": lambda peer: peer.send([1]),
-    "no JSON": lambda peer: peer.connection.send_bytes(b"{"),
-    "a deep object": lambda peer: peer.connection.send_bytes(b"[" * 100_000),
+    "seconds that are not a number": lambda peer: peer.answer(1, seconds="soon"),
+    "memory that is not a number": lambda peer: peer.answer(1, memory_bytes="little"),
+    "a state with one value": lambda peer: peer.send({"states": [[1]]}),
+    "not an object": lambda peer: peer.send([1]),
+    "invalid JSON": lambda peer: peer.connection.send_bytes(b"{"),
+    "deeply nested JSON": lambda peer: peer.connection.send_bytes(b"[" * 100_000),
     "a length beyond the limit": lambda peer: os.write(
         peer.connection.fileno(), (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")
     ),
@@ -136,16 +137,16 @@ LIES: dict[str, Callable[[Peer], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", LIES)
-def test_a_process_that_lies_is_ended(peer, name):
+@pytest.mark.parametrize("name", FALSE_MESSAGES)
+def test_a_process_that_sends_false_messages_is_ended(peer, name):
     matcher = peer.start()
-    LIES[name](peer)
+    FALSE_MESSAGES[name](peer)
     find_allowed([matcher], [False], LONG)
     assert_ended(matcher)
 
 
 @pytest.mark.parametrize("has_states", [False, True])
-def test_a_process_that_dies_after_it_has_written_masks_fails_its_sequences(peer, has_states):
+def test_a_process_that_ends_before_its_answer_is_complete_fails_its_sequences(peer, has_states):
     matcher = peer.start()
     peer.masks[0] = 255
     if has_states:
@@ -155,7 +156,7 @@ def test_a_process_that_dies_after_it_has_written_masks_fails_its_sequences(peer
     assert_ended(matcher)
 
 
-def test_an_answer_of_a_process_that_has_died_since_is_taken(peer):
+def test_the_last_answer_of_a_process_that_has_ended_counts(peer):
     matcher = peer.start()
     peer.masks[0] = 255
     peer.answer(1)
@@ -165,7 +166,7 @@ def test_an_answer_of_a_process_that_has_died_since_is_taken(peer):
     assert not matcher.process.is_open
 
 
-def test_a_part_of_a_message_is_not_waited_for(peer):
+def test_reading_part_of_a_message_does_not_block(peer):
     matcher = peer.start()
     answer = json.dumps({"states": [[1, True, True, ""]]}).encode()
     message = len(answer).to_bytes(4, "big") + answer
@@ -176,7 +177,7 @@ def test_a_part_of_a_message_is_not_waited_for(peer):
     assert matcher.is_complete
 
 
-def test_a_process_that_sends_without_end_delays_a_step_once(peer):
+def test_a_flood_of_messages_delays_a_step_once(peer):
     matcher = peer.start()
 
     def flood() -> None:
@@ -187,9 +188,9 @@ def test_a_process_that_sends_without_end_delays_a_step_once(peer):
     thread = threading.Thread(target=flood)
     thread.start()
     started = time.monotonic()
-    _, are_there = find_allowed([matcher], [False], 0.1)
+    _, is_filled = find_allowed([matcher], [False], 0.1)
     assert time.monotonic() - started < LONG
-    assert are_there == [False]
+    assert is_filled == [False]
     assert matcher.process.is_slow
     peer.process.end()
     thread.join()
@@ -206,7 +207,7 @@ def test_sending_to_a_process_that_answers_without_reading_does_not_block(peer):
     assert_ended(matcher)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="files are sealed on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux seals files")
 def test_a_process_cannot_change_the_size_of_its_file():
     descriptor = create_mask_file(NUM_BYTES)
     for num_bytes in (0, 2 * MAX_MASKS * NUM_BYTES):
@@ -215,7 +216,7 @@ def test_a_process_cannot_change_the_size_of_its_file():
     os.close(descriptor)
 
 
-def test_masks_are_read_where_the_system_has_no_files_in_memory(monkeypatch):
+def test_masks_are_read_without_memfd(monkeypatch):
     monkeypatch.delattr(os, "memfd_create", raising=False)
     descriptor = create_mask_file(NUM_BYTES)
     masks = map_masks(os.dup(descriptor), NUM_BYTES)
@@ -227,22 +228,22 @@ def test_masks_are_read_where_the_system_has_no_files_in_memory(monkeypatch):
     os.close(descriptor)
 
 
-def test_more_sequences_than_the_file_holds_are_answered_in_turns(monkeypatch):
-    monkeypatch.setattr(processes, "MAX_MASKS", 3)
-    monkeypatch.setattr(processes, "MAX_CLOSED", 2)
+def test_more_sequences_than_the_file_holds_take_several_messages(monkeypatch):
+    monkeypatch.setattr(grammar_process, "MAX_MASKS", 3)
+    monkeypatch.setattr(grammar_process, "MAX_CLOSED", 2)
     tokenizer = create_tokenizer().backend_tokenizer
     grammar = Grammars(tokenizer, tokenizer.get_vocab_size()).compile(GrammarSource("regex", "a+"))
     expected = allowed_by(grammar.start(frozenset()))
     matchers = [grammar.start(frozenset()) for _ in range(8)]
-    allowed, are_there = find_allowed(matchers, [False] * 8, timeout=None)
-    assert all(are_there)
+    allowed, is_filled = find_allowed(matchers, [False] * 8, timeout=None)
+    assert all(is_filled)
     assert len({row.tobytes() for row in allowed}) == 1
     for matcher in matchers:
         matcher.close()
     assert allowed_by(grammar.start(frozenset())) == expected
 
 
-def test_memory_that_masks_take_is_counted():
+def test_memory_of_masks_is_counted():
     tokenizer = create_tokenizer().backend_tokenizer
     grammars = Grammars(tokenizer, 2**18)
     grammar = grammars.compile(GrammarSource("regex", "a+"))

@@ -1,4 +1,4 @@
-"""Grammar processes that are slow, or end: they delay and fail their own sequences alone."""
+"""Grammar processes that are slow or end: only their own sequences are delayed or fail."""
 
 import os
 import signal
@@ -8,35 +8,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src.engine.config import EngineConfig
-from src.engine.factory import create_core
-from src.engine.model.loader import load_model
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling import scheduler
 from src.engine.structured_output import matcher as matchers
 from src.engine.structured_output.matcher import Grammar, Matcher
 from src.engine.structured_output.source import DeadEndError, GrammarSource
-from tests.support.engines import PROMPT, SteppedCore
-from tests.support.grammars import Grammars, allowed_by
+from tests.support.engines import PROMPT, create_stepped
+from tests.support.grammars import allowed_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_model) -> Path:
-    return tiny_model("llama")
-
-
-@pytest.fixture(scope="module")
-def grammars(folder) -> Grammars:
-    loaded = load_model(EngineConfig(str(folder)))
-    return Grammars(loaded.tokenizer, loaded.vocab_size)
-
-
 @pytest.fixture
 def compiled(grammars) -> Iterator[Callable[[str], tuple[Grammar, psutil.Process]]]:
-    """Compiles a regular expression; gives the grammar and its process."""
+    """Yields a function that compiles a regular expression to a grammar and its process."""
 
     def compile_pattern(pattern: str) -> tuple[Grammar, psutil.Process]:
         before = set(psutil.Process().children(recursive=True))
@@ -45,11 +31,6 @@ def compiled(grammars) -> Iterator[Callable[[str], tuple[Grammar, psutil.Process
         return grammar, process
 
     return compile_pattern
-
-
-def create_stepped(folder: Path, *, may_fail: bool = False) -> SteppedCore:
-    config = EngineConfig(str(folder), max_num_seqs=4, kv_cache_gb=0.01)
-    return SteppedCore(create_core(load_model(config), config), may_fail=may_fail)
 
 
 def create_request(name: str, grammar: Grammar | None = None, **params: object) -> Request:
@@ -70,7 +51,7 @@ def run_alone(folder: Path, request: Request) -> tuple[list[int], FinishReason |
 
 
 @pytest.mark.parametrize("stopped_after", [0, 1, 3])
-def test_a_slow_grammar_delays_its_own_sequences_alone(folder, compiled, stopped_after):
+def test_a_slow_grammar_delays_only_its_own_sequences(folder, compiled, stopped_after):
     grammar, process = compiled("[a-z]{20}")
     requests = [create_request("free"), create_request("shaped", grammar)]
     expected = [run_alone(folder, request) for request in requests]
@@ -86,10 +67,10 @@ def test_a_slow_grammar_delays_its_own_sequences_alone(folder, compiled, stopped
     assert len(shaped.token_ids) <= stopped_after + 1
     process.resume()
     stepped.finish()
-    assert [(one.token_ids, one.reason) for one in (free, shaped)] == expected
+    assert [(answer.token_ids, answer.reason) for answer in (free, shaped)] == expected
 
 
-def test_an_engine_whose_every_sequence_waits_for_masks_goes_on_when_they_come(folder, compiled):
+def test_an_engine_with_only_late_masks_continues_when_they_come(folder, compiled):
     grammar, process = compiled("[a-z]{5}")
     request = create_request("shaped", grammar)
     expected = run_alone(folder, request)
@@ -107,19 +88,19 @@ def test_an_engine_whose_every_sequence_waits_for_masks_goes_on_when_they_come(f
     ("pattern", "max_tokens", "reason"),
     [("q", 40, FinishReason.STOP), ("q{9}", 1, FinishReason.LENGTH)],
 )
-def test_an_end_that_is_known_late_is_told_when_it_is(
+def test_a_late_finish_reason_is_reported_when_it_comes(
     folder, compiled, monkeypatch, pattern, max_tokens, reason
 ):
-    """The process stops between its mask and its answer to the token that is chosen by it."""
+    """The process stops after its mask, before it answers to the token that the mask allowed."""
     grammar, process = compiled(pattern)
     stepped = create_stepped(folder)
     stepped.add(create_request("shaped", grammar, max_tokens=max_tokens))
     real = matchers.GrammarProcess.advance
 
-    def advance(one: object, steps: list) -> None:
+    def advance(self: object, steps: list) -> None:
         if any(token_ids for _, token_ids in steps):
             process.suspend()
-        real(one, steps)
+        real(self, steps)
 
     monkeypatch.setattr(matchers.GrammarProcess, "advance", advance)
     stepped.step()
@@ -133,7 +114,7 @@ def test_an_end_that_is_known_late_is_told_when_it_is(
 
 
 @pytest.mark.parametrize(("pattern", "reason"), [("qq", "stop"), ("q{9}", "length")])
-def test_an_end_at_max_tokens_is_told_before_the_model_runs_again(
+def test_the_finish_reason_at_max_tokens_comes_before_the_next_step(
     folder, compiled, monkeypatch, pattern, reason
 ):
     monkeypatch.setattr(scheduler, "END_WAIT_SECONDS", 30)
@@ -147,7 +128,7 @@ def test_an_end_at_max_tokens_is_told_before_the_model_runs_again(
     stepped.finish()
 
 
-def test_the_end_of_a_full_sequence_is_waited_for_once(folder, compiled, monkeypatch):
+def test_a_step_waits_once_for_the_finish_reason_at_max_tokens(folder, compiled, monkeypatch):
     grammar, process = compiled("q{9}")
     stepped = create_stepped(folder)
     stepped.add(create_request("shaped", grammar, max_tokens=2), create_request("free"))
@@ -170,7 +151,7 @@ def test_the_end_of_a_full_sequence_is_waited_for_once(folder, compiled, monkeyp
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 3])
-def test_a_process_that_ends_fails_its_own_sequences_alone(folder, compiled, killed_after):
+def test_the_end_of_a_process_fails_only_its_own_sequences(folder, compiled, killed_after):
     bad, process = compiled("[a-z]{20}")
     good, _ = compiled("[0-9]{20}")
     requests = [create_request("free"), create_request("good", good), create_request("bad", bad)]
@@ -188,7 +169,7 @@ def test_a_process_that_ends_fails_its_own_sequences_alone(folder, compiled, kil
     ] == expected
 
 
-def test_a_request_that_is_aborted_while_its_mask_is_awaited_is_gone(folder, compiled):
+def test_a_request_with_a_late_mask_can_be_aborted(folder, compiled):
     grammar, process = compiled("[a-z]{20}")
     stepped = create_stepped(folder)
     stepped.add(create_request("shaped", grammar))
@@ -202,9 +183,7 @@ def test_a_request_that_is_aborted_while_its_mask_is_awaited_is_gone(folder, com
     assert stepped.finish()["again"].reason is FinishReason.STOP
 
 
-def test_a_process_that_ends_while_a_mask_is_late_fails_old_and_new_sequences_alone(
-    folder, compiled
-):
+def test_the_end_of_a_process_with_a_late_mask_fails_its_old_and_new_sequences(folder, compiled):
     grammar, process = compiled("[a-z]{20}")
     free = create_request("free")
     expected = run_alone(folder, free)
@@ -234,8 +213,8 @@ def test_waiting_for_a_process_that_has_ended_returns_at_once(compiled):
 
 
 @pytest.mark.timeout(60)
-def test_nothing_that_is_sent_to_a_busy_process_blocks(compiled):
-    """A socket holds some hundred messages; the process reads none here."""
+def test_sending_to_a_busy_process_does_not_block(compiled):
+    """A socket holds a few hundred messages; the suspended process reads none."""
     grammar, process = compiled("[a-z]{20}")
     process.suspend()
     for _ in range(2000):
@@ -247,7 +226,7 @@ def test_nothing_that_is_sent_to_a_busy_process_blocks(compiled):
     assert len(allowed_by(grammar.start(frozenset()))) > 20
 
 
-def test_steps_wait_once_for_a_slow_process_and_not_for_each_of_its_sequences(folder, compiled):
+def test_steps_wait_once_for_a_slow_process_not_once_for_each_sequence(folder, compiled):
     grammar, process = compiled("[a-z]{20}")
     stepped = create_stepped(folder)
     stepped.add(create_request("free", max_tokens=100), create_request("first", grammar))

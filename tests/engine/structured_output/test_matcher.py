@@ -1,4 +1,4 @@
-"""What matchers allow, in vocabularies of several kinds; which grammars are refused, and why."""
+"""Matchers with vocabularies of several kinds, and errors of grammars that are refused."""
 
 import json
 import random
@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
+from src.engine.structured_output.fork_server import ForkServer
 from src.engine.structured_output.matcher import Grammar, Matcher, find_allowed
-from src.engine.structured_output.process import ForkServer
 from src.engine.structured_output.source import DeadEndError, GrammarSource
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidGrammarError, InvalidSchemaError
@@ -23,7 +23,7 @@ from tests.support.tiny_models import create_byte_fallback_tokenizer, create_tok
 
 
 def create_bare_tokenizer() -> Tokenizer:
-    """Byte-level, without any special token."""
+    """Returns a byte-level tokenizer without special tokens."""
     tokenizer = Tokenizer(
         BPE({name: i for i, name in enumerate(pre_tokenizers.ByteLevel.alphabet())}, [])
     )
@@ -54,29 +54,29 @@ def compile_schema(schema: object, name: str = "tiny") -> Grammar:
     return compile_text("json_schema", json.dumps(schema), name)
 
 
-def write(grammar: Grammar, name: str = "tiny", seed: int = 0, most: int = 400) -> str | None:
-    """What a model of no sense at all would answer; None is an answer that is not done yet."""
+def write(grammar: Grammar, name: str = "tiny", seed: int = 0, max_tokens: int = 400) -> str | None:
+    """Generates a random answer that the grammar allows; None if `max_tokens` are too few."""
     chooser = random.Random(seed)
     tokenizer = TOKENIZERS[name]
-    text = IncrementalDetokenizer(tokenizer, tokenizer.encode("a b").ids)
-    end = tokenizer.get_vocab_size() + 1  # that the model has, and the tokenizer has not
+    detokenizer = IncrementalDetokenizer(tokenizer, tokenizer.encode("a b").ids)
+    end = tokenizer.get_vocab_size() + 1  # an id of the model that the tokenizer lacks
     matcher = grammar.start(frozenset({end}))
-    written = ""
-    for _ in range(most):
+    text = ""
+    for _ in range(max_tokens):
         token_id = choose(grammars(name), matcher, chooser, end)
         if token_id == end:
-            return written + text.finish()
+            return text + detokenizer.finish()
         take(matcher, token_id)
-        written += text.push(token_id)
+        text += detokenizer.push(token_id)
         if matcher.is_complete:
-            return written + text.finish()
+            return text + detokenizer.finish()
     return None
 
 
 def choose(known: Grammars, matcher: Matcher, chooser: random.Random, end: int) -> int:
-    """Any token that may come next, mostly one that ends what has begun."""
+    """Returns a random allowed token; every second time one that ends a value, if allowed."""
     allowed = allowed_by(matcher)
-    ending = [one for one in allowed if known.decode(one) in ENDINGS]
+    ending = [token_id for token_id in allowed if known.decode(token_id) in ENDINGS]
     if matcher.is_accepting and chooser.random() < 0.3:
         return end
     return chooser.choice(ending if ending and chooser.random() < 0.5 else allowed)
@@ -98,7 +98,7 @@ def test_an_answer_is_one_of_the_choices_in_every_vocabulary(name, choices):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_an_answer_in_json_fits_its_schema_in_every_vocabulary(name):
+def test_a_json_answer_fits_its_schema_in_every_vocabulary(name):
     schema = {
         "type": "object",
         "properties": {"thé": {"type": "string"}, "b": {"enum": ["the", 1.5, None]}},
@@ -125,10 +125,10 @@ def test_no_special_token_is_part_of_an_answer(name):
     allowed = set(allowed_by(matcher))
     assert len(allowed) > 150
     assert not allowed & special
-    assert max(allowed) < num_tokens, "nobody knows what the model's other tokens are"
+    assert max(allowed) < num_tokens, "the tokenizer lacks the model's other tokens"
 
 
-def test_a_token_that_ends_comes_where_the_answer_is_whole():
+def test_end_tokens_are_allowed_where_the_answer_is_complete():
     ends = frozenset({0, 1})
     matcher = compile_text("regex", "ab?").start(ends)
     a, b = TOKENIZERS["tiny"].encode("ab").ids
@@ -146,7 +146,7 @@ def test_a_token_that_ends_comes_where_the_answer_is_whole():
         take(matcher, b)
 
 
-def test_a_text_token_that_ends_the_sequence_is_no_part_of_the_answer():
+def test_a_text_token_that_ends_the_sequence_is_not_part_of_the_answer():
     a, b = TOKENIZERS["tiny"].encode("ab").ids
     matcher = compile_text("regex", "[ab]+").start(frozenset({b}))
     assert allowed_by(matcher) == [a]
@@ -154,7 +154,7 @@ def test_a_text_token_that_ends_the_sequence_is_no_part_of_the_answer():
     assert b in allowed_by(matcher)
 
 
-def test_asking_what_is_allowed_changes_nothing():
+def test_reading_the_mask_does_not_change_the_state():
     matcher = compile_text("regex", "[a-z]{3}").start(frozenset())
     first = allowed_by(matcher)
     assert allowed_by(matcher) == first
@@ -162,16 +162,16 @@ def test_asking_what_is_allowed_changes_nothing():
     assert allowed_by(matcher) == allowed_by(matcher) != first
 
 
-def test_sequences_that_share_a_grammar_do_not_meet():
+def test_sequences_of_one_grammar_are_independent():
     grammar = compile_text("choice", '["ab", "cd"]')
-    one, other = grammar.start(frozenset()), grammar.start(frozenset())
-    take(one, allowed_by(one)[0])
+    advanced, other = grammar.start(frozenset()), grammar.start(frozenset())
+    take(advanced, allowed_by(advanced)[0])
     assert len(allowed_by(other)) == 2
-    together, _ = find_allowed([other, one], [False, False], timeout=None)
+    together, _ = find_allowed([other, advanced], [False, False], timeout=None)
     assert not (together[0] == together[1]).all()
 
 
-def test_a_vocabulary_that_cannot_go_on_is_a_dead_end():
+def test_a_grammar_without_an_allowed_token_is_a_dead_end():
     tokenizer = TOKENIZERS["byte fallback"]
     ends = frozenset(tokenizer.encode("q").ids)
     matcher = compile_text("regex", "q", "byte fallback").start(ends)
@@ -182,7 +182,7 @@ def test_a_vocabulary_that_cannot_go_on_is_a_dead_end():
         allowed_by(matcher)
 
 
-def test_a_tokenizer_that_leaves_ids_out_is_read():
+def test_a_tokenizer_that_skips_token_ids_is_supported():
     described = json.loads(TOKENIZERS["bare"].to_str())
     left_out = [described["model"]["vocab"].pop(letter) for letter in "xyz"]
     tokenizer = Tokenizer.from_str(json.dumps(described))
@@ -193,7 +193,7 @@ def test_a_tokenizer_that_leaves_ids_out_is_read():
     assert tokenizer.token_to_id("w") in allowed
 
 
-def test_a_tokenizer_of_another_kind_is_told():
+def test_a_tokenizer_of_another_kind_is_refused_with_the_reason():
     words = Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     with pytest.raises(UnreadableTokenizerError, match="decoder"):
         ForkServer(words.to_str(), 2, 2**30)
@@ -229,7 +229,7 @@ def test_a_tokenizer_of_another_kind_is_told():
 def test_a_schema_that_is_not_supported_is_refused_with_its_place(schema, place, reason):
     with pytest.raises(InvalidSchemaError, match=reason) as caught:
         compile_schema(schema)
-    if place is None:  # the place that refers, or the one that is referred to
+    if place is None:  # the reference, or its target
         assert len(caught.value.field) > 1
     else:
         assert caught.value.field == ("here", *place)
@@ -247,12 +247,12 @@ def test_a_schema_that_is_not_supported_is_refused_with_its_place(schema, place,
         ("lark", 'start: "a" <|endoftext|>', "Special"),
         ("lark", 'start: "<" <[4]>', "Special"),
         ("lark", 'begin: "a"', "start"),
-        ("lark", 'start: ("a" "b"){100000}', "stands for"),
+        ("lark", 'start: ("a" "b"){100000}', "expands to"),
         ("choice", json.dumps(["a" * 20_001]), "20001"),
         ("lark", 'start: a\na: "x" a', "no answer"),
     ],
 )
-def test_a_pattern_that_cannot_be_used_is_refused_with_the_reason(kind, text, reason):
+def test_an_unusable_grammar_is_refused_with_the_reason(kind, text, reason):
     with pytest.raises(InvalidGrammarError, match=f"(?i){reason}") as caught:
         compile_text(kind, text)
     assert caught.value.field == ("here",)
@@ -283,16 +283,16 @@ HOSTILE = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_grammars_are_refused_or_cost_little(name):
+def test_hostile_grammars_are_refused_or_cheap(name):
     try:
         grammar = compile_text(*HOSTILE[name])
     except InvalidGrammarError:
         pass
     else:
-        write(grammar, most=100)
+        write(grammar, max_tokens=100)
 
 
-def test_json_has_no_place_for_more_than_single_spaces():
+def test_json_allows_single_spaces_only():
     matcher = compile_schema({"type": "array", "items": {"type": "null"}}).start(frozenset())
     tokenizer = TOKENIZERS["tiny"]
     (space,) = tokenizer.encode(" ").ids
@@ -314,7 +314,7 @@ LEAVES = st.one_of(
     st.builds(lambda value: {"const": value}, VALUES),
     st.sampled_from([{"type": kind} for kind in ("null", "boolean", "string", "integer")]),
     st.builds(
-        lambda least, more: {"type": "string", "minLength": least, "maxLength": least + more},
+        lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more},
         st.integers(0, 5),
         st.integers(0, 5),
     ),
@@ -353,11 +353,11 @@ def objects(inner: st.SearchStrategy[dict]) -> st.SearchStrategy[dict]:
 
 def arrays(inner: st.SearchStrategy[dict]) -> st.SearchStrategy[dict]:
     return st.builds(
-        lambda items, least, more: {
+        lambda items, low, more: {
             "type": "array",
             "items": items,
-            "minItems": least,
-            "maxItems": least + more,
+            "minItems": low,
+            "maxItems": low + more,
         },
         inner,
         st.integers(0, 2),

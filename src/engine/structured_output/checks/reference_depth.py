@@ -1,17 +1,17 @@
-"""Depth of a graph of references: how far a recursive compiler descends."""
+"""Depth of a graph of references: the recursion depth of a compiler."""
 
 from collections.abc import Iterable, Mapping
 
 MAX_REFERENCE_DEPTH = 500
-"""References that may follow one another. At some thousands the compiler overflows its stack."""
+"""Limit on the depth of references; some thousands would overflow the compiler's stack."""
 
 
 def reference_depth(references: Mapping[str, Iterable[str]], start: str) -> int:
     """Returns the largest depth of a depth-first search that visits each name once.
 
     Args:
-        references: for each name the names that it refers to; others lead nowhere.
-        start: where the search begins.
+        references: the names that each name refers to; a missing name refers to none.
+        start: root of the search.
     """
     seen = {start}
     stack = [iter(references.get(start, ()))]

@@ -1,4 +1,4 @@
-"""Keywords of JSON schemas that limit nothing are left out, and no others."""
+"""Removal of JSON Schema keywords that restrict nothing, and of no others."""
 
 import copy
 import json
@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from llguidance import LLMatcher
 
-from src.engine.structured_output.harmless_keywords import (
+from src.engine.structured_output.checks.harmless_keywords import (
     MAX_BOUND,
     without_harmless_keywords,
 )
@@ -38,7 +38,7 @@ HARMLESS = [
     ({"if": {"type": "string"}}, {}),
     ({"$dynamicAnchor": "a", "$recursiveAnchor": True}, {}),
 ]
-LIMITING = [
+RESTRICTING = [
     {"propertyNames": {"pattern": "^a"}},
     {"propertyNames": {"type": "string", "maxLength": 3}},
     {"propertyNames": False},
@@ -56,13 +56,13 @@ LIMITING = [
     {"if": {"type": "string"}, "then": {"maxLength": 3}},
     {"if": {"type": "string"}, "else": False},
 ]
-# Where a schema may stand in another one.
+# Schemas with a subschema in each kind of place.
 PLACES = [
-    lambda one: {"properties": {"uniqueItems": one}},
-    lambda one: {"anyOf": [{"type": "null"}, one]},
-    lambda one: {"items": one},
-    lambda one: {"prefixItems": [one]},
-    lambda one: {"$defs": {"a": {"additionalProperties": one}}},
+    lambda inner: {"properties": {"uniqueItems": inner}},
+    lambda inner: {"anyOf": [{"type": "null"}, inner]},
+    lambda inner: {"items": inner},
+    lambda inner: {"prefixItems": [inner]},
+    lambda inner: {"$defs": {"a": {"additionalProperties": inner}}},
 ]
 
 
@@ -71,24 +71,24 @@ def compiles(schema: dict) -> bool:
 
 
 @pytest.mark.parametrize(("schema", "expected"), HARMLESS, ids=str)
-def test_what_limits_nothing_is_left_out_wherever_it_stands(schema, expected):
-    given = copy.deepcopy(schema)
+def test_harmless_keywords_are_removed_at_any_depth(schema, expected):
+    original = copy.deepcopy(schema)
     assert without_harmless_keywords(schema) == expected
-    assert schema == given
+    assert schema == original
     for place in PLACES:
         assert without_harmless_keywords(place(schema)) == place(expected)
     assert not compiles(schema)
     assert compiles(expected)
 
 
-@pytest.mark.parametrize("schema", LIMITING, ids=str)
-def test_what_limits_stays(schema):
-    for one in (schema, *(place(schema) for place in PLACES)):
-        assert without_harmless_keywords(one) == one
+@pytest.mark.parametrize("schema", RESTRICTING, ids=str)
+def test_restricting_keywords_stay(schema):
+    for whole in (schema, *(place(schema) for place in PLACES)):
+        assert without_harmless_keywords(whole) == whole
 
 
 @pytest.mark.parametrize("key", ["const", "default", "examples", "enum", "x-more"])
-def test_values_are_no_schemas(key):
+def test_values_are_not_changed(key):
     value = [{"uniqueItems": False, "format": "password"}]
     schema = {key: value if key in ("enum", "examples") else value[0]}
     assert without_harmless_keywords(schema) == schema
@@ -112,11 +112,11 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("schema", "expected"), HARMLESS, ids=str)
-def test_a_schema_takes_the_same_values_without_them(schema, expected):
+def test_the_rewritten_schema_allows_the_same_values(schema, expected):
     before, after = Draft202012Validator(schema), Draft202012Validator(expected)
     for value in VALUES:
         if "additionalProperties" in expected and isinstance(value, dict):
-            continue  # a validator asks `unevaluatedProperties` after it, and it is closed
+            continue  # here jsonschema differs: it evaluates `unevaluatedProperties` last
         assert before.is_valid(value) == after.is_valid(value), value
 
 
@@ -126,7 +126,7 @@ def test_a_schema_takes_the_same_values_without_them(schema, expected):
     [2**63, 2**63 - 1, 3.4028234663852886e38, 1e20, 10**25, FLOAT64_MAX, int(FLOAT64_MAX)],
     ids=lambda limit: f"{float(limit):g}",
 )
-def test_bounds_that_the_compiler_cannot_write_become_narrower(kind, limit):
+def test_bounds_beyond_int64_are_narrowed(kind, limit):
     for low, high in (("minimum", "maximum"), ("exclusiveMinimum", "exclusiveMaximum")):
         schema = {"type": kind, low: -limit, high: limit}
         narrowed = without_harmless_keywords(schema)
@@ -135,7 +135,7 @@ def test_bounds_that_the_compiler_cannot_write_become_narrower(kind, limit):
 
 
 @pytest.mark.parametrize("kind", ["integer", "number"])
-def test_other_bounds_stay(kind):
+def test_other_bounds_do_not_change(kind):
     chooser = random.Random(0)
     for _ in range(20):
         low, high = sorted(chooser.randint(-MAX_BOUND, MAX_BOUND) for _ in range(2))

@@ -1,11 +1,11 @@
-"""What is refused of JSON schemas before they are compiled, and with which place."""
+"""JSON schemas that are refused before compilation, and the places that errors name."""
 
 from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
 
-from src.engine.structured_output.schema_checks import (
+from src.engine.structured_output.checks.schema_checks import (
     SchemaError,
     check_schema,
     check_structure,
@@ -13,9 +13,9 @@ from src.engine.structured_output.schema_checks import (
 )
 
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
-NEEDED = NODE | {"required": ["next"]}
+REQUIRED = NODE | {"required": ["next"]}
 OR_NULL = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
-IN_A_RING = {
+CYCLE = {
     "$ref": "#/$defs/a",
     "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}},
 }
@@ -28,9 +28,9 @@ def with_node(node: dict) -> dict:
 @pytest.mark.parametrize(
     ("schema", "path"),
     [
-        (with_node(NEEDED), ("$ref",)),
+        (with_node(REQUIRED), ("$ref",)),
         ({"$ref": "#"}, ("$ref",)),
-        (IN_A_RING, ("$ref",)),
+        (CYCLE, ("$ref",)),
         (
             with_node({"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/node"}}),
             ("$ref",),
@@ -52,7 +52,7 @@ def with_node(node: dict) -> dict:
         ({"minProperties": 3, "required": ["a", "b"]}, ("minProperties",)),
     ],
 )
-def test_what_could_not_be_kept_is_refused_with_its_place(schema, path):
+def test_schemas_that_cannot_be_enforced_are_refused_with_the_place(schema, path):
     with pytest.raises(SchemaError) as caught:
         check_schema(schema)
     assert caught.value.path == path
@@ -63,8 +63,8 @@ def test_what_could_not_be_kept_is_refused_with_its_place(schema, path):
     [
         {},
         with_node(NODE),
-        with_node(NEEDED | {"properties": {"next": OR_NULL}}),
-        with_node(NEEDED | {"type": ["object", "null"]}),
+        with_node(REQUIRED | {"properties": {"next": OR_NULL}}),
+        with_node(REQUIRED | {"type": ["object", "null"]}),
         with_node({"type": "array", "items": {"$ref": "#/$defs/node"}}),
         with_node({"enum": [1]}),
         {"properties": {"a/b": {"type": "null"}, "c": {"$ref": "#/properties/a~1b"}}},
@@ -76,11 +76,11 @@ def test_what_could_not_be_kept_is_refused_with_its_place(schema, path):
         {"required": 5, "properties": 5, "items": 5, "anyOf": 5, "minItems": "x", "type": 5},
     ],
 )
-def test_what_has_an_end_and_what_others_refuse_is_let_through(schema):
+def test_schemas_with_a_finite_answer_and_faults_of_other_checks_pass(schema):
     check_schema(schema)
 
 
-def test_a_schema_nested_too_deep_is_refused():
+def test_a_deeply_nested_schema_is_refused():
     schema: dict = {}
     for _ in range(60):
         schema = {"properties": {"a": schema}}
@@ -89,22 +89,22 @@ def test_a_schema_nested_too_deep_is_refused():
 
 
 @pytest.mark.parametrize(("length", "is_refused"), [(400, False), (600, True)])
-def test_references_that_lead_too_deep_are_refused(length, is_refused):
+def test_deeply_nested_references_are_refused(length, is_refused):
     names = {f"a{index}": {"items": {"$ref": f"#/$defs/a{index + 1}"}} for index in range(length)}
     schema = {"$defs": names, "$ref": "#/$defs/a0"}
     with pytest.raises(SchemaError, match="levels deep") if is_refused else nullcontext():
         check_structure(schema)
 
 
-def test_references_in_a_long_chain_are_followed_for_a_bounded_time():
+def test_the_search_for_finite_answers_is_bounded():
     names = [f"n{index}" for index in range(2000)]
     parts = {name: {"$ref": f"#/$defs/{other}"} for name, other in pairwise(names)}
     schema = {"$ref": "#/$defs/n0", "$defs": parts | {names[-1]: {"type": "null"}}}
-    with pytest.raises(SchemaError, match="too many ways"):
+    with pytest.raises(SchemaError, match="too many recursive references"):
         check_schema(schema)
 
 
-def test_the_innermost_part_that_fails_is_found():
+def test_the_innermost_failing_subschema_is_found():
     schema = {
         "properties": {"a": {"type": "null"}, "b": {"items": {"anyOf": [{}, {"bad": 1}]}}},
     }
@@ -115,9 +115,9 @@ def test_the_innermost_part_that_fails_is_found():
                 return "bad" in value or any(map(has_bad, value.values()))
             return isinstance(value, list) and any(map(has_bad, value))
 
-        found = part["whole"]
+        target = part["whole"]
         for step in part["$ref"].split("/")[2:]:
-            found = found[int(step)] if isinstance(found, list) else found[step]
-        return has_bad(found)
+            target = target[int(step)] if isinstance(target, list) else target[step]
+        return has_bad(target)
 
     assert find_fault(schema, fails) == ("properties", "b", "items", "anyOf", 1)

@@ -1,8 +1,8 @@
-"""How much a pattern stands for, before anybody compiles it."""
+"""Sizes of regular expressions with repetitions expanded."""
 
 import pytest
 
-from src.engine.structured_output.regex_size import expanded_size
+from src.engine.structured_output.checks.regex_size import expanded_size
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ from src.engine.structured_output.regex_size import expanded_size
         ("a\\", 2),
     ],
 )
-def test_repetitions_count_as_often_as_they_repeat(pattern, size):
+def test_repetitions_multiply_the_size(pattern, size):
     assert expanded_size(pattern) == size
 
 
-def test_a_count_of_many_digits_is_the_compilers_to_refuse():
+def test_a_count_of_many_digits_is_left_to_the_compiler():
     assert expanded_size("a{" + "9" * 5000 + "}") == 5003

@@ -1,11 +1,11 @@
-"""Which objects are closed though their schemas do not say so."""
+"""Objects that are closed although their schemas do not say so."""
 
 import copy
 import json
 
 import pytest
 
-from src.engine.structured_output.schema_walk import close_objects
+from src.engine.structured_output.checks.schema_walk import close_objects
 
 CLOSED = {"additionalProperties": False}
 TEXT = {"type": "string"}
@@ -18,7 +18,7 @@ def closed(schema: dict) -> dict:
     return schema
 
 
-def test_an_object_has_the_properties_that_are_listed_wherever_it_stands():
+def test_objects_that_list_their_properties_are_closed_at_any_depth():
     assert closed(NAMED) == NAMED | CLOSED
     assert closed({"properties": {}}) == {"properties": {}} | CLOSED
     assert closed({"items": {"anyOf": [NAMED, TEXT]}}) == {
@@ -53,5 +53,5 @@ def test_an_object_has_the_properties_that_are_listed_wherever_it_stands():
     ],
     ids=lambda schema: json.dumps(schema)[:60],
 )
-def test_what_says_or_leaves_open_what_else_there_may_be_stays_as_it_is(schema):
+def test_schemas_that_restrict_or_combine_properties_do_not_change(schema):
     assert closed(schema) == schema

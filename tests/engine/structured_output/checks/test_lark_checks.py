@@ -1,11 +1,11 @@
-"""Checks of Lark grammars: quotes, nesting, references and size, all in linear time."""
+"""Checks of Lark grammars: quotes, nesting, references and size, in linear time."""
 
 import contextlib
 import time
 
 import pytest
 
-from src.engine.structured_output.lark_checks import LarkError, check_lark
+from src.engine.structured_output.checks.lark_checks import LarkError, check_lark
 
 
 def rules(length: int) -> str:
@@ -19,11 +19,11 @@ def rules(length: int) -> str:
         ('start: "a"\nb: "\\"', "line 2 is not closed"),
         ("start: /a", "not closed"),
         ("start: <|end|>", "Special tokens"),
-        ("start: " + "(" * 101, "nested 100"),
+        ("start: " + "(" * 101, "brackets are nested more than 100"),
         (rules(600), "500 levels"),
     ],
 )
-def test_a_grammar_that_the_compiler_must_not_see_is_refused(text, reason):
+def test_dangerous_grammars_are_refused_with_the_reason(text, reason):
     with pytest.raises(LarkError, match=reason):
         check_lark(text)
 
@@ -38,7 +38,7 @@ def test_a_grammar_that_the_compiler_must_not_see_is_refused(text, reason):
         "// [\nstart: /a/",
     ],
 )
-def test_other_grammars_pass(text):
+def test_harmless_grammars_pass(text):
     assert check_lark(text) < 20_000
 
 
@@ -53,7 +53,7 @@ def test_other_grammars_pass(text):
         ('start: %json {"pattern": "a{100}"}', 100),
     ],
 )
-def test_the_size_counts_repetitions_written_out(text, size):
+def test_the_size_counts_expanded_repetitions(text, size):
     assert size <= check_lark(text) <= size + 12
 
 
@@ -72,7 +72,7 @@ def test_the_size_counts_repetitions_written_out(text, size):
     ],
 )
 def test_hostile_texts_take_linear_time(text):
-    """A quadratic scan of so much takes minutes; the bound is for busy machines."""
+    """A quadratic scan would take minutes; the bound leaves room for busy machines."""
     started = time.process_time()
     with contextlib.suppress(LarkError):
         check_lark(text)

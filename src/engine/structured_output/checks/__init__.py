@@ -1,0 +1,1 @@
+"""Checks and rewrites of grammars before they are compiled, in bounded time."""
