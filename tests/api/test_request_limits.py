@@ -68,7 +68,7 @@ def test_bytes_of_a_prompt(start_server):
         assert_refused(ask(server, path, messages=messages), "bytes, and this server takes 11")
 
 
-def test_what_is_said_of_tools_and_calls_counts_too(start_server):
+def test_tools_and_calls_count_towards_the_limits(start_server):
     server = start_server(max_prompt_bytes=600, chat_template=TEMPLATES["hermes"])
     function = {"name": "look", "description": "x" * 700, "parameters": {"type": "object"}}
     tools = [{"type": "function", "function": function}]

@@ -59,7 +59,7 @@ def start_tenants(start_server: Callable[..., LocalServer], tmp_path: Path):
     return start
 
 
-def test_what_one_key_sent_is_cached_for_that_key_alone(start_tenants):
+def test_prompts_of_a_key_are_cached_for_that_key_alone(start_tenants):
     tenants = start_tenants({"a": [], "b": []})
     assert tenants.num_cached("a") == 0
     assert tenants.num_cached("a") > 30

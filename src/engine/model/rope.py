@@ -1,10 +1,9 @@
 """Rotary position embeddings with fixed frequencies, whatever else is in a step.
 
 LongRoPE (Ding et al. 2024, arXiv:2402.13753) and dynamic NTK scaling choose their frequencies by
-the length of the text. transformers takes the largest position of the whole forward for it, so one
-long request would change the answers of all others in its steps, and cached keys would be rotated
-by other angles than later queries. Here the context that the model is served with decides, once: it
-is also vLLM's rule.
+the length of the text. transformers takes the largest position of the whole forward as that length.
+One long request would change the answers of all others in its steps. Cached keys would be rotated
+by other angles than later queries. Here the served context decides, once, which is vLLM's rule too.
 """
 
 import logging

@@ -41,7 +41,7 @@ def create_model(architecture: str, rope: dict, **shape: object) -> PreTrainedMo
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, num_tokens: int, largest_position: int) -> torch.Tensor:
-    """Returns logits of a text in a forward whose largest position is that of another text."""
+    """Returns the logits of a text beside a token at a largest position."""
     token_ids = torch.arange(num_tokens + 1)[None] % 200
     positions = torch.cat([torch.arange(num_tokens), torch.tensor([largest_position])])[None]
     mask = torch.ones(num_tokens + 1, num_tokens + 1).tril().bool()[None, None]
