@@ -6,6 +6,7 @@ logs and error answers ask of a path; `add_routes` refuses an app with a route t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
@@ -25,11 +26,15 @@ from src.api.openai.responses import routes as responses
 from src.auth.api_keys import Scope
 from src.middleware.route_policy import RouteKind, RoutePolicies, RoutePolicy
 
-PUBLIC = "public"
-"""Access without authentication."""
 
-ANY_KEY = "any key"
-"""Access with any valid key, whatever its scopes."""
+class Access(Enum):
+    """Access to a route that needs no scope."""
+
+    PUBLIC = auto()
+    ANY_KEY = auto()
+
+
+PUBLIC, ANY_KEY = Access.PUBLIC, Access.ANY_KEY
 
 PREFIXES: dict[str, ApiFamily] = {"/v1/messages": ANTHROPIC, "/v1": OPENAI}
 """Families of unknown paths; the first matching prefix wins. Others are the native API's."""
@@ -44,7 +49,7 @@ class Row:
         router: router that serves the path; None is FastAPI itself.
         family: API family of its errors.
         kind: purpose; decides on metering, draining, metrics and logs (`RoutePolicy`).
-        access: scope that a key needs, PUBLIC or ANY_KEY.
+        access: scope that a key needs; ANY_KEY for all valid keys, PUBLIC without a key.
         field_names: the engine's field names to this route's, for errors.
     """
 
@@ -52,7 +57,7 @@ class Row:
     router: APIRouter | None
     family: ApiFamily
     kind: RouteKind
-    access: str
+    access: Scope | Access
     field_names: Mapping[str | int, str] = field(default_factory=dict)
 
 
@@ -100,8 +105,8 @@ def route_policies() -> RoutePolicies:
             row.path,
             row.family,
             row.kind,
-            scope=None if row.access in (PUBLIC, ANY_KEY) else row.access,
-            is_public=row.access == PUBLIC,
+            scope=row.access if isinstance(row.access, Scope) else None,
+            is_public=row.access is PUBLIC,
             field_names=row.field_names,
         )
         for row in ROWS

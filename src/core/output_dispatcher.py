@@ -7,8 +7,8 @@ and tokens pass here, so metrics, traces and usage accounts are fed here.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 
@@ -157,10 +157,14 @@ class OutputDispatcher:
             live = self._live.get(output.request_id)
             if live is not None:  # None if the sequence outlived its event loop
                 trimmed = self._trim(live, output)
-                self._observe(live, output, len(trimmed.new_token_ids), now)
                 live.outputs.put_nowait(trimmed)
+                if output.finish_reason is not None:
+                    del self._live[output.request_id]
+                with _logged_faults():
+                    self._observe(live, output, len(trimmed.new_token_ids), now)
         if self._observer is not None:
-            self._observer.engine_updated(update.stats, update.step)
+            with _logged_faults():
+                self._observer.engine_updated(update.stats, update.step)
 
     def _trim(self, live: _LiveSequence, output: RequestOutput) -> RequestOutput:
         """Returns the part of an output that belongs to the answer; nothing after its end."""
@@ -187,7 +191,6 @@ class OutputDispatcher:
         if num_tokens:
             self._observe_tokens(live.stats, num_tokens, now)
         if output.finish_reason is not None:
-            del self._live[output.request_id]
             live.stats.outcome = live.outcome or OUTCOMES[output.finish_reason]
             self._observe_end(live, now)
 
@@ -217,9 +220,20 @@ class OutputDispatcher:
     def _observe_end(self, live: _LiveSequence, now: float) -> None:
         live.stats.ended_at = now
         if self._observer is not None:
-            self._observer.sequence_ended(live.stats)
+            with _logged_faults():
+                self._observer.sequence_ended(live.stats)
         for follower in self._followers:
-            live.context.run(follower.sequence_ended, live.stats)
+            with _logged_faults():
+                live.context.run(follower.sequence_ended, live.stats)
+
+
+@contextmanager
+def _logged_faults() -> Iterator[None]:
+    """Logs what observers raise: each output must be delivered, and each observer called."""
+    try:
+        yield
+    except Exception:
+        logger.exception("recording of a sequence failed")
 
 
 def _new_stats(request: Request, operation: str) -> SequenceStats:

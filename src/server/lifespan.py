@@ -8,7 +8,7 @@ import concurrent.futures
 import gc
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -33,11 +33,11 @@ ENGINE_FAILURE = 1
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Runs the background tasks of an app while it serves, then shuts its parts down."""
     service = service_of(app)
-    service.engine_watch = asyncio.create_task(_watch_engine(service))
-    tasks = [asyncio.create_task(_load_and_watch(service)), service.engine_watch]
+    service.engine_watch = _start(_watch_engine(service))
+    tasks = [_start(_load_and_watch(service)), service.engine_watch]
     if service.watched_keys is not None:
-        tasks.append(asyncio.create_task(service.watched_keys.watch()))
-    tasks.append(asyncio.create_task(service.rate_limit.watch()))
+        tasks.append(_start(service.watched_keys.watch()))
+    tasks.append(_start(service.rate_limit.watch()))
     if service.wait_for_model:
         await _wait_for_model(service)
     yield
@@ -46,6 +46,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.to_thread(service.shutdown)
     await service.rate_limit.close()
+
+
+def _start(background: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Starts a background task; a fault of it is logged."""
+    task = asyncio.create_task(background)
+    task.add_done_callback(_log_fault)
+    return task
+
+
+def _log_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("a background task of the service failed", exc_info=error)
 
 
 async def _load_and_watch(service: Service) -> None:
@@ -61,6 +73,9 @@ async def _load_model(service: Service) -> None:
         check = partial(_check_default_length, service.settings)
         await _in_daemon_thread(lambda: engine.load_model(check))
         _mark_loaded(service)
+        # A full collection visits every object, those of the libraries and the model too, and takes
+        # half a second. Frozen objects are left out; they live as long as the process anyway.
+        gc.freeze()
     except StartupError as error:
         logger.critical("cannot start: %s", error)
         end_process(STARTUP_FAILURE)
@@ -77,9 +92,6 @@ def _mark_loaded(service: Service) -> None:
     service.engine_metrics.model_name = model_name
     if service.tracing is not None:
         service.tracing.model_name = model_name
-    # A full collection visits every object, those of the libraries and the model too, and takes
-    # half a second. Frozen objects are left out; they live as long as the process anyway.
-    gc.freeze()
     service.http_metrics.max_live.set(service.engine.max_live)
     service.is_loaded = True
     # A scrape sets it too, but only in the worker that answers it.

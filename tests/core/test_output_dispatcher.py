@@ -367,3 +367,29 @@ def test_a_trim_that_raises_fails_its_own_sequence_alone(bench):
     assert (broken.new_token_ids, broken.finish_reason) == ([], FinishReason.ERROR)
     assert (sound.new_token_ids, sound.finish_reason) == ([2], None)
     assert bench.engine.aborted == ["a"]
+
+
+def test_a_fault_of_an_observer_keeps_no_output_back(bench, caplog):
+    counted: list[str] = []
+
+    class Faulty:
+        def sequence_ended(self, sequence: SequenceStats) -> None:
+            raise RuntimeError("made to fail")
+
+    class Meter:
+        async def reserve(self, *_: int) -> None: ...
+
+        def sequence_ended(self, sequence: SequenceStats) -> None:
+            counted.append(sequence.request_id)
+
+    bench.dispatcher = OutputDispatcher(bench.recorder, Faulty(), Meter())
+
+    async def scenario() -> None:
+        outputs = await bench.submit("a", "b")
+        expected = [output("a", FinishReason.STOP), output("b")]
+        await bench.receive(*expected)
+        assert [outputs.get_nowait() for _ in range(2)] == expected
+
+    asyncio.run(scenario())
+    assert counted == ["a"]
+    assert "recording of a sequence failed" in caplog.text
