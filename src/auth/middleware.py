@@ -1,7 +1,7 @@
 """Authentication and authorization of requests, before anything reads their bodies.
 
-Routes without an entry here need the scope `admin`, so a new route is closed until it is opened.
-The path decides, exactly as it was sent and as the router sees it; no header does.
+The table of routes (`api/routes.py`) says which scope a path needs; unknown paths need `admin`. The
+path decides, exactly as it was sent and as the router sees it; no header does.
 """
 
 from collections.abc import Callable

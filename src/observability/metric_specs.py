@@ -1,6 +1,6 @@
-"""Tables of metric specifications; each app creates its own metrics from them.
+"""Classes for tables of metrics; the tables are in `http_metrics.py` and `engine_metrics.py`.
 
-The tables are also the source of docs/metrics.md.
+Each app creates its own metrics from them. They are also the source of docs/metrics.md.
 """
 
 from collections.abc import Mapping, Sequence

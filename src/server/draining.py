@@ -1,6 +1,7 @@
-"""Draining: new requests are refused during a graceful shutdown, running ones are waited for.
+"""Draining: refuses new requests during a graceful shutdown and counts the running ones.
 
-The port stays open meanwhile: a closed one would look to probes and clients like a crashed service.
+`graceful.py` waits for those. The port stays open meanwhile: a closed one would look to probes and
+clients like a crashed service.
 """
 
 from dataclasses import dataclass

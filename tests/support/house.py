@@ -1,6 +1,6 @@
 """Numbers of the house: `make house`; its language: `python -m tests.support.house PATH`.
 
-The language is that of CONTRIBUTING.md: docstrings open with an imperative or a noun phrase, code
+The language is that of CONTRIBUTING.md: docstrings open with a verb or a noun phrase, code
 and requests are no persons, and sentences are short.
 """
 

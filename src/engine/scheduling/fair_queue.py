@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from src.engine.scheduling.fair_share import Tenant
+from src.engine.scheduling.preemption import Tenant
 from src.engine.scheduling.sequence import Sequence
 
 

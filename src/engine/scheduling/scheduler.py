@@ -18,9 +18,9 @@ from typing import TypeVar
 from src.engine.isolation import attempt
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.scheduling.fair_queue import FairQueue
-from src.engine.scheduling.fair_share import choose_placement
 from src.engine.scheduling.kv_cache_manager import KVCacheManager
 from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.preemption import choose_placement
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import (

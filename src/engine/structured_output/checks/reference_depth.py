@@ -1,4 +1,7 @@
-"""Depth of a graph of references: the recursion depth of a compiler."""
+"""Depth of a graph of references: the recursion depth of a compiler.
+
+`schema_checks.py` refuses references without an end.
+"""
 
 from collections.abc import Iterable, Mapping
 

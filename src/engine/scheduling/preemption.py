@@ -1,4 +1,6 @@
-"""Weighted max-min fairness of running places, with preemption. No torch.
+"""Preemption: which sequence is admitted next, and which one gives way. No torch.
+
+The rule is weighted max-min fairness of running places.
 
 The allocation is that of Bertsekas & Gallager, "Data Networks" (1992), over whole places.
 A free place goes to the tenant with the fewest places for its weight. Without a free place, that

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.fair_share import Placement, Tenant, choose_placement
+from src.engine.scheduling.preemption import Placement, Tenant, choose_placement
 from src.engine.scheduling.sequence import Sequence
 
 
