@@ -10,12 +10,18 @@ from uvicorn.supervisors import multiprocess
 
 from src.server.graceful import Server
 from src.server.process_end import run_to_end
+from src.server.restart import Restart
 from src.server.service import service_of
 
 APP = "src.main:app"
 """Import string of the app, for processes that are spawned."""
 
 ANSWER_SECONDS = 1
+
+EXIT_SECONDS = 1
+"""From the pipe's end to the exit status of a process that is ending."""
+
+SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
 
 # Messages from the supervisor, and a worker's answers to PING.
 PING = b"ping"
@@ -31,10 +37,16 @@ class Worker(multiprocess.Process):
         config: of its server.
         sockets: listening sockets, shared by all workers.
         wait_for_model: accept connections only once the model is loaded.
+        restart: of this worker when it dies.
     """
 
     def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], *, wait_for_model: bool
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        *,
+        wait_for_model: bool,
+        restart: Restart,
     ) -> None:
         super().__init__(config, sockets)
         self._wait_for_model = wait_for_model
@@ -42,6 +54,7 @@ class Worker(multiprocess.Process):
         self._has_answered = False
         self.was_ready = False
         """Answer to the last ping; false if it was late."""
+        self.restart = restart
 
     def start(self) -> None:
         """Starts the process."""
@@ -51,7 +64,10 @@ class Worker(multiprocess.Process):
         self.child_conn.close()
 
     def retire(self) -> None:
-        """Tells the worker to end once its open requests are answered."""
+        """Tells the worker to end once its open requests are answered, or at once if it loads."""
+        if not self.was_ready:
+            self.terminate()
+            return
         with suppress(OSError):  # it has ended
             self.parent_conn.send_bytes(RETIRE)
 
@@ -60,6 +76,8 @@ class Worker(multiprocess.Process):
         answer = self._ask(timeout)
         self.was_ready = answer == READY
         self._has_answered |= answer is not None
+        if self.was_ready:
+            self.restart.record_ready()
         return answer is not None
 
     def is_ready(self, timeout: float = 5) -> bool:
@@ -81,6 +99,19 @@ class Worker(multiprocess.Process):
         if not self.process.is_alive():
             return False
         return self.was_ready or (self._has_answered and self.is_ready(ANSWER_SECONDS))
+
+    def reap(self) -> str:
+        """Ends a dead or hung worker; returns its exit status, its signal or `hung`."""
+        self.was_ready = False
+        self.process.join(EXIT_SECONDS)
+        status = self.exitcode
+        self.kill()
+        self.join()
+        if status is None:
+            return "hung"
+        if status >= 0:
+            return f"status {status}"
+        return SIGNAL_NAMES.get(-status, f"signal {-status}")
 
     # The rest runs in the worker's process.
 

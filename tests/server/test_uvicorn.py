@@ -15,8 +15,8 @@ from src.server.worker import Worker
 
 OVERRIDDEN = {
     Server: "handle_exit shutdown",
-    Supervisor: "init_processes handle_int handle_term handle_hup handle_ttin keep_subprocess_alive"
-    " terminate_all join_all",
+    Supervisor: "init_processes handle_int handle_term handle_hup handle_ttin handle_ttou"
+    " keep_subprocess_alive terminate_all join_all",
     Worker: "start ping is_ready server target pong",
     Connection: "connection_made connection_lost data_received on_message_begin on_url on_header"
     " on_headers_complete on_message_complete send_400_response on_response_complete pause_writing",

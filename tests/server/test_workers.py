@@ -1,6 +1,7 @@
 """Several workers behind one port: keys, limits of each worker, replacement."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,16 @@ from tests.support.servers import Server, Streamed, serve, workers_of
 BODY = {"prompt": "the", "max_length": 1}
 
 
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """Pauses a process."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 @dataclass
 class Workers:
     """A service of two workers with API keys."""
@@ -36,11 +47,8 @@ class Workers:
     def alone(self, pid: int) -> Iterator[None]:
         """Pauses the other worker, so that this one gets all connections."""
         (other,) = set(self.pids) - {pid}
-        os.kill(other, signal.SIGSTOP)
-        try:
+        with paused(other):
             yield
-        finally:
-            os.kill(other, signal.SIGCONT)
 
     def status(self, key: str) -> int:
         return self.server.post(BODY, headers=bearer(key)).status_code
@@ -141,15 +149,12 @@ def test_connection_limits_hold_in_each_worker(tmp_path):
         pids = workers_of(server)
         for pid in pids:
             (other,) = set(pids) - {pid}
-            os.kill(other, signal.SIGSTOP)
-            try:
+            with paused(other):
                 head = b"GET / HTTP/1.1\r\nHost: "
                 for sent, status in ((head, b" 408 "), (head + b"x" * 2048, b" 431 ")):
                     with connect(server) as connection:
                         connection.sendall(sent)
                         assert status in connection.recv(65536)
-            finally:
-                os.kill(other, signal.SIGCONT)
         assert server.stop() == 0
 
 
@@ -188,11 +193,8 @@ def test_a_replacement_accepts_no_connection_before_its_model_is_loaded(tmp_path
         assert set(statuses) == {200}
         assert len(statuses) > 10
         wait_until(lambda: len(workers_of(server)) == 2)
-        os.kill(second, signal.SIGSTOP)  # the new one gets all connections
-        try:
+        with paused(second):  # the new one gets all connections
             wait_until(lambda: server.post(BODY).status_code == 200)
-        finally:
-            os.kill(second, signal.SIGCONT)
         assert server.stop() == 0
 
 
@@ -259,6 +261,88 @@ def test_sigttin_adds_a_worker_and_sigttou_removes_one(tmp_path):
         wait_until(lambda: num_ready(server) == 3, seconds=120)
         server.process.send_signal(signal.SIGTTOU)
         wait_until(lambda: len(workers_of(server)) == 2, seconds=60)
+        assert server.post(BODY).status_code == 200
+        assert server.stop() == 0
+
+
+def reasons(server: Server, number: int) -> list[str]:
+    """Returns the logged reasons of deaths, once there are `number`."""
+    pattern = re.compile(r"a worker died and is replaced.* reason=('[^']*'|\S+)")
+    wait_until(lambda: len(pattern.findall(server.log)) >= number, seconds=120)
+    return [reason.strip("'") for reason in pattern.findall(server.log)]
+
+
+def test_service_goes_on_while_a_replacement_cannot_start(tmp_path, tiny_model):
+    model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    shutil.copytree(tiny_model(), model)
+    with serve(tmp_path, workers=2, model_name=model) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        first, second = workers_of(server)
+        model.rename(elsewhere)
+        os.kill(first, signal.SIGKILL)
+        assert reasons(server, 2)[:2] == ["SIGKILL", "status 3"]
+        assert second in workers_of(server)
+        assert server.post(BODY).status_code == 200
+        elsewhere.rename(model)
+        assert set(post_until_ready(server, 3)) <= {200}
+        assert len(workers_of(server)) == 2
+        model.rename(elsewhere)
+        num_deaths = len(reasons(server, 2))
+        os.kill(second, signal.SIGKILL)
+        assert reasons(server, num_deaths + 2)[num_deaths:] == ["SIGKILL", "status 3"]
+        assert server.stop() == 0  # a replacement that cannot start is no failure of the service
+
+
+def test_restarts_are_delayed_if_replacements_die_early(tmp_path):
+    with serve(tmp_path, workers=2) as server:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        dying, other = workers_of(server)
+        seconds = []
+        for _ in range(4):
+            began = time.monotonic()
+            os.kill(dying, signal.SIGKILL)
+            wait_until(lambda old=dying: set(workers_of(server)) - {old, other}, seconds=60)
+            (dying,) = set(workers_of(server)) - {dying, other}
+            seconds.append(time.monotonic() - began)
+            assert server.post(BODY).status_code == 200
+        assert all(took >= delay for took, delay in zip(seconds, (0, 1, 2, 4), strict=True)), (
+            seconds
+        )
+        assert reasons(server, 4) == ["SIGKILL"] * 4
+        assert re.findall(r"restart_in=(\d+)", server.log) == ["0", "1", "2", "4"]
+        assert server.stop() == 0
+
+
+def test_a_worker_that_retires_by_sigttou_holds_up_no_replacement(tmp_path):
+    settings = {"max_batch_size": 16, "shutdown_grace_seconds": 200, "timeout_seconds": 200}
+    body = BODY | {"max_length": 400, "ignore_eos": True, "stream": True}
+    body |= {"num_return_sequences": 16}
+    with serve(tmp_path, workers=2, **settings) as server, ExitStack() as stack:
+        wait_until(lambda: num_ready(server) == 2, seconds=120)
+        pids = workers_of(server)
+        streams = {}
+        for pid, other in (pids, reversed(pids)):
+            with paused(other):  # this one gets the connection
+                events = stack.enter_context(
+                    httpx2.stream("POST", server.url + "/generate", json=body, timeout=200)
+                ).iter_text()
+                streams[pid] = (next(events), events)
+        server.process.send_signal(signal.SIGTTOU)
+        wait_until(lambda: "new connections are refused" in server.log)
+        (retiring,) = map(int, re.findall(r"a worker retires.* worker=(\d+)", server.log))
+        (other,) = set(pids) - {retiring}
+        with paused(retiring):
+            os.kill(other, signal.SIGKILL)
+            wait_until(lambda: num_ready(server) == 3, seconds=120)
+            assert server.post(BODY).status_code == 200
+            assert retiring in workers_of(server)
+        beginning, events = streams[retiring]
+        streamed = Streamed.read(beginning + "".join(events))
+        assert streamed.error is None
+        assert len(streamed.lasts) == 16
+        wait_until(lambda: len(workers_of(server)) == 1)
+        server.process.send_signal(signal.SIGTTOU)
+        wait_until(lambda: "the last worker stays" in server.log)
         assert server.post(BODY).status_code == 200
         assert server.stop() == 0
 
