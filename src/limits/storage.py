@@ -12,7 +12,7 @@ shows it. NOAUTH concerns every connection: redis-py raises it as a connection e
 
 A command with a late or lost answer may have been executed all the same. Commands that give
 something back are therefore idempotent. They run in the background, and again after the next
-successful probe until Redis has answered them.
+successful probe until Redis has answered them. An error reply drops one, unless all are refused.
 """
 
 import asyncio
@@ -160,8 +160,8 @@ class SharedStorage:
         Args:
             command: sent once.
             budget: of its request.
-            undo: idempotent command that reverts the first one; posted if the answer is late or
-                lost, or the request was cancelled.
+            undo: idempotent command that reverts the first one; posted if the answer is late,
+                lost or an error, or the request was cancelled.
 
         Raises:
             LimitStorageDownError: no answer in time, an error reply, no budget left, or the circuit
