@@ -12,8 +12,10 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from src.errors import RateLimitedError
-from src.limits.storage import PREFIX, SharedStorage, WaitBudget
+from redis.exceptions import ResponseError
+
+from src.errors import LimitStorageDownError, RateLimitedError
+from src.limits.storage import PREFIX, Command, SharedStorage, WaitBudget
 
 LEASE_SECONDS = 10
 NO_LIMIT = 10**9
@@ -107,11 +109,8 @@ class RedisConcurrency:
             RateLimitedError: the maximum number of requests runs already.
             LimitStorageDownError: Redis does not answer.
         """
-        is_free = await self._storage.run(
-            lambda: self._take(lease.key, max_running, lease.id),
-            budget,
-            undo=lambda: self._release(lease),
-        )
+        take = self._take_command(lease.key, max_running, lease.id)
+        is_free = await self._storage.run(take, budget, undo=self._release_command(lease))
         if not is_free:
             raise RateLimitedError("concurrent", max_running, None, 0, 1)
 
@@ -123,7 +122,7 @@ class RedisConcurrency:
         """Ends the lease of a running request."""
         self._local.end(lease)
         if self._storage.is_up:  # otherwise it ends by itself
-            self._storage.post(lambda: self._release(lease))
+            self._storage.post(self._release_command(lease))
 
     async def renew(self) -> None:
         """Renews the leases of this process, also those that Redis has lost.
@@ -132,9 +131,20 @@ class RedisConcurrency:
             LimitStorageDownError: Redis does not answer.
         """
         for key, ids in [(key, set(ids)) for key, ids in self._local.held.items()]:
-            await self._storage.run(partial(self._take, key, NO_LIMIT, *ids), WaitBudget())
+            try:
+                await self._storage.run(self._take_command(key, NO_LIMIT, *ids), WaitBudget())
+            except LimitStorageDownError as error:
+                if not isinstance(error.__cause__, ResponseError):
+                    raise
+                continue  # an error reply concerns this key alone
             for ended in ids - self._local.held.get(key, set()):  # while the command ran
-                self._storage.post(partial(self._release, Lease(key, ended)))
+                self._storage.post(self._release_command(Lease(key, ended)))
+
+    def _take_command(self, key: str, max_running: int, *ids: str) -> Command[bool]:
+        return Command("concurrent", partial(self._take, key, max_running, *ids))
+
+    def _release_command(self, lease: Lease) -> Command[None]:
+        return Command("concurrent", partial(self._release, lease))
 
     async def _take(self, key: str, max_running: int, *ids: str) -> bool:
         arguments: list[str | int] = [1000 * LEASE_SECONDS, max_running, *ids]

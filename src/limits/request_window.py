@@ -18,7 +18,7 @@ from starlette.requests import Request
 from limits import RateLimitItem, WindowStats
 from limits.storage import Storage
 from src.limits.client_address import rate_limit_key
-from src.limits.storage import SharedStorage, WaitBudget
+from src.limits.storage import Command, SharedStorage, WaitBudget
 
 
 class RequestWindow(Protocol):
@@ -70,15 +70,15 @@ class RedisRequestWindow:
 
     async def hit(self, item: RateLimitItem, key: str, name: str, budget: WaitBudget) -> bool:
         """Counts a request; returns False, and counts nothing, above the limit."""
-        return await self._storage.run(lambda: self._limiter.hit(item, key, name), budget)
+        command = Command(name, lambda: self._limiter.hit(item, key, name))
+        return await self._storage.run(command, budget)
 
     async def stats(
         self, item: RateLimitItem, key: str, name: str, budget: WaitBudget
     ) -> WindowStats:
         """Returns the number of requests left, and the time at which the oldest leaves."""
-        return await self._storage.run(
-            lambda: self._limiter.get_window_stats(item, key, name), budget
-        )
+        command = Command(name, lambda: self._limiter.get_window_stats(item, key, name))
+        return await self._storage.run(command, budget)
 
 
 def _address_key(request: Request) -> str:

@@ -11,12 +11,13 @@ back.
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
 from limits.storage import Storage
 from src.errors import RateLimitedError
-from src.limits.storage import PREFIX, SharedStorage, WaitBudget
+from src.limits.storage import PREFIX, Command, SharedStorage, WaitBudget
 
 ABANDONED_SECONDS = 60
 """Time for which a reservation stays marked as abandoned: no command is on its way for longer."""
@@ -177,13 +178,15 @@ class RedisTokenCounter:
             current, previous = await self._take(keys=keys, args=arguments)
             return Window(int(current), int(previous))
 
-        return await self._storage.run(
-            take, budget, undo=lambda: self._send_back(reservation, reservation.num_tokens)
-        )
+        undo = self._give_back_command(reservation, reservation.num_tokens)
+        return await self._storage.run(Command("tokens", take), budget, undo)
 
     def give_back(self, reservation: Reservation, num_tokens: int) -> None:
         """Gives unused tokens of a reservation back, soon."""
-        self._storage.post(lambda: self._send_back(reservation, num_tokens))
+        self._storage.post(self._give_back_command(reservation, num_tokens))
+
+    def _give_back_command(self, reservation: Reservation, num_tokens: int) -> Command[None]:
+        return Command("tokens", partial(self._send_back, reservation, num_tokens))
 
     async def _send_back(self, reservation: Reservation, num_tokens: int) -> None:
         keys = [

@@ -1,15 +1,24 @@
 """Rate limits in a shared Redis that is slow, gone, or back again."""
 
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from hashlib import sha1
 
 import pytest
+import redis
+from prometheus_client import Gauge
 
-from src.errors import SettingsError
-from src.limits.storage import ANSWER_SECONDS
+from src.errors import LimitStorageDownError, SettingsError
+from src.limits.concurrency import Lease, RedisConcurrency
+from src.limits.storage import ANSWER_SECONDS, Command, SharedStorage, WaitBudget
 from src.limits.token_quota import TAKE
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
-from tests.support.keys import bearer, create_key
+from tests.support.keys import bearer, create_key, id_of
+from tests.support.redis_server import Redis
 from tests.support.servers import serve
 
 BODY = {"prompt": "the", "max_length": 1}
@@ -18,6 +27,39 @@ UP = "inference_rate_limit_storage_up"
 
 def is_up(client) -> bool:
     return f"{UP} 1.0" in client.get("/metrics").text
+
+
+def with_storage(
+    url: str, scenario: Callable[[SharedStorage], Coroutine[None, None, None]]
+) -> None:
+    """Runs a scenario with a client of Redis that nothing watches over."""
+
+    async def run() -> None:
+        shared = SharedStorage(url, Gauge("storage_up", "1 while Redis answers", registry=None))
+        try:
+            await scenario(shared)
+        finally:
+            await shared.close()
+
+    asyncio.run(run())
+
+
+def increment(shared: SharedStorage, key: str = "number") -> Command[int]:
+    return Command("tokens", partial(shared.client.incr, key))
+
+
+async def is_counted(shared: SharedStorage, key: str = "number") -> bool:
+    with suppress(LimitStorageDownError):
+        await shared.run(increment(shared, key), WaitBudget())
+        return True
+    return False
+
+
+async def probed(shared: SharedStorage) -> bool:
+    """Waits for the probe that a failure has started; returns True while the breaker is closed."""
+    if shared._probe is not None:
+        await shared._probe
+    return shared.is_up
 
 
 def test_replicas_share_one_count(start_replica):
@@ -95,6 +137,192 @@ def test_all_questions_of_a_request_share_one_time_to_wait(start_replica, redis_
     assert take_tokens not in redis_proxy.commands, "the budget is spent before"
     redis_proxy.delay = 0
     wait_until(lambda: ask() == 200)
+
+
+@pytest.mark.parametrize(("policy", "status_code"), [("open", 200), ("closed", 503)])
+def test_an_error_reply_for_one_key_concerns_its_requests_alone(
+    start_replica, storage, tmp_path, capfd, policy, status_code
+):
+    file = tmp_path / "keys.json"
+    keys = [create_key(file, name) for name in ("one", "other")]
+    settings = {"rate_limit_tokens": 100, "rate_limit_storage_failure": policy}
+    client = start_replica(auth="api_key", api_keys_file=file, rate_limit_period=3600, **settings)
+
+    def ask(key: str) -> int:
+        return client.post("/generate", json=BODY, headers=bearer(key)).status_code
+
+    assert [ask(key) for key in keys] == [200, 200]
+    with redis.Redis(port=storage.port) as server:
+        (counter,) = server.keys(f"LIMITS:tokens/{id_of(keys[0])}/*")
+        server.delete(counter)
+        server.rpush(counter, "not a number")
+    assert [ask(key) for key in keys * 3] == [status_code, 200] * 3
+    lines = capfd.readouterr().err.splitlines()
+    (line,) = [line for line in lines if "WRONGTYPE" in line]
+    assert "a command that counts tokens" in line
+    assert id_of(keys[0]) not in line
+    assert "Redis is unavailable" not in "".join(lines)
+
+
+def test_an_error_reply_leaves_the_circuit_breaker_closed_and_is_logged_once(storage, caplog):
+    async def scenario(shared: SharedStorage) -> None:
+        await shared.client.rpush("list", "not a number")
+        for _ in range(2):
+            assert not await is_counted(shared, "list")
+            assert await probed(shared)
+        assert await is_counted(shared)
+
+    with_storage(storage.url, scenario)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "a command that counts tokens: WRONGTYPE" in caplog.text
+
+
+def test_an_unknown_command_is_logged_without_its_arguments(storage, caplog):
+    async def scenario(shared: SharedStorage) -> None:
+        unknown = partial(shared.client.execute_command, "COUNT", "LIMITS:tokens/192.0.2.1")
+        with pytest.raises(LimitStorageDownError):
+            await shared.run(Command("tokens", unknown), WaitBudget())
+
+    with_storage(storage.url, scenario)
+    assert "ERR unknown command 'COUNT'" in caplog.text
+    assert "192.0.2.1" not in caplog.text
+
+
+def test_drops_a_posted_command_that_its_key_refuses(storage, caplog):
+    async def scenario(shared: SharedStorage) -> None:
+        await shared.client.rpush("list", "not a number")
+        shared.post(increment(shared, "list"))
+        await asyncio.wait(shared._sending)
+        assert shared.is_up
+        assert not shared._unsent
+
+    with_storage(storage.url, scenario)
+    assert "WRONGTYPE" in caplog.text
+
+
+def test_renews_the_leases_of_all_other_keys_where_one_is_refused(storage):
+    async def scenario(shared: SharedStorage) -> None:
+        concurrency = RedisConcurrency(shared)
+        for key in ("one", "other"):
+            concurrency.hold(Lease(key))
+        await shared.client.set("LIMITS:concurrent/one", "not a set")
+        await concurrency.renew()
+        assert await shared.client.zcard("LIMITS:concurrent/other") == 1
+
+    with_storage(storage.url, scenario)
+
+
+def refuse_writes(server: redis.Redis) -> Callable[[], object]:
+    server.execute_command("REPLICAOF", "127.0.0.1", "1")  # a master that is not there
+    return lambda: server.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def use_up_memory(server: redis.Redis) -> Callable[[], object]:
+    server.config_set("maxmemory", 1)
+    return lambda: server.config_set("maxmemory", 0)
+
+
+def run_endless_script(server: redis.Redis) -> Callable[[], object]:
+    server.config_set("busy-reply-threshold", 1)
+
+    def run() -> None:
+        with suppress(redis.ResponseError), redis.Redis(port=port) as other:
+            other.eval("while true do end", 0)
+
+    def is_busy() -> bool:
+        with suppress(redis.ResponseError):
+            return not server.ping()
+        return True
+
+    port = server.get_connection_kwargs()["port"]
+    script = threading.Thread(target=run)
+    script.start()
+    wait_until(is_busy)
+
+    def end() -> None:
+        server.script_kill()
+        script.join()
+
+    return end
+
+
+def want_a_password(server: redis.Redis) -> Callable[[], object]:
+    server.config_set("requirepass", "secret")
+    server.client_kill_filter(_type="normal", skipme=True)
+    return lambda: server.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (refuse_writes, "read only replica"),
+        (use_up_memory, "maxmemory"),
+        (run_endless_script, "BUSY"),
+        (want_a_password, "Authentication required"),
+    ],
+)
+def test_the_circuit_breaker_is_open_while_redis_refuses_all_commands(
+    storage: Redis, caplog, spoil, reason
+):
+    async def scenario(shared: SharedStorage) -> None:
+        assert await is_counted(shared)
+        with redis.Redis(port=storage.port) as server:
+            mend = spoil(server)
+            try:
+                assert not await is_counted(shared)
+                assert not await probed(shared)
+                await shared._run_probes()
+                assert not shared.is_up, "a later probe finds Redis down, too"
+                shared.post(increment(shared))
+                assert len(shared._unsent) == 1
+            finally:
+                mend()
+        await shared._run_probes()
+        assert await is_counted(shared)
+
+    with_storage(storage.url, scenario)
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert reason in errors[0]
+
+
+def test_keeps_a_posted_command_that_a_whole_redis_refuses(storage):
+    async def scenario(shared: SharedStorage) -> None:
+        with redis.Redis(port=storage.port) as server:
+            mend = refuse_writes(server)
+            shared.post(increment(shared))
+            await asyncio.wait(shared._sending)
+            mend()
+        assert not shared.is_up
+        assert len(shared._unsent) == 1
+
+    with_storage(storage.url, scenario)
+
+
+def test_a_spent_budget_sends_nothing(storage, redis_proxy):
+    async def scenario(shared: SharedStorage) -> None:
+        budget = WaitBudget(0.0)
+        command = increment(shared)
+        with pytest.raises(LimitStorageDownError):
+            await shared.run(command, budget, undo=command)
+        await shared.close()
+        assert budget.seconds == 0
+        assert shared.is_up
+        assert redis_proxy.commands == b""
+
+    with_storage(redis_proxy.url, scenario)
+
+
+def test_a_late_answer_is_reported_with_the_time_that_was_left(redis_proxy):
+    async def scenario(shared: SharedStorage) -> None:
+        redis_proxy.delay = None
+        budget = WaitBudget(0.05)
+        with pytest.raises(LimitStorageDownError) as raised:
+            await shared.run(increment(shared), budget)
+        assert str(raised.value.__cause__) == "no answer within 0.05 s"
+        assert budget.seconds < 0
+
+    with_storage(redis_proxy.url, scenario)
 
 
 def test_a_503_without_redis_has_retry_after(start_replica, storage):

@@ -20,6 +20,7 @@ class RedisProxy:
     def __init__(self, port: int) -> None:
         self._port = port
         self.delay: float | None = 0  # of answers, in seconds; None drops them
+        self.delayed = b""  # part of the commands with such an answer
         self.commands = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,15 +34,18 @@ class RedisProxy:
             while True:
                 client, _ = self._listener.accept()
                 redis = socket.create_connection(("127.0.0.1", self._port))
+                commands: list[bytes] = []
                 for source, sink in ((client, redis), (redis, client)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+                    arguments = (source, sink, commands)
+                    threading.Thread(target=self._copy, args=arguments, daemon=True).start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, commands: list[bytes]) -> None:
         with suppress(OSError), source, sink:
             is_answer = source.getpeername()[1] == self._port
             while data := source.recv(2**16):
-                delay = self.delay if is_answer else 0
+                delay = self.delay if is_answer and self.delayed in commands[-1] else 0
                 if not is_answer:
+                    commands.append(data)
                     self.commands += data
                 if delay is not None:
                     time.sleep(delay)
