@@ -15,11 +15,12 @@ from src.engine.cpu_layers.linear import CreateLinear, create_torch_linear
 from src.engine.cpu_layers.native_linear import create_native_linear
 from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.loading import load_kernels
-from src.engine.model.attention import DecodeAttention
-from src.engine.model.decode_attention import NativeAttention, TorchAttention
+from src.engine.model.attention import Attention
 from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel
+from src.engine.model.native_attention import NativeAttention
 from src.engine.model.runner import ModelRunner
+from src.engine.model.torch_attention import TorchAttention
 from src.engine.sampling.kernels import NativeSampling, TorchSampling
 from src.engine.sampling.sampler import Sampler
 from src.errors import ModelLoadError
@@ -32,22 +33,22 @@ class Backend:
     """Implementations that belong together.
 
     Args:
-        decode_attention: attention of decoding sequences.
+        attention: attention of a layer.
         sampler: selects tokens.
         create_linear: creates faster linear layers.
         fuse_layers: fuses a model's layers; returns their number.
     """
 
-    decode_attention: DecodeAttention
+    attention: Attention
     sampler: Sampler
     create_linear: CreateLinear
     fuse_layers: Callable[[LoadedModel, ModelRunner], int]
 
     def create_runner(
-        self, loaded: LoadedModel, layers: dict[int, LayerShape], num_slots: int
+        self, loaded: LoadedModel, layers: dict[int, LayerShape], num_blocks: int, block_size: int
     ) -> ModelRunner:
         """Creates a runner with the backend's attention and sampler."""
-        return ModelRunner(loaded, layers, num_slots, self.decode_attention, self.sampler)
+        return ModelRunner(loaded, layers, num_blocks, block_size, self.attention, self.sampler)
 
 
 TORCH_BACKEND = Backend(

@@ -1,13 +1,11 @@
 """`EngineCore`: continuous batching (Yu et al. 2022, "Orca"), one step a call."""
 
 import time
-from dataclasses import replace
 from functools import partial
 
 from src.engine.isolation import is_containable
 from src.engine.model.runner import ModelRunner
 from src.engine.request import EngineUpdate, Request, RequestOutput, StepStats
-from src.engine.scheduling.kv_slots import Lease
 from src.engine.scheduling.scheduler import Scheduler
 from src.engine.scheduling.step import ScheduledSequence, SchedulerOutput
 from src.engine.structured_output.matcher import MAX_WAIT_SECONDS
@@ -61,30 +59,10 @@ class EngineCore:
         return EngineUpdate(outputs, self._scheduler.stats, step)
 
     def _prepare(self, work: SchedulerOutput) -> list[ScheduledSequence]:
-        """Clears and fills slots; returns the scheduled sequences with valid slots.
-
-        If a slot cannot be filled its sequence fails. Sequences with a copy of that slot, direct or
-        not, are left out of this step and start anew in the next one.
-        """
-        invalid: set[int] = set()  # slots, by index
-        for sequence, lease in work.leases:
-            is_filled = self._scheduler.isolate(sequence, partial(self._fill, lease, invalid))
-            (invalid.discard if is_filled else invalid.add)(lease.slot.index)
-        self._scheduler.invalidate_slots(invalid)
-        slots = [one.sequence.slot for one in work.scheduled]  # None if the sequence has failed
-        return [
-            one
-            for one, slot in zip(work.scheduled, slots, strict=True)
-            if slot is not None and slot.index not in invalid
-        ]
-
-    def _fill(self, lease: Lease, invalid: set[int]) -> bool:
-        """Prepares a slot; returns False if the prefix to copy is invalid."""
-        if lease.copy_from is not None and lease.copy_from.index in invalid:
-            self._runner.prepare(replace(lease, copy_from=None))
-            return False
-        self._runner.prepare(lease)
-        return True
+        """Clears blocks; returns the scheduled sequences without those for which that failed."""
+        for sequence, blocks in work.dirty:
+            self._scheduler.isolate(sequence, partial(self._runner.clear, blocks))
+        return [one for one in work.scheduled if one.sequence.is_running]
 
     def _execute(self, scheduled: list[ScheduledSequence]) -> list[RequestOutput]:
         if not scheduled:

@@ -14,12 +14,12 @@ from src.engine.cpu_layers.replace import can_be_replaced
 from src.engine.interface import Engine
 from src.engine.loop import EngineLoop
 from src.engine.model.compatibility import IncompatibleModelError, check_model
-from src.engine.model.kv_cache import LayerShape, num_bytes_per_slot
+from src.engine.model.kv_cache import LayerShape, num_bytes_per_token
 from src.engine.model.loader import LoadedModel
 from src.engine.model.memory import free_memory
 from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import UpdateCallback
-from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.scheduler import Scheduler
 from src.errors import ModelLoadError
@@ -32,6 +32,12 @@ MEMORY_SHARE = 0.4
 
 TOKENS_PER_STEP = {"cpu": 128, "cuda": 2048}
 """Default of MAX_NUM_BATCHED_TOKENS: small enough that long prompts do not stall streams."""
+
+BLOCK_SIZE = {"cpu": 16, "cuda": 256}
+"""Tokens of a block of the KV cache; FlashAttention on CUDA takes multiples of 256 alone."""
+
+MIN_CACHE_TOKENS = 1024
+"""The service starts if the KV cache holds that many tokens, or the model's whole context."""
 
 CHEAP_TOKENS = {"cpu": 16, "cuda": 64}
 """Tokens of a step that takes hardly longer than one of a single token: both read all weights."""
@@ -79,14 +85,15 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     create_runner = partial(backend.create_runner, loaded)
     layers = check_model(loaded, create_runner)
     quantize(loaded, config.quantization, backend.create_linear)
-    num_slots = _num_slots(loaded, layers, config)
-    max_num_seqs = min(config.max_num_seqs, num_slots)
     device = loaded.model.device.type
+    block_size = BLOCK_SIZE[device]
+    num_blocks = _num_blocks(loaded, layers, block_size, config)
+    max_num_seqs = config.max_num_seqs
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
-    runner = create_runner(layers, num_slots)
+    runner = create_runner(layers, num_blocks, block_size)
     backend.fuse_layers(loaded, runner)
     scheduler = Scheduler(
-        SlotPool(num_slots, loaded.max_model_len),
+        BlockPool(num_blocks, block_size),
         max_num_seqs,
         max(tokens_per_step, max_num_seqs),
         loaded.eos_token_ids,
@@ -101,30 +108,47 @@ def _choose_backend(loaded: LoadedModel, config: EngineConfig) -> Backend:
     return choose_backend(config.kernels, can_be_replaced(next(loaded.model.parameters())))
 
 
-def _num_slots(loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig) -> int:
-    """Returns two slots for each running sequence, one of them for ended ones, as memory allows."""
-    per_slot = num_bytes_per_slot(layers, loaded.max_model_len, loaded.model.dtype)
+def _num_blocks(
+    loaded: LoadedModel, layers: dict[int, LayerShape], block_size: int, config: EngineConfig
+) -> int:
+    """Returns the number of blocks of the KV cache, as memory allows.
+
+    More than twice the tokens of all running sequences are of no use.
+
+    Raises:
+        ModelLoadError: the memory is too small.
+    """
+    context = loaded.max_model_len
+    per_token = num_bytes_per_token(layers, loaded.model.dtype)
     budget = _memory_budget(loaded.model.device, config)
-    num_slots = min(2 * config.max_num_seqs, int(budget // per_slot))
-    if num_slots < 1:
+    num_useful = 2 * config.max_num_seqs * -(-context // block_size)
+    num_blocks = min(num_useful, int(budget // (per_token * block_size)))
+    num_tokens = num_blocks * block_size
+    if num_tokens < min(context, MIN_CACHE_TOKENS):
         raise ModelLoadError(
-            f"The KV cache may take {budget / GIB:.3g} GiB, and one sequence of"
-            f" {loaded.max_model_len} tokens needs {per_slot / GIB:.3g} GiB. Lower MAX_MODEL_LEN,"
-            " or raise KV_CACHE_GB if there is memory."
+            f"The KV cache may take {budget / GIB:.3g} GiB, which holds {num_tokens} tokens of"
+            f" {per_token / 1024:.3g} KiB; at least {min(context, MIN_CACHE_TOKENS)} are needed."
+            " Raise KV_CACHE_GB if there is memory, or serve a smaller model."
         )
     logger.info(
-        "KV cache: %d slots of %d tokens, %.2f GiB when all are full",
-        num_slots,
-        loaded.max_model_len,
-        num_slots * per_slot / GIB,
+        "KV cache: %d tokens in %d blocks of %d, %.2f GiB when full;"
+        " %.1f requests of the whole context (%d tokens) at once, or %.1f of 1,000 tokens",
+        num_tokens,
+        num_blocks,
+        block_size,
+        num_tokens * per_token / GIB,
+        num_tokens / context,
+        context,
+        num_tokens / 1000,
     )
-    if num_slots < config.max_num_seqs:
+    if num_tokens < context:
         logger.warning(
-            "the KV cache has memory for %d sequences, fewer than MAX_BATCH_SIZE=%d",
-            num_slots,
-            config.max_num_seqs,
+            "the KV cache has memory for %d tokens: longer requests are refused, though the model's"
+            " context is %d; raise KV_CACHE_GB if there is memory",
+            num_tokens,
+            context,
         )
-    return num_slots
+    return num_blocks
 
 
 def _memory_budget(device: torch.device, config: EngineConfig) -> float:

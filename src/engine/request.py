@@ -108,7 +108,7 @@ class EngineStats:
     Args:
         num_running: number of running sequences.
         num_waiting: number of sequences in the queue.
-        num_cached: number of ended sequences in the prefix cache.
+        num_cached: number of tokens of ended sequences in the prefix cache.
         kv_usage: share of the KV cache that holds keys and values, in [0, 1].
     """
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from src.engine.scheduling.kv_slots import Lease
 
 from src.engine.admission import AdmissionController
 from src.engine.core import EngineCore
@@ -12,7 +13,6 @@ from src.engine.loop import EngineLoop
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling import scheduler as scheduler_module
-from src.engine.scheduling.kv_slots import Lease
 from src.engine.scheduling.sequence import Sequence
 from tests.engine.test_core import create_small_core, create_token_ids, run
 from tests.support.engines import Answer, Harness, SteppedCore

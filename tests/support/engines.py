@@ -27,6 +27,7 @@ from src.engine.request import (
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import ScheduledSequence
+from tests.support.scheduling import check_blocks
 
 PROMPT = [70, 80, 90, 100, 110]
 
@@ -124,12 +125,12 @@ class Harness:
 
 
 class SteppedCore:
-    """A core that a test steps by hand. After every step no slot is lost or has two owners.
+    """A core that a test steps by hand. After every step all blocks are where they belong.
 
     Args:
         core: no step of it may raise, though it would get over that, unless `may_fail`.
         answers: by request.
-        followers: requests that have waited for the prefix of another one.
+        followers: requests that have waited for a prefix that another one computed.
         num_mixed_steps: steps that computed a piece of a prompt beside another sequence.
         num_preempted: sequences that gave their place to another tenant's.
     """
@@ -151,12 +152,12 @@ class SteppedCore:
     @property
     def leaders(self) -> list[str]:
         """Ids of requests with a partly computed prefix that others wait for."""
-        running = self.core._scheduler._running
+        scheduler = self.core._scheduler
+        computing = scheduler._cache._computing
         return [
-            follower.leader.request.request_id
-            for follower in running
-            if follower.leader is not None
-            and 0 < follower.leader.num_computed_tokens < follower.num_shared_tokens
+            computing[follower.awaited].request.request_id
+            for follower in scheduler._waiting
+            if follower.awaited in computing and computing[follower.awaited].num_computed_tokens > 0
         ]
 
     def add(self, *requests: Request) -> None:
@@ -171,7 +172,7 @@ class SteppedCore:
         if update.step is not None:  # None if all waiting requests have expired
             self.num_preempted += update.step.num_preempted
             self.num_mixed_steps += 1 < update.step.num_sequences < update.step.num_tokens
-        waiting = [one for one in self.core._scheduler._running if one.leader is not None]
+        waiting = [one for one in self.core._scheduler._waiting if one.awaited is not None]
         self.followers.update(one.request.request_id for one in waiting)
         return update
 
@@ -184,11 +185,8 @@ class SteppedCore:
         for output in update.outputs:
             self.answers[output.request_id].add(output)
         scheduler = self.core._scheduler
-        pool, slots = scheduler._cache._slots, [one.slot for one in scheduler._running]
-        indices = {slot.index for slot in slots}
-        assert len(indices) == len(slots) == update.stats.num_running
-        assert not indices & pool._free.keys()
-        assert pool.num_free + len(slots) == len(pool._slots)
+        assert len(scheduler._running) == update.stats.num_running
+        check_blocks(scheduler._cache._pool, scheduler._running)
 
 
 def create_stepped(folder: Path, *, may_fail: bool = False, **settings: int) -> SteppedCore:

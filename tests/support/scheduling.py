@@ -1,7 +1,7 @@
 """Shared by tests of scheduling: requests, and a scheduler with a simulated KV cache. No torch."""
 
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from itertools import takewhile
 
@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.scheduler import Scheduler
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
 EOS = 0
 TOKEN = 7
-CAPACITY = 128
+BLOCK_SIZE = 4
+MAX_STEPS = 128
 SHARED = list(range(1, 41))
 
 
@@ -40,18 +41,19 @@ def create_request(
 class Simulation:
     """A scheduler with a simulated KV cache: for each key the tokens that it was computed from.
 
-    Fails if a sequence is scheduled and its slot does not hold the keys that it should.
+    Fails if a sequence is scheduled and its blocks do not hold the keys that they should.
     """
 
     def __init__(
-        self, num_slots: int = 4, budget: int = 8, max_num_seqs: int = 4, **options: object
+        self, budget: int = 8, max_num_seqs: int = 4, num_blocks: int = 128, **options: object
     ) -> None:
-        self.pool = SlotPool(num_slots, CAPACITY)
+        self.pool = BlockPool(num_blocks, BLOCK_SIZE)
         self.scheduler = Scheduler(self.pool, max_num_seqs, budget, [EOS], **options)
         self.outputs: dict[str, list[RequestOutput]] = defaultdict(list)
         self.num_preempted = 0
+        self.num_computed: Counter[str] = Counter()
         self._budget = budget
-        self._cache: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        self._cache: dict[tuple[int, int], tuple[int, ...]] = {}  # by block and offset
 
     def add(self, request_id: str, *args: object, **options: object) -> None:
         self.scheduler.add(create_request(request_id, *args, **options))
@@ -64,12 +66,13 @@ class Simulation:
         """
         work = self.scheduler.schedule()
         self.num_preempted += work.num_preempted
-        for _, lease in work.leases:
-            source = self._cache[lease.copy_from.index]
-            self._cache[lease.slot.index][: lease.num_cached] = source[: lease.num_cached]
+        for _, blocks in work.dirty:
+            for block in blocks:
+                block.is_dirty = False
         assert work.num_tokens <= self._budget
-        places = [(one.size > 1, one.sequence.slot.index) for one in work.scheduled]
-        assert places == sorted(set(places))  # single tokens first, in the order of their slots
+        places = [(one.size > 1, one.sequence.num_computed_tokens) for one in work.scheduled]
+        assert places == sorted(places)  # single tokens first, in the order of their lengths
+        assert not any(one.is_dirty for item in work.scheduled for one in item.sequence.blocks)
         for one in work.scheduled:
             self._compute(one)
         going = [one for one in work.scheduled if name(one) not in failing]
@@ -82,20 +85,26 @@ class Simulation:
         return {name(one): one.size for one in work.scheduled}
 
     def _compute(self, one: ScheduledSequence) -> None:
-        sequence, held = one.sequence, self._cache[one.sequence.slot.index]
-        start, tokens = sequence.num_computed_tokens, [*sequence.token_ids, *one.draft]
+        sequence, tokens = one.sequence, [*one.sequence.token_ids, *one.draft]
+        start = sequence.num_computed_tokens
         assert one.num_tokens > 0
         assert one.samples or not one.draft
-        assert held[:start] == [tuple(tokens[: i + 1]) for i in range(start)]
-        held[start:] = [tuple(tokens[: i + 1]) for i in range(start, start + one.size)]
+        places = [(index, offset) for index in sequence.block_table for offset in range(BLOCK_SIZE)]
+        for position in range(start):
+            assert self._cache[places[position]] == tuple(tokens[: position + 1])
+        for position in range(start, start + one.size):
+            self._cache[places[position]] = tuple(tokens[: position + 1])
+        self.num_computed[name(one)] += one.size
 
     def _fail(self, sequence: Sequence) -> None:
         """Ends a sequence that makes the model raise, as the core does."""
-        sequence.slot.num_valid = 0
-        self._cache[sequence.slot.index].clear()
-        self.outputs[sequence.request.request_id].append(
-            self.scheduler.finish(sequence, FinishReason.ERROR)
-        )
+        for block in sequence.blocks:
+            if block.num_users == 1:
+                for offset in range(BLOCK_SIZE):
+                    self._cache.pop((block.index, offset), None)
+        self.scheduler.fail(sequence)
+        for output in self.scheduler.take_failed():
+            self.outputs[output.request_id].append(output)
 
     def _result(self, one: ScheduledSequence, token_id: int) -> SequenceResult:
         if token_id in one.sequence.banned_token_ids():
@@ -108,7 +117,7 @@ class Simulation:
     def run(self, request_id: str, token_id: int = TOKEN, **params: object) -> list[int]:
         """Runs a request to its end; returns its tokens."""
         self.add(request_id, **params)
-        for _ in range(CAPACITY):
+        for _ in range(MAX_STEPS):
             if not self.scheduler.num_running + self.scheduler.num_waiting:
                 break
             self.step(token_id)
@@ -135,3 +144,20 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
         prompt_logprobs=draw(st.sampled_from([None, None, 0])),
     )
     return Request(request_id, beginning + end or [1], params)
+
+
+def check_blocks(pool: BlockPool, running: list[Sequence]) -> None:
+    """Checks that users are counted right, and that no block is lost or in two hands."""
+    users = Counter(block.index for sequence in running for block in sequence.blocks)
+    blocks = {block.index: block for sequence in running for block in sequence.blocks}
+    assert all(blocks[index].num_users == count for index, count in users.items())
+    assert not users.keys() & pool._free.keys()
+    assert len(users) + pool.num_free == pool.num_blocks
+    assert not any(block.num_users for block in pool._free.values())
+    cached = [block for block in pool._free.values() if block.digest is not None]
+    assert pool.num_cached == len(cached)
+    for block in (*pool._free.values(), *blocks.values()):
+        assert block.digest is None or pool._shared[block.digest] is block
+        assert not (block.is_dirty and block.digest)
+    for sequence in running:
+        assert list(sequence.block_table) == [block.index for block in sequence.blocks]

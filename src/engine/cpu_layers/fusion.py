@@ -19,7 +19,7 @@ from src.engine.cpu_layers.native_layer import LayerParts, NativeLayer, NativeLi
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
 from src.engine.kernels.bindings import MAX_HEADS_PER_KV_HEAD, CpuKernels
 from src.engine.kernels.packing import PANEL
-from src.engine.model.attention import AttentionOptions
+from src.engine.model.attention_layer import AttentionOptions
 from src.engine.model.compatibility import probe_pieces
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
@@ -127,7 +127,7 @@ def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -
     Args:
         kernels: they compute the fused layers.
         loaded: its linear layers and its attention are replaced already.
-        runner: of the model; the probe uses a slot of its cache.
+        runner: of the model; the probe uses blocks of its cache.
     """
     schema = next((s for s in SCHEMAS if loaded.model.config.model_type in s.model_types), None)
     if schema is None:
@@ -138,7 +138,7 @@ def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -
         if isinstance(getattr(layer, schema.attention, None), nn.Module)
     }
     fused: dict[str, NativeLayer] = {}
-    for number, piece in enumerate(probe_pieces(loaded)):
+    for number, piece in enumerate(probe_pieces(loaded, runner.attention.cache.block_size)):
         with record_calls(loaded, runner, layers, schema) as calls:
             runner.forward([piece], [piece.num_tokens - 1])
         if number == 0:

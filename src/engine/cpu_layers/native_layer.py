@@ -14,7 +14,8 @@ from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
 from src.engine.kernels.arguments import CachePlaces, RotaryAngles
 from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.structs import ACTIVATIONS, LayerData, NormData, address
-from src.engine.model.attention import AttentionOptions, PackedAttention
+from src.engine.model.attention import PackedAttention
+from src.engine.model.attention_layer import AttentionOptions
 
 NativeLinearLayer = NativeLinear | NativeInt8Linear
 
@@ -112,8 +113,8 @@ class NativeLayer(nn.Module):
             assert position_embeddings is not None
             cosine, sine = position_embeddings
             angles = RotaryAngles(cosine[0].contiguous(), sine[0].contiguous())
-        if not step.prefills:
-            places = CachePlaces(step.slots, step.positions)
+        if not step.has_prefills:
+            places = CachePlaces(step.block_tables, step.positions)
             return self._kernels.decode_layer(self._data, hidden, angles, places)[None]
         projected = self._kernels.project_layer(self._data, hidden, angles)
         attended = self._attend(projected)

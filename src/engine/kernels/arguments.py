@@ -18,11 +18,11 @@ class CachePlaces:
     """Places of a step's rows in the KV cache.
 
     Args:
-        slots: (num_rows,) int64, all different.
+        block_tables: (num_rows, width) int32, the indices of each sequence's blocks.
         positions: (num_rows,) int64.
     """
 
-    slots: torch.Tensor
+    block_tables: torch.Tensor
     positions: torch.Tensor
 
 

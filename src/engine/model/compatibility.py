@@ -17,7 +17,7 @@ from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.kv_slots import Slot
+from src.engine.scheduling.blocks import Block
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import ScheduledSequence
 
@@ -39,8 +39,8 @@ MAX_NOISE = {torch.float32: TOLERANCE, torch.bfloat16: 1.0, torch.float16: 1.0}
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
 """Kinds of layers in configs that keep nothing but keys and values."""
 
-CreateRunner = Callable[[dict[int, LayerShape], int], ModelRunner]
-"""Creates a runner of a model's layers with a number of slots."""
+CreateRunner = Callable[[dict[int, LayerShape], int, int], ModelRunner]
+"""Creates a runner of a model's layers with a number of blocks and their size."""
 
 
 class IncompatibleModelError(Exception):
@@ -62,7 +62,7 @@ def check_model(loaded: LoadedModel, create_runner: CreateRunner) -> dict[int, L
     expected = probe_logits(loaded)
     noise = find_noise(loaded, expected)
     layers = find_layers(loaded)
-    runner = create_runner(layers, 1)
+    runner = create_runner(layers, 1, PROBE_LENGTH)
     try:
         check_logits(loaded, runner, expected, noise)
     finally:
@@ -98,14 +98,17 @@ def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
     return token_ids[None]
 
 
-def probe_pieces(loaded: LoadedModel) -> Iterator[ScheduledSequence]:
-    """Yields the prompt in two pieces, then its last token; all use the cache's first slot.
+def probe_pieces(
+    loaded: LoadedModel, block_size: int = PROBE_LENGTH
+) -> Iterator[ScheduledSequence]:
+    """Yields the prompt in two pieces, then its last token; all use the cache's first blocks.
 
     Each piece must be computed before the next is taken.
     """
     token_ids = probe_token_ids(loaded)[0].tolist()
     request = Request("probe", token_ids, SamplingParams())
-    sequence = Sequence(request, token_ids=token_ids, slot=Slot(0))
+    sequence = Sequence(request, token_ids=token_ids)
+    sequence.add_blocks([Block(index) for index in range(-(-len(token_ids) // block_size))])
     for num_tokens in (len(token_ids) // 2, (len(token_ids) - 1) // 2, None):
         piece = ScheduledSequence(sequence, num_tokens or sequence.num_missing)
         yield piece

@@ -1,4 +1,4 @@
-"""`KVCache`: the keys and values of all sequences, one tensor of slots for each layer."""
+"""`KVCache`: the keys and values of all sequences, one tensor of blocks for each layer."""
 
 import math
 import mmap
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from src.engine.scheduling.kv_slots import Lease, Slot
+from src.engine.scheduling.blocks import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class LayerShape:
 
 
 class KVCache:
-    """Keys and values, (num_slots, capacity, num_kv_heads, head_dim) a layer.
+    """Keys and values, (num_blocks, block_size, num_kv_heads, head_dim) a layer.
 
     The heads of a token are contiguous: a step writes one token of each sequence, and so touches
     one page of memory for it instead of one for each head.
@@ -33,44 +33,39 @@ class KVCache:
 
     Args:
         layers: by the model's layer index.
-        num_slots: number of sequences.
-        capacity: maximum number of tokens in each.
+        num_blocks: number of blocks.
+        block_size: tokens of a block.
     """
 
     def __init__(
         self,
         layers: dict[int, LayerShape],
-        num_slots: int,
-        capacity: int,
+        num_blocks: int,
+        block_size: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        self.block_size = block_size
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
         for index, shape in layers.items():
-            size = (num_slots, capacity, shape.num_kv_heads)
+            size = (num_blocks, block_size, shape.num_kv_heads)
             self.keys[index] = _zeros((*size, shape.key_dim), dtype, device)
             self.values[index] = _zeros((*size, shape.value_dim), dtype, device)
 
-    def copy_prefix(self, lease: Lease) -> None:
-        """Copies the first `num_cached` tokens from another slot."""
-        assert lease.copy_from is not None
-        source, target, length = lease.copy_from.index, lease.slot.index, lease.num_cached
+    def clear(self, blocks: list[Block]) -> None:
+        """Fills blocks with zeros."""
+        indices = [block.index for block in blocks]
         for tensors in (self.keys, self.values):
             for tensor in tensors.values():
-                tensor[target, :length] = tensor[source, :length]
-
-    def clear(self, slot: Slot) -> None:
-        """Fills a slot with zeros."""
-        for tensors in (self.keys, self.values):
-            for tensor in tensors.values():
-                tensor[slot.index] = 0
-        slot.is_dirty = False
+                tensor[indices] = 0
+        for block in blocks:
+            block.is_dirty = False
 
 
-def num_bytes_per_slot(layers: dict[int, LayerShape], capacity: int, dtype: torch.dtype) -> int:
-    """Returns the size of a full slot."""
-    return sum(shape.num_values for shape in layers.values()) * capacity * dtype.itemsize
+def num_bytes_per_token(layers: dict[int, LayerShape], dtype: torch.dtype) -> int:
+    """Returns the size of one token's keys and values in all layers."""
+    return sum(shape.num_values for shape in layers.values()) * dtype.itemsize
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -1,7 +1,9 @@
-"""Description of a step's packed tokens: sequences, slots and positions."""
+"""Description of a step's packed tokens: sequences, blocks and positions."""
 
+from array import array
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 PADDING = 64
@@ -10,9 +12,15 @@ PADDING = 64
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens of one sequence in the pack, at positions from `start` to `end`."""
+    """Consecutive tokens of one sequence in the pack, at positions from `start` to `end`.
 
-    slot: int
+    Args:
+        block_table: indices of the sequence's blocks, at least up to `end`.
+        start: position of the first token.
+        end: position after the last one.
+    """
+
+    block_table: "array[int]"
     start: int
     end: int
 
@@ -23,16 +31,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Decoding sequences in adjacent slots: one batch of attention over a view of the cache.
+    """Decoding sequences of similar lengths: one padded batch of attention.
 
     Args:
         rows: of the pack.
-        slots: of the cache.
         ends: each sequence's number of tokens.
     """
 
     rows: slice
-    slots: slice
     ends: list[int]
 
 
@@ -41,45 +47,74 @@ class Step:
     """Tokens of one forward pass.
 
     Args:
-        decodes: sequences of one token each; they come first in the pack.
-        prefills: all others, in the pack's order.
-        slots: (num_tokens,), the slot of each packed token.
-        positions: (num_tokens,), its position in its sequence.
+        segments: in the pack's order; those of one token, the decodes, come first.
+        num_decodes: number of segments of one token.
+        positions: (num_tokens,), the position of each packed token in its sequence.
+        places: (num_tokens,), its place among the tokens of all blocks.
+        block_tables: (num_segments, width) int32, indices of blocks. A shorter table is padded with
+            its own last block: values of other sequences may be NaN.
         runs: of the decodes, computed once for all layers.
-        masks: of attention, computed once for all layers, by slot and window.
+        masks: of attention, computed once for all layers, by first row and window.
     """
 
-    decodes: list[Segment]
-    prefills: list[Segment]
-    slots: torch.Tensor
+    segments: list[Segment]
+    num_decodes: int
     positions: torch.Tensor
+    places: torch.Tensor
+    block_tables: torch.Tensor
     runs: list[Run] | None = None
     masks: dict[tuple[int, int | None], torch.Tensor | None] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, segments: list[Segment], block_size: int, device: torch.device) -> "Step":
+        """Describes packed tokens.
+
+        Args:
+            segments: in the pack's order, those of one token first.
+            block_size: tokens of a block.
+            device: of the model.
+        """
+        tables = np.zeros((len(segments), max(len(one.block_table) for one in segments)), np.int32)
+        positions, places = [], []
+        for table, one in zip(tables, segments, strict=True):
+            table[:] = one.block_table[-1]
+            table[: len(one.block_table)] = one.block_table
+            span = np.arange(one.start, one.end)
+            block, offset = table[span // block_size].astype(np.int64), span % block_size
+            positions.append(span)
+            places.append(block * block_size + offset)
+        return cls(
+            segments,
+            sum(one.num_tokens == 1 for one in segments),
+            torch.from_numpy(np.concatenate(positions)).to(device),
+            torch.from_numpy(np.concatenate(places)).to(device),
+            torch.from_numpy(tables).to(device),
+        )
+
+    @property
+    def has_prefills(self) -> bool:
+        return self.num_decodes < len(self.segments)
 
     def find_runs(self) -> list[Run]:
         """Returns the decodes as runs."""
         if self.runs is None:
-            self.runs = find_runs(self.decodes)
+            self.runs = find_runs([one.end for one in self.segments[: self.num_decodes]])
         return self.runs
 
 
-def find_runs(decodes: list[Segment]) -> list[Run]:
-    """Groups sequences, in the order of their slots, into runs.
+def find_runs(ends: list[int]) -> list[Run]:
+    """Groups sequences, in the order of their lengths, into runs.
 
-    A run ends at a gap in the slots, and where lengths differ too much. A copy of the keys, or rows
-    padded to many times their length, would cost more than the attention.
+    A run ends where lengths differ too much: rows padded to many times their length would cost
+    more than the attention.
+
+    Args:
+        ends: each sequence's number of tokens, in rising order.
     """
     runs: list[Run] = []
     first = 0
-    for index in range(1, len(decodes) + 1):
-        if index == len(decodes) or not _continues(decodes[first:index], decodes[index]):
-            segments = decodes[first:index]
-            slots = slice(segments[0].slot, segments[-1].slot + 1)
-            runs.append(Run(slice(first, index), slots, [segment.end for segment in segments]))
+    for index in range(1, len(ends) + 1):
+        if index == len(ends) or ends[index] > 2 * ends[first] + PADDING:
+            runs.append(Run(slice(first, index), ends[first:index]))
             first = index
     return runs
-
-
-def _continues(segments: list[Segment], following: Segment) -> bool:
-    ends = [following.end, *(segment.end for segment in segments)]
-    return following.slot == segments[-1].slot + 1 and max(ends) <= 2 * min(ends) + PADDING

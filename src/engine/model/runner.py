@@ -6,14 +6,14 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.logprobs import PositionLogprobs, SampledToken
-from src.engine.model.attention import DecodeAttention, PackedAttention
+from src.engine.model.attention import Attention, PackedAttention
 from src.engine.model.hidden_states import catch_hidden_states
 from src.engine.model.kv_cache import KVCache, LayerShape
 from src.engine.model.loader import LoadedModel
 from src.engine.model.packed_step import Segment, Step
 from src.engine.sampling.logprobs import find_logprobs
 from src.engine.sampling.sampler import Sampler, SamplingRow
-from src.engine.scheduling.kv_slots import Lease
+from src.engine.scheduling.blocks import Block
 from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 
 _runner_numbers = count()
@@ -25,8 +25,9 @@ class ModelRunner:
     Args:
         loaded: its attention is replaced.
         layers: shapes of the KV cache, by the model's layer index.
-        num_slots: of the KV cache.
-        decode_attention: attention of decoding sequences.
+        num_blocks: of the KV cache.
+        block_size: tokens of a block.
+        attend: attention of a layer.
         sampler: selects tokens.
     """
 
@@ -34,17 +35,16 @@ class ModelRunner:
         self,
         loaded: LoadedModel,
         layers: dict[int, LayerShape],
-        num_slots: int,
-        decode_attention: DecodeAttention,
+        num_blocks: int,
+        block_size: int,
+        attend: Attention,
         sampler: Sampler,
     ) -> None:
         self._model = loaded.model
         self._sampler = sampler
         self._device = loaded.model.device
-        self._cache = KVCache(
-            layers, num_slots, loaded.max_model_len, loaded.model.dtype, self._device
-        )
-        self.attention = PackedAttention(self._cache, decode_attention)
+        self._cache = KVCache(layers, num_blocks, block_size, loaded.model.dtype, self._device)
+        self.attention = PackedAttention(self._cache, attend)
         name = f"engine-{next(_runner_numbers)}"
         ALL_ATTENTION_FUNCTIONS.register(name, self.attention)
         loaded.model.set_attn_implementation(name)
@@ -55,12 +55,9 @@ class ModelRunner:
         self._cache.values.clear()
 
     @torch.inference_mode()
-    def prepare(self, lease: Lease) -> None:
-        """Clears a slot after a failed sequence; copies a cached prefix from another slot."""
-        if lease.slot.is_dirty:
-            self._cache.clear(lease.slot)
-        if lease.copy_from is not None:
-            self._cache.copy_prefix(lease)
+    def clear(self, blocks: list[Block]) -> None:
+        """Clears blocks of a failed sequence before another one uses them."""
+        self._cache.clear(blocks)
 
     @torch.inference_mode()
     def execute(self, scheduled: list[ScheduledSequence]) -> list[SequenceResult]:
@@ -97,9 +94,8 @@ class ModelRunner:
             end = start + item.num_tokens
             token_ids += sequence.token_ids[start:end]
             token_ids += item.draft
-            assert sequence.slot is not None
-            segments.append(Segment(sequence.slot.index, start, end + len(item.draft)))
-        self.attention.step = step = self._step(segments)
+            segments.append(Segment(sequence.block_table, start, end + len(item.draft)))
+        self.attention.step = step = Step.create(segments, self._cache.block_size, self._device)
         # A step without rows still fills the cache. The model needs one row at least.
         logits_to_keep = torch.tensor(rows or [0], device=self._device)
         logits: torch.Tensor = self._model(
@@ -109,19 +105,6 @@ class ModelRunner:
             logits_to_keep=logits_to_keep,
         ).logits[0]
         return logits[: len(rows)].float()
-
-    def _step(self, segments: list[Segment]) -> Step:
-        slots: list[int] = []
-        positions: list[int] = []
-        for segment in segments:
-            slots += [segment.slot] * segment.num_tokens
-            positions += range(segment.start, segment.end)
-        return Step(
-            decodes=[segment for segment in segments if segment.num_tokens == 1],
-            prefills=[segment for segment in segments if segment.num_tokens > 1],
-            slots=torch.tensor(slots, device=self._device),
-            positions=torch.tensor(positions, device=self._device),
-        )
 
     def _sample(
         self, scheduled: list[ScheduledSequence], rows: list[range], logits: torch.Tensor

@@ -6,7 +6,7 @@ position of the others, so unused turns are not saved up.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from src.engine.scheduling.preemption import Tenant
@@ -46,11 +46,23 @@ class FairQueue:
     def __iter__(self) -> Iterator[Sequence]:
         return (one for queue in self._queues.values() for one in queue.sequences)
 
-    @property
-    def tenants(self) -> list[Tenant]:
-        """Waiting tenants, the next one first."""
+    def tenants(self, is_ready: Callable[[Sequence], bool]) -> list[Tenant]:
+        """Returns the tenants with a sequence that may be admitted, the next one first."""
         queues = sorted(self._queues.items(), key=lambda item: item[1].position)
-        return [Tenant(name, queue.weight) for name, queue in queues]
+        return [
+            Tenant(name, queue.weight)
+            for name, queue in queues
+            if any(is_ready(one) for one in queue.sequences)
+        ]
+
+    def first(self, tenant: str, is_ready: Callable[[Sequence], bool]) -> Sequence:
+        """Returns a tenant's first sequence that may be admitted.
+
+        Args:
+            tenant: one of `tenants`.
+            is_ready: the condition.
+        """
+        return next(one for one in self._queues[tenant].sequences if is_ready(one))
 
     def append(self, sequence: Sequence) -> None:
         """Adds a sequence after the others of its tenant."""
@@ -67,21 +79,14 @@ class FairQueue:
         start = self._position + 1 / request.weight
         return self._queues.setdefault(request.tenant, _TenantQueue(start, request.weight))
 
-    def pop(self, tenant: str) -> Sequence:
-        """Removes the tenant's first sequence; tenants passed over move up to its position.
-
-        Args:
-            tenant: one of `tenants`.
-        """
-        queue = self._queues[tenant]
+    def pop(self, sequence: Sequence) -> None:
+        """Removes a sequence for its admission; tenants passed over move up to its position."""
+        queue = self._queues[sequence.request.tenant]
         for other in self._queues.values():
             other.position = max(other.position, queue.position)
-        sequence = queue.sequences.popleft()
         self._position = max(self._position, queue.position)
         queue.position += 1 / sequence.request.weight
-        if not queue.sequences:
-            del self._queues[tenant]
-        return sequence
+        self.discard(sequence)
 
     def newest_of_heaviest(self) -> Sequence | None:
         """Returns the newest sequence of the tenant with the highest weighted load.

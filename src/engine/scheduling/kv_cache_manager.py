@@ -1,84 +1,142 @@
-"""`KVCacheManager`: gives sequences their room in the KV cache. No torch.
+"""`KVCacheManager`: gives sequences their blocks of the KV cache. No torch.
 
-The scheduler asks this class alone about the cache; slots are how it lays out the cache today.
+The scheduler asks this class alone about the cache.
 """
 
-from src.engine.scheduling.kv_slots import Lease, SlotPool
-from src.engine.scheduling.prefix_leaders import follow_leader, is_waiting
+from src.engine.scheduling.blocks import Block, BlockPool, find_digests
 from src.engine.scheduling.sequence import Sequence
 
 
 class KVCacheManager:
-    """Assigns slots to sequences, and collects the work that has to precede the next step.
+    """Assigns blocks to sequences, and finds the prefixes that they share.
+
+    A prompt's blocks are assigned at admission, the blocks of new tokens one by one. A prefix that
+    is being computed by a running sequence is not computed twice: other sequences wait in the
+    queue until it is cached.
 
     Args:
-        slots: one for each running sequence, or more.
+        pool: all blocks.
     """
 
-    def __init__(self, slots: SlotPool) -> None:
-        self._slots = slots
-        self._leases: list[tuple[Sequence, Lease]] = []
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+        self._computing: dict[bytes, Sequence] = {}  # digests of blocks that will be cached soon
+        self._dirty: list[tuple[Sequence, list[Block]]] = []
 
     @property
     def num_cached(self) -> int:
-        """Number of ended sequences with keys and values in the cache."""
-        return self._slots.num_cached
+        """Number of tokens of ended sequences that are cached."""
+        return self._pool.num_cached * self._pool.block_size
 
     @property
     def usage(self) -> float:
         """Share of the cache that holds keys and values, in [0, 1]."""
-        return self._slots.usage
+        pool = self._pool
+        return (pool.num_blocks - pool.num_free + pool.num_cached) / pool.num_blocks
 
-    def allocate(self, sequence: Sequence, running: list[Sequence]) -> None:
-        """Gives a sequence a slot, with the longest cached prefix of its tokens.
+    def prepare(self, sequence: Sequence) -> None:
+        """Computes the digests of a sequence that joins the queue."""
+        self._update_digests(sequence)
 
-        If a running sequence is computing a longer one it becomes the leader.
-        """
-        reuses = not sequence.needs_every_position
-        lease = self._slots.acquire(sequence.token_ids, sequence.request.tenant, reuse=reuses)
-        sequence.slot = lease.slot
-        if lease.needs_work:
-            self._leases.append((sequence, lease))
-        sequence.set_cached(lease.num_cached)
-        if reuses:
-            follow_leader(sequence, running)
+    def is_ready(self, sequence: Sequence) -> bool:
+        """Returns False while a running sequence computes a part of this one's prefix."""
+        if sequence.needs_every_position:
+            return True
+        if sequence.awaited not in self._computing:
+            usable = self._usable_digests(sequence)
+            sequence.awaited = next((d for d in reversed(usable) if d in self._computing), None)
+        return sequence.awaited is None
 
-    def leave_leader(self, sequence: Sequence, running: list[Sequence]) -> None:
-        """Copies the leader's prefix once it is computed, or what is there if the leader ended."""
-        if is_waiting(sequence, running):
-            return
-        sequence.leader = None
-        assert sequence.slot is not None
-        lease = self._slots.extend(sequence.slot)
-        if lease is not None:
-            self._leases.append((sequence, lease))
-            sequence.set_cached(lease.num_cached)
+    def num_blocks(self, sequence: Sequence, num_drafted: int = 0) -> int:
+        """Returns the number of blocks of all tokens of a sequence, and of a draft after them."""
+        return -(-(len(sequence.token_ids) + num_drafted) // self._pool.block_size)
 
-    def take_leases(self) -> list[tuple[Sequence, Lease]]:
-        """Returns the slots to clear or fill before the next step, in this order."""
-        leases, self._leases = self._leases, []
-        return leases
-
-    def free(self, sequence: Sequence) -> None:
-        """Frees the slot of an ended or preempted sequence; its prefix can be used again."""
-        assert sequence.slot is not None
-        self._slots.release(sequence.slot)
-        sequence.slot = None
-
-    def discard(self, sequence: Sequence) -> None:
-        """Frees the slot of a failed sequence, if it has one; nothing in it can be used."""
-        if sequence.slot is not None:
-            self._slots.discard(sequence.slot)
-            sequence.slot = None
-
-    def invalidate(self, slots: set[int], running: list[Sequence]) -> None:
-        """Marks slots as empty; the sequences that own them start anew.
+    def fits(self, sequence: Sequence, num_running: int) -> bool:
+        """Checks that a waiting sequence's tokens fit, and one more block for each running one.
 
         Args:
-            slots: by index.
-            running: all sequences that have slots.
+            sequence: it waits.
+            num_running: number of running sequences.
         """
-        self._slots.invalidate(slots)
-        for sequence in running:
-            if sequence.slot is not None and sequence.slot.index in slots:
-                sequence.set_cached(0)
+        prefix = self._pool.find(self._usable_digests(sequence))
+        num_missing = self.num_blocks(sequence) - len(prefix)
+        num_free = self._pool.num_free - self._pool.count_free(prefix)
+        return num_missing + num_running <= num_free
+
+    def allocate(self, sequence: Sequence) -> None:
+        """Gives an admitted sequence the blocks of its tokens, cached ones as far as possible.
+
+        Args:
+            sequence: `fits` has returned True.
+        """
+        prefix = self._pool.find(self._usable_digests(sequence))
+        self._pool.share(prefix)
+        sequence.add_blocks(prefix)
+        sequence.num_registered_blocks = len(prefix)
+        sequence.set_cached(len(prefix) * self._pool.block_size)
+        has_grown = self.grow(sequence)
+        assert has_grown
+        for digest in sequence.digests[len(prefix) :]:
+            self._computing.setdefault(digest, sequence)
+
+    def grow(self, sequence: Sequence, num_drafted: int = 0) -> bool:
+        """Gives a running sequence the blocks of all its tokens; returns False if none is free.
+
+        Args:
+            sequence: it runs.
+            num_drafted: number of drafted tokens after its own.
+        """
+        num_missing = self.num_blocks(sequence, num_drafted) - len(sequence.blocks)
+        if num_missing <= 0:
+            return True
+        if num_missing > self._pool.num_free:
+            return False
+        blocks = self._pool.allocate(num_missing)
+        sequence.add_blocks(blocks)
+        if dirty := [block for block in blocks if block.is_dirty]:
+            self._dirty.append((sequence, dirty))
+        return True
+
+    def take_dirty(self) -> list[tuple[Sequence, list[Block]]]:
+        """Returns the blocks to clear before the next step, each sequence with its own."""
+        dirty, self._dirty = self._dirty, []
+        return dirty
+
+    def register(self, sequence: Sequence) -> None:
+        """Makes a sequence's full blocks available to others, once they are computed."""
+        num_full = sequence.num_computed_tokens // self._pool.block_size
+        if num_full <= sequence.num_registered_blocks:
+            return
+        self._update_digests(sequence)
+        for number in range(sequence.num_registered_blocks, num_full):
+            digest = sequence.digests[number]
+            self._pool.cache(sequence.blocks[number], digest)
+            if self._computing.get(digest) is sequence:
+                del self._computing[digest]
+        sequence.num_registered_blocks = num_full
+
+    def free(self, sequence: Sequence) -> None:
+        """Frees the blocks of an ended or preempted sequence; its prefix can be used again."""
+        self._stop_computing(sequence)
+        self._pool.release(sequence.take_blocks())
+
+    def discard(self, sequence: Sequence) -> None:
+        """Frees the blocks of a failed sequence, if it has any; no other one gets its values."""
+        self._stop_computing(sequence)
+        self._pool.discard(sequence.take_blocks())
+
+    def _stop_computing(self, sequence: Sequence) -> None:
+        for digest in sequence.digests[sequence.num_registered_blocks :]:
+            if self._computing.get(digest) is sequence:
+                del self._computing[digest]
+
+    def _update_digests(self, sequence: Sequence) -> None:
+        sequence.digests = find_digests(
+            sequence.token_ids, self._pool.block_size, sequence.request.tenant, sequence.digests
+        )
+
+    def _usable_digests(self, sequence: Sequence) -> list[bytes]:
+        """Returns the digests of blocks that need not be computed: all but the last token's."""
+        if sequence.needs_every_position:
+            return []
+        return sequence.digests[: (len(sequence.token_ids) - 1) // self._pool.block_size]

@@ -19,6 +19,7 @@ Four properties follow:
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from src.engine.scheduling.sequence import Sequence
@@ -69,13 +70,55 @@ def choose_placement(
         return Placement(
             next(one.name for one in waiting if num_held[one.name] / one.weight < share)
         )
-    victim, remaining_share = _find_victim(running, num_held)
-    return Placement(taker.name, victim) if share <= remaining_share else None
+    victim = _find_victim(running, lambda _: 1, share)
+    return victim and Placement(taker.name, victim)
 
 
-def _find_victim(running: list[Sequence], num_held: Counter[str]) -> tuple[Sequence, float]:
-    """Returns the newest sequence of the tenant with the largest share without it; that share."""
+def choose_victim(running: list[Sequence], taker: Sequence, num_blocks: int) -> Sequence | None:
+    """Returns the sequence that gives its blocks to a waiting one, if any, by the same rule.
+
+    Args:
+        running: in the order of their admission.
+        taker: it waits; its tokens do not fit the free blocks.
+        num_blocks: number of blocks of these tokens.
+    """
+    tenant = taker.request.tenant
+    num_held = sum(len(one.blocks) for one in running if one.request.tenant == tenant)
+    share = (num_held + num_blocks) / taker.request.weight
+    return _find_victim(running, lambda one: len(one.blocks), share)
+
+
+def choose_victim_of_growth(running: list[Sequence]) -> Sequence:
+    """Returns the sequence that gives its blocks to running ones, which have none for a new token.
+
+    It is the newest sequence of the tenant with the most blocks for its weight. The oldest of all
+    sequences is not chosen, so one at least always goes on to its end.
+
+    Args:
+        running: at least two, in the order of their admission.
+    """
+    _, *others = running
+    victim = _find_victim(others, lambda one: len(one.blocks), 0)
+    assert victim is not None
+    return victim
+
+
+def _find_victim(
+    running: list[Sequence], size: Callable[[Sequence], int], min_share: float
+) -> Sequence | None:
+    """Returns the newest sequence of the tenant with the largest share without it.
+
+    Args:
+        running: in the order of their admission.
+        size: what a sequence holds.
+        min_share: None is returned if that share is lower.
+    """
+    held: Counter[str] = Counter()
+    for one in running:
+        held[one.request.tenant] += size(one)
     newest = {one.request.tenant: one for one in running}
-    shares = {name: (num_held[name] - 1) / one.request.weight for name, one in newest.items()}
+    shares = {name: (held[name] - size(one)) / one.request.weight for name, one in newest.items()}
+    if not shares:
+        return None
     tenant = max(shares, key=shares.__getitem__)
-    return newest[tenant], shares[tenant]
+    return newest[tenant] if shares[tenant] >= min_share else None

@@ -17,10 +17,14 @@ from typing import TypeVar
 
 from src.engine.isolation import attempt
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
+from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.fair_queue import FairQueue
 from src.engine.scheduling.kv_cache_manager import KVCacheManager
-from src.engine.scheduling.kv_slots import SlotPool
-from src.engine.scheduling.preemption import choose_placement
+from src.engine.scheduling.preemption import (
+    choose_placement,
+    choose_victim,
+    choose_victim_of_growth,
+)
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import (
@@ -48,7 +52,7 @@ class Scheduler:
     """Holds all sequences, waiting and running.
 
     Args:
-        slots: of the KV cache; one for each running sequence, or more.
+        pool: blocks of the KV cache; any request fits it alone.
         max_num_seqs: maximum number of running sequences.
         max_num_batched_tokens: maximum number of tokens in a step.
         eos_token_ids: tokens that end a sequence, if it does not ignore them.
@@ -59,7 +63,7 @@ class Scheduler:
 
     def __init__(
         self,
-        slots: SlotPool,
+        pool: BlockPool,
         max_num_seqs: int,
         max_num_batched_tokens: int,
         eos_token_ids: list[int],
@@ -68,7 +72,7 @@ class Scheduler:
         max_queue_size: float = float("inf"),
     ) -> None:
         assert max_num_batched_tokens >= max_num_seqs
-        self._cache = KVCacheManager(slots)
+        self._cache = KVCacheManager(pool)
         self.max_num_seqs = max_num_seqs
         self._budget = TokenBudget(max_num_batched_tokens)
         self._eos_token_ids = eos_token_ids
@@ -104,6 +108,7 @@ class Scheduler:
         sequence.end_token_ids = end_token_ids = params.end_token_ids(self._eos_token_ids)
         sequence.matcher = request.grammar.start(end_token_ids) if request.grammar else None
         sequence.token_ids = list(request.prompt_token_ids)
+        self._cache.prepare(sequence)
         self._waiting.append(sequence)
 
     def abort(self, request_id: str) -> RequestOutput | None:
@@ -131,52 +136,76 @@ class Scheduler:
 
     def schedule(self) -> SchedulerOutput:
         """Plans the next step, within the token budget."""
-        for sequence in [one for one in self._running if one.leader is not None]:
-            self.isolate(sequence, partial(self._cache.leave_leader, sequence, self._running))
-        num_preempted = self._admit_waiting()
-        shares = self._budget.share(
-            [one for one in self._running if one.leader is None and not one.awaits_grammar]
-        )
+        num_preempted = self._grow_running() + self._admit_waiting()
+        shares = self._budget.share([one for one in self._running if not one.awaits_grammar])
         max_drafted = self._drafts.per_sequence(sum(shares.values()), len(shares))
         parts = [
             self.isolate(one, partial(self._part, one, num_tokens, max_drafted))
             for one, num_tokens in shares.items()
         ]
         scheduled = sorted((one for one in parts if one is not None), key=_position_in_pack)
-        return SchedulerOutput(scheduled, self._cache.take_leases(), num_preempted)
+        return SchedulerOutput(scheduled, self._cache.take_dirty(), num_preempted)
 
     def _part(self, sequence: Sequence, num_tokens: int, max_drafted: int) -> ScheduledSequence:
         # A sequence that continues after a preemption has generated tokens, and prefills them.
         is_last = num_tokens == sequence.num_missing
         draft = sequence.draft(max_drafted, self._drafts.max_draft_tokens) if is_last else ()
+        if draft and not self._cache.grow(sequence, len(draft)):
+            draft = ()
         return ScheduledSequence(sequence, num_tokens, draft)
+
+    def _grow_running(self) -> int:
+        """Gives running sequences blocks for new tokens, if need be those of others.
+
+        Returns:
+            The number of preempted sequences.
+        """
+        num_preempted = 0
+        for sequence in list(self._running):
+            grow = partial(self._cache.grow, sequence)
+            while sequence.is_running and not self.isolate(sequence, grow):
+                if sequence.is_running:
+                    self._preempt(choose_victim_of_growth(self._running))
+                    num_preempted += 1
+        return num_preempted
 
     def _admit_waiting(self) -> int:
         """Gives waiting sequences places; returns the number of sequences preempted for them."""
         num_preempted = 0
-        while len(self._waiting):
+        while tenants := self._waiting.tenants(self._cache.is_ready):
             has_room = len(self._running) < self.max_num_seqs
-            placement = choose_placement(self._running, self._waiting.tenants, has_room=has_room)
+            placement = choose_placement(self._running, tenants, has_room=has_room)
             if placement is None:
                 break
-            if placement.victim is not None:
-                self.isolate(placement.victim, partial(self._preempt, placement.victim))
-                num_preempted += 1
-            sequence = self._waiting.pop(placement.tenant)
+            sequence = self._waiting.first(placement.tenant, self._cache.is_ready)
+            victim = placement.victim
+            while victim is not None or not self._cache.fits(sequence, len(self._running)):
+                victim = victim or choose_victim(
+                    self._running, sequence, self._cache.num_blocks(sequence)
+                )
+                if victim is None:
+                    return num_preempted
+                self._preempt(victim)
+                num_preempted, victim = num_preempted + 1, None
+            self._waiting.pop(sequence)
             self.isolate(sequence, partial(self._admit, sequence))
         return num_preempted
 
     def _preempt(self, sequence: Sequence) -> None:
+        self.isolate(sequence, partial(self._give_back, sequence))
+
+    def _give_back(self, sequence: Sequence) -> None:
         """Puts a running sequence back into the queue; its prefix stays cached for a while."""
         self._running.remove(sequence)
         self._cache.free(sequence)
         sequence.preempt()
+        self._cache.prepare(sequence)
         self._waiting.put_back(sequence)
 
     def _admit(self, sequence: Sequence) -> None:
         if not sequence.num_preemptions:
             sequence.admission = Admission(time.monotonic() - sequence.request.arrived_at)
-        self._cache.allocate(sequence, self._running)
+        self._cache.allocate(sequence)
         if sequence.matcher is not None:
             sequence.matcher.begin()
         self._running.append(sequence)
@@ -199,6 +228,7 @@ class Scheduler:
 
     def _record(self, one: ScheduledSequence, result: SequenceResult) -> RequestOutput | None:
         output = record(one, result)
+        self._cache.register(one.sequence)
         if output is not None and output.finish_reason is not None:
             self._remove(one.sequence)
         return output
@@ -219,7 +249,7 @@ class Scheduler:
         return None if reason is None else self.finish(sequence, reason)
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> RequestOutput:
-        """Ends a sequence and frees its slot; returns its last output."""
+        """Ends a sequence and frees its blocks; returns its last output."""
         self._remove(sequence)
         return RequestOutput(sequence.request.request_id, [], reason, admission=sequence.admission)
 
@@ -229,11 +259,11 @@ class Scheduler:
     def _remove(self, sequence: Sequence) -> None:
         if sequence.matcher is not None:
             sequence.matcher.close()
-        if sequence.slot is None:
-            self._waiting.discard(sequence)
-        else:
+        if sequence.is_running:
             self._running.remove(sequence)
             self._cache.free(sequence)
+        else:
+            self._waiting.discard(sequence)
 
     def isolate(self, sequence: Sequence, work: Callable[[], T]) -> T | None:
         """Returns the result of work for one sequence; if it raises, that sequence fails."""
@@ -260,12 +290,7 @@ class Scheduler:
         failed, self._failed = self._failed, []
         return failed
 
-    def invalidate_slots(self, slots: set[int]) -> None:
-        """Marks slots, by index, as empty; the sequences that own them start anew."""
-        self._cache.invalidate(slots, self._running)
-
 
 def _position_in_pack(one: ScheduledSequence) -> tuple[bool, int]:
-    """Sorts decodes first, then by slot, so that neighbours in the cache are neighbours here."""
-    assert one.sequence.slot is not None
-    return one.size > 1, one.sequence.slot.index
+    """Sorts decodes first, then by length, so that neighbours can share a batch of attention."""
+    return one.size > 1, one.sequence.num_computed_tokens

@@ -1,12 +1,13 @@
 """`Sequence`: the state of a request in the engine. No torch."""
 
 import math
+from array import array
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from src.engine.logprobs import PositionLogprobs
 from src.engine.request import Admission, Request
-from src.engine.scheduling.kv_slots import Slot
+from src.engine.scheduling.blocks import Block
 from src.engine.scheduling.prompt_lookup import PromptLookup
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ class Sequence:
         seed: the request's, or a random one.
         matcher: position in the request's grammar, if it has one.
         token_ids: prompt and generated tokens.
-        num_computed_tokens: number of first tokens with keys and values in the slot.
-        slot: None while the sequence waits in the queue.
-        leader: another sequence, which is computing a prefix of this one; this one waits for it.
-        num_shared_tokens: length of that prefix.
+        num_computed_tokens: number of first tokens with keys and values in the cache.
+        blocks: of the KV cache, in the order of the tokens; none while the sequence waits.
+        block_table: their indices.
+        digests: of the first full blocks, as far as they are known.
+        num_registered_blocks: number of first blocks that other sequences can share.
+        awaited: digest of a block that a running sequence is computing for this one too.
         admission: reported with the first token, then None.
         expires: the queue's deadline holds: no sequence of the same request has been admitted.
         num_preemptions: number of times that another tenant took the sequence's place.
@@ -42,9 +45,11 @@ class Sequence:
     matcher: "Matcher | None" = None
     token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
-    slot: Slot | None = None
-    leader: Self | None = None
-    num_shared_tokens: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    block_table: "array[int]" = field(default_factory=lambda: array("i"))
+    digests: list[bytes] = field(default_factory=list)
+    num_registered_blocks: int = 0
+    awaited: bytes | None = None
     admission: Admission | None = None
     expires: bool = True
     num_preemptions: int = 0
@@ -66,6 +71,11 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
+    def is_running(self) -> bool:
+        """True while the sequence has blocks of the KV cache, and so a running place."""
+        return bool(self.blocks)
+
+    @property
     def is_prefilling(self) -> bool:
         return self.num_missing > 1
 
@@ -84,18 +94,28 @@ class Sequence:
         """True if cached tokens must be computed too, for the first output."""
         return self.request.needs_every_position and not self.num_generated
 
+    def add_blocks(self, blocks: list[Block]) -> None:
+        """Appends blocks for the next tokens."""
+        self.blocks += blocks
+        self.block_table.extend(block.index for block in blocks)
+
+    def take_blocks(self) -> list[Block]:
+        """Returns all blocks; the sequence has none afterwards."""
+        blocks, self.blocks, self.block_table = self.blocks, [], array("i")
+        self.num_registered_blocks = 0
+        return blocks
+
     def preempt(self) -> None:
-        """Forgets the slot; after its next admission the sequence is computed from the beginning.
+        """Prepares the next admission, after which the sequence is computed from the beginning.
 
         It keeps its tokens. Prompt log-probabilities and hidden states are collected again.
         """
-        self.slot, self.leader, self.num_shared_tokens = None, None, 0
         self.num_computed_tokens = 0
         self.num_preemptions += 1
         self.prompt_logprobs, self.hidden_sum = [], []
 
     def set_cached(self, num_cached_tokens: int) -> None:
-        """Marks the first tokens as computed, because the slot holds their keys and values.
+        """Marks the first tokens as computed, because their keys and values are cached.
 
         Tokens that the sequence computed before a preemption are not reported as cached.
         """

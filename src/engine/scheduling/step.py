@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from src.engine.logprobs import PositionLogprobs, SampledToken
 from src.engine.request import FinishReason, RequestOutput
-from src.engine.scheduling.kv_slots import Lease
+from src.engine.scheduling.blocks import Block
 from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.stop_conditions import find_end
 
@@ -62,12 +62,12 @@ class SchedulerOutput:
 
     Args:
         scheduled: sequences to compute.
-        leases: slots to clear or fill first, in this order, each for its sequence.
-        num_preempted: number of sequences that lost their places to other tenants.
+        dirty: blocks to clear first, with the sequences that have got them.
+        num_preempted: number of sequences that lost their places or their blocks.
     """
 
     scheduled: list[ScheduledSequence]
-    leases: list[tuple[Sequence, Lease]]
+    dirty: list[tuple[Sequence, list[Block]]]
     num_preempted: int = 0
 
     @property
@@ -113,13 +113,12 @@ def grammar_tokens(
 def record(one: ScheduledSequence, result: SequenceResult) -> RequestOutput | None:
     """Updates a sequence with its results; returns its output, if it has one.
 
-    A finish reason in the output means that the sequence has ended; the caller frees its slot.
+    A finish reason in the output means that the sequence has ended; the caller frees its blocks.
 
     Raises:
         DeadEndError: the sequence's grammar does not allow the token.
     """
-    sequence, slot = one.sequence, one.sequence.slot
-    assert slot is not None
+    sequence = one.sequence
     is_late = one.samples and not result.tokens
     num_computed = one.num_tokens - is_late
     sequence.num_computed_tokens += num_computed
@@ -136,7 +135,6 @@ def record(one: ScheduledSequence, result: SequenceResult) -> RequestOutput | No
         output = _add_tokens(sequence, result.tokens)
         # The accepted tokens were computed; the last one was only sampled.
         sequence.num_computed_tokens += max(0, len(output.new_token_ids) - 1)
-    slot.num_valid = sequence.num_computed_tokens
     return output
 
 

@@ -14,30 +14,37 @@ from hypothesis import strategies as st
 from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.kv_slots import SlotPool
+from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from src.engine.scheduling.scheduler import Scheduler
 from src.engine.scheduling.step import ScheduledSequence, SequenceResult
 from tests.support.scheduling import (
-    CAPACITY,
+    BLOCK_SIZE,
     EOS,
     TOKEN,
     Simulation,
+    check_blocks,
     create_request,
     requests,
 )
 
+MAX_BLOCKS = 17
+"""Number of blocks that the longest request needs."""
+
+AMPLE_BLOCKS = 1000
+
 
 def test_a_flood_is_preempted_for_another_tenant_in_the_next_step():
-    simulation = Simulation(num_slots=8, budget=64)
+    simulation = Simulation(budget=64)
     for number in range(10):
         simulation.add(f"flood {number}", tenant="flood", max_tokens=20)
     simulation.step()
     simulation.add("calm", tenant="calm", max_tokens=2)
     assert set(simulation.step()) == {"flood 0", "flood 1", "flood 2", "calm"}
     simulation.step()
-    # The victim gets the place back, with its slot, which nothing has overwritten.
-    assert simulation.step() == dict.fromkeys((f"flood {number}" for number in range(4)), 1)
+    # The victim gets the place back, and computes what no full block holds.
+    again = {"flood 3": BLOCK_SIZE}
+    assert simulation.step() == dict.fromkeys((f"flood {n}" for n in range(3)), 1) | again
 
 
 def test_a_tenant_alone_keeps_its_places_though_its_own_requests_wait():
@@ -50,7 +57,7 @@ def test_a_tenant_alone_keeps_its_places_though_its_own_requests_wait():
 
 
 def test_places_are_shared_by_weight_and_preempted_sequences_go_on_first():
-    simulation = Simulation(num_slots=8, budget=64, max_num_seqs=8)
+    simulation = Simulation(budget=64, max_num_seqs=8)
     for number in range(10):
         simulation.add(f"flood {number}", tenant="flood", max_tokens=20)
     simulation.step()
@@ -66,7 +73,7 @@ def test_places_are_shared_by_weight_and_preempted_sequences_go_on_first():
 
 
 def test_a_preempted_sequence_sends_each_output_once():
-    simulation = Simulation(num_slots=2, max_num_seqs=2, budget=64)
+    simulation = Simulation(max_num_seqs=2, budget=64)
     simulation.add("stays", tenant="flood", max_tokens=30)
     simulation.add("goes", 20, tenant="flood", max_tokens=9, prompt_logprobs=0, min_tokens=3)
     for _ in range(3):
@@ -86,7 +93,7 @@ def test_a_preempted_sequence_sends_each_output_once():
 
 def test_a_preempted_sequence_has_drafts_again_after_its_prefill():
     drafts = DraftLimits(3, 8)
-    simulation = Simulation(num_slots=2, max_num_seqs=2, budget=8, drafts=drafts)
+    simulation = Simulation(max_num_seqs=2, budget=8, drafts=drafts)
     simulation.add("stays", tenant="flood", max_tokens=60)
     simulation.add("goes", tenant="flood", token_ids=[TOKEN] * 20, max_tokens=20)
     while len(simulation.outputs["goes"]) < 3:
@@ -103,9 +110,9 @@ def test_a_preempted_sequence_has_drafts_again_after_its_prefill():
     assert max(len(one.new_token_ids) for one in outputs[num_before:]) > 1
 
 
-def preempt_in_prefill(num_slots: int = 2, **request: object) -> Simulation:
+def preempt_in_prefill(**request: object) -> Simulation:
     """Preempts `goes` when half of its prompt is computed, and runs it to its first output."""
-    simulation = Simulation(num_slots=num_slots, max_num_seqs=2, budget=24)
+    simulation = Simulation(max_num_seqs=2, budget=24)
     simulation.add("stays", 2, tenant="flood", max_tokens=60)
     simulation.step()
     simulation.scheduler.add(create_request("goes", 40, tenant="flood", **request))
@@ -125,13 +132,13 @@ def test_prompt_logprobs_of_a_preempted_sequence_come_whole_and_once():
 
 
 def test_tokens_that_a_preempted_sequence_computed_are_not_reported_as_cached():
-    simulation = preempt_in_prefill(num_slots=4)  # its slot is not overwritten meanwhile
+    simulation = preempt_in_prefill()  # its blocks are not overwritten meanwhile
     [output] = simulation.outputs["goes"]
     assert output.admission.num_cached_tokens == 0
 
 
 def test_the_time_in_the_queue_ends_with_the_first_admission():
-    simulation = Simulation(num_slots=2, max_num_seqs=2, budget=24)
+    simulation = Simulation(max_num_seqs=2, budget=24)
     simulation.add("stays", 2, tenant="flood", max_tokens=60)
     simulation.add("goes", 40, tenant="flood")
     simulation.step()
@@ -145,7 +152,7 @@ def test_the_time_in_the_queue_ends_with_the_first_admission():
 
 
 def test_a_preempted_embedding_sums_each_position_once():
-    scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 6, [EOS])
+    scheduler = Scheduler(BlockPool(64, BLOCK_SIZE), 2, 6, [EOS])
     scheduler.add(create_request("stays", tenant="flood", max_tokens=60))
     scheduler.add(Request("goes", [3] * 8, SamplingParams(), embeds=True, tenant="flood"))
     embedding: list[float] = []
@@ -172,7 +179,7 @@ def result_of_positions(one: ScheduledSequence) -> SequenceResult:
 
 
 def test_a_preempted_sequence_neither_expires_nor_is_displaced():
-    simulation = Simulation(num_slots=2, max_num_seqs=2, max_queue_size=2, max_queue_seconds=60)
+    simulation = Simulation(max_num_seqs=2, max_queue_size=2, max_queue_seconds=60)
     scheduler = simulation.scheduler
     for number in range(4):
         arrived_at = time.monotonic() - 59
@@ -195,7 +202,7 @@ def test_a_preempted_sequence_neither_expires_nor_is_displaced():
 
 
 def test_sequences_of_a_group_do_not_expire_once_the_first_was_admitted():
-    simulation = Simulation(num_slots=2, max_num_seqs=2, max_queue_seconds=60)
+    simulation = Simulation(max_num_seqs=2, max_queue_seconds=60)
     scheduler = simulation.scheduler
     long_ago = time.monotonic() - 61
     for group in ("begun", "late", ""):
@@ -259,7 +266,7 @@ def test_tokens_are_the_same_as_alone_and_shares_are_fair_for_any_tenants():
         simulation, sent = run_tenants(data)
         num_preempted += simulation.num_preempted
         for request in sent.values():
-            alone = Oracle(1, 50, 1)
+            alone = Oracle(50, 1)
             alone.scheduler.add(request)
             while alone.scheduler.num_running + alone.scheduler.num_waiting:
                 alone.step()
@@ -271,12 +278,12 @@ def test_tokens_are_the_same_as_alone_and_shares_are_fair_for_any_tenants():
 
 def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
     """Adds requests of three tenants while others run; returns them when all have ended."""
-    num_slots = data.draw(st.integers(2, 8))
-    max_num_seqs = data.draw(st.integers(2, num_slots))
+    max_num_seqs = data.draw(st.integers(2, 8))
+    num_blocks = data.draw(st.integers(MAX_BLOCKS, 3 * MAX_BLOCKS) | st.just(AMPLE_BLOCKS))
     budget = data.draw(st.integers(max_num_seqs, 50))
     drafts = DraftLimits(data.draw(st.integers(0, 5)), data.draw(st.integers(1, budget)))
     weights = {name: data.draw(st.integers(1, 4)) for name in "abc"}
-    simulation = Oracle(num_slots, budget, max_num_seqs, drafts=drafts)
+    simulation = Oracle(budget, max_num_seqs, num_blocks, drafts=drafts)
     sent: dict[str, Request] = {}
     num_first = data.draw(st.integers(2, 10))  # of one tenant, before any step
     for number in range(num_first + data.draw(st.integers(1, 30))):
@@ -291,13 +298,20 @@ def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
             simulation.scheduler.add(request)
         else:
             simulation.step()
+            if num_blocks == AMPLE_BLOCKS:
+                assert_shares_are_fair(simulation.scheduler)
+    # No request is added any more. Each step brings a sequence nearer to its end, but for those
+    # that are preempted for lack of blocks, which is at most once for each block of another one.
+    num_steps = sum(len(one.prompt_token_ids) + 40 for one in sent.values())
+    for _ in range(num_steps if num_blocks == AMPLE_BLOCKS else 20 * num_steps):
+        if not simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+            break
+        assert simulation.step()
+        if num_blocks == AMPLE_BLOCKS:
             assert_shares_are_fair(simulation.scheduler)
-    # No request is added any more, so each step brings a sequence nearer to its end.
-    for _ in range(sum(len(one.prompt_token_ids) + 40 for one in sent.values())):
-        simulation.step()
-        assert_shares_are_fair(simulation.scheduler)
+        check_blocks(simulation.pool, simulation.scheduler._running)
     assert simulation.scheduler.num_running + simulation.scheduler.num_waiting == 0
-    assert simulation.pool.num_free == num_slots
+    assert simulation.pool.num_free == num_blocks
     return simulation, sent
 
 

@@ -4,15 +4,14 @@ import pytest
 
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
-from src.engine.scheduling.kv_slots import SlotPool
-from src.engine.scheduling.prefix_leaders import MIN_SHARED_TOKENS
+from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.scheduler import Scheduler
-from src.engine.scheduling.sequence import Sequence
 from src.engine.scheduling.step import SequenceResult
 from tests.support.scheduling import (
-    CAPACITY,
+    BLOCK_SIZE,
     EOS,
     SHARED,
+    TOKEN,
     Simulation,
 )
 
@@ -26,20 +25,40 @@ def test_the_next_turn_of_a_chat_finds_its_prefix_cached():
     assert simulation.outputs["second"][0].admission.num_cached_tokens == 20
 
 
-def test_the_same_prompt_again_computes_its_last_token_only():
+def test_the_next_turn_finds_all_tokens_though_others_came_in_between():
+    simulation = Simulation(budget=64)
+    simulation.run("first", token_ids=SHARED, max_tokens=5)
+    for number in range(10):
+        simulation.run(f"other {number}", token_ids=[*SHARED[:20], *range(99, 119)])
+    simulation.add("second", token_ids=[*SHARED, *[TOKEN] * 5, 98], max_tokens=1)
+    assert simulation.step() == {"second": 2}
+
+
+def test_the_same_prompt_again_computes_its_last_block_only():
     simulation = Simulation(budget=64)
     for _ in range(2):
         simulation.add("a", token_ids=SHARED, max_tokens=1)
         counts = simulation.step()
-    assert counts == {"a": 1}
+    assert counts == {"a": BLOCK_SIZE}
 
 
-def test_the_prefix_of_a_running_sequence_is_copied():
+def test_a_prefix_is_shared_by_whole_blocks():
+    simulation = Simulation(budget=64)
+    simulation.run("first", token_ids=SHARED, max_tokens=1)
+    for length, num_cached in ((3, 0), (4, 4), (7, 4), (8, 8)):
+        simulation.run(f"{length}", token_ids=[*SHARED[:length], 98, 99], max_tokens=1)
+        assert simulation.outputs[f"{length}"][0].admission.num_cached_tokens == num_cached
+
+
+def test_the_blocks_of_a_running_sequence_are_shared():
     simulation = Simulation(budget=64)
     simulation.add("first", token_ids=SHARED, max_tokens=9)
     simulation.step()
     simulation.add("second", token_ids=[*SHARED[:30], 98, 99])
-    assert simulation.step() == {"first": 1, "second": 2}  # the simulation checks the keys
+    assert simulation.step() == {"first": 1, "second": 4}  # the simulation checks the keys
+    first, second = simulation.scheduler._running
+    assert first.blocks[:7] == second.blocks[:7]
+    assert not set(first.blocks[7:]) & set(second.blocks[7:])
 
 
 def test_a_prompt_with_wanted_logprobs_is_not_taken_from_the_cache():
@@ -55,7 +74,7 @@ def test_a_prompt_with_wanted_logprobs_is_not_taken_from_the_cache():
 
 
 def test_an_embedding_has_one_output_after_its_whole_prompt():
-    scheduler = Scheduler(SlotPool(2, CAPACITY), 2, 4, [EOS])
+    scheduler = Scheduler(BlockPool(64, BLOCK_SIZE), 2, 4, [EOS])
     request = Request("a", [3] * 6, SamplingParams(), embeds=True)
     scheduler.add(request)
     for num_tokens, hidden_sum in ((4, [1.0, 4.0]), (2, [2.0, 0.0])):
@@ -82,27 +101,40 @@ def test_logprobs_of_a_prompt_in_chunks_come_together_with_the_first_token():
     assert [one.chosen.token_id for one in output.prompt_logprobs] == SHARED[1:]
 
 
-# Leaders and followers.
+# Prefixes that are being computed.
 
 
 @pytest.mark.parametrize(("budget", "leading"), [(64, [40]), (22, [22, 18])])
-def test_of_equal_prompts_one_is_computed_and_the_others_copy(budget, leading):
+def test_of_equal_prompts_one_is_computed_and_the_others_wait(budget, leading):
     simulation = Simulation(budget=budget)
     for request_id in "abcd":
         simulation.add(request_id, token_ids=SHARED)
     assert [simulation.step() for _ in leading] == [{"a": num_tokens} for num_tokens in leading]
-    assert simulation.step() == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert simulation.step() == {"a": 1, "b": 4, "c": 4, "d": 4}
     cached = {one: simulation.outputs[one][0].admission.num_cached_tokens for one in "abcd"}
-    assert cached == {"a": 0, "b": 39, "c": 39, "d": 39}
+    assert cached == {"a": 0, "b": 36, "c": 36, "d": 36}
 
 
-def test_a_short_prefix_is_not_waited_for():
-    simulation = Simulation(budget=64)
-    simulation.add("a", token_ids=SHARED)
-    simulation.add("b", token_ids=[*SHARED[: MIN_SHARED_TOKENS - 1], 98, 99])
-    simulation.add("c", token_ids=[*SHARED[:MIN_SHARED_TOKENS], 98, 99])
-    assert set(simulation.step()) == {"a", "b"}
-    assert simulation.step() == {"a": 1, "b": 1, "c": 2}
+def test_waiting_for_a_prefix_takes_no_place_from_others():
+    simulation = Simulation(budget=16, max_num_seqs=2)
+    for number in range(8):
+        simulation.add(f"same {number}", token_ids=SHARED, tenant="a")
+    simulation.add("other", tenant="b")
+    assert simulation.step() == {"other": 3}  # the short prompt's turn
+    assert [one.request.request_id for one in simulation.scheduler._running] == ["same 0", "other"]
+
+
+def test_a_prefix_is_computed_once_whoever_leaves():
+    simulation = Simulation(budget=20, max_num_seqs=8)
+    for number in range(8):
+        simulation.add(str(number), token_ids=[*SHARED, 1000 + number], max_tokens=1)
+    for number in range(3):
+        simulation.step()
+        simulation.scheduler.abort(str(number))
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
+        simulation.step()
+    # The shared tokens once, and what lies behind the last full block of each that computed it.
+    assert simulation.num_computed.total() <= 40 + 3 * BLOCK_SIZE + 8
 
 
 def start_chain() -> Simulation:
@@ -121,26 +153,26 @@ def start_chain() -> Simulation:
     return simulation
 
 
-def test_a_follower_copies_as_soon_as_the_shared_prefix_is_computed():
+def test_a_follower_runs_as_soon_as_the_shared_prefix_is_computed():
     simulation = start_chain()
     assert simulation.step() == {"first": 1, "second": 13, "third": 2}
     assert simulation.step() == {"first": 1, "second": 1, "third": 1, "fourth": 2}
-    cached = [output[0].admission.num_cached_tokens for output in simulation.outputs.values()]
-    assert cached == [0, 20, 40, 80]
+    cached = {name: one[0].admission.num_cached_tokens for name, one in simulation.outputs.items()}
+    assert cached == {"first": 0, "second": 20, "third": 40, "fourth": 80}
 
 
-def test_followers_copy_what_an_aborted_leader_had_computed():
+def test_followers_use_what_an_aborted_leader_had_computed():
     simulation = start_chain()
     simulation.scheduler.abort("second")
-    assert simulation.step() == {"first": 1, "third": 2, "fourth": 15}  # of 82 tokens, 67 are there
-    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 67
+    assert simulation.step() == {"first": 1, "third": 2, "fourth": 18}  # 64 of 82 tokens are there
+    assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 64
 
 
 def test_followers_of_a_sequence_that_fails_go_on_without_it():
     simulation = start_chain()
     assert simulation.step(failing=["second"]) == {"first": 1, "second": 13, "third": 2}
     assert simulation.reason("second") is FinishReason.ERROR
-    # `third` has a complete copy of its own; `fourth` finds those 40 tokens there.
+    # `third` shares blocks of the failed one, which others may use; `fourth` finds their tokens.
     assert simulation.step() == {"first": 1, "third": 1, "fourth": 42}
     assert simulation.outputs["fourth"][0].admission.num_cached_tokens == 40
 
@@ -158,11 +190,7 @@ def test_a_prompt_with_wanted_logprobs_leads_and_never_follows():
     simulation.add("b", token_ids=SHARED[:30], prompt_logprobs=0)
     simulation.add("c", token_ids=SHARED[:30])
     assert simulation.step() == {"a": 30, "b": 30}
-    assert simulation.step() == {"a": 1, "b": 1, "c": 1}
-
-
-def waiting_for_others(simulation: Simulation) -> list[Sequence]:
-    return [one for one in simulation.scheduler._running if one.leader is not None]
+    assert simulation.step() == {"a": 1, "b": 1, "c": 2}
 
 
 def test_tenants_share_no_prefixes():
@@ -172,16 +200,14 @@ def test_tenants_share_no_prefixes():
     simulation.add("b", token_ids=SHARED, tenant="b")
     simulation.add("c", token_ids=SHARED, tenant="a")
     simulation.step()
-    assert [one.request.request_id for one in waiting_for_others(simulation)] == ["c"]
-    while simulation.scheduler.num_running:
+    assert [one.request.request_id for one in simulation.scheduler._waiting] == ["c"]
+    while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
         simulation.step()
-    cached = {
-        one: simulation.outputs[one][0].admission.num_cached_tokens for one in ("a", "b", "c")
-    }
-    assert cached == {"a": 0, "b": 0, "c": len(SHARED) - 1}
+    cached = {one: simulation.outputs[one][0].admission.num_cached_tokens for one in "abc"}
+    assert cached == {"a": 0, "b": 0, "c": 36}
     simulation.add("d", token_ids=SHARED, tenant="b")
     simulation.add("e", token_ids=SHARED, tenant="d")
     while simulation.scheduler.num_running + simulation.scheduler.num_waiting:
         simulation.step()
-    assert simulation.outputs["d"][0].admission.num_cached_tokens == len(SHARED) - 1
+    assert simulation.outputs["d"][0].admission.num_cached_tokens == 36
     assert simulation.outputs["e"][0].admission.num_cached_tokens == 0

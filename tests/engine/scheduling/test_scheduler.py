@@ -14,10 +14,10 @@ from src.engine.request import EngineStats, FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.prompt_lookup import DraftLimits
 from tests.support.scheduling import (
-    CAPACITY,
     EOS,
     TOKEN,
     Simulation,
+    check_blocks,
     requests,
 )
 
@@ -112,7 +112,7 @@ def test_of_short_prompts_the_shortest_comes_first():
 
 
 def test_requests_are_admitted_in_the_order_they_came():
-    simulation = Simulation(num_slots=2, max_num_seqs=2)
+    simulation = Simulation(max_num_seqs=2)
     for request_id in "abc":
         simulation.add(request_id, max_tokens=2)
     assert set(simulation.step()) == {"a", "b"}
@@ -123,7 +123,7 @@ def test_requests_are_admitted_in_the_order_they_came():
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
 def test_an_abort_frees_the_requests_slot(num_steps):
-    simulation = Simulation(num_slots=1, max_num_seqs=1)
+    simulation = Simulation(max_num_seqs=1)
     scheduler = simulation.scheduler
     simulation.add("a", 10)
     for _ in range(num_steps):
@@ -132,31 +132,31 @@ def test_an_abort_frees_the_requests_slot(num_steps):
     assert output is not None
     assert output.finish_reason is FinishReason.ABORT
     assert scheduler.abort("a") is None
-    assert (scheduler.num_running, scheduler.num_waiting, simulation.pool.num_free) == (0, 0, 1)
+    assert (scheduler.num_running, scheduler.num_waiting, simulation.pool.num_free) == (0, 0, 128)
 
 
 def test_stats_count_sequences_and_what_the_cache_holds():
-    simulation = Simulation(num_slots=4, max_num_seqs=2, budget=64)
+    simulation = Simulation(max_num_seqs=2, budget=64)
     assert simulation.scheduler.stats == EngineStats()
     simulation.add("ended", 20, max_tokens=1)
     simulation.step()
-    assert simulation.scheduler.stats == EngineStats(0, 0, 1, 20 / (4 * CAPACITY))
+    assert simulation.scheduler.stats == EngineStats(0, 0, 20, 5 / 128)
     for request_id in "abc":
         simulation.add(request_id, 10)
     simulation.step()
-    assert simulation.scheduler.stats == EngineStats(2, 1, 1, (20 + 10 + 10) / (4 * CAPACITY))
+    assert simulation.scheduler.stats == EngineStats(2, 1, 20, (5 + 3 + 3) / 128)
     simulation.step()
-    assert simulation.scheduler.stats == EngineStats(2, 1, 1, (20 + 11 + 11) / (4 * CAPACITY))
+    assert simulation.scheduler.stats == EngineStats(2, 1, 20, (5 + 3 + 3) / 128)
 
 
 # Ends of sequences.
 
 
 def test_an_end_token_ends_a_sequence_and_frees_its_slot():
-    simulation = Simulation(num_slots=1, max_num_seqs=1)
+    simulation = Simulation(max_num_seqs=1)
     assert simulation.run("a", token_id=EOS) == [EOS]
     assert simulation.reason("a") is FinishReason.STOP
-    assert (simulation.scheduler.num_running, simulation.pool.num_free) == (0, 1)
+    assert (simulation.scheduler.num_running, simulation.pool.num_free) == (0, 128)
 
 
 def test_a_sequence_ends_at_max_tokens():
@@ -190,7 +190,7 @@ def test_no_end_token_comes_before_min_tokens(end):
 
 
 def test_a_waiting_request_expires_and_a_running_one_does_not():
-    simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_seconds=60)
+    simulation = Simulation(max_num_seqs=1, max_queue_seconds=60)
     scheduler = simulation.scheduler
     long_ago = time.monotonic() - 61
     scheduler.add(Request("running", [1, 2], SamplingParams(max_tokens=2), long_ago))
@@ -208,7 +208,7 @@ def test_a_waiting_request_expires_and_a_running_one_does_not():
 
 
 def test_the_tenant_with_the_highest_load_makes_room_in_a_full_queue():
-    simulation = Simulation(num_slots=1, max_num_seqs=1, max_queue_size=4)
+    simulation = Simulation(max_num_seqs=1, max_queue_size=4)
     scheduler = simulation.scheduler
     simulation.add("runs", tenant="flood")
     simulation.step()
@@ -266,11 +266,11 @@ def test_rejected_drafts_leave_no_trace():
 @settings(deadline=None)
 @given(data=st.data())
 def test_invariants_hold_for_any_schedule(data):
-    num_slots = data.draw(st.integers(1, 6))
-    max_num_seqs = data.draw(st.integers(1, num_slots))
+    max_num_seqs = data.draw(st.integers(1, 6))
+    num_blocks = data.draw(st.integers(13, 60))  # the longest request needs 13
     budget = data.draw(st.integers(max_num_seqs, 50))
     drafts = DraftLimits(data.draw(st.integers(0, 9)), data.draw(st.integers(1, budget)))
-    simulation = Simulation(num_slots, budget, max_num_seqs, drafts=drafts)
+    simulation = Simulation(budget, max_num_seqs, num_blocks, drafts=drafts)
     live: dict[str, Request] = {}
     for number in range(data.draw(st.integers(1, 40))):
         action = data.draw(st.sampled_from(["add", "add", "step", "step", "step", "abort"]))
@@ -286,7 +286,7 @@ def test_invariants_hold_for_any_schedule(data):
             step_and_check(simulation, live, failing=[victim] if fails else [])
     while live:
         step_and_check(simulation, live)
-    assert simulation.pool.num_free == num_slots
+    assert simulation.pool.num_free == num_blocks
 
 
 def step_and_check(
@@ -309,9 +309,7 @@ def step_and_check(
     scheduler, pool = simulation.scheduler, simulation.pool
     assert scheduler.num_running + scheduler.num_waiting == len(live)
     assert scheduler.num_running <= scheduler.max_num_seqs
-    slots = [sequence.slot.index for sequence in scheduler._running]
-    assert len(set(slots)) == len(slots)
-    assert pool.num_free == len(pool._slots) - len(slots)
+    check_blocks(pool, scheduler._running)
     assert 0 <= scheduler.stats.kv_usage <= 1
 
 
