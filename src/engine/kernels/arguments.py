@@ -15,14 +15,15 @@ class RotaryAngles:
 
 @dataclass(frozen=True, slots=True)
 class CachePlaces:
-    """Places of a step's rows in the KV cache.
+    """Places of a step's rows in the paged KV cache; each row is of another sequence.
 
     Args:
-        slots: (num_rows,) int64, all different.
-        positions: (num_rows,) int64.
+        block_tables: (num_rows, width) int32, contiguous: the indices of each sequence's blocks, in
+            order. What follows the block of the row's position is not read.
+        positions: (num_rows,) int64, within the sequence.
     """
 
-    slots: torch.Tensor
+    block_tables: torch.Tensor
     positions: torch.Tensor
 
 
