@@ -15,11 +15,12 @@ class RotaryAngles:
 
 @dataclass(frozen=True, slots=True)
 class CachePlaces:
-    """Places of a step's rows in the KV cache.
+    """Places of a step's rows in the paged KV cache; each row is of another sequence.
 
     Args:
-        block_tables: (num_rows, width) int32, the indices of each sequence's blocks.
-        positions: (num_rows,) int64.
+        block_tables: (num_rows, width) int32, contiguous: the indices of each sequence's blocks, in
+            order. What follows the block of the row's position is not read.
+        positions: (num_rows,) int64, within the sequence.
     """
 
     block_tables: torch.Tensor

@@ -26,12 +26,16 @@ _LAYER, _TENSOR = POINTER(LayerData), c_void_p
 _ARGUMENT_TYPES = {
     "linear": [POINTER(LinearData), _TENSOR, _TENSOR, c_int64, c_int],
     "decode_attention": [
-        POINTER(AttentionData), POINTER(ProjectionData), _TENSOR, _TENSOR, _TENSOR, c_int64, c_int,
+        POINTER(AttentionData), POINTER(ProjectionData), _TENSOR, c_int64, _TENSOR, _TENSOR,
+        c_int64, c_int,
+    ],
+    "prefill_attention": [
+        POINTER(AttentionData), POINTER(ProjectionData), _TENSOR, c_int64, _TENSOR, c_int64, c_int,
     ],
     "project_layer": [_LAYER, _TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int],
     "complete_layer": [_LAYER, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int],
     "decode_layer": [
-        _LAYER, _TENSOR, _TENSOR, _TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int,
+        _LAYER, _TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, _TENSOR, _TENSOR, c_int64, c_int,
     ],
     "argmax_rows": [_TENSOR, _TENSOR, _TENSOR, c_int64, c_int64, c_int],
     "top_k_probs_rows": [_TENSOR, _TENSOR, _TENSOR, _TENSOR, c_int64, c_int64, c_int64, c_int],
@@ -75,7 +79,7 @@ class CpuKernels:
         return output
 
     def can_attend(self, tokens: Projections) -> bool:
-        """Checks that `decode_attention` supports the number and the sizes of the heads."""
+        """Checks that the attention kernels support the number and the sizes of the heads."""
         return (
             tokens.query.shape[-1] % PANEL == 0
             and tokens.value.shape[-1] % PANEL == 0
@@ -89,29 +93,39 @@ class CpuKernels:
         values: torch.Tensor,
         scaling: float,
         window: int | None,
+        softcap: float | None = None,
+        sinks: torch.Tensor | None = None,
     ) -> AttentionData:
         """Describes a layer's attention.
 
         Args:
             num_heads: query heads.
-            keys: (num_slots, capacity, num_kv_heads, key_dim), each slot contiguous.
-            values: (num_slots, capacity, num_kv_heads, value_dim), each slot contiguous.
+            keys: (num_blocks, block_size, num_kv_heads, key_dim), contiguous; the block size is a
+                power of two.
+            values: (num_blocks, block_size, num_kv_heads, value_dim), contiguous.
             scaling: factor of the scores.
             window: tokens that a token sees, itself included; None: all.
+            softcap: bounds the scaled scores: softcap * tanh(scores / softcap).
+            sinks: (num_heads,), scores that take part in the softmax without a value, contiguous.
+                The caller keeps them alive.
         """
-        num_kv_heads, key_dim = keys.shape[2:]
+        _, block_size, num_kv_heads, key_dim = keys.shape
+        assert keys.is_contiguous()
+        assert values.is_contiguous()
+        assert block_size.bit_count() == 1
         return AttentionData(
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
             key_dim=key_dim,
             value_dim=values.shape[-1],
             window=window or 0,
+            block_size=block_size,
             keys=keys.data_ptr(),
             values=values.data_ptr(),
-            key_slot_stride=keys.stride(0),
-            value_slot_stride=values.stride(0),
+            sinks=address(sinks),
             prefetch_distance=2 * self.prefetch_distance,
             scale=scaling,
+            softcap=softcap or 0,
         )
 
     def decode_attention(
@@ -125,28 +139,47 @@ class CpuKernels:
             places: one for each row.
             output: (num_rows, num_heads, value_dim), contiguous; it is filled.
         """
-        num_rows = len(output)
-        if not num_rows:
+        if not len(output):
             return
-        query, key, value = map(_contiguous_heads, (tokens.query, tokens.key, tokens.value))
-        projections = ProjectionData(
-            query=query.data_ptr(),
-            key=key.data_ptr(),
-            value=value.data_ptr(),
-            query_row_stride=query.stride(0),
-            query_head_stride=query.stride(1),
-            key_row_stride=key.stride(0),
-            key_head_stride=key.stride(1),
-            value_row_stride=value.stride(0),
-            value_head_stride=value.stride(1),
-        )
+        tokens = _contiguous_heads(tokens)
         self._library.decode_attention(
             byref(layer),
-            byref(projections),
-            places.slots.data_ptr(),
+            byref(_projection_data(tokens)),
+            places.block_tables.data_ptr(),
+            places.block_tables.shape[1],
             places.positions.data_ptr(),
             output.data_ptr(),
-            num_rows,
+            len(output),
+            torch.get_num_threads(),
+        )
+
+    def prefill_attention(
+        self,
+        layer: AttentionData,
+        tokens: Projections,
+        block_table: torch.Tensor,
+        start: int,
+        output: torch.Tensor,
+    ) -> None:
+        """Stores keys and values of consecutive tokens of one sequence; attends causally.
+
+        Args:
+            layer: see `attention_data`.
+            tokens: heads that `can_attend` accepts.
+            block_table: (width,) int32, contiguous, the indices of the sequence's blocks.
+            start: position of the first token.
+            output: (num_tokens, num_heads, value_dim), contiguous; it is filled.
+        """
+        if not len(output):
+            return
+        tokens = _contiguous_heads(tokens)
+        self._library.prefill_attention(
+            byref(layer),
+            byref(_projection_data(tokens)),
+            block_table.data_ptr(),
+            start,
+            output.data_ptr(),
+            len(output),
             torch.get_num_threads(),
         )
 
@@ -210,7 +243,8 @@ class CpuKernels:
             hidden.data_ptr(),
             address(angles.cosine),
             address(angles.sine),
-            places.slots.data_ptr(),
+            places.block_tables.data_ptr(),
+            places.block_tables.shape[1],
             places.positions.data_ptr(),
             output.data_ptr(),
             len(hidden),
@@ -270,6 +304,25 @@ class CpuKernels:
         return probs, token_ids
 
 
-def _contiguous_heads(heads: torch.Tensor) -> torch.Tensor:
+def _contiguous_heads(tokens: Projections) -> Projections:
     """Copies heads of (num_rows, num_heads, dim) only if numbers of a head are not adjacent."""
-    return heads if heads.stride(-1) == 1 else heads.contiguous()
+    query, key, value = (
+        heads if heads.stride(-1) == 1 else heads.contiguous()
+        for heads in (tokens.query, tokens.key, tokens.value)
+    )
+    return Projections(query, key, value)
+
+
+def _projection_data(tokens: Projections) -> ProjectionData:
+    query, key, value = tokens.query, tokens.key, tokens.value
+    return ProjectionData(
+        query=query.data_ptr(),
+        key=key.data_ptr(),
+        value=value.data_ptr(),
+        query_row_stride=query.stride(0),
+        query_head_stride=query.stride(1),
+        key_row_stride=key.stride(0),
+        key_head_stride=key.stride(1),
+        value_row_stride=value.stride(0),
+        value_head_stride=value.stride(1),
+    )

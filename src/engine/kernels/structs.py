@@ -44,7 +44,10 @@ class NormData(Structure):
 
 
 class AttentionData(Structure):
-    """A layer's attention and its KV cache; strides count floats, a window of 0 sees all tokens."""
+    """A layer's attention and its paged KV cache; see `Attention` in attention.h.
+
+    A window of 0 sees all tokens, and a softcap of 0 is none. `sinks` may be null.
+    """
 
     _fields_ = [
         ("num_heads", c_int64),
@@ -52,12 +55,13 @@ class AttentionData(Structure):
         ("key_dim", c_int64),
         ("value_dim", c_int64),
         ("window", c_int64),
+        ("block_size", c_int64),
         ("keys", c_void_p),
         ("values", c_void_p),
-        ("key_slot_stride", c_int64),
-        ("value_slot_stride", c_int64),
+        ("sinks", c_void_p),
         ("prefetch_distance", c_int64),
         ("scale", c_float),
+        ("softcap", c_float),
     ]
 
 

@@ -71,7 +71,7 @@ def choose_placement(
             next(one.name for one in waiting if num_held[one.name] / one.weight < share)
         )
     victim = _find_victim(running, lambda _: 1, share)
-    return victim and Placement(taker.name, victim)
+    return None if victim is None else Placement(taker.name, victim)
 
 
 def choose_victim(running: list[Sequence], taker: Sequence, num_blocks: int) -> Sequence | None:

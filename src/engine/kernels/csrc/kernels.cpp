@@ -1,4 +1,4 @@
-// Kernels of a decoding step on x86-64 CPUs with AVX2, AVX-512 or AMX: the functions that Python calls.
+// Kernels of a step on x86-64 CPUs with AVX2, AVX-512 or AMX: the functions that Python calls.
 //
 // A decoding step has few rows, so reading weights and keys from memory takes most of its time. All data is
 // laid out in the order in which it is read, and read once. Every output is computed in a fixed order of
@@ -9,6 +9,7 @@
 
 #include "layer.h"
 #include "layouts.h"
+#include "prefill_attention.h"
 #include "sampling.h"
 
 extern "C" {
@@ -28,9 +29,15 @@ void linear(const Linear* layer, const float* input, float* output, int64_t num_
     gemm(*layer, input, nullptr, output, num_rows, num_threads);
 }
 
-void decode_attention(const Attention* layer, const Projection* rows, const int64_t* slots,
-                      const int64_t* positions, float* output, int64_t num_rows, int num_threads) {
-    attention_decode(*layer, *rows, slots, positions, output, num_rows, num_threads);
+void decode_attention(const Attention* layer, const Projection* rows, const int32_t* block_tables,
+                      int64_t table_width, const int64_t* positions, float* output, int64_t num_rows,
+                      int num_threads) {
+    attention_decode(*layer, *rows, {block_tables, table_width, positions}, output, num_rows, num_threads);
+}
+
+void prefill_attention(const Attention* layer, const Projection* tokens, const int32_t* block_table,
+                       int64_t start, float* output, int64_t num_tokens, int num_threads) {
+    attention_prefill(*layer, *tokens, block_table, start, output, num_tokens, num_threads);
 }
 
 void project_layer(const Layer* layer, const float* hidden, const float* cosine, const float* sine,
@@ -44,9 +51,10 @@ void complete_layer(const Layer* layer, const float* hidden, const float* attend
 }
 
 void decode_layer(const Layer* layer, const float* hidden, const float* cosine, const float* sine,
-                  const int64_t* slots, const int64_t* positions, float* output, int64_t num_rows,
-                  int num_threads) {
-    layer_decode(*layer, hidden, cosine, sine, slots, positions, output, num_rows, num_threads);
+                  const int32_t* block_tables, int64_t table_width, const int64_t* positions, float* output,
+                  int64_t num_rows, int num_threads) {
+    layer_decode(*layer, hidden, cosine, sine, {block_tables, table_width, positions}, output, num_rows,
+                 num_threads);
 }
 
 void argmax_rows(const float* scores, float* values, int64_t* indices, int64_t num_rows, int64_t size,

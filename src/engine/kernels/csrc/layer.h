@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "attention.h"
+#include "decode_attention.h"
 #include "int8.h"
 
 namespace {
@@ -123,7 +123,7 @@ void layer_complete(const Layer& layer, const float* hidden, const float* attend
 
 // A whole layer, for rows that each are the next token of a sequence.
 void layer_decode(const Layer& layer, const float* hidden, const float* cosine, const float* sine,
-                  const int64_t* slots, const int64_t* positions, float* output, int64_t num_rows, int num_threads) {
+                  const Places& places, float* output, int64_t num_rows, int num_threads) {
     const Attention& attention = layer.attention;
     const int64_t key_dim = attention.key_dim, value_dim = attention.value_dim, stride = layer.qkv.num_outputs;
     float* query = scratch<Buffer::PROJECTED, float>(num_rows * stride);
@@ -132,7 +132,7 @@ void layer_decode(const Layer& layer, const float* hidden, const float* cosine, 
     const float* key = query + attention.num_heads * key_dim;
     const float* value = key + attention.num_kv_heads * key_dim;
     const Projection rows = {query, key, value, stride, key_dim, stride, key_dim, stride, value_dim};
-    attention_decode(attention, rows, slots, positions, attended, num_rows, num_threads);
+    attention_decode(attention, rows, places, attended, num_rows, num_threads);
     layer_complete(layer, hidden, attended, output, num_rows, num_threads);
 }
 

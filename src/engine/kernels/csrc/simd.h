@@ -21,15 +21,21 @@ inline Vector load(const float* from) { return _mm512_loadu_ps(from); }
 inline void store(float* to, Vector value) { _mm512_storeu_ps(to, value); }
 inline Vector broadcast(float value) { return _mm512_set1_ps(value); }
 inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+inline Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
 inline Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
 inline Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
 inline Vector fmadd(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
 inline Vector min(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 inline float horizontal_sum(Vector value) { return _mm512_reduce_add_ps(value); }
+inline float horizontal_max(Vector value) { return _mm512_reduce_max_ps(value); }
 // Comparisons return a bit mask, the first lane in the lowest bit.
 inline int greater(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline int equal(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+// `yes` in the lanes where a > b, else `no`.
+inline Vector select_greater(Vector a, Vector b, Vector yes, Vector no) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), no, yes);
+}
 inline int is_nan(Vector a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 inline Vector negative_abs(Vector a) { return _mm512_or_ps(a, broadcast(-0.0f)); }
 inline Vector round_to_integer(Vector a) {
@@ -46,6 +52,7 @@ inline Vector load(const float* from) { return _mm256_loadu_ps(from); }
 inline void store(float* to, Vector value) { _mm256_storeu_ps(to, value); }
 inline Vector broadcast(float value) { return _mm256_set1_ps(value); }
 inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+inline Vector sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 inline Vector mul(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
 inline Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
 inline Vector fmadd(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -56,8 +63,16 @@ inline float horizontal_sum(Vector value) {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+inline float horizontal_max(Vector value) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
 inline int greater(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 inline int equal(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+inline Vector select_greater(Vector a, Vector b, Vector yes, Vector no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
 inline int is_nan(Vector a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
 inline Vector negative_abs(Vector a) { return _mm256_or_ps(a, broadcast(-0.0f)); }
 inline Vector round_to_integer(Vector a) {
@@ -73,9 +88,12 @@ constexpr int LANES = sizeof(Vector) / sizeof(float);
 // Prefetches a cache line; an address behind the end of an array does no harm.
 inline void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
 
+constexpr float MIN_EXPONENT = -87;  // of exp_nonpositive; less would be subnormal
+
 // exp(x) for x <= 0: range reduction to 2^n, and the polynomial of expf in the Cephes library (Moshier).
+// It is at least exp(MIN_EXPONENT), exactly 1 for x = 0, and NaN for NaN.
 inline Vector exp_nonpositive(Vector x) {
-    x = max(broadcast(-87), x);
+    x = max(broadcast(MIN_EXPONENT), x);
     const Vector n = round_to_integer(mul(x, broadcast(1.44269504f)));
     const Vector r = fmadd(n, broadcast(2.12194440e-4f), fmadd(n, broadcast(-0.693359375f), x));
     Vector p = broadcast(1.9875691500e-4f);
@@ -85,10 +103,24 @@ inline Vector exp_nonpositive(Vector x) {
     return mul(fmadd(mul(p, r), r, add(r, broadcast(1))), exp2_integer(n));
 }
 
+// The same, but 0 below MIN_EXPONENT, thus for minus infinity.
+inline Vector exp_or_zero(Vector x) {
+    return select_greater(broadcast(MIN_EXPONENT), x, broadcast(0), exp_nonpositive(x));
+}
+
+// tanh(x) = sign(x) (1 - e) / (1 + e) with e = exp(-2 |x|), which does not overflow.
+inline Vector tanh(Vector x) {
+    const Vector power = exp_nonpositive(mul(broadcast(2), negative_abs(x)));
+    const Vector positive = div(sub(broadcast(1), power), add(broadcast(1), power));
+    return select_greater(broadcast(0), x, sub(broadcast(0), positive), positive);
+}
+
 inline float exp_nonpositive(float x) {
     float values[LANES];
     store(values, exp_nonpositive(broadcast(x)));
     return values[0];
 }
+
+inline float exp_or_zero(float x) { return x < MIN_EXPONENT ? 0 : exp_nonpositive(x); }
 
 }  // namespace

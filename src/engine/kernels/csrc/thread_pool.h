@@ -119,15 +119,18 @@ void parallel_for_rows(int64_t num_rows, int64_t row_size, int num_threads, cons
     });
 }
 
-// Thread-local buffers for intermediate results. A buffer only grows; kernels that run inside each other
-// use different ones.
-enum class Buffer { QUANTIZED, SCALES, NORMED, RESIDUAL, UP, ACTIVATED, PROJECTED, ATTENDED };
+// Thread-local buffers for intermediate results, aligned to cache lines. A buffer only grows; kernels that run
+// inside each other use different ones.
+enum class Buffer { QUANTIZED, SCALES, NORMED, RESIDUAL, UP, ACTIVATED, PROJECTED, ATTENDED, PREFILL };
 
 template <Buffer buffer, typename Number>
 Number* scratch(int64_t count) {
+    constexpr int64_t LINE = 64;  // bytes
     static thread_local std::vector<Number> memory;
+    count += LINE / sizeof(Number);
     if (static_cast<int64_t>(memory.size()) < count) memory.resize(count);
-    return memory.data();
+    const auto address = reinterpret_cast<uintptr_t>(memory.data());
+    return reinterpret_cast<Number*>((address + LINE - 1) / LINE * LINE);
 }
 
 }  // namespace

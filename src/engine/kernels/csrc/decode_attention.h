@@ -1,0 +1,149 @@
+// Attention of decoding sequences: one query token each, over the keys and values of its blocks.
+//
+// It reads a sequence's keys and values once. A row's result does not depend on the other rows, on the number
+// of threads, nor on the places of its blocks.
+
+#pragma once
+
+#include "attention.h"
+
+namespace {
+
+constexpr int MAX_HEADS = 32;  // query heads of a task, whose scores fit into L1
+
+// Places of a step's rows in the KV cache.
+struct Places {
+    const int32_t* block_tables;  // (num_rows, table_width)
+    int64_t table_width;
+    const int64_t* positions;  // (num_rows,)
+};
+
+// Task of one thread: consecutive query heads of one sequence; `group` of them share a key head.
+struct HeadGroup {
+    const Attention& layer;
+    BlockTable table;
+    int64_t first_kv_head, num_kv_heads, group;
+    const float* query;
+    int64_t query_stride;  // from a head to the next
+    float* output;
+
+    int64_t first_head() const { return first_kv_head * group; }
+    int64_t num_heads() const { return num_kv_heads * group; }
+};
+
+// Calls `body(head, token, vector, ahead)` for each token in [first, end) and each query head, with the token's
+// key or value, of `dim` numbers, and one to prefetch or null.
+template <typename Body>
+inline void for_each_vector(const HeadGroup& heads, const float* cache, int64_t dim, int64_t first, int64_t end,
+                            const Body& body) {
+    const int64_t stride = heads.layer.num_kv_heads * dim;
+    const int64_t num_ahead = heads.layer.prefetch_distance / (heads.num_kv_heads * dim);
+    cache += heads.first_kv_head * dim;
+    heads.table.for_each_token(first, end, [&](int64_t position, int64_t row) {
+        const float* vector = cache + row * stride;
+        const float* ahead = cache + heads.table.row(std::min(position + num_ahead, end - 1)) * stride;
+        for (int64_t h = 0; h < heads.num_heads(); vector += dim, ahead += dim) {
+            if (num_ahead)
+                for (int64_t d = 0; d < dim; d += LANES) prefetch(ahead + d);
+            for (const int64_t stop = h + heads.group; h < stop; h++) body(h, position - first, vector);
+        }
+    });
+}
+
+// scores[h][t] = scale * dot product of query h and key t; minus infinity behind the last key.
+inline void score_tile(const HeadGroup& heads, int64_t first, int64_t end, float (*scores)[TILE]) {
+    const int64_t dim = heads.layer.key_dim;
+    const float scale = heads.layer.scale, softcap = heads.layer.softcap;
+    for_each_vector(heads, heads.layer.keys, dim, first, end, [&](int64_t h, int64_t t, const float* key) {
+        const float* query = heads.query + h * heads.query_stride;
+        Vector product = broadcast(0);
+        for (int64_t d = 0; d < dim; d += LANES) product = fmadd(load(query + d), load(key + d), product);
+        scores[h][t] = horizontal_sum(product) * scale;
+    });
+    for (int64_t h = 0; h < heads.num_heads(); h++) {
+        if (softcap)
+            for (int64_t t = 0; t < end - first; t += LANES)
+                store(scores[h] + t, cap_scores(softcap, load(scores[h] + t)));
+        for (int64_t t = end - first; t < TILE; t++) scores[h][t] = -INFINITY;
+    }
+}
+
+inline float largest_score(const float* scores) {
+    Vector maxima = load(scores);
+    for (int t = LANES; t < TILE; t += LANES) maxima = max(maxima, load(scores + t));
+    return horizontal_max(maxima);
+}
+
+// Replaces a head's scores by exp(score - maximum) and returns their sum.
+inline float exponentiate(float* scores, float maximum) {
+    Vector sums = broadcast(0);
+    for (int t = 0; t < TILE; t += LANES) {
+        const Vector weights = exp_or_zero(add(load(scores + t), broadcast(-maximum)));
+        store(scores + t, weights);
+        sums = add(sums, weights);
+    }
+    return horizontal_sum(sums);
+}
+
+// Adds a tile's values to the outputs, weighted.
+inline void add_values(const HeadGroup& heads, int64_t first, int64_t end, const float (*weights)[TILE]) {
+    const int64_t dim = heads.layer.value_dim;
+    for_each_vector(heads, heads.layer.values, dim, first, end, [&](int64_t h, int64_t t, const float* value) {
+        float* output = heads.output + h * dim;
+        const Vector weight = broadcast(weights[h][t]);
+        for (int64_t d = 0; d < dim; d += LANES)
+            store(output + d, fmadd(weight, load(value + d), load(output + d)));
+    });
+}
+
+// Attention to the tokens in [first, end), for at most MAX_HEADS heads.
+void attend(const HeadGroup& heads, int64_t first, int64_t end) {
+    float scores[MAX_HEADS][TILE] = {}, maximum[MAX_HEADS], total[MAX_HEADS];
+    const int64_t num_heads = heads.num_heads(), dim = heads.layer.value_dim;
+    for (int64_t h = 0; h < num_heads; h++) {
+        maximum[h] = initial_maximum(heads.layer, heads.first_head() + h);
+        total[h] = initial_total(heads.layer);
+    }
+    std::memset(heads.output, 0, sizeof(float) * num_heads * dim);
+    for (int64_t start = first; start < end; start += TILE) {
+        const int64_t stop = std::min(end, start + TILE);
+        score_tile(heads, start, stop, scores);
+        for (int64_t h = 0; h < num_heads; h++) {
+            const float largest = std::max(maximum[h], largest_score(scores[h]));
+            const float correction = exp_or_zero(maximum[h] - largest);
+            maximum[h] = largest;
+            total[h] *= correction;
+            total[h] += exponentiate(scores[h], largest);
+            for (int64_t d = 0; d < dim; d++) heads.output[h * dim + d] *= correction;
+        }
+        add_values(heads, start, stop, scores);
+    }
+    for (int64_t h = 0; h < num_heads; h++)
+        for (int64_t d = 0; d < dim; d++) heads.output[h * dim + d] /= total[h];
+}
+
+// Stores each row's key and value at its position, and attends to all tokens up to that. The output is
+// (num_rows, num_heads, value_dim).
+void attention_decode(const Attention& layer, const Projection& rows, const Places& places, float* output,
+                      int64_t num_rows, int num_threads) {
+    const int64_t group = layer.num_heads / layer.num_kv_heads;
+    // Key heads of a task: as many as leave two tasks to each thread.
+    const int64_t limit = std::max<int64_t>(1, MAX_HEADS / group);
+    const int64_t min_tasks = (2 * num_threads + num_rows - 1) / num_rows;
+    const int64_t per_task = std::min(limit, std::max<int64_t>(1, (layer.num_kv_heads + min_tasks - 1) / min_tasks));
+    const int64_t num_tasks = (layer.num_kv_heads + per_task - 1) / per_task;  // of a row
+    pool.parallel_for(num_rows * num_tasks, num_threads, [=, &layer](int64_t task) {
+        const int64_t row = task / num_tasks, first_kv_head = task % num_tasks * per_task;
+        const int64_t num_kv_heads = std::min(per_task, layer.num_kv_heads - first_kv_head);
+        const int64_t first_head = first_kv_head * group, position = places.positions[row];
+        const BlockTable table(layer, places.block_tables + row * places.table_width);
+        store_token(layer, rows, row, table.row(position), first_kv_head, first_kv_head + num_kv_heads);
+        const HeadGroup heads = {
+            layer, table, first_kv_head, num_kv_heads, group,
+            rows.query + row * rows.query_row_stride + first_head * rows.query_head_stride, rows.query_head_stride,
+            output + (row * layer.num_heads + first_head) * layer.value_dim};
+        attend(heads, first_visible(layer, position), position + 1);
+    });
+}
+
+}  // namespace

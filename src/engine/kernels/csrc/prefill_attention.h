@@ -1,0 +1,263 @@
+// Attention of consecutive tokens of one sequence, causal, as FlashAttention: no score leaves the cache.
+//
+// A task has the rows of a few tokens: a row is a pair of a token and a query head that shares the task's key
+// head. For each tile of keys it copies the keys and values out of their blocks, and computes
+//   1. scores, transposed, with rows in the lanes: queries are packed once, and keys are broadcast,
+//   2. the softmax's weights, along the tokens and thus without a sum over lanes,
+//   3. outputs, with the numbers of a value in the lanes: weights are broadcast.
+// 1 and 3 are GEMM micro-kernels as in linear.h. Only tiles on the diagonal or at the edge of the window are
+// masked; those beyond are skipped.
+//
+// Tiles begin at multiples of TILE positions, and every number is one sum in a fixed order of tokens. So a
+// token's result does not depend on the number of threads, on the places of the blocks, nor on the chunks in
+// which a prompt is computed. It is not that of decode_attention.h to the last bit.
+
+#pragma once
+
+#include "attention.h"
+#include "linear.h"
+
+namespace {
+
+constexpr int QUERY_VECTORS = 3;
+constexpr int QUERY_ROWS = QUERY_VECTORS * LANES;  // rows of a panel
+#ifdef __AVX512F__
+constexpr int SCORE_TOKENS = 8;  // with QUERY_VECTORS their sums fill the registers
+#else
+constexpr int SCORE_TOKENS = 4;
+#endif
+constexpr int MAX_PANELS = 96 / QUERY_ROWS;
+constexpr int64_t MAX_TASK_ROWS = MAX_PANELS * QUERY_ROWS;
+
+// Rows of a task that are computed together, and their softmax. Rows that do not exist repeat the last.
+struct QueryPanel {
+    int64_t num_rows, first_position, last_position;
+    float* queries;  // (key_dim, QUERY_ROWS), scaled
+    float* outputs;  // (QUERY_ROWS, value_dim)
+    float first_visible[QUERY_ROWS], position[QUERY_ROWS];  // positions are exact in float32 up to 2^24
+    float maximum[QUERY_ROWS], total[QUERY_ROWS], correction[QUERY_ROWS];
+};
+
+// Keys and values of a tile, without gaps; only tokens in [first, end) exist. Positions count from the tile.
+struct KeyTile {
+    int64_t start, first, end;
+    float* keys;    // (TILE, key_dim)
+    float* values;  // (TILE, value_dim)
+};
+
+// scores[t][row] of SCORE_TOKENS keys and the first `vectors` vectors of a panel's rows.
+template <int vectors>
+inline void score_tokens(const float* queries, const float* keys, int64_t dim, float (*scores)[QUERY_ROWS]) {
+    Vector sums[SCORE_TOKENS][vectors];
+    for (int t = 0; t < SCORE_TOKENS; t++)
+        for (int v = 0; v < vectors; v++) sums[t][v] = broadcast(0);
+    for (int64_t d = 0; d < dim; d++) {
+        Vector query[vectors];
+        for (int v = 0; v < vectors; v++) query[v] = load(queries + d * QUERY_ROWS + v * LANES);
+        for (int t = 0; t < SCORE_TOKENS; t++) {
+            const Vector key = broadcast(keys[t * dim + d]);
+            for (int v = 0; v < vectors; v++) sums[t][v] = fmadd(key, query[v], sums[t][v]);
+        }
+    }
+    for (int t = 0; t < SCORE_TOKENS; t++)
+        for (int v = 0; v < vectors; v++) store(scores[t] + v * LANES, sums[t][v]);
+}
+
+// Caps and masks the scores of one vector of rows, and updates their maxima.
+inline void mask_scores(const Attention& layer, QueryPanel& panel, const KeyTile& tile, int64_t first, int64_t end,
+                        bool is_masked, int lane, float (*scores)[QUERY_ROWS]) {
+    Vector largest = load(panel.maximum + lane);
+    const Vector first_visible = load(panel.first_visible + lane), position = load(panel.position + lane);
+    for (int64_t t = first; t < end; t++) {
+        Vector score = load(scores[t] + lane);
+        if (layer.softcap) score = cap_scores(layer.softcap, score);
+        if (is_masked) {
+            const Vector token = broadcast(tile.start + t);
+            score = select_greater(token, position, broadcast(-INFINITY), score);
+            score = select_greater(first_visible, token, broadcast(-INFINITY), score);
+        }
+        if (layer.softcap || is_masked) store(scores[t] + lane, score);
+        largest = max(largest, score);
+    }
+    store(panel.correction + lane, exp_or_zero(sub(load(panel.maximum + lane), largest)));
+    store(panel.maximum + lane, largest);
+}
+
+// Replaces the scores of one vector of rows by exp(score - maximum), and updates their totals.
+inline void exponentiate_rows(QueryPanel& panel, int64_t first, int64_t end, int lane, float (*scores)[QUERY_ROWS]) {
+    const Vector maximum = load(panel.maximum + lane);
+    Vector sums = broadcast(0);
+    for (int64_t t = first; t < end; t++) {
+        const Vector weight = exp_or_zero(sub(load(scores[t] + lane), maximum));
+        store(scores[t] + lane, weight);
+        sums = add(sums, weight);
+    }
+    store(panel.total + lane, fmadd(load(panel.total + lane), load(panel.correction + lane), sums));
+}
+
+// Adds the values of the tokens in [first, end), weighted, to `rows` corrected outputs, a few columns of them.
+template <int rows, int vectors>
+inline void add_weighted_values(const float* weights, const float* correction, const float* values, int64_t dim,
+                                int64_t first, int64_t end, float* outputs) {
+    Vector sums[rows][vectors];
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < vectors; v++)
+            sums[row][v] = mul(broadcast(correction[row]), load(outputs + row * dim + v * LANES));
+    for (int64_t t = first; t < end; t++) {
+        Vector value[vectors];
+        for (int v = 0; v < vectors; v++) value[v] = load(values + t * dim + v * LANES);
+        for (int row = 0; row < rows; row++) {
+            const Vector weight = broadcast(weights[t * QUERY_ROWS + row]);
+            for (int v = 0; v < vectors; v++) sums[row][v] = fmadd(weight, value[v], sums[row][v]);
+        }
+    }
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < vectors; v++) store(outputs + row * dim + v * LANES, sums[row][v]);
+}
+
+// Adds a tile to the outputs of a panel. Each few rows read only values that one of them sees.
+inline void add_tile(const Attention& layer, const QueryPanel& panel, const KeyTile& tile,
+                     const float (*weights)[QUERY_ROWS]) {
+    const int64_t dim = layer.value_dim;
+    for_row_tiles(panel.num_rows, [&](auto rows, int64_t row) {
+        const int64_t position = static_cast<int64_t>(panel.position[row + rows - 1]);
+        const int64_t first = std::max(tile.first, static_cast<int64_t>(panel.first_visible[row]) - tile.start);
+        const int64_t end = std::min(tile.end, position + 1 - tile.start);
+        if (first >= end) return;  // the weights and the corrections are 0 and 1
+        for_row_tiles<VECTORS>(dim / LANES, [&](auto vectors, int64_t v) {
+            add_weighted_values<rows, vectors>(weights[0] + row, panel.correction + row, tile.values + v * LANES, dim,
+                                               first, end, panel.outputs + row * dim + v * LANES);
+        });
+    });
+}
+
+inline int64_t round_down(int64_t token) { return token / SCORE_TOKENS * SCORE_TOKENS; }
+inline int64_t round_up(int64_t token) { return round_down(token + SCORE_TOKENS - 1); }
+
+inline void attend_tile(const Attention& layer, QueryPanel& panel, const KeyTile& tile) {
+    const int64_t first = std::max(tile.first, first_visible(layer, panel.first_position) - tile.start);
+    const int64_t end = std::min(tile.end, panel.last_position + 1 - tile.start);
+    if (first >= end) return;
+    alignas(64) float scores[TILE][QUERY_ROWS];
+    const int64_t from = round_down(first), to = round_up(end);
+    const int64_t num_vectors = (panel.num_rows + LANES - 1) / LANES;
+    for_row_tiles<QUERY_VECTORS>(num_vectors, [&](auto vectors, int64_t) {
+        for (int64_t t = from; t < to; t += SCORE_TOKENS)
+            score_tokens<vectors>(panel.queries, tile.keys + t * layer.key_dim, layer.key_dim, scores + t);
+    });
+    const bool is_masked = tile.start + to - 1 > panel.first_position ||
+                           tile.start + from < first_visible(layer, panel.last_position);
+    for (int lane = 0; lane < num_vectors * LANES; lane += LANES) {
+        mask_scores(layer, panel, tile, from, to, is_masked, lane, scores);
+        exponentiate_rows(panel, from, to, lane, scores);
+    }
+    add_tile(layer, panel, tile, scores);
+}
+
+// Tokens in [first, end) of a segment, with the query heads of one key head.
+struct PrefillTask {
+    const Attention& layer;
+    const Projection& tokens;
+    BlockTable table;
+    int64_t start, kv_head, first, end;
+    float* output;  // of the segment
+
+    int64_t group() const { return layer.num_heads / layer.num_kv_heads; }
+    int64_t token(int64_t row) const { return first + row / group(); }
+    int64_t head(int64_t row) const { return kv_head * group() + row % group(); }
+    const float* query(int64_t row) const {
+        return tokens.query + token(row) * tokens.query_row_stride + head(row) * tokens.query_head_stride;
+    }
+};
+
+// Fills a panel with the rows from `first_row` on; lanes without a row get the queries of the last.
+inline void prepare_panel(const PrefillTask& task, int64_t first_row, int64_t num_rows, QueryPanel& panel) {
+    const Attention& layer = task.layer;
+    panel.num_rows = std::min<int64_t>(QUERY_ROWS, num_rows - first_row);
+    panel.first_position = task.start + task.token(first_row);
+    panel.last_position = task.start + task.token(first_row + panel.num_rows - 1);
+    for (int64_t lane = 0; lane < QUERY_ROWS; lane++) {
+        const int64_t row = first_row + std::min(lane, panel.num_rows - 1);
+        const int64_t position = task.start + task.token(row);
+        panel.position[lane] = position;
+        panel.first_visible[lane] = first_visible(layer, position);
+        panel.maximum[lane] = initial_maximum(layer, task.head(row));
+        panel.total[lane] = initial_total(layer);
+        const float* query = task.query(row);
+        for (int64_t d = 0; d < layer.key_dim; d++) panel.queries[d * QUERY_ROWS + lane] = query[d] * layer.scale;
+    }
+    std::memset(panel.outputs, 0, sizeof(float) * panel.num_rows * layer.value_dim);
+}
+
+// Copies the tokens in [tile.first, tile.end) out of their blocks. Keys around them, which are computed with
+// them and masked, become 0.
+inline void copy_tile(const PrefillTask& task, const KeyTile& tile) {
+    const int64_t num_kv_heads = task.layer.num_kv_heads, key_dim = task.layer.key_dim;
+    const int64_t value_dim = task.layer.value_dim;
+    const int64_t from = round_down(tile.first), to = round_up(tile.end);
+    std::memset(tile.keys + from * key_dim, 0, sizeof(float) * (tile.first - from) * key_dim);
+    std::memset(tile.keys + tile.end * key_dim, 0, sizeof(float) * (to - tile.end) * key_dim);
+    task.table.for_each_token(tile.start + tile.first, tile.start + tile.end, [&](int64_t position, int64_t row) {
+        const int64_t t = position - tile.start, index = row * num_kv_heads + task.kv_head;
+        std::memcpy(tile.keys + t * key_dim, task.layer.keys + index * key_dim, sizeof(float) * key_dim);
+        std::memcpy(tile.values + t * value_dim, task.layer.values + index * value_dim, sizeof(float) * value_dim);
+    });
+}
+
+inline void store_outputs(const PrefillTask& task, int64_t first_row, const QueryPanel& panel) {
+    const int64_t dim = task.layer.value_dim;
+    for (int64_t r = 0; r < panel.num_rows; r++) {
+        const int64_t index = task.token(first_row + r) * task.layer.num_heads + task.head(first_row + r);
+        const Vector total = broadcast(panel.total[r]);
+        for (int64_t d = 0; d < dim; d += LANES)
+            store(task.output + index * dim + d, div(load(panel.outputs + r * dim + d), total));
+    }
+}
+
+void attend(const PrefillTask& task) {
+    const Attention& layer = task.layer;
+    const int64_t num_rows = (task.end - task.first) * task.group(), dims = layer.key_dim + layer.value_dim;
+    float* memory = scratch<Buffer::PREFILL, float>((MAX_TASK_ROWS + TILE) * dims);
+    KeyTile tile = {0, 0, 0, memory, memory + TILE * layer.key_dim};
+    QueryPanel panels[MAX_PANELS];
+    const int64_t num_panels = (num_rows + QUERY_ROWS - 1) / QUERY_ROWS;
+    for (int64_t p = 0; p < num_panels; p++) {
+        panels[p].queries = memory + TILE * dims + p * QUERY_ROWS * dims;
+        panels[p].outputs = panels[p].queries + QUERY_ROWS * layer.key_dim;
+        prepare_panel(task, p * QUERY_ROWS, num_rows, panels[p]);
+    }
+    const int64_t first = first_visible(layer, task.start + task.first), end = task.start + task.end;
+    for (tile.start = first / TILE * TILE; tile.start < end; tile.start += TILE) {
+        tile.first = std::max<int64_t>(0, first - tile.start);
+        tile.end = std::min<int64_t>(TILE, end - tile.start);
+        copy_tile(task, tile);
+        for (int64_t p = 0; p < num_panels; p++) attend_tile(layer, panels[p], tile);
+    }
+    for (int64_t p = 0; p < num_panels; p++) store_outputs(task, p * QUERY_ROWS, panels[p]);
+}
+
+// Tokens of a task: few enough for two tasks to each thread, but enough to fill a vector with rows.
+inline int64_t tokens_per_task(const Attention& layer, int64_t num_tokens, int num_threads) {
+    const int64_t group = layer.num_heads / layer.num_kv_heads;
+    const int64_t balanced = (num_tokens * layer.num_kv_heads + 2 * num_threads - 1) / (2 * num_threads);
+    return std::min(MAX_TASK_ROWS / group, std::max(balanced, (LANES + group - 1) / group));
+}
+
+// Stores the keys and values of consecutive tokens of a sequence at positions from `start` on, and attends
+// causally. The output is (num_tokens, num_heads, value_dim).
+void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
+                       float* output, int64_t num_tokens, int num_threads) {
+    const BlockTable table(layer, block_table);
+    const int64_t num_kv_heads = layer.num_kv_heads;
+    parallel_for_rows(num_tokens, num_kv_heads * (layer.key_dim + layer.value_dim), num_threads, [&](int64_t token) {
+        store_token(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
+    });
+    const int64_t size = tokens_per_task(layer, num_tokens, num_threads);
+    const int64_t num_tasks = (num_tokens + size - 1) / size;  // of a key head
+    pool.parallel_for(num_tasks * num_kv_heads, num_threads, [&](int64_t index) {
+        const int64_t first = (num_tasks - 1 - index / num_kv_heads) * size;  // the longest tasks first
+        attend({layer, tokens, table, start, index % num_kv_heads, first, std::min(num_tokens, first + size), output});
+    });
+}
+
+}  // namespace
