@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from src.engine.scheduling.kv_slots import Lease
 
 from src.engine.admission import AdmissionController
 from src.engine.core import EngineCore
@@ -13,8 +12,9 @@ from src.engine.loop import EngineLoop
 from src.engine.request import FinishReason, Request
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling import scheduler as scheduler_module
+from src.engine.scheduling.blocks import Block, BlockPool
 from src.engine.scheduling.sequence import Sequence
-from tests.engine.test_core import create_small_core, create_token_ids, run
+from tests.engine.test_core import SMALL_BLOCK_SIZE, create_small_core, create_token_ids, run
 from tests.support.engines import Answer, Harness, SteppedCore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,23 +51,18 @@ def core(tiny_model) -> EngineCore:
 
 
 def break_for(core: EngineCore, owner: object, name: str, culprit: str, error: BaseException):
-    """Makes a method raise when it is called for the culprit's sequence or slot."""
+    """Makes a method raise when it is called for the culprit's sequence."""
     real = getattr(owner, name)
 
     def raise_for_culprit(*arguments: object) -> object:
-        if any(is_of(core, argument, culprit) for argument in arguments):
+        if any(is_of(argument, culprit) for argument in arguments):
             raise error
         return real(*arguments)
 
     setattr(owner, name, raise_for_culprit)
 
 
-def is_of(core: EngineCore, argument: object, culprit: str) -> bool:
-    if isinstance(argument, Lease):
-        argument = argument.slot
-    for sequence in core._scheduler._running:
-        if argument is sequence.slot and sequence.request.request_id == culprit:
-            return True
+def is_of(argument: object, culprit: str) -> bool:
     argument = getattr(argument, "sequence", argument)
     return isinstance(argument, Sequence) and argument.request.request_id == culprit
 
@@ -85,8 +80,9 @@ def finish_and_compare(
             assert answer.token_ids == run(fresh, [request])[request.request_id]
     scheduler = stepped.core._scheduler
     assert scheduler.num_running == scheduler.num_waiting == 0
-    pool = scheduler._cache._slots
-    assert pool.num_free == len(pool._slots)
+    pool = scheduler._cache._pool
+    assert pool.num_free == pool.num_blocks
+    assert not scheduler._cache._computing
     assert not scheduler._waiting._queues
     assert not scheduler._failed
     return answers
@@ -145,21 +141,22 @@ def test_an_end_in_the_queue_that_raises_fails_its_request_alone(core, tiny_mode
     finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
 
 
-def test_a_slot_that_cannot_be_released_fails_its_request_alone(core, tiny_model):
+def test_blocks_that_cannot_be_released_fail_their_request_alone(core, tiny_model):
     scheduler = core._scheduler
-    real = scheduler._cache._slots.release
+    real = scheduler._cache._pool.release
 
-    def release(slot: object) -> None:
-        if slot is owned[0]:
+    def release(blocks: list[Block]) -> None:
+        if blocks == owned[0]:
+            owned[0] = []
             raise RuntimeError("made to fail")
-        real(slot)
+        real(blocks)
 
-    scheduler._cache._slots.release = release
     stepped = SteppedCore(core, may_fail=True)
     requests = create_requests()
     stepped.add(*requests)
     stepped.step()
-    owned = [one.slot for one in scheduler._running if one.request.request_id == "b"]
+    owned = [one.blocks for one in scheduler._running if one.request.request_id == "b"]
+    scheduler._cache._pool.release = release
     finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
 
 
@@ -173,82 +170,54 @@ def test_a_matcher_that_cannot_be_created_fails_its_request_alone(core, tiny_mod
     finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
 
 
-def follow(stepped: SteppedCore, *names: str) -> list[Request]:
-    """Adds a request, and others that copy prefixes from it."""
-    first = Request("first", [*SHARED, 7], replace(PARAMS, max_tokens=30))
-    stepped.add(first)
-    stepped.step()
-    followers = [
-        Request(name, [*SHARED[: 30 + number], 9], PARAMS) for number, name in enumerate(names)
-    ]
-    stepped.add(*followers)
-    return [first, *followers]
+@pytest.mark.parametrize("error", FAULTS, ids=repr)
+@pytest.mark.parametrize("name", ["prepare", "allocate", "grow", "register"])
+def test_a_cache_that_raises_for_a_request_fails_it_alone(core, tiny_model, name, error):
+    break_for(core, core._scheduler._cache, name, "b", error)
+    fail_alone(core, tiny_model)
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=repr)
-def test_a_prefix_that_cannot_be_copied_fails_its_request_alone(core, tiny_model, error):
-    break_for(core, core._runner, "prepare", "b", error)
+def test_a_leader_that_fails_leaves_its_followers_their_answers(core, tiny_model, error):
     stepped = SteppedCore(core, may_fail=True)
-    requests = follow(stepped, "a", "b", "c")
-    answers = finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
-    assert answers["a"].admission.num_cached_tokens == 30
-    assert answers["b"].admission.num_cached_tokens == 31
+    requests = [Request(name, [*SHARED, number], PARAMS) for number, name in enumerate("bac", 2)]
+    stepped.add(*requests)
+    break_for(core, core._scheduler, "_record", "b", error)
+    finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
+    assert stepped.followers == {"a", "c"}
 
 
-def test_a_prefix_is_computed_if_its_source_slot_could_not_be_filled(core, tiny_model):
-    stepped = SteppedCore(core, may_fail=True)
-    requests = follow(stepped, "b", "c")
-    break_for(core, core._runner, "prepare", "b", RuntimeError("made to fail"))
-    work = core._scheduler.schedule
-    leases: list[Lease] = []
-
-    def copy_in_a_chain() -> object:
-        """Lets `c` copy from the slot of `b`, which is to be filled in the same step."""
-        output = work()
-        if len(output.leases) == 2:
-            (_, first), (sequence, second) = output.leases
-            chained = replace(second, copy_from=first.slot, num_cached=min(30, second.num_cached))
-            sequence.set_cached(chained.num_cached)
-            output.leases[1] = (sequence, chained)
-            leases.append(chained)
-        return output
-
-    core._scheduler.schedule = copy_in_a_chain
-    answers = finish_and_compare(stepped, create_small_core(tiny_model("llama")), requests, {"b"})
-    assert leases
-    assert answers["c"].admission.num_cached_tokens == 0
-
-
-def test_a_slot_that_cannot_be_cleared_fails_the_request_that_gets_it(core, tiny_model):
+def test_blocks_that_cannot_be_cleared_fail_the_request_that_gets_them(core, tiny_model):
+    core._scheduler._cache._pool = pool = BlockPool(32, SMALL_BLOCK_SIZE)
     cache = core._runner._cache
     real, num_calls = cache.clear, 0
 
-    def fail_once(slot: object) -> None:
+    def fail_once(blocks: list[Block]) -> None:
         nonlocal num_calls
         num_calls += 1
         if num_calls == 1:
             raise RuntimeError("made to fail")
-        real(slot)
+        real(blocks)
 
     cache.clear = fail_once
     break_for(core, core._scheduler, "_record", "b", RuntimeError("made to fail"))
     stepped = SteppedCore(core, may_fail=True)
     fresh = create_small_core(tiny_model("llama"))
-    requests = create_requests()
-    stepped.add(*requests)
-    finish_and_compare(stepped, fresh, requests, {"b"})
+    bad = Request("b", create_token_ids(1, 9), PARAMS)
+    stepped.add(bad)
+    finish_and_compare(stepped, fresh, [bad], {"b"})
     later = [Request(f"later {number}", [number + 2] * 5, PARAMS) for number in range(20)]
     stepped.add(*later)
     answers = stepped.finish()
     failed = {one.request_id for one in later if answers[one.request_id].reason == "error"}
     assert len(failed) == 1
-    assert num_calls == 2  # the slot was cleared for the next that got it
+    assert num_calls == 2  # the blocks were cleared for the next that got them
     finish_and_compare(stepped, fresh, later, failed)
-    assert not any(slot.is_dirty for slot in core._scheduler._cache._slots._slots)
+    assert not any(block.is_dirty for block in pool._free.values())
 
 
 def test_a_preemption_that_raises_fails_its_victim_alone(core, tiny_model):
-    break_for(core, core._scheduler, "_preempt", "flood 3", RuntimeError("made to fail"))
+    break_for(core, core._scheduler, "_give_back", "flood 3", RuntimeError("made to fail"))
     stepped = SteppedCore(core, may_fail=True)
     flood = [
         Request(f"flood {number}", [number + 2] * 5, PARAMS, tenant="flood") for number in range(5)

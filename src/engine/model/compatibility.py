@@ -27,6 +27,9 @@ KNOWN_OPTIONS = frozenset(
     ["scaling", "sliding_window", "softcap", "s_aux", "dropout", "position_ids", "is_causal"]
 )
 PROBE_LENGTH = 48
+PROBE_BLOCK_SIZE = 256
+"""Tokens of the only block of a probe's cache: a size that all kernels can take."""
+
 TOLERANCE = 0.005
 """Largest difference of log-probabilities beyond that of the model's own rounding."""
 
@@ -62,7 +65,7 @@ def check_model(loaded: LoadedModel, create_runner: CreateRunner) -> dict[int, L
     expected = probe_logits(loaded)
     noise = find_noise(loaded, expected)
     layers = find_layers(loaded)
-    runner = create_runner(layers, 1, PROBE_LENGTH)
+    runner = create_runner(layers, 1, PROBE_BLOCK_SIZE)
     try:
         check_logits(loaded, runner, expected, noise)
     finally:
@@ -99,7 +102,7 @@ def probe_token_ids(loaded: LoadedModel) -> torch.Tensor:
 
 
 def probe_pieces(
-    loaded: LoadedModel, block_size: int = PROBE_LENGTH
+    loaded: LoadedModel, block_size: int = PROBE_BLOCK_SIZE
 ) -> Iterator[ScheduledSequence]:
     """Yields the prompt in two pieces, then its last token; all use the cache's first blocks.
 
@@ -225,7 +228,7 @@ def check_logits(
         IncompatibleModelError: the log-probabilities differ from those expected.
     """
     try:
-        for piece in probe_pieces(loaded):
+        for piece in probe_pieces(loaded, runner.attention.cache.block_size):
             logits = runner.forward([piece], [piece.num_tokens - 1])
     except Exception as error:
         raise IncompatibleModelError(f"a prompt in pieces raises {type(error).__name__}") from error

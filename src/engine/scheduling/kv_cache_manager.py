@@ -118,12 +118,14 @@ class KVCacheManager:
     def free(self, sequence: Sequence) -> None:
         """Frees the blocks of an ended or preempted sequence; its prefix can be used again."""
         self._stop_computing(sequence)
-        self._pool.release(sequence.take_blocks())
+        self._pool.release(sequence.blocks)
+        sequence.drop_blocks()
 
     def discard(self, sequence: Sequence) -> None:
         """Frees the blocks of a failed sequence, if it has any; no other one gets its values."""
         self._stop_computing(sequence)
-        self._pool.discard(sequence.take_blocks())
+        self._pool.discard(sequence.blocks)
+        sequence.drop_blocks()
 
     def _stop_computing(self, sequence: Sequence) -> None:
         for digest in sequence.digests[sequence.num_registered_blocks :]:

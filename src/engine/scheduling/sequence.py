@@ -99,11 +99,9 @@ class Sequence:
         self.blocks += blocks
         self.block_table.extend(block.index for block in blocks)
 
-    def take_blocks(self) -> list[Block]:
-        """Returns all blocks; the sequence has none afterwards."""
-        blocks, self.blocks, self.block_table = self.blocks, [], array("i")
-        self.num_registered_blocks = 0
-        return blocks
+    def drop_blocks(self) -> None:
+        """Forgets all blocks, which the cache has got back."""
+        self.blocks, self.block_table, self.num_registered_blocks = [], array("i"), 0
 
     def preempt(self) -> None:
         """Prepares the next admission, after which the sequence is computed from the beginning.

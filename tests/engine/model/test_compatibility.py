@@ -115,7 +115,7 @@ def test_a_model_that_gives_other_logprobs_in_pieces_is_refused_with_the_differe
 ):
     expected = probe_logits(llama).clone()
     expected[7] += difference
-    runner = TORCH_BACKEND.create_runner(llama, find_layers(llama), num_slots=1)
+    runner = TORCH_BACKEND.create_runner(llama, find_layers(llama), 1, 256)
     with pytest.raises(IncompatibleModelError, match=r"differ by (0\.0075|nan)"):
         check_logits(llama, runner, expected)
 
