@@ -175,9 +175,9 @@ def gaps_within(traces: list[Trace], start: float, end: float) -> list[float]:
 def steps(arguments: Namespace) -> str:
     """Measures eight sequences, short and long, in small and large caches."""
     caches = [
-        ("16 slots of 256", {"max_model_len": 256, "max_num_seqs": 8}, [100]),
-        ("16 slots of 1024", {"max_num_seqs": 8}, [100, 450, LONG_PROMPT]),
-        ("128 slots of 1024", {"max_num_seqs": 64, "kv_cache_gb": 12}, [100, 450, LONG_PROMPT]),
+        ("4,096 tokens", {"max_model_len": 256, "max_num_seqs": 8}, [100]),
+        ("16,384 tokens", {"max_num_seqs": 8}, [100, 450, LONG_PROMPT]),
+        ("131,072 tokens", {"max_num_seqs": 64, "kv_cache_gb": 12}, [100, 450, LONG_PROMPT]),
     ]
     rows = []
     for name, config, lengths in caches:
@@ -198,7 +198,7 @@ def step_time(run: Run, prompts: Prompts, length: int) -> float:
 
 
 def memory(arguments: Namespace) -> str:
-    """Measures memory over short requests, 32 at a time; slots take memory at their first use."""
+    """Measures memory over short requests, 32 at a time; blocks take memory at their first use."""
     prompts = Prompts(arguments.model)
     total = 200 if arguments.quick else arguments.requests
     part = total // 10

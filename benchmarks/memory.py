@@ -19,8 +19,8 @@ from benchmarks.servers import Server, serve_ours
 from src.engine.model.source import BUNDLED_FOLDER
 
 MIB = 2**20
-MAX_BATCH_SIZE = 4  # gives eight slots
-NUM_SLOTS = 2 * MAX_BATCH_SIZE
+MAX_BATCH_SIZE = 4
+NUM_CONTEXTS = 2 * MAX_BATCH_SIZE  # of which the cache holds the tokens
 BYTES = 4  # float32
 
 
@@ -32,9 +32,9 @@ def measure(name: str, folder: Path) -> list[object]:
     with serve_ours(str(folder), max_batch_size=MAX_BATCH_SIZE) as server:
         (served,) = httpx2.get(f"{server.url}/v1/models").json()["data"]
         context = served["max_model_len"]
-        cache = NUM_SLOTS * context * per_token / MIB
+        cache = NUM_CONTEXTS * context * per_token / MIB
         held = [server.memory()]
-        for num_tokens, number in [(10, 1), (context - 1, NUM_SLOTS)]:
+        for num_tokens, number in [(10, 1), (context - 1, NUM_CONTEXTS)]:
             for prompt in prompts(num_tokens, number, config["vocab_size"]):
                 ask(server, served["id"], prompt)
             held.append(server.memory())

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from argparse import Namespace
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from benchmarks.workload import BenchmarkError
 from src.engine.backend import TORCH_BACKEND, Backend, create_native_backend
 from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
-from src.engine.factory import create_core
+from src.engine.factory import BLOCK_SIZE, create_core
 from src.engine.kernels.loading import load_kernels
 from src.engine.model.attention import PackedAttention
 from src.engine.model.kv_cache import KVCache, LayerShape
@@ -57,6 +58,7 @@ MIXES = {
 KERNEL_NAMES = (
     "linear",
     "decode_attention",
+    "prefill_attention",
     "project_layer",
     "complete_layer",
     "decode_layer",
@@ -119,15 +121,16 @@ def attention(arguments: Namespace) -> str:
     for num_sequences, num_tokens in LENGTHS:
         cpu = torch.device("cpu")
         shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
-        cache = KVCache(shapes, num_sequences, num_tokens, torch.float32, cpu)
+        num_blocks, size = -(-num_tokens // BLOCK_SIZE["cpu"]), BLOCK_SIZE["cpu"]
+        cache = KVCache(shapes, num_sequences * num_blocks, size, torch.float32, cpu)
+        tables = torch.randperm(num_sequences * num_blocks).view(num_sequences, -1).tolist()
         for tensor in (*cache.keys.values(), *cache.values.values()):
             tensor.fill_(1)  # else all pages map to the system's single page of zeros
         calls = []
         for backend in backends:
-            attend = PackedAttention(cache, backend.decode_attention)
-            segments = [Segment(slot, num_tokens - 1, num_tokens) for slot in range(num_sequences)]
-            slots = torch.arange(num_sequences)
-            attend.step = Step(segments, [], slots, torch.full_like(slots, num_tokens - 1))
+            attend = PackedAttention(cache, backend.attention)
+            segments = [Segment(array("i", row), num_tokens - 1, num_tokens) for row in tables]
+            attend.step = Step.create(segments, size, cpu)
             heads = torch.randn(3, 1, NUM_HEADS, num_sequences, HEAD_DIM)
             calls.append(
                 [partial(attend, Namespace(layer_idx=index), *heads, None) for index in shapes]

@@ -46,7 +46,7 @@ QUERIES = {
     "inference_sequences_live": "sum(inference_sequences_live)",
     "inference_sequences_running": "sum(inference_sequences_running)",
     "inference_sequences_waiting": "max by (instance) (inference_sequences_waiting)",
-    "inference_sequences_cached": "sum(inference_sequences_cached)",
+    "inference_kv_cache_reusable_tokens": "sum(inference_kv_cache_reusable_tokens)",
     "inference_kv_cache_usage_ratio": "max by (instance) (inference_kv_cache_usage_ratio)",
     "prompt_tokens_total": "sum(rate(prompt_tokens_total[5m]))",
     "cached_prompt_tokens_total": "sum(rate(cached_prompt_tokens_total[5m]))"

@@ -108,13 +108,13 @@ class EngineStats:
     Args:
         num_running: number of running sequences.
         num_waiting: number of sequences in the queue.
-        num_cached: number of tokens of ended sequences in the prefix cache.
+        num_cached_tokens: number of tokens of ended sequences in the prefix cache.
         kv_usage: share of the KV cache that holds keys and values, in [0, 1].
     """
 
     num_running: int = 0
     num_waiting: int = 0
-    num_cached: int = 0
+    num_cached_tokens: int = 0
     kv_usage: float = 0.0
 
 

@@ -57,14 +57,15 @@ SEQUENCES_FAILED = TABLE.counter(
 )
 PREEMPTED = TABLE.counter(
     "inference_sequences_preempted_total",
-    "Preemptions: a running sequence of a key above its share made room for another key's, and"
+    "Preemptions: a running sequence made room for another key's, or for lack of KV cache, and"
     " resumes later.",
 )
 LIVE = TABLE.gauge("inference_sequences_live", "Sequences started and not ended yet.")
 RUNNING = TABLE.gauge("inference_sequences_running", "Sequences in the batch.")
 WAITING = TABLE.gauge("inference_sequences_waiting", "Sequences in the queue.")
-CACHED = TABLE.gauge(
-    "inference_sequences_cached", "Ended sequences kept in the KV cache for their prefixes."
+REUSABLE = TABLE.gauge(
+    "inference_kv_cache_reusable_tokens",
+    "Tokens of ended sequences kept in the KV cache for their prefixes.",
 )
 KV_USAGE = TABLE.gauge(
     "inference_kv_cache_usage_ratio",
@@ -200,7 +201,7 @@ class EngineMetrics:
     def engine_updated(self, stats: EngineStats, step: StepStats | None) -> None:
         self._metrics[RUNNING].set(stats.num_running)
         self._metrics[WAITING].set(stats.num_waiting)
-        self._metrics[CACHED].set(stats.num_cached)
+        self._metrics[REUSABLE].set(stats.num_cached_tokens)
         self._metrics[KV_USAGE].set(stats.kv_usage)
         if step is not None:
             self._metrics[STEP_SEQUENCES].observe(step.num_sequences)

@@ -384,7 +384,7 @@ def state(server: LocalServer) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_leaving_during_decode_frees_the_slots(start_server, stream):
+def test_leaving_during_decode_frees_the_places(start_server, stream):
     server = start_server()
     alone = server.stream(LONG).generated()
     server.slow_down(0.01)
@@ -404,7 +404,7 @@ def test_leaving_during_decode_frees_the_slots(start_server, stream):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_leaving_during_prefill_frees_the_slot(start_server, stream):
+def test_leaving_during_prefill_frees_the_place(start_server, stream):
     server = start_server(max_batch_size=1, max_num_batched_tokens=4)
     gate = server.hold()
     with start_request(server, {"prompt": " the" * 100, "max_length": 5, "stream": stream}):
@@ -483,7 +483,7 @@ def test_a_reader_that_is_slow_gets_it_all(start_server):
 
 
 @pytest.mark.parametrize("client", ["leaves before the head", "never takes the head"])
-def test_a_client_that_never_gets_its_first_event_frees_its_slots(start_server, client):
+def test_a_client_that_never_gets_its_first_event_frees_its_places(start_server, client):
     server = start_server(send_timeout_seconds=0.3)
     body = json.dumps(LONG | {"num_return_sequences": 3, "stream": True}).encode()
     messages = [{"type": "http.request", "body": body, "more_body": False}]

@@ -45,7 +45,7 @@ def create_update(*outputs: tuple[str, FinishReason | None]) -> EngineUpdate:
     return EngineUpdate([RequestOutput(name, [], reason) for name, reason in outputs], STATS)
 
 
-STATS = EngineStats(num_running=3, num_waiting=2, num_cached=1, kv_usage=0.5)
+STATS = EngineStats(num_running=3, num_waiting=2, num_cached_tokens=1, kv_usage=0.5)
 STOP, ERROR = FinishReason.STOP, FinishReason.ERROR
 
 

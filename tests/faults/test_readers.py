@@ -52,7 +52,7 @@ def test_clients_that_leave(start, stream):
                 if case == "in its answer":
                     wait_until(lambda now=before: server.sample("generated_tokens_total") > now)
             wait_until(lambda: server.engine.num_live == 0, FREE_SECONDS)
-            found[case] = "its slot is free within a second"
+            found[case] = "its place is free within a second"
         assert (
             server.sample("generated_tokens_total") == before
         )  # no token where the client left during prefill
@@ -79,7 +79,7 @@ def test_a_client_that_stops_reading(start, stream):
         assert b" 200 OK\r\n" in received
         assert len(received) < MOST_BYTES
         assert b"[DONE]" not in received
-    measured(41, {"after SEND_TIMEOUT_SECONDS": "the connection is broken off, its slots are free"})
+    measured(41, {"after SEND_TIMEOUT_SECONDS": "the connection is broken off, its place is free"})
 
 
 def established(server: LocalServer) -> list[object]:

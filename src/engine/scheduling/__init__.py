@@ -1,1 +1,1 @@
-"""Scheduling: queue, fairness, cache slots, and the plan of each step. No torch."""
+"""Scheduling: queue, fairness, blocks of the cache, and the plan of each step. No torch."""

@@ -24,7 +24,7 @@ class KVCacheManager:
         self._dirty: list[tuple[Sequence, list[Block]]] = []
 
     @property
-    def num_cached(self) -> int:
+    def num_cached_tokens(self) -> int:
         """Number of tokens of ended sequences that are cached."""
         return self._pool.num_cached * self._pool.block_size
 

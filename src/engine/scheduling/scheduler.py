@@ -94,7 +94,7 @@ class Scheduler:
     @property
     def stats(self) -> EngineStats:
         return EngineStats(
-            self.num_running, self.num_waiting, self._cache.num_cached, self._cache.usage
+            self.num_running, self.num_waiting, self._cache.num_cached_tokens, self._cache.usage
         )
 
     def add(self, request: Request) -> None:

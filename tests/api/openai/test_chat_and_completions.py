@@ -337,14 +337,17 @@ def test_the_client_reads_the_usage_of_a_stream(ai):
 
 def test_cached_prompt_tokens_are_in_the_usage(start_server):
     server = start_server()
-    body = {"model": server.engine.model_name, "prompt": "the cat sat on the mat", "max_tokens": 1}
+    prompt = "the cat sat on the mat " * 5
+    body = {"model": server.engine.model_name, "prompt": prompt, "max_tokens": 1}
     cached = [
         post(server, "/v1/completions", **body).json()["usage"]["prompt_tokens_details"]
         for _ in range(2)
     ]
-    num_tokens = post(server, "/tokenize", prompt=body["prompt"]).json()["count"]
+    num_tokens = post(server, "/tokenize", prompt=prompt).json()["count"]
+    in_full_blocks = (num_tokens - 1) // 16 * 16
+    assert in_full_blocks > 0
     assert cached == [
-        {"cached_tokens": num_cached, "audio_tokens": 0} for num_cached in (0, num_tokens - 1)
+        {"cached_tokens": num_cached, "audio_tokens": 0} for num_cached in (0, in_full_blocks)
     ]
 
 

@@ -122,7 +122,7 @@ def test_requests_are_admitted_in_the_order_they_came():
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
-def test_an_abort_frees_the_requests_slot(num_steps):
+def test_an_abort_frees_the_requests_blocks(num_steps):
     simulation = Simulation(max_num_seqs=1)
     scheduler = simulation.scheduler
     simulation.add("a", 10)
@@ -152,7 +152,7 @@ def test_stats_count_sequences_and_what_the_cache_holds():
 # Ends of sequences.
 
 
-def test_an_end_token_ends_a_sequence_and_frees_its_slot():
+def test_an_end_token_ends_a_sequence_and_frees_its_blocks():
     simulation = Simulation(max_num_seqs=1)
     assert simulation.run("a", token_id=EOS) == [EOS]
     assert simulation.reason("a") is FinishReason.STOP
