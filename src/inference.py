@@ -14,6 +14,7 @@ from functools import partial
 
 from src import __version__
 from src.core.engine_lifecycle import EngineLifecycle, EngineState
+from src.core.model_names import ModelNames
 from src.core.observers import Meter, Observer, Tracer
 from src.core.output_dispatcher import OutputDispatcher
 from src.core.outputs import Completion, Embedding, Generation, Operation, TextDelta
@@ -42,6 +43,7 @@ class InferenceEngine:
         grammar_limits: bounds on the cost of grammars.
         meter: usage accounts.
         request_limits: bounds on one request.
+        served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
     """
 
     def __init__(
@@ -53,12 +55,17 @@ class InferenceEngine:
         grammar_limits: GrammarLimits | None = None,
         meter: Meter | None = None,
         request_limits: RequestLimits | None = None,
+        served_model_name: str | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._limits = request_limits or RequestLimits()
         self._dispatcher = OutputDispatcher(observer, tracer, meter)
         self._lifecycle = EngineLifecycle(
-            config, self._dispatcher.receive, observer, grammar_limits or GrammarLimits()
+            config,
+            self._dispatcher.receive,
+            observer,
+            grammar_limits or GrammarLimits(),
+            served_model_name,
         )
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
         self._tool_call_format: ToolCallFormat | None = None  # set at the first use
@@ -91,8 +98,14 @@ class InferenceEngine:
         await self._lifecycle.wait_until_dead(hang_seconds)
 
     @property
+    def names(self) -> ModelNames:
+        """Names of the model; those of the fallback if it was loaded."""
+        return self._lifecycle.names
+
+    @property
     def model_name(self) -> str:
-        return self._lifecycle.config.model_name
+        """The model's name in answers."""
+        return self.names.first
 
     @property
     def fingerprint(self) -> str:

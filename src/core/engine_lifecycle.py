@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src.core.model_names import find_model_names
 from src.core.observers import Observer
 from src.engine.config import EngineConfig
 from src.engine.interface import Engine
@@ -54,6 +55,7 @@ class EngineLifecycle:
         on_update: gets an update after each step; called in the engine's thread.
         observer: metrics; None counts nothing.
         grammar_limits: bounds on the cost of grammars.
+        served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
     """
 
     def __init__(
@@ -62,15 +64,18 @@ class EngineLifecycle:
         on_update: UpdateCallback,
         observer: Observer | None,
         grammar_limits: GrammarLimits,
+        served_model_name: str | None = None,
     ) -> None:
         self.loaded: LoadedModel | None = None
         self.engine: Engine | None = None
         self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
         self.config = config
+        self.names = find_model_names(config.model_name, served_model_name)
         self._on_update = on_update
         self._observer = observer
         self._grammar_limits = grammar_limits
+        self._served_model_name = served_model_name
         self._end_message = "The engine has ended; this server can generate no more."
 
     @property
@@ -103,6 +108,7 @@ class EngineLifecycle:
         from src.engine.model.source import with_available_model  # noqa: PLC0415
 
         self.config = with_available_model(self.config)
+        self.names = find_model_names(self.config.model_name, self._served_model_name)
         self.loaded = load_model(self.config)
         if check is not None:
             check(self.loaded.max_model_len)
