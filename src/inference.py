@@ -20,7 +20,7 @@ from src.core.output_dispatcher import OutputDispatcher
 from src.core.outputs import Completion, Embedding, Generation, Operation, TextDelta
 from src.core.request_context import RequestContext
 from src.core.request_runner import RequestRunner
-from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
+from src.core.request_validation import RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
 from src.engine.kernels.build import usable_variants
 from src.engine.sampling_params import SamplingParams
@@ -58,13 +58,13 @@ class InferenceEngine:
         served_model_name: str | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._limits = request_limits or RequestLimits()
         self._dispatcher = OutputDispatcher(observer, tracer, meter)
         self._lifecycle = EngineLifecycle(
             config,
             self._dispatcher.receive,
             observer,
             grammar_limits or GrammarLimits(),
+            request_limits or RequestLimits(),
             served_model_name,
         )
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
@@ -170,7 +170,7 @@ class InferenceEngine:
         Raises:
             InvalidRequestError: an id is outside of the vocabulary.
         """
-        self._validator().check_token_ids(token_ids, field)
+        self._validator.check_token_ids(token_ids, field)
         return await self.codec.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def context(
@@ -195,9 +195,9 @@ class InferenceEngine:
             GenerationTimeoutError: the deadline has passed.
         """
         context = context or self.context()
-        self._validator().check_params(params)
+        self._validator.check_params(params)
         token_ids = await self._encode(prompt, context)
-        self._validator().check_length(len(token_ids), params.max_tokens, context.field)
+        self._validator.check_length(len(token_ids), params.max_tokens, context.field)
         return token_ids
 
     async def tokenize_chat(
@@ -225,13 +225,13 @@ class InferenceEngine:
         """
         context = context or self.context(("messages",), Operation.CHAT)
         chat = Chat(messages, [tool.to_template() for tool in tools], begins_answer)
-        check_text = partial(self._validator().check_prompt, field=context.field)
+        check_text = partial(self._validator.check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)
 
     def room(self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1) -> int:
         """Returns the default of `max_tokens`; see `RequestValidator.max_new_tokens`."""
-        return self._validator().max_new_tokens(num_prompt_tokens, num_logprobs, n)
+        return self._validator.max_new_tokens(num_prompt_tokens, num_logprobs, n)
 
     def check(self, num_prompt_tokens: int, params: SamplingParams, field: FieldPath) -> None:
         """Validates sampling parameters, and the length of a prompt with its new tokens.
@@ -239,8 +239,8 @@ class InferenceEngine:
         Raises:
             InvalidRequestError: they do not fit the context, or a token id is unknown.
         """
-        self._validator().check_params(params)
-        self._validator().check_length(num_prompt_tokens, params.max_tokens, field)
+        self._validator.check_params(params)
+        self._validator.check_length(num_prompt_tokens, params.max_tokens, field)
 
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Validates a prompt and continues it n times; errors as `tokenize` and `stream_batch`."""
@@ -257,7 +257,7 @@ class InferenceEngine:
         All prompts are validated before any runs. When one fails, all end. Errors as `generate`.
         """
         if n == 1:  # with larger n the product is the one to check, and `n` the field to name
-            self._validator().check_num_sequences(len(prompts), ("prompts",))
+            self._validator.check_num_sequences(len(prompts), ("prompts",))
         context = self.context()
         tokenized = [
             await self.tokenize(prompt, params, context.at(("prompts", index)))
@@ -315,7 +315,7 @@ class InferenceEngine:
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the deadline has passed without a token.
         """
-        self._validator().check_generation(prompts, params, n)
+        self._validator.check_generation(prompts, params, n)
         runs = self._runner.generate(prompts, params, n, context or self.context())
         async with aclosing(runs) as deltas:
             async for delta in deltas:
@@ -347,24 +347,18 @@ class InferenceEngine:
         for index, prompt in enumerate(prompts):
             field = (*context.field, index) if len(prompts) > 1 else context.field
             tokenized.append(await self._encode(prompt, context.at(field)))
-            self._validator().check_length(len(tokenized[-1]), 0, field)
+            self._validator.check_length(len(tokenized[-1]), 0, field)
         return await self._runner.embed(tokenized, context)
 
     async def _encode(
         self, prompt: Prompt, context: RequestContext, *, add_special_tokens: bool = True
     ) -> list[int]:
-        self._validator().check_prompt(prompt, context.field)
+        self._validator.check_prompt(prompt, context.field)
         if not isinstance(prompt, str):
             return prompt
         async with context.time_limit():
             return await self.codec.encode(prompt, add_special_tokens=add_special_tokens)
 
+    @property
     def _validator(self) -> RequestValidator:
-        loaded, engine = self._lifecycle.require_model(), self._lifecycle.require_engine()
-        limits = ModelLimits(
-            loaded.max_model_len,
-            loaded.max_prompt_bytes,
-            loaded.vocab_size,
-            engine.admission.max_live,
-        )
-        return RequestValidator(self._limits, limits)
+        return self._lifecycle.require_validator()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from src.core.model_names import find_model_names
 from src.core.observers import Observer
+from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
 from src.engine.interface import Engine
 from src.engine.model.runtime_env import torch_environment
@@ -55,6 +56,7 @@ class EngineLifecycle:
         on_update: gets an update after each step; called in the engine's thread.
         observer: metrics; None counts nothing.
         grammar_limits: bounds on the cost of grammars.
+        request_limits: bounds on one request.
         served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
     """
 
@@ -64,17 +66,20 @@ class EngineLifecycle:
         on_update: UpdateCallback,
         observer: Observer | None,
         grammar_limits: GrammarLimits,
+        request_limits: RequestLimits,
         served_model_name: str | None = None,
     ) -> None:
         self.loaded: LoadedModel | None = None
         self.engine: Engine | None = None
         self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
+        self.validator: RequestValidator | None = None
         self.config = config
         self.names = find_model_names(config.model_name, served_model_name)
         self._on_update = on_update
         self._observer = observer
         self._grammar_limits = grammar_limits
+        self._request_limits = request_limits
         self._served_model_name = served_model_name
         self._end_message = "The engine has ended; this server can generate no more."
 
@@ -119,7 +124,11 @@ class EngineLifecycle:
             self._grammar_limits,
             self._observer,
         )
-        self.engine = create_engine(self.loaded, self.config, self._on_update)
+        engine = create_engine(self.loaded, self.config, self._on_update)
+        self.validator = RequestValidator(
+            self._request_limits, _model_limits(self.loaded, engine.admission.max_live)
+        )
+        self.engine = engine  # last: requests are taken from here on
 
     def end(self) -> None:
         """Ends all requests at once with an error that names the server's shutdown."""
@@ -167,6 +176,12 @@ class EngineLifecycle:
         assert self.codec is not None
         return self.codec
 
+    def require_validator(self) -> RequestValidator:
+        """Returns the checks of requests; raises as `require_engine`."""
+        self.require_engine()
+        assert self.validator is not None
+        return self.validator
+
     def require_engine(self) -> Engine:
         """Returns the running engine.
 
@@ -195,6 +210,10 @@ class EngineLifecycle:
                 engine.admission.seconds_to_drain(),
             )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
+
+
+def _model_limits(loaded: "LoadedModel", max_live: int) -> ModelLimits:
+    return ModelLimits(loaded.max_model_len, loaded.max_prompt_bytes, loaded.vocab_size, max_live)
 
 
 def _create_codec(loaded: "LoadedModel") -> TextCodec:
