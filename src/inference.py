@@ -26,7 +26,7 @@ from src.engine.kernels.build import usable_variants
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, ChatTemplate
 from src.text.tokenization import Chat, Prompt, TextCodec
 from src.tool_calling.format import ToolCallFormat, find_format
 from src.tool_calling.grammar import Tool
@@ -68,7 +68,8 @@ class InferenceEngine:
             served_model_name,
         )
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
-        self._tool_call_format: ToolCallFormat | None = None  # set at the first use
+        self._tool_call_format: ToolCallFormat | None = None
+        self._tool_call_problem = ""  # the reason why there is no format
         self.created_at = int(time.time())
 
     @property
@@ -81,9 +82,20 @@ class InferenceEngine:
         engine = self._lifecycle.engine
         return engine.admission.num_live if engine else 0
 
-    def load_model(self, check: Callable[[int], None] | None = None) -> None:
-        """Loads the model and starts the engine; see `EngineLifecycle.load`."""
-        self._lifecycle.load(check)
+    def load_model(self, check_context_length: Callable[[int], None] | None = None) -> None:
+        """Loads the model and starts the engine; see `EngineLifecycle.load`.
+
+        Args:
+            check_context_length: gets the model's context length in tokens before the state is
+                READY; raises StartupError if the settings do not fit it.
+        """
+
+        def prepare(max_model_len: int, codec: TextCodec) -> None:
+            if check_context_length is not None:
+                check_context_length(max_model_len)
+            self._find_tool_call_format(codec.chat_template)
+
+        self._lifecycle.load(prepare)
 
     def end(self) -> None:
         """Ends all requests at once with an error that names the server's shutdown."""
@@ -144,10 +156,19 @@ class InferenceEngine:
             InvalidRequestError: the chat template is missing, has no place for tools, or shows an
                 unknown format.
         """
-        template = self.codec.require_chat_template(("messages",))
-        if self._tool_call_format is None:  # detection renders two conversations
-            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
+        self.codec.require_chat_template(("messages",))
+        if self._tool_call_format is None:
+            raise InvalidRequestError(self._tool_call_problem, ("tools",))
         return self._tool_call_format
+
+    def _find_tool_call_format(self, template: ChatTemplate | None) -> None:
+        """Detects the format while the model loads, as that renders two conversations."""
+        if template is None:
+            return
+        try:
+            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
+        except InvalidRequestError as error:
+            self._tool_call_problem = str(error)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Returns the token ids of a text, with or without the special tokens that enclose a text.

@@ -89,12 +89,12 @@ class EngineLifecycle:
             return EngineState.LOADING
         return EngineState.READY if self.engine.admission.is_open else EngineState.DEAD
 
-    def load(self, check: Callable[[int], None] | None = None) -> None:
+    def load(self, prepare: Callable[[int, TextCodec], None]) -> None:
         """Loads the model and starts the engine; blocks for seconds, so call it in a thread.
 
         Args:
-            check: gets the model's context length in tokens before the state is READY; raises if
-                the settings do not fit it.
+            prepare: gets the context length in tokens and the tokenizer before the engine starts;
+                raises StartupError if the settings do not fit them.
 
         Raises:
             ModelLoadError: the model cannot be loaded; the message gives the remedy.
@@ -102,9 +102,9 @@ class EngineLifecycle:
         # Each thread that computes keeps OpenMP threads of its own until it ends. With more of
         # them than cores they stop spinning and wake slowly, so only the engine's may stay.
         with ThreadPoolExecutor(1, "load-model") as executor:
-            executor.submit(self._load, check).result()
+            executor.submit(self._load, prepare).result()
 
-    def _load(self, check: Callable[[int], None] | None) -> None:
+    def _load(self, prepare: Callable[[int, TextCodec], None]) -> None:
         for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
         # These imports load torch and transformers, which takes seconds; the server listens by now.
@@ -115,9 +115,8 @@ class EngineLifecycle:
         self.config = with_available_model(self.config)
         self.names = find_model_names(self.config.model_name, self._served_model_name)
         self.loaded = load_model(self.config)
-        if check is not None:
-            check(self.loaded.max_model_len)
         self.codec = _create_codec(self.loaded)
+        prepare(self.loaded.max_model_len, self.codec)
         self.grammars = create_grammar_compiler(
             self.loaded.tokenizer.to_str(),
             self.loaded.vocab_size,

@@ -70,8 +70,8 @@ async def _load_model(service: Service) -> None:
     engine = service.engine
     logger.info("loading the model", extra={"model": service.settings.model_name})
     try:
-        check = partial(_check_default_length, service.settings)
-        await _in_daemon_thread(lambda: engine.load_model(check))
+        check_context_length = partial(_check_default_length, service.settings)
+        await _in_daemon_thread(lambda: engine.load_model(check_context_length))
         _mark_loaded(service)
         # A full collection visits every object, those of the libraries and the model too, and takes
         # half a second. Frozen objects are left out; they live as long as the process anyway.
