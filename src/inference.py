@@ -6,13 +6,11 @@ Routes call this class; from the layers below they import data types alone, such
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from src import __version__
 from src.core.engine_lifecycle import EngineLifecycle, EngineState
 from src.core.model_names import ModelNames
 from src.core.observers import Meter, Observer, Tracer
@@ -22,7 +20,6 @@ from src.core.request_context import RequestContext
 from src.core.request_runner import RequestRunner
 from src.core.request_validation import RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
-from src.engine.kernels.build import usable_variants
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import FieldPath, InvalidRequestError
@@ -121,12 +118,11 @@ class InferenceEngine:
 
     @property
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits that change with anything a seed's answer depends on."""
-        config = self._lifecycle.config
-        parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
-        if config.kernels != "pytorch":
-            parts += usable_variants()[:1]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
+        """Hexadecimal digits by which a client sees that a seed may give another answer.
+
+        `src/engine/fingerprint.py` lists what they depend on; empty before the model is loaded.
+        """
+        return self._lifecycle.fingerprint
 
     @property
     def max_model_len(self) -> int:

@@ -74,6 +74,7 @@ class EngineLifecycle:
         self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
         self.validator: RequestValidator | None = None
+        self.fingerprint = ""
         self.config = config
         self.names = find_model_names(config.model_name, served_model_name)
         self._on_update = on_update
@@ -109,6 +110,7 @@ class EngineLifecycle:
             os.environ.setdefault(name, value)
         # These imports load torch and transformers, which takes seconds; the server listens by now.
         from src.engine.factory import create_engine  # noqa: PLC0415
+        from src.engine.fingerprint import find_fingerprint  # noqa: PLC0415
         from src.engine.model.loader import load_model  # noqa: PLC0415
         from src.engine.model.source import with_available_model  # noqa: PLC0415
 
@@ -117,6 +119,7 @@ class EngineLifecycle:
         self.loaded = load_model(self.config)
         self.codec = _create_codec(self.loaded)
         prepare(self.loaded.max_model_len, self.codec)
+        self.fingerprint = find_fingerprint(self.loaded, self.config)
         self.grammars = create_grammar_compiler(
             self.loaded.tokenizer.to_str(),
             self.loaded.vocab_size,

@@ -93,7 +93,7 @@ ROOMS = {
     "core.model_names": room("", WEB, WIRE, MODEL),
     "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
     "inference": room(
-        "errors core engine.config engine.kernels.build engine.sampling_params"
+        "errors core engine.config engine.sampling_params"
         " engine.structured_output.compile_pool text tool_calling",
         WEB,
         WIRE,
