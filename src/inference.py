@@ -173,7 +173,9 @@ class InferenceEngine:
             InvalidRequestError: the text is too long for the context.
             GenerationTimeoutError: the deadline has passed.
         """
-        return await self._encode(text, self.context(), add_special_tokens=add_special_tokens)
+        return await self._encode(
+            text, self.create_context(), add_special_tokens=add_special_tokens
+        )
 
     async def decode(
         self,
@@ -190,7 +192,7 @@ class InferenceEngine:
         self._validator.check_token_ids(token_ids, field)
         return await self.codec.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    def context(
+    def create_context(
         self, field: FieldPath = ("prompt",), operation: Operation = Operation.TEXT_COMPLETION
     ) -> RequestContext:
         """Creates the context of a call that begins now."""
@@ -211,7 +213,7 @@ class InferenceEngine:
             InvalidRequestError: the prompt is empty or too long, or a token id is unknown.
             GenerationTimeoutError: the deadline has passed.
         """
-        context = context or self.context()
+        context = context or self.create_context()
         self._validator.check_params(params)
         token_ids = await self._encode(prompt, context)
         self._validator.check_length(len(token_ids), params.max_tokens, context.field)
@@ -227,7 +229,7 @@ class InferenceEngine:
     ) -> list[int]:
         """Returns the token ids of a conversation, rendered by the model's chat template.
 
-        Call `check` afterwards: `max_tokens` may depend on the length of the prompt.
+        Call `check_params` before, and `check_length` afterwards.
 
         Args:
             messages: the conversation.
@@ -240,28 +242,42 @@ class InferenceEngine:
                 or their text is too long for the context.
             GenerationTimeoutError: the deadline has passed.
         """
-        context = context or self.context(("messages",), Operation.CHAT)
+        context = context or self.create_context(("messages",), Operation.CHAT)
         chat = Chat(messages, [tool.to_template() for tool in tools], begins_answer)
         check_text = partial(self._validator.check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)
 
-    def room(self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1) -> int:
+    def max_new_tokens(
+        self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1
+    ) -> int:
         """Returns the default of `max_tokens`; see `RequestValidator.max_new_tokens`."""
         return self._validator.max_new_tokens(num_prompt_tokens, num_logprobs, n)
 
-    def check(self, num_prompt_tokens: int, params: SamplingParams, field: FieldPath) -> None:
-        """Validates sampling parameters, and the length of a prompt with its new tokens.
+    def check_params(self, params: SamplingParams, n: int) -> None:
+        """Validates the parts of a request for one prompt that need no tokenization.
+
+        Args:
+            params: sampling parameters of the answers.
+            n: sequences of the prompt.
 
         Raises:
-            InvalidRequestError: they do not fit the context, or a token id is unknown.
+            InvalidRequestError: a token id is unknown, or a limit on one request is exceeded.
         """
         self._validator.check_params(params)
-        self._validator.check_length(num_prompt_tokens, params.max_tokens, field)
+        self._validator.check_num_sequences(n, ("n",) if n > 1 else ("prompt",))
+
+    def check_length(self, num_prompt_tokens: int, max_tokens: int, field: FieldPath) -> None:
+        """Validates the length of a prompt with its new tokens.
+
+        Raises:
+            InvalidRequestError: the prompt is empty, or they do not fit the context.
+        """
+        self._validator.check_length(num_prompt_tokens, max_tokens, field)
 
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Validates a prompt and continues it n times; errors as `tokenize` and `stream_batch`."""
-        context = self.context()
+        context = self.create_context()
         token_ids = await self.tokenize(prompt, params, context)
         (generation,) = await self.collect([token_ids], params, n, context)
         return generation
@@ -275,7 +291,7 @@ class InferenceEngine:
         """
         if n == 1:  # with larger n the product is the one to check, and `n` the field to name
             self._validator.check_num_sequences(len(prompts), ("prompts",))
-        context = self.context()
+        context = self.create_context()
         tokenized = [
             await self.tokenize(prompt, params, context.at(("prompts", index)))
             for index, prompt in enumerate(prompts)
@@ -333,7 +349,7 @@ class InferenceEngine:
             GenerationTimeoutError: the deadline has passed without a token.
         """
         self._validator.check_generation(prompts, params, n)
-        runs = self._runner.generate(prompts, params, n, context or self.context())
+        runs = self._runner.generate(prompts, params, n, context or self.create_context())
         async with aclosing(runs) as deltas:
             async for delta in deltas:
                 yield delta
@@ -353,7 +369,7 @@ class InferenceEngine:
             InvalidRequestError: a prompt is empty or too long, or the model has no embeddings.
             ServiceError: as `stream_batch`.
         """
-        context = context or self.context(("input",), Operation.EMBEDDINGS)
+        context = context or self.create_context(("input",), Operation.EMBEDDINGS)
         if self.embedding_size is None:
             raise InvalidRequestError(
                 "This model's code does not give access to its hidden states, so it has no"

@@ -74,9 +74,9 @@ def test_the_asynchronous_stream_helper_tells_events(server):
 
 def test_choices_of_a_stream_begin_in_order(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
-    conversation = Conversation([1], tool_choice=None, tool_format=None)
+    conversation = Conversation([], tool_choice=None, tool_format=None)
     engine, params = client.app.state.service.engine, SamplingParams(max_tokens=5)
-    chat = PreparedChat(engine, conversation, params, 3, RequestContext(0), has_schema=False)
+    chat = PreparedChat(engine, conversation, [1], params, 3, RequestContext(0), has_schema=False)
     renderer = ChatRenderer(body, chat)
     chunks = [*renderer.chunks(TextDelta(2, "Paris", 1)), *renderer.chunks(TextDelta(0, "In", 1))]
     choices = [chunk.choices[0] for chunk in chunks]
