@@ -42,6 +42,7 @@ def serve_ours(model: str, **settings: object) -> Iterator[Server]:
     port = free_port()
     fixed = {
         "MODEL_NAME": model,
+        "SERVED_MODEL_NAME": model,  # a folder's path: the name that other servers give it
         "PORT": port,
         "RATE_LIMIT_REQUESTS": 10**6,
         "TIMEOUT_SECONDS": 3600,

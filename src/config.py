@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from src.core.model_names import check_names
 from src.engine.config import (
     SETTING_NAMES,
     Device,
@@ -65,6 +66,11 @@ class Settings(BaseSettings):
         description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
         " hub id with an optional `@revision`. If it is not set and the default cannot be"
         " downloaded, `storyteller` is served.",
+    )
+    served_model_name: str | None = Field(
+        default=None,
+        description="Names of the model in requests, separated by commas; answers carry the first."
+        " Empty: the last part of the folder's path or of the hub id.",
     )
     model_cache_dir: Path = Field(
         default=Path("./models"), description="Folder for models downloaded from the hub."
@@ -394,6 +400,8 @@ class Settings(BaseSettings):
         description="Behaviour while Redis does not answer: `open` serves requests uncounted,"
         " `closed` answers those that need the model with 503.",
     )
+
+    _check_names = field_validator("served_model_name")(check_names)
 
     @model_validator(mode="after")
     def _check_reload_with_workers(self) -> Self:

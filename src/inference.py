@@ -6,26 +6,24 @@ Routes call this class; from the layers below they import data types alone, such
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
-from src import __version__
 from src.core.engine_lifecycle import EngineLifecycle, EngineState
+from src.core.model_names import ModelNames
 from src.core.observers import Meter, Observer, Tracer
 from src.core.output_dispatcher import OutputDispatcher
 from src.core.outputs import Completion, Embedding, Generation, Operation, TextDelta
 from src.core.request_context import RequestContext
 from src.core.request_runner import RequestRunner
-from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
+from src.core.request_validation import RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
-from src.engine.kernels.build import usable_variants
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, ChatTemplate
 from src.text.tokenization import Chat, Prompt, TextCodec
 from src.tool_calling.format import ToolCallFormat, find_format
 from src.tool_calling.grammar import Tool
@@ -42,6 +40,7 @@ class InferenceEngine:
         grammar_limits: bounds on the cost of grammars.
         meter: usage accounts.
         request_limits: bounds on one request.
+        served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
     """
 
     def __init__(
@@ -53,15 +52,21 @@ class InferenceEngine:
         grammar_limits: GrammarLimits | None = None,
         meter: Meter | None = None,
         request_limits: RequestLimits | None = None,
+        served_model_name: str | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._limits = request_limits or RequestLimits()
         self._dispatcher = OutputDispatcher(observer, tracer, meter)
         self._lifecycle = EngineLifecycle(
-            config, self._dispatcher.receive, observer, grammar_limits or GrammarLimits()
+            config,
+            self._dispatcher.receive,
+            observer,
+            grammar_limits or GrammarLimits(),
+            request_limits or RequestLimits(),
+            served_model_name,
         )
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
-        self._tool_call_format: ToolCallFormat | None = None  # set at the first use
+        self._tool_call_format: ToolCallFormat | None = None
+        self._tool_call_problem = ""  # the reason why there is no format
         self.created_at = int(time.time())
 
     @property
@@ -74,9 +79,20 @@ class InferenceEngine:
         engine = self._lifecycle.engine
         return engine.admission.num_live if engine else 0
 
-    def load_model(self, check: Callable[[int], None] | None = None) -> None:
-        """Loads the model and starts the engine; see `EngineLifecycle.load`."""
-        self._lifecycle.load(check)
+    def load_model(self, check_context_length: Callable[[int], None] | None = None) -> None:
+        """Loads the model and starts the engine; see `EngineLifecycle.load`.
+
+        Args:
+            check_context_length: gets the model's context length in tokens before the state is
+                READY; raises StartupError if the settings do not fit it.
+        """
+
+        def prepare(max_model_len: int, codec: TextCodec) -> None:
+            if check_context_length is not None:
+                check_context_length(max_model_len)
+            self._find_tool_call_format(codec.chat_template)
+
+        self._lifecycle.load(prepare)
 
     def end(self) -> None:
         """Ends all requests at once with an error that names the server's shutdown."""
@@ -91,17 +107,22 @@ class InferenceEngine:
         await self._lifecycle.wait_until_dead(hang_seconds)
 
     @property
+    def names(self) -> ModelNames:
+        """Names of the model; those of the fallback if it was loaded."""
+        return self._lifecycle.names
+
+    @property
     def model_name(self) -> str:
-        return self._lifecycle.config.model_name
+        """The model's name in answers."""
+        return self.names.first
 
     @property
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits that change with anything a seed's answer depends on."""
-        config = self._lifecycle.config
-        parts = [__version__, config.model_name, config.engine, config.dtype, config.quantization]
-        if config.kernels != "pytorch":
-            parts += usable_variants()[:1]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:10]
+        """Hexadecimal digits by which a client sees that a seed may give another answer.
+
+        `src/engine/fingerprint.py` lists what they depend on; empty before the model is loaded.
+        """
+        return self._lifecycle.fingerprint
 
     @property
     def max_model_len(self) -> int:
@@ -131,10 +152,19 @@ class InferenceEngine:
             InvalidRequestError: the chat template is missing, has no place for tools, or shows an
                 unknown format.
         """
-        template = self.codec.require_chat_template(("messages",))
-        if self._tool_call_format is None:  # detection renders two conversations
-            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
+        self.codec.require_chat_template(("messages",))
+        if self._tool_call_format is None:
+            raise InvalidRequestError(self._tool_call_problem, ("tools",))
         return self._tool_call_format
+
+    def _find_tool_call_format(self, template: ChatTemplate | None) -> None:
+        """Detects the format while the model loads, as that renders two conversations."""
+        if template is None:
+            return
+        try:
+            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
+        except InvalidRequestError as error:
+            self._tool_call_problem = str(error)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Returns the token ids of a text, with or without the special tokens that enclose a text.
@@ -143,7 +173,9 @@ class InferenceEngine:
             InvalidRequestError: the text is too long for the context.
             GenerationTimeoutError: the deadline has passed.
         """
-        return await self._encode(text, self.context(), add_special_tokens=add_special_tokens)
+        return await self._encode(
+            text, self.create_context(), add_special_tokens=add_special_tokens
+        )
 
     async def decode(
         self,
@@ -157,10 +189,10 @@ class InferenceEngine:
         Raises:
             InvalidRequestError: an id is outside of the vocabulary.
         """
-        self._validator().check_token_ids(token_ids, field)
+        self._validator.check_token_ids(token_ids, field)
         return await self.codec.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    def context(
+    def create_context(
         self, field: FieldPath = ("prompt",), operation: Operation = Operation.TEXT_COMPLETION
     ) -> RequestContext:
         """Creates the context of a call that begins now."""
@@ -181,10 +213,10 @@ class InferenceEngine:
             InvalidRequestError: the prompt is empty or too long, or a token id is unknown.
             GenerationTimeoutError: the deadline has passed.
         """
-        context = context or self.context()
-        self._validator().check_params(params)
+        context = context or self.create_context()
+        self._validator.check_params(params)
         token_ids = await self._encode(prompt, context)
-        self._validator().check_length(len(token_ids), params.max_tokens, context.field)
+        self._validator.check_length(len(token_ids), params.max_tokens, context.field)
         return token_ids
 
     async def tokenize_chat(
@@ -197,7 +229,7 @@ class InferenceEngine:
     ) -> list[int]:
         """Returns the token ids of a conversation, rendered by the model's chat template.
 
-        Call `check` afterwards: `max_tokens` may depend on the length of the prompt.
+        Call `check_params` before, and `check_length` afterwards.
 
         Args:
             messages: the conversation.
@@ -210,28 +242,42 @@ class InferenceEngine:
                 or their text is too long for the context.
             GenerationTimeoutError: the deadline has passed.
         """
-        context = context or self.context(("messages",), Operation.CHAT)
+        context = context or self.create_context(("messages",), Operation.CHAT)
         chat = Chat(messages, [tool.to_template() for tool in tools], begins_answer)
-        check_text = partial(self._validator().check_prompt, field=context.field)
+        check_text = partial(self._validator.check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)
 
-    def room(self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1) -> int:
+    def max_new_tokens(
+        self, num_prompt_tokens: int, num_logprobs: int | None = None, n: int = 1
+    ) -> int:
         """Returns the default of `max_tokens`; see `RequestValidator.max_new_tokens`."""
-        return self._validator().max_new_tokens(num_prompt_tokens, num_logprobs, n)
+        return self._validator.max_new_tokens(num_prompt_tokens, num_logprobs, n)
 
-    def check(self, num_prompt_tokens: int, params: SamplingParams, field: FieldPath) -> None:
-        """Validates sampling parameters, and the length of a prompt with its new tokens.
+    def check_params(self, params: SamplingParams, n: int) -> None:
+        """Validates the parts of a request for one prompt that need no tokenization.
+
+        Args:
+            params: sampling parameters of the answers.
+            n: sequences of the prompt.
 
         Raises:
-            InvalidRequestError: they do not fit the context, or a token id is unknown.
+            InvalidRequestError: a token id is unknown, or a limit on one request is exceeded.
         """
-        self._validator().check_params(params)
-        self._validator().check_length(num_prompt_tokens, params.max_tokens, field)
+        self._validator.check_params(params)
+        self._validator.check_num_sequences(n, ("n",) if n > 1 else ("prompt",))
+
+    def check_length(self, num_prompt_tokens: int, max_tokens: int, field: FieldPath) -> None:
+        """Validates the length of a prompt with its new tokens.
+
+        Raises:
+            InvalidRequestError: the prompt is empty, or they do not fit the context.
+        """
+        self._validator.check_length(num_prompt_tokens, max_tokens, field)
 
     async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Validates a prompt and continues it n times; errors as `tokenize` and `stream_batch`."""
-        context = self.context()
+        context = self.create_context()
         token_ids = await self.tokenize(prompt, params, context)
         (generation,) = await self.collect([token_ids], params, n, context)
         return generation
@@ -244,8 +290,8 @@ class InferenceEngine:
         All prompts are validated before any runs. When one fails, all end. Errors as `generate`.
         """
         if n == 1:  # with larger n the product is the one to check, and `n` the field to name
-            self._validator().check_num_sequences(len(prompts), ("prompts",))
-        context = self.context()
+            self._validator.check_num_sequences(len(prompts), ("prompts",))
+        context = self.create_context()
         tokenized = [
             await self.tokenize(prompt, params, context.at(("prompts", index)))
             for index, prompt in enumerate(prompts)
@@ -302,8 +348,8 @@ class InferenceEngine:
             GenerationFailedError: the model raised.
             GenerationTimeoutError: the deadline has passed without a token.
         """
-        self._validator().check_generation(prompts, params, n)
-        runs = self._runner.generate(prompts, params, n, context or self.context())
+        self._validator.check_generation(prompts, params, n)
+        runs = self._runner.generate(prompts, params, n, context or self.create_context())
         async with aclosing(runs) as deltas:
             async for delta in deltas:
                 yield delta
@@ -323,7 +369,7 @@ class InferenceEngine:
             InvalidRequestError: a prompt is empty or too long, or the model has no embeddings.
             ServiceError: as `stream_batch`.
         """
-        context = context or self.context(("input",), Operation.EMBEDDINGS)
+        context = context or self.create_context(("input",), Operation.EMBEDDINGS)
         if self.embedding_size is None:
             raise InvalidRequestError(
                 "This model's code does not give access to its hidden states, so it has no"
@@ -334,24 +380,18 @@ class InferenceEngine:
         for index, prompt in enumerate(prompts):
             field = (*context.field, index) if len(prompts) > 1 else context.field
             tokenized.append(await self._encode(prompt, context.at(field)))
-            self._validator().check_length(len(tokenized[-1]), 0, field)
+            self._validator.check_length(len(tokenized[-1]), 0, field)
         return await self._runner.embed(tokenized, context)
 
     async def _encode(
         self, prompt: Prompt, context: RequestContext, *, add_special_tokens: bool = True
     ) -> list[int]:
-        self._validator().check_prompt(prompt, context.field)
+        self._validator.check_prompt(prompt, context.field)
         if not isinstance(prompt, str):
             return prompt
         async with context.time_limit():
             return await self.codec.encode(prompt, add_special_tokens=add_special_tokens)
 
+    @property
     def _validator(self) -> RequestValidator:
-        loaded, engine = self._lifecycle.require_model(), self._lifecycle.require_engine()
-        limits = ModelLimits(
-            loaded.max_model_len,
-            loaded.max_prompt_bytes,
-            loaded.vocab_size,
-            engine.admission.max_live,
-        )
-        return RequestValidator(self._limits, limits)
+        return self._lifecycle.require_validator()

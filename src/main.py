@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from src import __version__
 from src.api.errors import add_exception_handlers
-from src.api.openapi import document_security
+from src.api.openapi import document_model_name, document_security
 from src.api.routes import add_routes, route_policies
 from src.auth.authenticators import Watched, read_keys
 from src.auth.middleware import Authenticator, AuthMiddleware
@@ -64,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi_version = "3.2.0"  # the first that has `itemSchema`, which describes streams
     app.state.service = service
     add_routes(app)
+    document_model_name(app, service.engine)
     add_exception_handlers(app)
     _add_middleware(app, service)
     return app

@@ -227,7 +227,7 @@ class GenerateResponse(BaseModel):
     """All continuations of one prompt."""
 
     generated: list[GeneratedText]
-    model: str = Field(description="The server's MODEL_NAME.")
+    model: str = Field(description="The served model's name.")
     prompt_tokens: int = Field(description="Number of tokens in the prompt.")
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="For the prompt's tokens except the first, if requested."

@@ -85,6 +85,33 @@ def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, all
     assert allowed in message
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (" ", "a name is empty"),
+        (",", "a name is empty"),
+        ("a,,b", "a name is empty"),
+        ("a,b,", "a name is empty"),
+        ("a, b ,a", "the name a is there 2 times"),
+        ("a\tb", r"the name 'a\tb' has characters that cannot be printed"),
+        ("a\u202eb", r"the name 'a\u202eb' has characters that cannot be printed"),
+        ("a," + 257 * "b", "a name has 257 characters; 256 are allowed"),
+    ],
+)
+def test_bad_names_of_the_model_are_refused(monkeypatch, value, problem):
+    monkeypatch.setenv("SERVED_MODEL_NAME", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"SERVED_MODEL_NAME={value}: " in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_names_of_the_model_may_have_spaces_slashes_and_any_script(monkeypatch):
+    value = "team/größer 2, 模型@v1," + 256 * "b"
+    monkeypatch.setenv("SERVED_MODEL_NAME", value)
+    assert load_settings().served_model_name == value
+
+
 def test_proxies_are_addresses_and_networks(monkeypatch):
     proxies = "127.0.0.1, 10.0.0.0/8,::1,fd00::/8"
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)

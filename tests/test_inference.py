@@ -53,6 +53,13 @@ def slow_down(engine: InferenceEngine, seconds: float) -> None:
     engine._lifecycle.loaded.model.forward = forward
 
 
+def allow_any_prompt_size(engine: InferenceEngine) -> None:
+    """Lets prompts of any size be tokenized before their length is checked."""
+    validator = engine._lifecycle.validator
+    limits = replace(validator.model, max_prompt_bytes=None)
+    engine._lifecycle.validator = replace(validator, model=limits)
+
+
 def generate(engine: InferenceEngine, prompt: str, n: int = 1, **params: object):
     return asyncio.run(engine.generate(prompt, SamplingParams(**params), n))
 
@@ -198,7 +205,7 @@ def test_the_time_limit_counts_waiting_and_running(engine):
 
 
 def test_the_time_limit_counts_tokenization(engine):
-    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
+    allow_any_prompt_size(engine)
     engine._timeout_seconds = 0.001
     with pytest.raises(GenerationTimeoutError):
         generate(engine, "the cat " * 125_000)
@@ -251,7 +258,7 @@ def test_the_event_loop_stays_free_while_a_megabyte_is_tokenized(engine):
             await tokenizing
         return turns
 
-    engine._lifecycle.loaded = replace(engine._lifecycle.loaded, max_prompt_bytes=None)
+    allow_any_prompt_size(engine)
     # With the GIL held, the loop would get one turn before and one after.
     assert asyncio.run(turns_meanwhile()) >= 10
 

@@ -1,25 +1,25 @@
 """Steps from a chat request to its sequences, shared by the APIs that answer conversations.
 
 `/v1/chat/completions`, `/v1/responses` and `/v1/messages` run the same steps: check the model and
-the fields, read conversation and tools, render the chat template, build the grammar, and check the
-sampling parameters against the context. An API adds wire models, which implement `ChatRequest`
-(`chat_request.py`), and a renderer of its answers.
+the fields, read conversation and tools, build grammar and sampling parameters, render and tokenize
+the chat template, and check the length. So a request with an invalid field is refused before the
+costly tokenization. An API adds wire models, which implement `ChatRequest` (`chat_request.py`), and
+a renderer of its answers.
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fastapi import Request
 
 from src.api.chat_request import AnswerOptions, ChatRequest, ConversationRequest
 from src.api.deps import off_loop, while_connected
-from src.api.sampling import sampling_params
+from src.api.sampling import check_min_tokens, sampling_params
 from src.api.served_model import check_model
 from src.core.outputs import Generation, Operation, TextDelta
 from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
-from src.engine.structured_output.source import GrammarSource
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
 from src.text.chat_template import ChatMessage
@@ -33,15 +33,15 @@ AnswerReader = TextReader | ToolCallParser
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Conversation as the model reads it.
+    """Conversation of a request, before tokenization.
 
     Args:
-        token_ids: of the rendered chat template.
+        messages: the turns.
         tool_choice: tools that the answer may or must call.
         tool_format: how the model writes calls; None if the answer may not be one.
     """
 
-    token_ids: list[int]
+    messages: list[ChatMessage]
     tool_choice: ToolChoice | None
     tool_format: ToolCallFormat | None
 
@@ -52,7 +52,8 @@ class PreparedChat:
 
     Args:
         engine: generates the answers.
-        conversation: the prompt.
+        conversation: turns and tools.
+        token_ids: the prompt, rendered by the chat template.
         params: sampling parameters of each answer.
         num_choices: answers to generate.
         context: deadline, field and operation of the call.
@@ -61,6 +62,7 @@ class PreparedChat:
 
     engine: InferenceEngine
     conversation: Conversation
+    token_ids: list[int]
     params: SamplingParams
     num_choices: int
     context: RequestContext
@@ -68,7 +70,7 @@ class PreparedChat:
 
     @property
     def num_prompt_tokens(self) -> int:
-        return len(self.conversation.token_ids)
+        return len(self.token_ids)
 
     @property
     def must_call(self) -> bool:
@@ -86,7 +88,7 @@ class PreparedChat:
     def stream(self) -> AsyncGenerator[TextDelta]:
         """Generates the answers; errors as of `InferenceEngine.stream`."""
         return self.engine.stream(
-            self.conversation.token_ids,
+            self.token_ids,
             self.params,
             self.num_choices,
             self.context,
@@ -99,7 +101,7 @@ class PreparedChat:
             ClientDisconnectedError: the client has left.
         """
         collecting = self.engine.collect(
-            [self.conversation.token_ids],
+            [self.token_ids],
             self.params,
             self.num_choices,
             self.context,
@@ -118,14 +120,19 @@ async def prepare_chat(
         GenerationTimeoutError: the time was up before the prompt was tokenized.
         ClientDisconnectedError: the client has left.
     """
-    context = engine.context((body.conversation_field,), Operation.CHAT)
-    conversation = await tokenize_conversation(request, body, engine, context)
-    schema, grammar = await off_loop(request, partial(_grammar, body, conversation))
+    context = engine.create_context((body.conversation_field,), Operation.CHAT)
+    conversation = await _read_conversation(request, body, engine)
     options = body.answer_options()
-    params = _sampling_params(body, options, engine, len(conversation.token_ids), grammar)
-    _check_length(body, options, engine, len(conversation.token_ids), params)
-    has_schema = schema is not None
-    return PreparedChat(engine, conversation, params, options.num_choices, context, has_schema)
+    params, has_schema = await off_loop(
+        request, partial(_sampling_params, body, options, engine, conversation)
+    )
+    engine.check_params(params, options.num_choices)
+    token_ids = await _tokenize(request, conversation, engine, context)
+    params = _with_max_tokens(params, options, engine, len(token_ids))
+    _check_length(body, options, engine, len(token_ids), params)
+    return PreparedChat(
+        engine, conversation, token_ids, params, options.num_choices, context, has_schema
+    )
 
 
 async def tokenize_conversation(
@@ -135,7 +142,7 @@ async def tokenize_conversation(
     context: RequestContext,
     *,
     begins_answer: bool = True,
-) -> Conversation:
+) -> list[int]:
     """Returns the token ids of a conversation; raises as `prepare_chat`.
 
     Args:
@@ -145,13 +152,17 @@ async def tokenize_conversation(
         context: deadline and field of the conversation.
         begins_answer: the prompt ends with the beginning of the assistant's turn.
     """
+    conversation = await _read_conversation(request, body, engine)
+    return await _tokenize(request, conversation, engine, context, begins_answer=begins_answer)
+
+
+async def _read_conversation(
+    request: Request, body: ConversationRequest, engine: InferenceEngine
+) -> Conversation:
     check_model(body.model, engine)
     messages, tool_choice = await off_loop(request, partial(_read, body))
-    tool_format = call_format(engine, tool_choice, messages, context.field)
-    tools = tool_choice.tools if tool_choice else ()
-    tokenizing = engine.tokenize_chat(messages, context, tools, begins_answer=begins_answer)
-    token_ids = await while_connected(request, tokenizing)
-    return Conversation(token_ids, tool_choice, tool_format)
+    tool_format = call_format(engine, tool_choice, messages, (body.conversation_field,))
+    return Conversation(messages, tool_choice, tool_format)
 
 
 def _read(body: ConversationRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
@@ -159,33 +170,58 @@ def _read(body: ConversationRequest) -> tuple[list[ChatMessage], ToolChoice | No
     return body.to_conversation(), body.to_tool_choice()
 
 
-def _grammar(
-    body: ChatRequest, conversation: Conversation
-) -> tuple[GrammarSource | None, GrammarSource | None]:
-    """Returns the format of answers that are not calls, and the grammar of all answers."""
-    schema = body.answer_schema()
-    return schema, answer_grammar(conversation.tool_choice, conversation.tool_format, schema)
+async def _tokenize(
+    request: Request,
+    conversation: Conversation,
+    engine: InferenceEngine,
+    context: RequestContext,
+    *,
+    begins_answer: bool = True,
+) -> list[int]:
+    choice = conversation.tool_choice
+    tools = choice.tools if choice else ()
+    messages = conversation.messages
+    tokenizing = engine.tokenize_chat(messages, context, tools, begins_answer=begins_answer)
+    return await while_connected(request, tokenizing)
 
 
 def _sampling_params(
     body: ChatRequest,
     options: AnswerOptions,
     engine: InferenceEngine,
-    num_prompt_tokens: int,
-    grammar: GrammarSource | None,
-) -> SamplingParams:
-    room = engine.room(num_prompt_tokens, options.num_logprobs, options.num_choices)
-    max_tokens = options.max_tokens or room
-    return sampling_params(
+    conversation: Conversation,
+) -> tuple[SamplingParams, bool]:
+    """Returns the sampling parameters, and whether answers that are not calls have a format.
+
+    `_with_max_tokens` replaces a default of `max_tokens`, which depends on the prompt's length.
+    """
+    schema = body.answer_schema()
+    params = sampling_params(
         body,
-        max_tokens=min(max_tokens, room) if options.ends_at_context else max_tokens,
+        max_tokens=options.max_tokens or engine.max_model_len,
         min_tokens=options.min_tokens,
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=options.num_logprobs,
-        grammar=grammar,
-        names=("min_tokens", options.max_tokens_field),
+        grammar=answer_grammar(conversation.tool_choice, conversation.tool_format, schema),
+        names=_length_names(options),
     )
+    return params, schema is not None
+
+
+def _with_max_tokens(
+    params: SamplingParams, options: AnswerOptions, engine: InferenceEngine, num_prompt_tokens: int
+) -> SamplingParams:
+    if options.max_tokens is not None and not options.ends_at_context:
+        return params
+    limit = engine.max_new_tokens(num_prompt_tokens, options.num_logprobs, options.num_choices)
+    max_tokens = min(params.max_tokens, limit)
+    check_min_tokens(params.min_tokens, max_tokens, _length_names(options))
+    return replace(params, max_tokens=max_tokens)
+
+
+def _length_names(options: AnswerOptions) -> tuple[str, str]:
+    return "min_tokens", options.max_tokens_field
 
 
 def _check_length(
@@ -196,7 +232,7 @@ def _check_length(
     params: SamplingParams,
 ) -> None:
     try:
-        engine.check(num_prompt_tokens, params, (body.conversation_field,))
+        engine.check_length(num_prompt_tokens, params.max_tokens, (body.conversation_field,))
     except ContextLengthError as error:
         if error.field == ("max_tokens",):
             raise ContextLengthError(str(error), (options.max_tokens_field,)) from None

@@ -38,7 +38,8 @@ class AnswerOptions:
     Args:
         max_tokens: maximum number of new tokens; None is what the prompt leaves of the context.
         max_tokens_field: name of the field with `max_tokens`, for errors.
-        ends_at_context: lower `max_tokens` to the room that the context has, instead of refusing.
+        ends_at_context: lower `max_tokens` to what the prompt leaves of the context, instead of
+            refusing.
         min_tokens: minimum number of new tokens.
         num_choices: answers to the conversation.
         num_logprobs: alternatives of each token; None wants no log-probabilities.

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from src.api.family import ApiFamily
+from src.inference import InferenceEngine
 from src.middleware.route_policy import RoutePolicies, RoutePolicy
 
 Schema = dict[str, Any]
@@ -78,6 +79,21 @@ def _schema(model: type[BaseModel]) -> Schema:
         return [inline(item) for item in value] if isinstance(value, list) else value
 
     return cast(Schema, inline(schema))
+
+
+def document_model_name(app: FastAPI, engine: InferenceEngine) -> None:
+    """Shows the served model's name in the examples of the app's document."""
+    generate = app.openapi
+
+    def openapi() -> Schema:
+        document = generate()
+        for schema in document["components"]["schemas"].values():
+            for example in schema.get("examples", ()):
+                if "model" in example:
+                    example["model"] = engine.model_name  # another one once a fallback is loaded
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def document_security(app: FastAPI, policies: RoutePolicies) -> None:

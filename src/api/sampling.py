@@ -51,14 +51,8 @@ def sampling_params(
     Raises:
         InvalidRequestError: min_tokens is above max_tokens, or fields contradict each other.
     """
-    min_name, max_name = names
     min_tokens = min_tokens or 0
-    if min_tokens > max_tokens:
-        raise InvalidRequestError(
-            f"At least {min_tokens} new tokens are asked for, and {max_name} allows {max_tokens}:"
-            f" lower {min_name}, or raise {max_name}.",
-            (min_name,),
-        )
+    check_min_tokens(min_tokens, max_tokens, names)
     if grammar is not None:
         _check_goes_with_grammar(body)
     shared: dict[str, Any] = {
@@ -76,6 +70,17 @@ def sampling_params(
         grammar=grammar,
         **shared,
     )
+
+
+def check_min_tokens(min_tokens: int, max_tokens: int, names: tuple[str, str]) -> None:
+    """Raises InvalidRequestError if `min_tokens` is above `max_tokens`; arguments as above."""
+    min_name, max_name = names
+    if min_tokens > max_tokens:
+        raise InvalidRequestError(
+            f"At least {min_tokens} new tokens are asked for, and {max_name} allows {max_tokens}:"
+            f" lower {min_name}, or raise {max_name}.",
+            (min_name,),
+        )
 
 
 def _check_goes_with_grammar(body: object) -> None:

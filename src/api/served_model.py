@@ -7,15 +7,15 @@ MAX_SHOWN_LENGTH = 80
 
 
 def check_model(name: str | None, engine: InferenceEngine) -> None:
-    """Refuses a name other than the served model's; None is accepted.
+    """Refuses a name that is none of the served model's; None is accepted.
 
     Raises:
         ModelNotFoundError: the model is not served.
     """
-    if name is not None and name != engine.model_name:
+    if name is not None and name not in engine.names:
+        served = " or ".join(f"`{name}`" for name in engine.names.served)
         raise ModelNotFoundError(
-            f"The model `{_printable(name)}` does not exist here; the served model is"
-            f" `{engine.model_name}`.",
+            f"The model `{_printable(name)}` does not exist here; the served model is {served}.",
             ("model",),
         )
 

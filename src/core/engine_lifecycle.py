@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src.core.model_names import find_model_names
 from src.core.observers import Observer
+from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
 from src.engine.interface import Engine
 from src.engine.model.runtime_env import torch_environment
@@ -54,6 +56,8 @@ class EngineLifecycle:
         on_update: gets an update after each step; called in the engine's thread.
         observer: metrics; None counts nothing.
         grammar_limits: bounds on the cost of grammars.
+        request_limits: bounds on one request.
+        served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
     """
 
     def __init__(
@@ -62,15 +66,22 @@ class EngineLifecycle:
         on_update: UpdateCallback,
         observer: Observer | None,
         grammar_limits: GrammarLimits,
+        request_limits: RequestLimits,
+        served_model_name: str | None = None,
     ) -> None:
         self.loaded: LoadedModel | None = None
         self.engine: Engine | None = None
         self.codec: TextCodec | None = None
         self.grammars: GrammarCompiler | None = None
+        self.validator: RequestValidator | None = None
+        self.fingerprint = ""
         self.config = config
+        self.names = find_model_names(config.model_name, served_model_name)
         self._on_update = on_update
         self._observer = observer
         self._grammar_limits = grammar_limits
+        self._request_limits = request_limits
+        self._served_model_name = served_model_name
         self._end_message = "The engine has ended; this server can generate no more."
 
     @property
@@ -79,12 +90,12 @@ class EngineLifecycle:
             return EngineState.LOADING
         return EngineState.READY if self.engine.admission.is_open else EngineState.DEAD
 
-    def load(self, check: Callable[[int], None] | None = None) -> None:
+    def load(self, prepare: Callable[[int, TextCodec], None]) -> None:
         """Loads the model and starts the engine; blocks for seconds, so call it in a thread.
 
         Args:
-            check: gets the model's context length in tokens before the state is READY; raises if
-                the settings do not fit it.
+            prepare: gets the context length in tokens and the tokenizer before the engine starts;
+                raises StartupError if the settings do not fit them.
 
         Raises:
             ModelLoadError: the model cannot be loaded; the message gives the remedy.
@@ -92,28 +103,34 @@ class EngineLifecycle:
         # Each thread that computes keeps OpenMP threads of its own until it ends. With more of
         # them than cores they stop spinning and wake slowly, so only the engine's may stay.
         with ThreadPoolExecutor(1, "load-model") as executor:
-            executor.submit(self._load, check).result()
+            executor.submit(self._load, prepare).result()
 
-    def _load(self, check: Callable[[int], None] | None) -> None:
+    def _load(self, prepare: Callable[[int, TextCodec], None]) -> None:
         for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
         # These imports load torch and transformers, which takes seconds; the server listens by now.
         from src.engine.factory import create_engine  # noqa: PLC0415
+        from src.engine.fingerprint import find_fingerprint  # noqa: PLC0415
         from src.engine.model.loader import load_model  # noqa: PLC0415
         from src.engine.model.source import with_available_model  # noqa: PLC0415
 
         self.config = with_available_model(self.config)
+        self.names = find_model_names(self.config.model_name, self._served_model_name)
         self.loaded = load_model(self.config)
-        if check is not None:
-            check(self.loaded.max_model_len)
         self.codec = _create_codec(self.loaded)
+        prepare(self.loaded.max_model_len, self.codec)
+        self.fingerprint = find_fingerprint(self.loaded, self.config)
         self.grammars = create_grammar_compiler(
             self.loaded.tokenizer.to_str(),
             self.loaded.vocab_size,
             self._grammar_limits,
             self._observer,
         )
-        self.engine = create_engine(self.loaded, self.config, self._on_update)
+        engine = create_engine(self.loaded, self.config, self._on_update)
+        self.validator = RequestValidator(
+            self._request_limits, _model_limits(self.loaded, engine.admission.max_live)
+        )
+        self.engine = engine  # last: requests are taken from here on
 
     def end(self) -> None:
         """Ends all requests at once with an error that names the server's shutdown."""
@@ -161,6 +178,12 @@ class EngineLifecycle:
         assert self.codec is not None
         return self.codec
 
+    def require_validator(self) -> RequestValidator:
+        """Returns the checks of requests; raises as `require_engine`."""
+        self.require_engine()
+        assert self.validator is not None
+        return self.validator
+
     def require_engine(self) -> Engine:
         """Returns the running engine.
 
@@ -189,6 +212,10 @@ class EngineLifecycle:
                 engine.admission.seconds_to_drain(),
             )
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
+
+
+def _model_limits(loaded: "LoadedModel", max_live: int) -> ModelLimits:
+    return ModelLimits(loaded.max_model_len, loaded.max_prompt_bytes, loaded.vocab_size, max_live)
 
 
 def _create_codec(loaded: "LoadedModel") -> TextCodec:

@@ -52,8 +52,8 @@ class ModelLimits:
 class RequestValidator:
     """Checks the parts of a request in the order in which they become known.
 
-    `check_prompt` comes before tokenization, `check_length` after it, `check_generation` before
-    the engine gets the sequences.
+    `check_params` and `check_prompt` come before tokenization, `check_length` after it,
+    `check_generation` before the engine gets the sequences.
 
     Args:
         limits: the server's.
@@ -103,10 +103,11 @@ class RequestValidator:
             )
 
     def check_params(self, params: SamplingParams) -> None:
-        """Checks token ids in the sampling parameters.
+        """Checks token ids and stop texts in the sampling parameters.
 
         Raises:
-            InvalidRequestError: an id is outside of the vocabulary.
+            InvalidRequestError: an id is outside of the vocabulary, or the stop texts are too many
+                or too long.
         """
         for field in ("logit_bias", "stop_token_ids"):
             for token_id in getattr(params, field):
@@ -116,6 +117,7 @@ class RequestValidator:
                         f" {self.model.vocab_size - 1}.",
                         (field,),
                     )
+        self._check_stop(params.stop)
 
     def check_length(self, num_prompt_tokens: int, max_tokens: int, field: FieldPath) -> None:
         """Checks that prompt and new tokens fit the context together.
@@ -147,7 +149,7 @@ class RequestValidator:
     def check_generation(
         self, prompts: Sequence[list[int]], params: SamplingParams, n: int
     ) -> None:
-        """Checks stop texts, log-probabilities and number of sequences.
+        """Checks log-probabilities and number of sequences.
 
         Args:
             prompts: token ids of each prompt.
@@ -157,7 +159,6 @@ class RequestValidator:
         Raises:
             InvalidRequestError: one of them exceeds its limit.
         """
-        self._check_stop(params.stop)
         self._check_logprobs(prompts, params, n)
         self.check_num_sequences(n * len(prompts), ("n",) if n > 1 else ("prompt",))
 

@@ -68,10 +68,10 @@ async def _load_and_watch(service: Service) -> None:
 
 async def _load_model(service: Service) -> None:
     engine = service.engine
-    logger.info("loading the model", extra={"model": engine.model_name})
+    logger.info("loading the model", extra={"model": service.settings.model_name})
     try:
-        check = partial(_check_default_length, service.settings)
-        await _in_daemon_thread(lambda: engine.load_model(check))
+        check_context_length = partial(_check_default_length, service.settings)
+        await _in_daemon_thread(lambda: engine.load_model(check_context_length))
         _mark_loaded(service)
         # A full collection visits every object, those of the libraries and the model too, and takes
         # half a second. Frozen objects are left out; they live as long as the process anyway.
@@ -82,7 +82,7 @@ async def _load_model(service: Service) -> None:
     except Exception:
         logger.critical("cannot start: loading the model failed", exc_info=True)
         end_process(STARTUP_FAILURE)
-    logger.info("ready to serve", extra={"model": engine.model_name})
+    logger.info("ready to serve", extra={"model": ", ".join(engine.names.served)})
     if service.url:
         log_hints(service.url, engine, service.settings)
 

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from src.auth.authenticators import Watched, watch_keys
 from src.config import Settings
+from src.core.model_names import find_model_names
 from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.inference import InferenceEngine
@@ -80,12 +81,13 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
     Raises:
         SettingsError: a setting has a bad value.
     """
-    tracing = create_tracing(settings.model_name)
+    model_name = find_model_names(settings.model_name, settings.served_model_name).first
+    tracing = create_tracing(model_name)
     http_metrics = HttpMetrics()
     http_metrics.max_step_seconds.set(settings.hang_timeout_seconds)
     measured = (policy.path for policy in policies.policies if policy.is_measured)
     http_metrics.expect_requests(sorted(measured))
-    engine_metrics = EngineMetrics(http_metrics.registry, settings.model_name)
+    engine_metrics = EngineMetrics(http_metrics.registry, model_name)
     rate_limit = RateLimit(settings, http_metrics.limit_storage_up)
     usage = Usage(settings, rate_limit, http_metrics)
     return Service(
@@ -124,4 +126,5 @@ def _create_engine(
             settings.max_request_sequences,
             settings.max_request_logprobs,
         ),
+        settings.served_model_name,
     )

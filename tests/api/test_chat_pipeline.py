@@ -13,6 +13,7 @@ from src.api.chat_request import AnswerOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import ContextLengthError, InvalidRequestError, ModelNotFoundError
 from src.text.chat_template import ChatMessage
+from src.text.tokenization import TextCodec
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import Tool, ToolChoice
 from src.tool_calling.parser import TextReader, ToolCallParser
@@ -31,6 +32,8 @@ class WireModel:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    stop: list[str] | None = None
+    logit_bias: dict[int, float] | None = None
     options: AnswerOptions = field(default_factory=lambda: AnswerOptions(None, "length"))
     schema: GrammarSource | None = None
     tool_choice: ToolChoice | None = None
@@ -105,6 +108,31 @@ def test_a_long_conversation_is_refused_by_the_name_of_the_request(prepare, ends
 def test_a_minimum_above_the_maximum_names_both_fields(prepare):
     with pytest.raises(InvalidRequestError, match="length allows 2: lower min_tokens"):
         prepare(options=AnswerOptions(2, "length", min_tokens=3))
+
+
+def test_a_minimum_above_what_the_prompt_leaves_is_refused(prepare):
+    with pytest.raises(InvalidRequestError, match=r"length allows \d+: lower min_tokens"):
+        prepare(options=AnswerOptions(None, "length", min_tokens=1020), text="word " * 100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"options": AnswerOptions(2, "length", min_tokens=3)}, "min_tokens"),
+        ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
+        ({"stop": ["x" * 200]}, "stop"),
+        ({"stop": ["x"], "schema": schema_source({}, ("format",))}, "stop"),
+        ({"options": AnswerOptions(2, "length", num_choices=10**4)}, "n"),
+    ],
+)
+def test_invalid_fields_are_refused_before_tokenization(prepare, monkeypatch, fields, field):
+    def encode(*_: object) -> None:
+        raise AssertionError("the prompt must not be tokenized")
+
+    monkeypatch.setattr(TextCodec, "encode_chat", encode)
+    with pytest.raises(InvalidRequestError) as caught:
+        prepare(**fields)
+    assert caught.value.field == (field,)
 
 
 def test_an_unknown_model_and_contradicting_fields_are_refused(prepare):

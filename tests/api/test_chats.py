@@ -131,8 +131,8 @@ def test_a_client_over_its_rate_limit_is_told_when_to_retry(api, start_server):
 
 
 def test_requests_get_503_while_the_model_loads(api, tiny_model):
-    name = str(tiny_model())
-    client = TestClient(create_app(create_settings(model_name=name)))  # not started
+    name = tiny_model().name
+    client = TestClient(create_app(create_settings(model_name=str(tiny_model()))))  # not started
     response = client.post(api.path, json=api.body(name))
     assert api.error(response).status == 503
     assert int(response.headers["retry-after"]) >= 1

@@ -49,10 +49,21 @@ def test_token_ids_of_parameters_outside_of_the_vocabulary_are_refused(field):
 
 
 @pytest.mark.parametrize(
+    ("stop", "limits"),
+    [(("a", "b"), {"max_stop_texts": 1}), (("abc",), {"max_stop_length": 2})],
+)
+def test_a_limit_on_stop_texts_is_named(stop, limits):
+    sampling_params = SamplingParams(stop=stop)
+    create_validator().check_params(sampling_params)
+    (name,) = limits
+    with pytest.raises(InvalidRequestError, match=name.upper()) as caught:
+        create_validator(**limits).check_params(sampling_params)
+    assert caught.value.field == ("stop",)
+
+
+@pytest.mark.parametrize(
     ("params", "n", "limits", "field", "message"),
     [
-        ({"stop": ("a", "b")}, 1, {"max_stop_texts": 1}, "stop", "MAX_STOP_TEXTS"),
-        ({"stop": ("abc",)}, 1, {"max_stop_length": 2}, "stop", "MAX_STOP_LENGTH"),
         ({"logprobs": 4}, 2, {"max_logprobs": 19}, "logprobs", "up to 20 log-probabilities"),
         ({"prompt_logprobs": 4}, 2, {"max_logprobs": 29}, "prompt_logprobs", "up to 30"),
         ({}, 4, {"max_sequences": 3}, "n", "MAX_REQUEST_SEQUENCES"),

@@ -11,7 +11,6 @@ from src.engine.model.loader import load_model
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from src.errors import ModelLoadError
-from src.inference import InferenceEngine
 from tests.support.engines import SteppedCore
 from tests.support.native import BACKENDS, needs_kernels
 
@@ -49,15 +48,6 @@ def test_a_model_in_16_bits_runs_on_pytorchs_kernels(tiny_model, caplog):
     config = EngineConfig(str(tiny_model("llama")), dtype="bfloat16", kernels="native")
     with pytest.raises(ModelLoadError, match=r"they need float32 on a CPU\. Use DEVICE=cpu"):
         create_core(load_model(config), config)
-
-
-@needs_kernels
-def test_the_fingerprint_depends_on_the_kernels():
-    def fingerprint(kernels):
-        config = EngineConfig("storyteller", kernels=kernels)
-        return InferenceEngine(config, timeout_seconds=1).fingerprint
-
-    assert fingerprint("auto") == fingerprint("native") != fingerprint("pytorch")
 
 
 def test_the_reference_engine_refuses_native_kernels_for_an_exact_model(tiny_model):

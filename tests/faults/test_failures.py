@@ -119,7 +119,7 @@ def faulty(tiny_model, tmp_path_factory) -> Iterator[Faulty]:
         faulty_step_seconds=0.01,
     ) as server:
         server.wait_until("/health/live")
-        while_loading = ask_while_loading(server, str(tiny_model()))
+        while_loading = ask_while_loading(server, tiny_model().name)
         (folder / "loading").unlink()
         server.wait_until("/health/ready")
         alone = [server.post(body).json() for body in GOOD_BODIES]

@@ -36,10 +36,10 @@ def main(folder: Path) -> None:
     engine = service.app.state.service.engine
     load_model = engine.load_model
 
-    def load_and_break(check: Callable[[int], None] | None = None) -> None:
+    def load_and_break(check_context_length: Callable[[int], None] | None = None) -> None:
         while (folder / "loading").exists():
             time.sleep(0.01)
-        load_model(check)
+        load_model(check_context_length)
         model, tokenizer = engine._lifecycle.loaded.model, engine._lifecycle.loaded.tokenizer
         engine._lifecycle.loaded.eos_token_ids.clear()
         poison, no_number = (tokenizer.token_to_id(text) for text in (POISON, NO_NUMBER))

@@ -43,7 +43,7 @@ API = (
 
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
-    "config": room("engine.config engine.sampling_params errors", WEB, MODEL),
+    "config": room("core.model_names engine.config engine.sampling_params errors", WEB, MODEL),
     "models": room("api.field_types", MODEL),
     "engine": room(
         "errors engine.cpu_layers engine.kernels engine.model engine.reference engine.sampling"
@@ -90,9 +90,10 @@ ROOMS = {
     ),
     "core": room("core errors engine text", WEB, WIRE, MODEL),
     "core.identity": room("", WEB, WIRE, MODEL),
+    "core.model_names": room("", WEB, WIRE, MODEL),
     "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
     "inference": room(
-        "errors core engine.config engine.kernels.build engine.sampling_params"
+        "errors core engine.config engine.sampling_params"
         " engine.structured_output.compile_pool text tool_calling",
         WEB,
         WIRE,
@@ -117,8 +118,9 @@ ROOMS = {
     "observability": room("errors config core.observers engine.request", MODEL),
     "middleware": room("errors config observability.http_metrics", MODEL),
     "server": room(
-        "errors config core.request_validation engine.structured_output.compile_pool inference"
-        " auth.authenticators limits middleware observability",
+        "errors config core.model_names core.request_validation"
+        " engine.structured_output.compile_pool inference auth.authenticators limits middleware"
+        " observability",
         MODEL,
     ),
     "keys": room("auth.keys_cli", WEB, MODEL),

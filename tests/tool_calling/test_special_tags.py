@@ -59,8 +59,12 @@ def test_tags_that_are_special_tokens_are_detected():
     assert find_format(plain, "auto").special_tokens == ()
 
 
-def test_the_format_of_calls_is_detected_once(server):
-    assert server.engine.tool_call_format is server.engine.tool_call_format
+def test_the_format_of_calls_is_detected_while_the_model_loads(server, monkeypatch):
+    def render(*_: object, **__: object) -> str:
+        raise AssertionError("the event loop renders templates of requests alone")
+
+    monkeypatch.setattr(ChatTemplate, "render", render)
+    assert server.engine.tool_call_format.name == "hermes"
 
 
 @cache

@@ -62,6 +62,6 @@ async def create_message(
 @router.post("/count_tokens", response_model=TokenCount)
 async def count_tokens(request: Request, body: CountTokensRequest, engine: EngineDep) -> TokenCount:
     """Tell how many tokens a conversation has."""
-    context = engine.context(("messages",), Operation.CHAT)
-    conversation = await tokenize_conversation(request, body, engine, context)
-    return TokenCount(input_tokens=len(conversation.token_ids))
+    context = engine.create_context(("messages",), Operation.CHAT)
+    token_ids = await tokenize_conversation(request, body, engine, context)
+    return TokenCount(input_tokens=len(token_ids))

@@ -64,7 +64,7 @@ async def _stream(
     engine: InferenceEngine,
     settings: Settings,
 ) -> EventStream:
-    context = engine.context()
+    context = engine.create_context()
     tokenizing = engine.tokenize(body.prompt, params, context)
     token_ids = await while_connected(request, tokenizing)
     renderer = _renderer(body, body.prompt, engine, len(token_ids))

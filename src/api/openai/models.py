@@ -15,17 +15,21 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(OPEN
 
 
 class Model(BaseModel):
-    """A served model."""
+    """The served model under one of its names."""
 
-    id: str = Field(description="The server's MODEL_NAME.")
+    id: str = Field(description="The name, for `model` of requests.")
     object: Literal["model"] = "model"
     created: int = Field(description="When this server started, in Unix time.")
     owned_by: str
+    root: str = Field(
+        description="The model's id on the hub, which requests may use too; the first name if the"
+        " model is not from the hub."
+    )
     max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
 
 
 class ModelList(BaseModel):
-    """All served models."""
+    """The served model, once for each of its names."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -33,21 +37,22 @@ class ModelList(BaseModel):
 
 @router.get("/models")
 async def list_models(engine: EngineDep) -> ModelList:
-    """List the served model."""
-    return ModelList(data=[_model(engine)])
+    """List the names of the served model."""
+    return ModelList(data=[_model(name, engine) for name in engine.names.served])
 
 
 @router.get("/models/{model_id:path}", responses=error_responses(OPENAI, 404))
 async def retrieve_model(model_id: str, engine: EngineDep) -> Model:
-    """Describe a model; its id may contain slashes."""
+    """Describe the model under one of its names, which may contain slashes."""
     check_model(model_id, engine)
-    return _model(engine)
+    return _model(model_id, engine)
 
 
-def _model(engine: InferenceEngine) -> Model:
+def _model(name: str, engine: InferenceEngine) -> Model:
     return Model(
-        id=engine.model_name,
+        id=name,
         created=engine.created_at,
         owned_by="llm-inference",
+        root=engine.names.root,
         max_model_len=engine.max_model_len,
     )

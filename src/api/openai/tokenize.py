@@ -161,14 +161,13 @@ async def tokenize(request: Request, body: TokenizeRequest, engine: EngineDep) -
 
 async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngine) -> list[int]:
     if body.messages is not None:
-        conversation = await tokenize_conversation(
+        return await tokenize_conversation(
             request,
             body,
             engine,
-            engine.context(("messages",), Operation.CHAT),
+            engine.create_context(("messages",), Operation.CHAT),
             begins_answer=body.add_generation_prompt is not False,
         )
-        return conversation.token_ids
     check_model(body.model, engine)
     body.check()
     assert body.prompt is not None

@@ -1,20 +1,30 @@
-"""Preemption: which sequence is admitted next, and which one gives way. No torch.
+"""Preemption: which tenant gets the next running place, and which sequence makes way. No torch.
 
-The rule is weighted max-min fairness of running places.
+A place lets one sequence run. A tenant's share is its number of places, divided by its weight. The
+goal is weighted max-min fairness (Bertsekas & Gallager, "Data Networks", 1992): the smallest share
+is as large as possible, then the second smallest, and so on. Places are whole, so shares are equal
+only nearly.
 
-The allocation is that of Bertsekas & Gallager, "Data Networks" (1992), over whole places.
-A free place goes to the tenant with the fewest places for its weight. Without a free place, that
-tenant takes one from another tenant, if two conditions hold. The other one keeps, for its weight,
-at least as many places as the taker then has. And the victim is its newest sequence, because that
-loses the least work. The victim is computed again later (preemption by recomputation, as in vLLM;
-Kwon et al. 2023, arXiv:2309.06180).
+`choose_placement` gives out one place at a time:
+
+1. The taker is the waiting tenant that has the smallest share once it holds one place more.
+2. If a place is free, it goes to the first tenant in the queue with a share below the taker's new
+   one. Any other tenant would lose the place to the taker at once.
+3. If none is free, another tenant loses one to the taker: the tenant that keeps the largest share.
+   What it keeps must be at least the taker's new share; else nothing moves.
+
+Example with weights of 1: tenant A runs four sequences in four places, and tenant B waits. B takes
+one place, then another one, and both hold two. A third one would leave B three and A one: B waits.
+
+The preempted sequence, the victim, is its tenant's newest one, which loses the least work. It is
+computed again later (preemption by recomputation, as in vLLM; Kwon et al. 2023, arXiv:2309.06180).
 
 Four properties follow:
 - A tenant alone is never preempted.
 - The oldest sequence of a tenant is never preempted, so each tenant that runs makes progress.
-- Each preemption lowers the sum of held² / weight over all tenants, so places do not go back and
+- Each preemption lowers the sum of places² / weight over all tenants, so places do not go back and
   forth.
-- The tenant with the fewest places takes first, so no sequence is admitted and preempted in one
+- The tenant with the smallest share takes first, so no sequence is admitted and preempted in one
   step.
 """
 

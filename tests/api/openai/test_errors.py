@@ -264,7 +264,7 @@ def test_over_the_limit(start_server):
 def test_while_the_model_loads(tiny_model):
     app = create_app(create_settings(model_name=str(tiny_model())))
     client = TestClient(app)  # its lifespan has not begun
-    body = {"model": str(tiny_model()), "prompt": "the"}
+    body = {"model": tiny_model().name, "prompt": "the"}
     for response in (client.post(TEXTS, json=body), client.get("/v1/models")):
         assert error_of(response, 503)["code"] == "unavailable"
         assert int(response.headers["retry-after"]) >= 1
@@ -298,7 +298,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(start_ser
 def test_an_unforeseen_error_has_the_shape_too(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model()))
     client.app.state.service.engine._lifecycle.codec = None  # what no route expects
-    body = {"model": str(tiny_model()), "prompt": "the", "logprobs": 1}
+    body = {"model": tiny_model().name, "prompt": "the", "logprobs": 1}
     error = error_of(client.post(TEXTS, json=body), 500)
     assert error["message"] == "Internal server error."
 

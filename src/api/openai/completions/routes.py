@@ -43,7 +43,7 @@ async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue texts or token ids."""
-    context = engine.context()
+    context = engine.create_context()
     check_model(body.model, engine)
     params = await off_loop(request, partial(_sampling_params, body))
     prompts = await while_connected(request, _tokenize(body, params, engine, context))

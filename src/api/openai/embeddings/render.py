@@ -13,14 +13,16 @@ from src.api.openai.embeddings.schemas import (
 from src.core.outputs import Embedding
 
 
-async def render_embeddings(body: EmbeddingRequest, embeddings: list[Embedding]) -> bytes:
+async def render_embeddings(
+    body: EmbeddingRequest, embeddings: list[Embedding], model_name: str
+) -> bytes:
     """Returns the answer as JSON; lets the event loop run between two embeddings.
 
     Both formats hold the same 32-bit floats.
     """
     num_tokens = sum(len(embedding.prompt_token_ids) for embedding in embeddings)
     usage = EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens)
-    empty = EmbeddingList(object="list", data=[], model=body.model, usage=usage)
+    empty = EmbeddingList(object="list", data=[], model=model_name, usage=usage)
     items = []
     for index, embedding in enumerate(embeddings):
         items.append(_item(body, index, embedding))

@@ -26,5 +26,5 @@ async def create_embeddings(
     check_model(body.model, engine)
     body.check(engine.embedding_size)
     embeddings = await while_connected(request, engine.embed(body.input))
-    content = await render_embeddings(body, embeddings)
+    content = await render_embeddings(body, embeddings, engine.model_name)
     return Response(content, media_type="application/json")
