@@ -25,15 +25,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.workload import BenchmarkError
+from src.engine.attention.kv_cache import KVCache, LayerShape
+from src.engine.attention.packed_attention import PackedAttention
+from src.engine.attention.packed_step import Segment, Step
 from src.engine.backend import TORCH_BACKEND, Backend, create_native_backend
 from src.engine.config import EngineConfig, Kernels, Quantization
 from src.engine.core import EngineCore
 from src.engine.factory import BLOCK_SIZE, create_core
 from src.engine.kernels.loading import load_kernels
-from src.engine.model.attention import PackedAttention
-from src.engine.model.kv_cache import KVCache, LayerShape
 from src.engine.model.loader import load_model
-from src.engine.model.packed_step import Segment, Step
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from deploy.grafana import dashboard
+from docs import draw_blocks
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
 from src.observability import engine_metrics, http_metrics
@@ -176,10 +177,11 @@ TABLES = {
 
 
 def main() -> None:
-    """Rewrites the text between the marks in every page, and the dashboard."""
+    """Rewrites the text between the marks in every page, the figure and the dashboard."""
     for page in DOCS.glob("*.md"):
         text = page.read_text()
         _write(page, MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text))
+    _write(DOCS / "blocks.svg", draw_blocks.draw())
     _write(DASHBOARD, json.dumps(dashboard.create(), indent=2) + "\n")
 
 

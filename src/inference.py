@@ -126,8 +126,8 @@ class InferenceEngine:
 
     @property
     def max_model_len(self) -> int:
-        """Context length: tokens of prompt and answer together."""
-        return self._lifecycle.require_model().max_model_len
+        """Tokens of prompt and answer together that the model and its KV cache have room for."""
+        return self._validator.model.max_model_len
 
     @property
     def max_live(self) -> int:

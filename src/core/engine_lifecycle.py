@@ -127,9 +127,7 @@ class EngineLifecycle:
             self._observer,
         )
         engine = create_engine(self.loaded, self.config, self._on_update)
-        self.validator = RequestValidator(
-            self._request_limits, _model_limits(self.loaded, engine.admission.max_live)
-        )
+        self.validator = RequestValidator(self._request_limits, _model_limits(self.loaded, engine))
         self.engine = engine  # last: requests are taken from here on
 
     def end(self) -> None:
@@ -214,8 +212,15 @@ class EngineLifecycle:
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
 
 
-def _model_limits(loaded: "LoadedModel", max_live: int) -> ModelLimits:
-    return ModelLimits(loaded.max_model_len, loaded.max_prompt_bytes, loaded.vocab_size, max_live)
+def _model_limits(loaded: "LoadedModel", engine: "Engine") -> ModelLimits:
+    context = loaded.max_model_len
+    return ModelLimits(
+        max_model_len=min(context, engine.num_cache_tokens or context),
+        context=context,
+        max_prompt_bytes=loaded.max_prompt_bytes,
+        vocab_size=loaded.vocab_size,
+        max_live=engine.admission.max_live,
+    )
 
 
 def _create_codec(loaded: "LoadedModel") -> TextCodec:

@@ -36,13 +36,15 @@ class ModelLimits:
     """The limits of the loaded model and of its engine.
 
     Args:
-        max_model_len: tokens of prompt and answer together.
+        max_model_len: tokens of prompt and answer together that model and KV cache have room for.
+        context: tokens for which the model has room.
         max_prompt_bytes: UTF-8 bytes above which no tokenization fits the context; None if unknown.
         vocab_size: token ids are below this.
         max_live: sequences that the engine runs and queues.
     """
 
     max_model_len: int
+    context: int
     max_prompt_bytes: int | None
     vocab_size: int
     max_live: int
@@ -233,7 +235,9 @@ class RequestValidator:
 
     def _context_length(self) -> str:
         """Opens messages in OpenAI's words, by which clients recognise this error."""
-        return f"This model's maximum context length is {self.model.max_model_len} tokens"
+        limit, context = self.model.max_model_len, self.model.context
+        reason = "" if limit == context else f" (the model's {context} do not fit KV_CACHE_GB)"
+        return f"This model's maximum context length is {limit} tokens{reason}"
 
 
 def _num_logprobs(num_tokens: int, num_alternatives: int | None) -> int:

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from src.engine.attention.kv_cache import LayerShape
+from src.engine.attention.native_attention import NativeAttention
+from src.engine.attention.packed_attention import Attention
+from src.engine.attention.torch_attention import TorchAttention
 from src.engine.config import Kernels
 from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.linear import CreateLinear, create_torch_linear
 from src.engine.cpu_layers.native_linear import create_native_linear
 from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.loading import load_kernels
-from src.engine.model.attention import Attention
-from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel
-from src.engine.model.native_attention import NativeAttention
 from src.engine.model.runner import ModelRunner
-from src.engine.model.torch_attention import TorchAttention
 from src.engine.sampling.kernels import NativeSampling, TorchSampling
 from src.engine.sampling.sampler import Sampler
 from src.errors import ModelLoadError

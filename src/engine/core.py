@@ -31,6 +31,10 @@ class EngineCore:
     def max_num_seqs(self) -> int:
         return self._scheduler.max_num_seqs
 
+    @property
+    def num_cache_tokens(self) -> int:
+        return self._scheduler.num_cache_tokens
+
     def add(self, request: Request) -> EngineUpdate:
         """Queues a request; the update has an output only if that failed."""
         self._scheduler.add(request)

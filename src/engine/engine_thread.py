@@ -54,6 +54,11 @@ class EngineThread(ABC):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
+    @abstractmethod
+    def num_cache_tokens(self) -> int | None:
+        """See `Engine`."""
+
+    @property
     def seconds_in_step(self) -> float:
         started_at = self._step_started_at
         return 0.0 if started_at is None else time.monotonic() - started_at

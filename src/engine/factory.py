@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from src.engine.admission import AdmissionController
+from src.engine.attention.kv_cache import LayerShape, num_bytes_per_token
 from src.engine.backend import Backend, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
@@ -14,7 +15,6 @@ from src.engine.cpu_layers.replace import can_be_replaced
 from src.engine.interface import Engine
 from src.engine.loop import EngineLoop
 from src.engine.model.compatibility import IncompatibleModelError, check_model
-from src.engine.model.kv_cache import LayerShape, num_bytes_per_token
 from src.engine.model.loader import LoadedModel
 from src.engine.model.memory import free_memory
 from src.engine.reference.engine import ReferenceEngine

@@ -17,6 +17,10 @@ class Engine(Protocol):
     """Admits requests, and ends all of them when the engine ends."""
 
     @property
+    def num_cache_tokens(self) -> int | None:
+        """Number of tokens for which the KV cache has room; None if it grows with a request."""
+
+    @property
     def seconds_in_step(self) -> float:
         """Heartbeat for a watchdog: seconds since the current step began; 0 between steps."""
 

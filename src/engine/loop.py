@@ -20,6 +20,10 @@ class EngineLoop(EngineThread):
         self._thread.start()
 
     @property
+    def num_cache_tokens(self) -> int:
+        return self._core.num_cache_tokens
+
+    @property
     def _has_work(self) -> bool:
         return self._core.has_work
 

@@ -1,6 +1,7 @@
 """Settings that bound one request; a request for more is refused with the limit."""
 
 import json
+import shutil
 
 import httpx2
 import pytest
@@ -179,3 +180,20 @@ def test_a_chat_that_names_no_number_of_tokens_has_as_many_as_its_log_probabilit
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["completion_tokens"] <= 2
     assert ask(server, path, max_tokens=None, seed=1).json()["usage"]["completion_tokens"] > 2
+
+
+def test_a_request_that_the_kv_cache_cannot_hold_is_refused_with_the_figures(
+    start_server, tiny_model, tmp_path
+):
+    folder = shutil.copytree(tiny_model("llama"), tmp_path / "long-context")
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = 100_000
+    (folder / "config.json").write_text(json.dumps(config))
+    num_values = 2 * config["num_hidden_layers"] * config["num_key_value_heads"]
+    per_token = 4 * num_values * (config["hidden_size"] // config["num_attention_heads"])
+    server = start_server(model_name=str(folder), kv_cache_gb=1600 * per_token / 2**30)
+    assert server.engine.max_model_len == 1600
+    assert ask(server, "/v1/completions", max_tokens=1500).status_code == 200
+    for path, field in (("/v1/completions", "max_tokens"), ("/generate", "max_length")):
+        answer = ask(server, path, **{field: 1600})
+        assert_refused(answer, "1600 tokens", "100000 do not fit KV_CACHE_GB", param=field)

@@ -8,7 +8,7 @@ from src.core.request_validation import ModelLimits, RequestLimits, RequestValid
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError, InvalidRequestError
 
-MODEL = ModelLimits(max_model_len=100, max_prompt_bytes=500, vocab_size=50, max_live=8)
+MODEL = ModelLimits(max_model_len=100, context=100, max_prompt_bytes=500, vocab_size=50, max_live=8)
 PROMPT = [1, 2, 3]
 
 

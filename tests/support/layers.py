@@ -46,8 +46,8 @@ ROOMS = {
     "config": room("core.model_names engine.config engine.sampling_params errors", WEB, MODEL),
     "models": room("api.field_types", MODEL),
     "engine": room(
-        "errors engine.cpu_layers engine.kernels engine.model engine.reference engine.sampling"
-        " engine.scheduling engine.structured_output",
+        "errors engine.attention engine.cpu_layers engine.kernels engine.model engine.reference"
+        " engine.sampling engine.scheduling engine.structured_output",
         WEB,
         WIRE,
     ),
@@ -58,10 +58,16 @@ ROOMS = {
         WIRE,
         MODEL,
     ),
+    "engine.attention": room(
+        "engine.kernels.arguments engine.kernels.bindings engine.scheduling.blocks",
+        WEB,
+        WIRE,
+        MODEL - {"torch"},
+    ),
     "engine.model": room(
-        "errors engine.config engine.logprobs engine.request engine.sampling_params"
-        " engine.scheduling engine.sampling engine.kernels.arguments engine.kernels.bindings"
-        " engine.kernels.build text.chat_template",
+        "errors engine.attention engine.config engine.logprobs engine.request"
+        " engine.sampling_params engine.scheduling engine.sampling engine.kernels.arguments"
+        " engine.kernels.bindings engine.kernels.build text.chat_template",
         WEB,
         WIRE,
     ),
@@ -75,7 +81,9 @@ ROOMS = {
     "engine.structured_output.checks": room(
         "errors", WEB, WIRE, MODEL, frozenset({"llguidance", "numpy"})
     ),
-    "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
+    "engine.cpu_layers": room(
+        "errors engine.attention engine.config engine.kernels engine.model", WEB, WIRE
+    ),
     "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(
         "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"

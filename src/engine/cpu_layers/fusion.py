@@ -15,11 +15,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from src.engine.attention.layer import AttentionOptions
 from src.engine.cpu_layers.native_layer import LayerParts, NativeLayer, NativeLinearLayer
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
 from src.engine.kernels.bindings import MAX_HEADS_PER_KV_HEAD, CpuKernels
 from src.engine.kernels.packing import PANEL
-from src.engine.model.attention_layer import AttentionOptions
 from src.engine.model.compatibility import probe_pieces
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from src.engine.attention.layer import AttentionOptions
+from src.engine.attention.packed_attention import PackedAttention
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
 from src.engine.kernels.arguments import CachePlaces, RotaryAngles
 from src.engine.kernels.bindings import CpuKernels
 from src.engine.kernels.structs import ACTIVATIONS, LayerData, NormData, address
-from src.engine.model.attention import PackedAttention
-from src.engine.model.attention_layer import AttentionOptions
 
 NativeLinearLayer = NativeLinear | NativeInt8Linear
 

@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.model.kv_cache import LayerShape
+from src.engine.attention.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
 from src.engine.request import Request

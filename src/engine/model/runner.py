@@ -5,12 +5,12 @@ from itertools import count, islice, takewhile
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from src.engine.attention.kv_cache import KVCache, LayerShape
+from src.engine.attention.packed_attention import Attention, PackedAttention
+from src.engine.attention.packed_step import Segment, Step
 from src.engine.logprobs import PositionLogprobs, SampledToken
-from src.engine.model.attention import Attention, PackedAttention
 from src.engine.model.hidden_states import catch_hidden_states
-from src.engine.model.kv_cache import KVCache, LayerShape
 from src.engine.model.loader import LoadedModel
-from src.engine.model.packed_step import Segment, Step
 from src.engine.sampling.logprobs import find_logprobs
 from src.engine.sampling.sampler import Sampler, SamplingRow
 from src.engine.scheduling.blocks import Block

@@ -74,6 +74,10 @@ class ReferenceEngine(EngineThread):
         self._thread.start()
 
     @property
+    def num_cache_tokens(self) -> None:
+        return None
+
+    @property
     def _has_work(self) -> bool:
         return bool(self._running or self._waiting)
 

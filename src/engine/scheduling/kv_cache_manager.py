@@ -24,6 +24,11 @@ class KVCacheManager:
         self._dirty: list[tuple[Sequence, list[Block]]] = []
 
     @property
+    def num_tokens(self) -> int:
+        """Number of tokens for which there is room."""
+        return self._pool.num_tokens
+
+    @property
     def num_cached_tokens(self) -> int:
         """Number of tokens of ended sequences that are cached."""
         return self._pool.num_cached * self._pool.block_size

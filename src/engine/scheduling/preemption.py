@@ -26,6 +26,10 @@ Four properties follow:
   forth.
 - The tenant with the smallest share takes first, so no sequence is admitted and preempted in one
   step.
+
+Blocks of the KV cache are shared by the same rule, with a block for a place. `choose_victim` finds
+the sequence that gives its blocks to one that waits. `choose_victim_of_growth` finds the one that
+gives them to running sequences, which need a block for each few tokens that they generate.
 """
 
 from collections import Counter

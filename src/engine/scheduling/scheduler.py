@@ -92,6 +92,10 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def num_cache_tokens(self) -> int:
+        return self._cache.num_tokens
+
+    @property
     def stats(self) -> EngineStats:
         return EngineStats(
             self.num_running, self.num_waiting, self._cache.num_cached_tokens, self._cache.usage

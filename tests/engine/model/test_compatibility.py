@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from src.engine.attention.kv_cache import LayerShape
+from src.engine.attention.packed_attention import PackedAttention
 from src.engine.backend import TORCH_BACKEND
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core, create_engine
 from src.engine.loop import EngineLoop
 from src.engine.model import compatibility
-from src.engine.model.attention import PackedAttention
 from src.engine.model.compatibility import (
     IncompatibleModelError,
     check_for_states,
@@ -22,7 +23,6 @@ from src.engine.model.compatibility import (
     find_layers,
     probe_logits,
 )
-from src.engine.model.kv_cache import LayerShape
 from src.engine.model.loader import LoadedModel, load_model
 from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import Request

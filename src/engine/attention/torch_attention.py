@@ -3,9 +3,9 @@
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from src.engine.attention.layer import AttentionLayer, AttentionOptions
+from src.engine.attention.packed_step import Run, Segment, Step
 from src.engine.kernels.arguments import Projections
-from src.engine.model.attention_layer import AttentionLayer, AttentionOptions
-from src.engine.model.packed_step import Run, Segment, Step
 
 
 class TorchAttention:

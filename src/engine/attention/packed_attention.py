@@ -9,10 +9,10 @@ from typing import Protocol
 
 import torch
 
+from src.engine.attention.kv_cache import KVCache
+from src.engine.attention.layer import AttentionLayer, AttentionOptions
+from src.engine.attention.packed_step import Step
 from src.engine.kernels.arguments import Projections
-from src.engine.model.attention_layer import AttentionLayer, AttentionOptions
-from src.engine.model.kv_cache import KVCache
-from src.engine.model.packed_step import Step
 
 
 class Attention(Protocol):

@@ -2,11 +2,11 @@
 
 import torch
 
+from src.engine.attention.layer import AttentionLayer
+from src.engine.attention.packed_step import Step
+from src.engine.attention.torch_attention import TorchAttention
 from src.engine.kernels.arguments import CachePlaces, Projections
 from src.engine.kernels.bindings import CpuKernels
-from src.engine.model.attention_layer import AttentionLayer
-from src.engine.model.packed_step import Step
-from src.engine.model.torch_attention import TorchAttention
 
 
 class NativeAttention:

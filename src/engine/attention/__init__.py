@@ -1,0 +1,1 @@
+"""Attention of a step's packed tokens over the paged KV cache."""
