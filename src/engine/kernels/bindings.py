@@ -22,6 +22,9 @@ from src.engine.kernels.structs import (
 
 MAX_HEADS_PER_KV_HEAD = 32
 
+CACHE_PREFETCH_DISTANCE = 2048
+"""In floats, of a decoding sequence's keys and values: no processor foresees the next block."""
+
 _LAYER, _TENSOR = POINTER(LayerData), c_void_p
 _ARGUMENT_TYPES = {
     "linear": [POINTER(LinearData), _TENSOR, _TENSOR, c_int64, c_int],
@@ -45,7 +48,8 @@ _ARGUMENT_TYPES = {
 class CpuKernels:
     """Kernels of one variant. All tensors are on the CPU, float32 unless stated otherwise.
 
-    `prefetch_distance` is copied into the structs that are created from then on; see prefetch.py.
+    `prefetch_distance` is copied into the structs of linear layers that are created from then on;
+    see prefetch.py.
 
     Raises:
         OSError: the library cannot be loaded, or the system does not permit its instructions.
@@ -123,7 +127,7 @@ class CpuKernels:
             keys=keys.data_ptr(),
             values=values.data_ptr(),
             sinks=address(sinks),
-            prefetch_distance=2 * self.prefetch_distance,
+            prefetch_distance=CACHE_PREFETCH_DISTANCE,
             scale=scaling,
             softcap=softcap or 0,
         )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from src.engine.kernels import bindings
 from src.engine.kernels.arguments import Projections
 from tests.engine.kernels.paged_attention import (
     OPTIONS,
@@ -100,10 +101,11 @@ def test_a_row_does_not_depend_on_the_places_of_its_blocks(kernels, block_size):
 @each_variant
 def test_prefetching_changes_no_result(kernels, monkeypatch):
     outputs = []
-    for distance in (0, 256):
-        monkeypatch.setattr(kernels, "prefetch_distance", distance)
+    for distance in (0, 256, 4096):
+        monkeypatch.setattr(bindings, "CACHE_PREFETCH_DISTANCE", distance)
         outputs.append(attend(kernels, Shape(9, 3, 64, 64))[0])
-    assert torch.equal(*outputs)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
 
 
 @each_variant

@@ -24,7 +24,7 @@ struct Attention {
     int64_t block_size;         // tokens of a block, a power of two
     float *keys, *values;       // (num_blocks, block_size, num_kv_heads, dim)
     const float* sinks;         // (num_heads,), scores without a value in the softmax, or null
-    int64_t prefetch_distance;  // as in Linear
+    int64_t prefetch_distance;  // floats of the cache that decoding prefetches; 0: none
     float scale;
     float softcap;  // bounds the scores: softcap * tanh(scores / softcap); 0: none
 };

@@ -6,9 +6,11 @@
 #pragma once
 
 #include "attention.h"
+#include "linear.h"
 
 namespace {
 
+constexpr int BATCH = 4;       // tokens that are read together
 constexpr int MAX_HEADS = 32;  // query heads of a task, whose scores fit into L1
 
 // Places of a step's rows in the KV cache.
@@ -22,6 +24,7 @@ struct Places {
 struct HeadGroup {
     const Attention& layer;
     BlockTable table;
+    int64_t end;  // of the sequence
     int64_t first_kv_head, num_kv_heads, group;
     const float* query;
     int64_t query_stride;  // from a head to the next
@@ -31,39 +34,54 @@ struct HeadGroup {
     int64_t num_heads() const { return num_kv_heads * group; }
 };
 
-// Calls `body(head, token, vector, ahead)` for each token in [first, end) and each query head, with the token's
-// key or value, of `dim` numbers, and one to prefetch or null.
+// Finds the rows of the cache of BATCH tokens from `position` on. The last token stands in for those behind it.
+inline void find_rows(const BlockTable& table, int64_t position, int64_t end, int64_t* rows) {
+    const int64_t first = table.row(position);
+    const bool is_run = position + BATCH <= end && (position & (table.block_size - 1)) + BATCH <= table.block_size;
+    for (int i = 0; i < BATCH; i++) rows[i] = is_run ? first + i : table.row(std::min(position + i, end - 1));
+}
+
+// Calls `body(head, token, vectors)` for each query head and each BATCH tokens in [first, end), with their keys
+// or values, of `dim` numbers.
 template <typename Body>
-inline void for_each_vector(const HeadGroup& heads, const float* cache, int64_t dim, int64_t first, int64_t end,
-                            const Body& body) {
+inline void for_each_batch(const HeadGroup& heads, const float* cache, int64_t dim, int64_t first, int64_t end,
+                           const Body& body) {
     const int64_t stride = heads.layer.num_kv_heads * dim;
     const int64_t num_ahead = heads.layer.prefetch_distance / (heads.num_kv_heads * dim);
     cache += heads.first_kv_head * dim;
-    heads.table.for_each_token(first, end, [&](int64_t position, int64_t row) {
-        const float* vector = cache + row * stride;
-        const float* ahead = cache + heads.table.row(std::min(position + num_ahead, end - 1)) * stride;
-        for (int64_t h = 0; h < heads.num_heads(); vector += dim, ahead += dim) {
-            if (num_ahead)
-                for (int64_t d = 0; d < dim; d += LANES) prefetch(ahead + d);
-            for (const int64_t stop = h + heads.group; h < stop; h++) body(h, position - first, vector);
+    for (int64_t position = first; position < end; position += BATCH) {
+        int64_t rows[BATCH];
+        if (num_ahead) {
+            find_rows(heads.table, std::min(position + num_ahead, heads.end - 1), heads.end, rows);
+            for (const int64_t row : rows)
+                for (int64_t d = 0; d < heads.num_kv_heads * dim; d += PANEL) prefetch(cache + row * stride + d);
         }
-    });
+        find_rows(heads.table, position, end, rows);
+        const float* vectors[BATCH];
+        for (int i = 0; i < BATCH; i++) vectors[i] = cache + rows[i] * stride;
+        for (int64_t h = 0; h < heads.num_heads();) {
+            for (const int64_t stop = h + heads.group; h < stop; h++) body(h, position - first, vectors);
+            for (const float*& vector : vectors) vector += dim;
+        }
+    }
 }
 
-// scores[h][t] = scale * dot product of query h and key t; minus infinity behind the last key.
+// scores[h][t] = scale * dot product of query h and key t, capped; minus infinity behind the last key.
 inline void score_tile(const HeadGroup& heads, int64_t first, int64_t end, float (*scores)[TILE]) {
-    const int64_t dim = heads.layer.key_dim;
-    const float scale = heads.layer.scale, softcap = heads.layer.softcap;
-    for_each_vector(heads, heads.layer.keys, dim, first, end, [&](int64_t h, int64_t t, const float* key) {
+    const Attention& layer = heads.layer;
+    for_each_batch(heads, layer.keys, layer.key_dim, first, end, [&](int64_t h, int64_t t, const float** keys) {
         const float* query = heads.query + h * heads.query_stride;
-        Vector product = broadcast(0);
-        for (int64_t d = 0; d < dim; d += LANES) product = fmadd(load(query + d), load(key + d), product);
-        scores[h][t] = horizontal_sum(product) * scale;
+        Vector products[BATCH] = {};
+        for (int64_t d = 0; d < layer.key_dim; d += LANES)
+            for (int i = 0; i < BATCH; i++)
+                products[i] = fmadd(load(query + d), load(keys[i] + d), products[i]);
+        store_sums(scores[h] + t, products);
     });
     for (int64_t h = 0; h < heads.num_heads(); h++) {
-        if (softcap)
-            for (int64_t t = 0; t < end - first; t += LANES)
-                store(scores[h] + t, cap_scores(softcap, load(scores[h] + t)));
+        for (int t = 0; t < TILE; t += LANES) {
+            const Vector score = mul(load(scores[h] + t), broadcast(layer.scale));
+            store(scores[h] + t, layer.softcap ? cap_scores(layer.softcap, score) : score);
+        }
         for (int64_t t = end - first; t < TILE; t++) scores[h][t] = -INFINITY;
     }
 }
@@ -85,14 +103,16 @@ inline float exponentiate(float* scores, float maximum) {
     return horizontal_sum(sums);
 }
 
-// Adds a tile's values to the outputs, weighted.
+// Adds a tile's values to the outputs, weighted. Values that stand in for others have a weight of 0.
 inline void add_values(const HeadGroup& heads, int64_t first, int64_t end, const float (*weights)[TILE]) {
     const int64_t dim = heads.layer.value_dim;
-    for_each_vector(heads, heads.layer.values, dim, first, end, [&](int64_t h, int64_t t, const float* value) {
+    for_each_batch(heads, heads.layer.values, dim, first, end, [&](int64_t h, int64_t t, const float** values) {
         float* output = heads.output + h * dim;
-        const Vector weight = broadcast(weights[h][t]);
-        for (int64_t d = 0; d < dim; d += LANES)
-            store(output + d, fmadd(weight, load(value + d), load(output + d)));
+        for (int64_t d = 0; d < dim; d += LANES) {
+            Vector sum = load(output + d);
+            for (int i = 0; i < BATCH; i++) sum = fmadd(broadcast(weights[h][t + i]), load(values[i] + d), sum);
+            store(output + d, sum);
+        }
     });
 }
 
@@ -139,7 +159,7 @@ void attention_decode(const Attention& layer, const Projection& rows, const Plac
         const BlockTable table(layer, places.block_tables + row * places.table_width);
         store_token(layer, rows, row, table.row(position), first_kv_head, first_kv_head + num_kv_heads);
         const HeadGroup heads = {
-            layer, table, first_kv_head, num_kv_heads, group,
+            layer, table, position + 1, first_kv_head, num_kv_heads, group,
             rows.query + row * rows.query_row_stride + first_head * rows.query_head_stride, rows.query_head_stride,
             output + (row * layer.num_heads + first_head) * layer.value_dim};
         attend(heads, first_visible(layer, position), position + 1);

@@ -29,6 +29,17 @@ inline Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
 inline Vector min(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 inline float horizontal_sum(Vector value) { return _mm512_reduce_add_ps(value); }
 inline float horizontal_max(Vector value) { return _mm512_reduce_max_ps(value); }
+// Stores the horizontal sums of four vectors.
+inline void store_sums(float* to, const Vector (&values)[4]) {
+    const auto halve = [](Vector a, Vector b) {  // the sums of both halves of a, then those of b
+        return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    };
+    const Vector ab = halve(values[0], values[1]), cd = halve(values[2], values[3]);
+    Vector sums = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    sums = add(sums, _mm512_permute_ps(sums, 0x4E));
+    sums = add(sums, _mm512_permute_ps(sums, 0xB1));
+    _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, sums)));
+}
 // Comparisons return a bit mask, the first lane in the lowest bit.
 inline int greater(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline int equal(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
@@ -67,6 +78,11 @@ inline float horizontal_max(Vector value) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+inline void store_sums(float* to, const Vector (&values)[4]) {
+    const Vector ab = _mm256_hadd_ps(values[0], values[1]), cd = _mm256_hadd_ps(values[2], values[3]);
+    const Vector sums = _mm256_hadd_ps(ab, cd);
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
 }
 inline int greater(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 inline int equal(Vector a, Vector b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
