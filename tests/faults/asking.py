@@ -25,7 +25,7 @@ USUAL = {
 }
 TEMPLATE = "{% for message in messages %}<|user|>{{ message.content }}{% endfor %}"
 MOST_MESSAGE = 120
-STAMPS = {r"in \d+ s": "in N s", r"`/[^`]*`": "`MODEL`"}
+STAMPS = {r"in \d+ s": "in N s", r"model is `[^`]*`": "model is `MODEL`"}
 """Replacements of text that differs from run to run."""
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
