@@ -59,7 +59,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer's heads, options and cache, whose numbers are NaN until a token is written.
+    """A layer's heads, options and cache. Its numbers are NaN until a token is written.
 
     Args:
         shape: of the heads.
