@@ -26,8 +26,9 @@ constexpr int SCORE_TOKENS = 8;  // with QUERY_VECTORS their sums fill the regis
 #else
 constexpr int SCORE_TOKENS = 4;
 #endif
-constexpr int MAX_PANELS = 96 / QUERY_ROWS;
-constexpr int64_t MAX_TASK_ROWS = MAX_PANELS * QUERY_ROWS;
+constexpr int MAX_PANELS = 192 / QUERY_ROWS;
+constexpr int64_t MAX_TASK_ROWS = MAX_PANELS * QUERY_ROWS;  // of a key head
+constexpr int64_t MAX_TASK_HEADS = 8, MAX_TASK_DIMS = 256;  // whose tiles fit into L2
 
 // Rows of a task that are computed together, and their softmax. Rows that do not exist repeat the last.
 struct QueryPanel {
@@ -131,10 +132,38 @@ inline void add_tile(const Attention& layer, const QueryPanel& panel, const KeyT
     });
 }
 
+// Tokens in [first, end) of a segment, with the query heads of a few key heads.
+struct PrefillTask {
+    const Attention& layer;
+    const Projection& tokens;
+    BlockTable table;
+    int64_t start, first_kv_head, num_kv_heads, first, end;
+    float* output;  // of the segment
+
+    int64_t group() const { return layer.num_heads / layer.num_kv_heads; }
+    int64_t num_rows() const { return (end - first) * group(); }  // of a key head
+    int64_t token(int64_t row) const { return first + row / group(); }
+    int64_t head(int64_t kv_head, int64_t row) const { return (first_kv_head + kv_head) * group() + row % group(); }
+};
+
+// Prefetches a part of the tokens in [first, first + TILE): number `part` of `num_parts`.
+inline void prefetch_tokens(const PrefillTask& task, int64_t first, int64_t part, int64_t num_parts) {
+    const Attention& layer = task.layer;
+    const int64_t end = std::min(first + TILE * (part + 1) / num_parts, task.start + task.end);
+    task.table.for_each_token(first + TILE * part / num_parts, end, [&](int64_t, int64_t row) {
+        const int64_t index = row * layer.num_kv_heads + task.first_kv_head;
+        const int64_t key_size = task.num_kv_heads * layer.key_dim, value_size = task.num_kv_heads * layer.value_dim;
+        for (int64_t d = 0; d < key_size; d += PANEL) prefetch(layer.keys + index * layer.key_dim + d);
+        for (int64_t d = 0; d < value_size; d += PANEL) prefetch(layer.values + index * layer.value_dim + d);
+    });
+}
+
 inline int64_t round_down(int64_t token) { return token / SCORE_TOKENS * SCORE_TOKENS; }
 inline int64_t round_up(int64_t token) { return round_down(token + SCORE_TOKENS - 1); }
 
-inline void attend_tile(const Attention& layer, QueryPanel& panel, const KeyTile& tile) {
+inline void attend_tile(const PrefillTask& task, QueryPanel& panel, const KeyTile& tile, int64_t part,
+                        int64_t num_parts) {
+    const Attention& layer = task.layer;
     const int64_t first = std::max(tile.first, first_visible(layer, panel.first_position) - tile.start);
     const int64_t end = std::min(tile.end, panel.last_position + 1 - tile.start);
     if (first >= end) return;
@@ -142,8 +171,11 @@ inline void attend_tile(const Attention& layer, QueryPanel& panel, const KeyTile
     const int64_t from = round_down(first), to = round_up(end);
     const int64_t num_vectors = (panel.num_rows + LANES - 1) / LANES;
     for_row_tiles<QUERY_VECTORS>(num_vectors, [&](auto vectors, int64_t) {
-        for (int64_t t = from; t < to; t += SCORE_TOKENS)
+        for (int64_t t = from; t < to; t += SCORE_TOKENS) {
+            const int64_t batches = TILE / SCORE_TOKENS;
+            prefetch_tokens(task, tile.start + TILE, part * batches + t / SCORE_TOKENS, num_parts * batches);
             score_tokens<vectors>(panel.queries, tile.keys + t * layer.key_dim, layer.key_dim, scores + t);
+        }
     });
     const bool is_masked = tile.start + to - 1 > panel.first_position ||
                            tile.start + from < first_visible(layer, panel.last_position);
@@ -154,93 +186,86 @@ inline void attend_tile(const Attention& layer, QueryPanel& panel, const KeyTile
     add_tile(layer, panel, tile, scores);
 }
 
-// Tokens in [first, end) of a segment, with the query heads of one key head.
-struct PrefillTask {
-    const Attention& layer;
-    const Projection& tokens;
-    BlockTable table;
-    int64_t start, kv_head, first, end;
-    float* output;  // of the segment
-
-    int64_t group() const { return layer.num_heads / layer.num_kv_heads; }
-    int64_t token(int64_t row) const { return first + row / group(); }
-    int64_t head(int64_t row) const { return kv_head * group() + row % group(); }
-    const float* query(int64_t row) const {
-        return tokens.query + token(row) * tokens.query_row_stride + head(row) * tokens.query_head_stride;
-    }
-};
-
-// Fills a panel with the rows from `first_row` on; lanes without a row get the queries of the last.
-inline void prepare_panel(const PrefillTask& task, int64_t first_row, int64_t num_rows, QueryPanel& panel) {
+// Fills a panel with the rows of a key head from `first_row` on. Lanes without a row get the last one's queries.
+inline void prepare_panel(const PrefillTask& task, int64_t kv_head, int64_t first_row, QueryPanel& panel) {
     const Attention& layer = task.layer;
-    panel.num_rows = std::min<int64_t>(QUERY_ROWS, num_rows - first_row);
+    panel.num_rows = std::min<int64_t>(QUERY_ROWS, task.num_rows() - first_row);
     panel.first_position = task.start + task.token(first_row);
     panel.last_position = task.start + task.token(first_row + panel.num_rows - 1);
     for (int64_t lane = 0; lane < QUERY_ROWS; lane++) {
-        const int64_t row = first_row + std::min(lane, panel.num_rows - 1);
-        const int64_t position = task.start + task.token(row);
+        const int64_t row = first_row + std::min(lane, panel.num_rows - 1), token = task.token(row);
+        const int64_t head = task.head(kv_head, row), position = task.start + token;
         panel.position[lane] = position;
         panel.first_visible[lane] = first_visible(layer, position);
-        panel.maximum[lane] = initial_maximum(layer, task.head(row));
+        panel.maximum[lane] = initial_maximum(layer, head);
         panel.total[lane] = initial_total(layer);
-        const float* query = task.query(row);
+        const float* query =
+            task.tokens.query + token * task.tokens.query_row_stride + head * task.tokens.query_head_stride;
         for (int64_t d = 0; d < layer.key_dim; d++) panel.queries[d * QUERY_ROWS + lane] = query[d] * layer.scale;
     }
     std::memset(panel.outputs, 0, sizeof(float) * panel.num_rows * layer.value_dim);
 }
 
-// Copies the tokens in [tile.first, tile.end) out of their blocks. Keys around them, which are computed with
-// them and masked, become 0.
+// Copies the tokens in [tile.first, tile.end) out of their blocks, key head by key head. Keys around them, which
+// are computed with them and masked, become 0.
 inline void copy_tile(const PrefillTask& task, const KeyTile& tile) {
     const int64_t num_kv_heads = task.layer.num_kv_heads, key_dim = task.layer.key_dim;
     const int64_t value_dim = task.layer.value_dim;
     const int64_t from = round_down(tile.first), to = round_up(tile.end);
-    std::memset(tile.keys + from * key_dim, 0, sizeof(float) * (tile.first - from) * key_dim);
-    std::memset(tile.keys + tile.end * key_dim, 0, sizeof(float) * (to - tile.end) * key_dim);
+    for (int64_t h = 0; h < task.num_kv_heads; h++) {
+        float* keys = tile.keys + h * TILE * key_dim;
+        std::memset(keys + from * key_dim, 0, sizeof(float) * (tile.first - from) * key_dim);
+        std::memset(keys + tile.end * key_dim, 0, sizeof(float) * (to - tile.end) * key_dim);
+    }
     task.table.for_each_token(tile.start + tile.first, tile.start + tile.end, [&](int64_t position, int64_t row) {
-        const int64_t t = position - tile.start, index = row * num_kv_heads + task.kv_head;
-        std::memcpy(tile.keys + t * key_dim, task.layer.keys + index * key_dim, sizeof(float) * key_dim);
-        std::memcpy(tile.values + t * value_dim, task.layer.values + index * value_dim, sizeof(float) * value_dim);
+        const int64_t t = position - tile.start, index = row * num_kv_heads + task.first_kv_head;
+        for (int64_t h = 0; h < task.num_kv_heads; h++) {
+            std::memcpy(tile.keys + (h * TILE + t) * key_dim, task.layer.keys + (index + h) * key_dim,
+                        sizeof(float) * key_dim);
+            std::memcpy(tile.values + (h * TILE + t) * value_dim, task.layer.values + (index + h) * value_dim,
+                        sizeof(float) * value_dim);
+        }
     });
 }
 
-inline void store_outputs(const PrefillTask& task, int64_t first_row, const QueryPanel& panel) {
+inline void store_outputs(const PrefillTask& task, int64_t kv_head, int64_t first_row, const QueryPanel& panel) {
     const int64_t dim = task.layer.value_dim;
     for (int64_t r = 0; r < panel.num_rows; r++) {
-        const int64_t index = task.token(first_row + r) * task.layer.num_heads + task.head(first_row + r);
+        const int64_t row = first_row + r;
+        float* output = task.output + (task.token(row) * task.layer.num_heads + task.head(kv_head, row)) * dim;
         const Vector total = broadcast(panel.total[r]);
-        for (int64_t d = 0; d < dim; d += LANES)
-            store(task.output + index * dim + d, div(load(panel.outputs + r * dim + d), total));
+        for (int64_t d = 0; d < dim; d += LANES) store(output + d, div(load(panel.outputs + r * dim + d), total));
     }
 }
 
 void attend(const PrefillTask& task) {
     const Attention& layer = task.layer;
-    const int64_t num_rows = (task.end - task.first) * task.group(), dims = layer.key_dim + layer.value_dim;
-    float* memory = scratch<Buffer::PREFILL, float>((MAX_TASK_ROWS + TILE) * dims);
-    KeyTile tile = {0, 0, 0, memory, memory + TILE * layer.key_dim};
-    QueryPanel panels[MAX_PANELS];
-    const int64_t num_panels = (num_rows + QUERY_ROWS - 1) / QUERY_ROWS;
-    for (int64_t p = 0; p < num_panels; p++) {
-        panels[p].queries = memory + TILE * dims + p * QUERY_ROWS * dims;
-        panels[p].outputs = panels[p].queries + QUERY_ROWS * layer.key_dim;
-        prepare_panel(task, p * QUERY_ROWS, num_rows, panels[p]);
+    const int64_t num_panels = (task.num_rows() + QUERY_ROWS - 1) / QUERY_ROWS;  // of a key head
+    const int64_t num_parts = task.num_kv_heads * num_panels, dims = layer.key_dim + layer.value_dim;
+    float* memory = scratch<Buffer::PREFILL, float>((task.num_kv_heads * TILE + num_parts * QUERY_ROWS) * dims);
+    const int64_t key_size = TILE * layer.key_dim, value_size = TILE * layer.value_dim;
+    KeyTile tile = {0, 0, 0, memory, memory + task.num_kv_heads * key_size};
+    memory += task.num_kv_heads * TILE * dims;
+    QueryPanel panels[MAX_TASK_HEADS * MAX_PANELS];
+    for (int64_t p = 0; p < num_parts; p++, memory += QUERY_ROWS * dims) {
+        panels[p].queries = memory;
+        panels[p].outputs = memory + QUERY_ROWS * layer.key_dim;
+        prepare_panel(task, p / num_panels, p % num_panels * QUERY_ROWS, panels[p]);
     }
     const int64_t first = first_visible(layer, task.start + task.first), end = task.start + task.end;
     for (tile.start = first / TILE * TILE; tile.start < end; tile.start += TILE) {
         tile.first = std::max<int64_t>(0, first - tile.start);
         tile.end = std::min<int64_t>(TILE, end - tile.start);
         copy_tile(task, tile);
-        for (int64_t p = 0; p < num_panels; p++) attend_tile(layer, panels[p], tile);
+        for (int64_t p = 0; p < num_parts; p++) {
+            KeyTile head = tile;
+            head.keys += p / num_panels * key_size;
+            head.values += p / num_panels * value_size;
+            attend_tile(task, panels[p], head, p, num_parts);
+        }
     }
-    for (int64_t p = 0; p < num_panels; p++) store_outputs(task, p * QUERY_ROWS, panels[p]);
-}
-
-// Tokens of a task: few enough for two tasks to each thread, but enough to fill a vector with rows.
-inline int64_t tokens_per_task(const Attention& layer, int64_t num_tokens, int num_threads) {
-    const int64_t group = layer.num_heads / layer.num_kv_heads;
-    const int64_t balanced = (num_tokens * layer.num_kv_heads + 2 * num_threads - 1) / (2 * num_threads);
-    return std::min(MAX_TASK_ROWS / group, std::max(balanced, (LANES + group - 1) / group));
+    for (int64_t p = 0; p < num_parts; p++)
+        store_outputs(task, p / num_panels, p % num_panels * QUERY_ROWS, panels[p]);
 }
 
 // Stores the keys and values of consecutive tokens of a sequence at positions from `start` on, and attends
@@ -248,15 +273,24 @@ inline int64_t tokens_per_task(const Attention& layer, int64_t num_tokens, int n
 void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
                        float* output, int64_t num_tokens, int num_threads) {
     const BlockTable table(layer, block_table);
-    const int64_t num_kv_heads = layer.num_kv_heads;
+    const int64_t num_kv_heads = layer.num_kv_heads, group = layer.num_heads / num_kv_heads;
     parallel_for_rows(num_tokens, num_kv_heads * (layer.key_dim + layer.value_dim), num_threads, [&](int64_t token) {
         store_token(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
     });
-    const int64_t size = tokens_per_task(layer, num_tokens, num_threads);
-    const int64_t num_tasks = (num_tokens + size - 1) / size;  // of a key head
-    pool.parallel_for(num_tasks * num_kv_heads, num_threads, [&](int64_t index) {
-        const int64_t first = (num_tasks - 1 - index / num_kv_heads) * size;  // the longest tasks first
-        attend({layer, tokens, table, start, index % num_kv_heads, first, std::min(num_tokens, first + size), output});
+    // Two tasks to each thread, if each can fill a vector with rows; the key heads of a task are adjacent in memory.
+    const int64_t share = (num_tokens * num_kv_heads + 2 * num_threads - 1) / (2 * num_threads);
+    const int64_t max_size = std::min(MAX_TASK_ROWS / group, std::max(share, (LANES + group - 1) / group));
+    const int64_t num_chunks = (num_tokens + max_size - 1) / max_size;
+    const int64_t size = (num_tokens + num_chunks - 1) / num_chunks;
+    const int64_t max_heads = std::min(MAX_TASK_HEADS, std::max<int64_t>(1, MAX_TASK_DIMS / layer.key_dim));
+    const int64_t balanced = (num_chunks * num_kv_heads + 2 * num_threads - 1) / (2 * num_threads);
+    const int64_t heads = std::min({max_heads, balanced, num_kv_heads});
+    const int64_t num_groups = (num_kv_heads + heads - 1) / heads;
+    pool.parallel_for(num_chunks * num_groups, num_threads, [&](int64_t index) {
+        const int64_t first = (num_chunks - 1 - index / num_groups) * size;  // the longest tasks first
+        const int64_t head = index % num_groups * heads;
+        attend({layer, tokens, table, start, head, std::min(heads, num_kv_heads - head), first,
+                std::min(num_tokens, first + size), output});
     });
 }
 
