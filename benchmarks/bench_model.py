@@ -1,8 +1,8 @@
 """Builds the measured models: `python -m benchmarks.bench_model [NAME]` prints a folder.
 
 `gpt2` has the shape of gpt2-small, `llama` that of a llama with 135 million weights and three query
-heads for each head of keys. Weights are random, so nothing is downloaded, and the arithmetic is
-that of trained models.
+heads for each head of keys, `qwen3` that of Qwen3-0.6B with its context of 40,960 tokens. Weights
+are random, so nothing is downloaded, and the arithmetic is that of trained models.
 
 Two properties of trained models matter to measurements and are reproduced. The next-token
 distribution is peaked: top-p 0.9 keeps some two hundred of the 50257 tokens, where plain random
@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
 )
 
 from benchmarks.folders import made_whole
@@ -48,8 +49,24 @@ SHAPES: dict[str, PreTrainedConfig] = {
         rms_norm_eps=1e-5,
         **SPECIAL,
     ),
+    "qwen3": Qwen3Config(
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
+        **SPECIAL | {"dtype": "bfloat16"},
+    ),
 }
-FOLDERS = {"gpt2": "gpt2-small-random", "llama": "llama-135m-random"}
+FOLDERS = {
+    "gpt2": "gpt2-small-random",
+    "llama": "llama-135m-random",
+    "qwen3": "qwen3-0.6b-random",
+}
 WEIGHT_STD = 0.05
 """Standard deviation of the embeddings: so large that the layers decide the next token, not the
 last token's embedding.
@@ -70,7 +87,8 @@ def ensure_model(name: str = "gpt2") -> Path:
     with made_whole(folder) as unfinished:
         tokenizer = train_tokenizer(SHAPES[name].vocab_size)
         tokenizer.save_pretrained(unfinished)
-        create_model(tokenizer, SHAPES[name]).save_pretrained(unfinished)
+        model = create_model(tokenizer, SHAPES[name])
+        model.to(model.config.dtype).save_pretrained(unfinished)
     return folder
 
 

@@ -39,7 +39,7 @@ def measure(name: str, folder: Path) -> list[object]:
                 ask(server, served["id"], prompt)
             held.append(server.memory())
         held.append(server.memory("RssFile"))
-        assert kv_usage(server) > 0.99
+        assert server.sample("inference_kv_cache_usage_ratio") > 0.99
     return [name, *(f"{number:.0f}" for number in (weights, cache, *held))]
 
 
@@ -57,13 +57,6 @@ def prompts(num_tokens: int, number: int, vocab_size: int) -> Iterator[list[int]
 def ask(server: Server, model: str, prompt: list[int]) -> None:
     body = {"model": model, "prompt": prompt, "max_tokens": 1}
     httpx2.post(f"{server.url}/v1/completions", json=body, timeout=600).raise_for_status()
-
-
-def kv_usage(server: Server) -> float:
-    text = httpx2.get(f"{server.url}/metrics").text
-    lines = text.splitlines()
-    (line,) = (line for line in lines if line.startswith("inference_kv_cache_usage_ratio "))
-    return float(line.split()[1])
 
 
 def main() -> None:

@@ -35,6 +35,12 @@ class Server:
         line = next(line for line in status.splitlines() if line.startswith(f"{kind}:"))
         return int(line.split()[1]) / 1024
 
+    def sample(self, name: str) -> float:
+        """Returns the value of a metric without labels."""
+        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
+        return float(line.split()[1])
+
 
 @contextmanager
 def serve_ours(model: str, **settings: object) -> Iterator[Server]:
