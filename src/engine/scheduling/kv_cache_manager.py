@@ -43,11 +43,15 @@ class KVCacheManager:
         """Computes the digests of a sequence that joins the queue."""
         self._update_digests(sequence)
 
+    def is_computing_for(self, sequence: Sequence) -> bool:
+        """Checks whether a waiting sequence, when it had its turn, had to wait for a prefix."""
+        return sequence.awaited in self._computing
+
     def is_ready(self, sequence: Sequence) -> bool:
         """Returns False while a running sequence computes a part of this one's prefix."""
         if sequence.needs_every_position:
             return True
-        if sequence.awaited not in self._computing:
+        if not self.is_computing_for(sequence):
             usable = self._usable_digests(sequence)
             sequence.awaited = next((d for d in reversed(usable) if d in self._computing), None)
         return sequence.awaited is None

@@ -112,6 +112,7 @@ class Scheduler:
         sequence.end_token_ids = end_token_ids = params.end_token_ids(self._eos_token_ids)
         sequence.matcher = request.grammar.start(end_token_ids) if request.grammar else None
         sequence.token_ids = list(request.prompt_token_ids)
+        sequence.waits_since = request.arrived_at
         self._cache.prepare(sequence)
         self._waiting.append(sequence)
 
@@ -125,12 +126,17 @@ class Scheduler:
     def expire(self) -> list[RequestOutput]:
         """Drops sequences that have waited too long, then those beyond the queue's size.
 
-        The deadline holds until the first sequence of a request runs. Admission lets a tenant below
+        The deadline holds until the first sequence of a request runs. It does not count the time
+        in which a running sequence computes a prefix for this one. Admission lets a tenant below
         its share into a full queue; the newest sequence of the tenant with the highest weighted
         load makes room.
         """
-        latest = time.monotonic() - self._max_queue_seconds
-        late = [one for one in self._waiting if one.expires and one.request.arrived_at < latest]
+        now = time.monotonic()
+        for one in self._waiting:
+            if self._cache.is_computing_for(one):
+                one.waits_since = now
+        latest = now - self._max_queue_seconds
+        late = [one for one in self._waiting if one.expires and one.waits_since < latest]
         outputs = [self._end(sequence, FinishReason.EXPIRED) for sequence in late]
         while self.num_waiting + self.num_running > self._max_live:
             if (newest := self._waiting.newest_of_heaviest()) is None:

@@ -193,7 +193,7 @@ def test_a_preempted_sequence_neither_expires_nor_is_displaced():
     assert scheduler.expire() == [RequestOutput("flood 3", [], FinishReason.DISPLACED)]
     assert set(simulation.step()) == {"flood 0", "calm"}
     for sequence in scheduler._waiting:
-        object.__setattr__(sequence.request, "arrived_at", time.monotonic() - 61)
+        sequence.waits_since = time.monotonic() - 61
     assert scheduler.expire() == [RequestOutput("flood 2", [], FinishReason.EXPIRED)]
     for number in range(2):
         simulation.add(f"other {number}", tenant="other", weight=3)

@@ -137,6 +137,21 @@ def test_a_prefix_is_computed_once_whoever_leaves():
     assert simulation.num_computed.total() <= 40 + 3 * BLOCK_SIZE + 8
 
 
+def test_the_queues_deadline_does_not_count_the_computation_of_a_prefix():
+    simulation = Simulation(budget=8, max_queue_seconds=60)
+    scheduler = simulation.scheduler
+    for request_id in "ab":
+        simulation.add(request_id, token_ids=SHARED, max_tokens=1)
+    for _ in range(4):
+        simulation.step()
+        for sequence in scheduler._waiting:
+            sequence.waits_since -= 61
+        assert scheduler.expire() == []
+    for _ in range(2):
+        simulation.step()
+    assert simulation.reason("b") is FinishReason.LENGTH
+
+
 def start_chain() -> Simulation:
     """Starts four sequences: `first` is computed, `second` is in prefill and leads the others.
 
