@@ -13,6 +13,7 @@ from src.engine.kernels.arguments import CachePlaces, Projections, RotaryAngles
 from src.engine.kernels.build import library_path
 from src.engine.kernels.packing import PANEL
 from src.engine.kernels.structs import (
+    CACHE_TYPES,
     AttentionData,
     LayerData,
     LinearData,
@@ -22,8 +23,8 @@ from src.engine.kernels.structs import (
 
 MAX_HEADS_PER_KV_HEAD = 32
 
-CACHE_PREFETCH_DISTANCE = 2048
-"""In floats, of a decoding sequence's keys and values: no processor foresees the next block."""
+CACHE_PREFETCH_DISTANCE = 8192
+"""In bytes, of a decoding sequence's keys and values: no processor foresees the next block."""
 
 _LAYER, _TENSOR = POINTER(LayerData), c_void_p
 _ARGUMENT_TYPES = {
@@ -104,9 +105,9 @@ class CpuKernels:
 
         Args:
             num_heads: query heads.
-            keys: (num_blocks, block_size, num_kv_heads, key_dim), contiguous; the block size is a
-                power of two.
-            values: (num_blocks, block_size, num_kv_heads, value_dim), contiguous.
+            keys: (num_blocks, block_size, num_kv_heads, key_dim), contiguous, one of CACHE_TYPES;
+                the block size is a power of two.
+            values: (num_blocks, block_size, num_kv_heads, value_dim), as the keys.
             scaling: factor of the scores.
             window: tokens that a token sees, itself included; None: all.
             softcap: bounds the scaled scores: softcap * tanh(scores / softcap).
@@ -117,6 +118,7 @@ class CpuKernels:
         assert keys.is_contiguous()
         assert values.is_contiguous()
         assert block_size.bit_count() == 1
+        assert keys.dtype == values.dtype
         return AttentionData(
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
@@ -124,6 +126,7 @@ class CpuKernels:
             value_dim=values.shape[-1],
             window=window or 0,
             block_size=block_size,
+            cache_type=CACHE_TYPES.index(keys.dtype),
             keys=keys.data_ptr(),
             values=values.data_ptr(),
             sinks=address(sinks),

@@ -12,6 +12,9 @@ import torch
 ACTIVATIONS = ("gelu_tanh", "silu")
 """Indices are the values of the C++ enum."""
 
+CACHE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Types of keys and values; indices are the values of the C++ enum."""
+
 
 class LinearData(Structure):
     """A linear layer with packed weights; see `Linear` in linear.h.
@@ -56,6 +59,7 @@ class AttentionData(Structure):
         ("value_dim", c_int64),
         ("window", c_int64),
         ("block_size", c_int64),
+        ("cache_type", c_int64),
         ("keys", c_void_p),
         ("values", c_void_p),
         ("sinks", c_void_p),

@@ -46,6 +46,8 @@ class Options:
 
 PLAIN = Options()
 
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
 OPTIONS = [
     PLAIN,
     Options(window=1),
@@ -66,12 +68,14 @@ class Layer:
         options: of the attention.
         block_size: tokens of a block.
         num_blocks: the last belongs to no sequence.
+        dtype: of the cache.
     """
 
     shape: Shape
     options: Options
     block_size: int
     num_blocks: int
+    dtype: torch.dtype = torch.float32
     keys: torch.Tensor = field(init=False)
     values: torch.Tensor = field(init=False)
     sinks: torch.Tensor | None = field(init=False)
@@ -79,7 +83,7 @@ class Layer:
     def __post_init__(self) -> None:
         for name, dim in [("keys", self.shape.key_dim), ("values", self.shape.value_dim)]:
             shape = (self.num_blocks, self.block_size, self.shape.num_kv_heads, dim)
-            object.__setattr__(self, name, torch.full(shape, torch.nan))
+            object.__setattr__(self, name, torch.full(shape, torch.nan, dtype=self.dtype))
         generator = torch.Generator().manual_seed(1)
         sinks = torch.randn(self.shape.num_heads, generator=generator)
         object.__setattr__(self, "sinks", sinks if self.options.has_sinks else None)
@@ -110,7 +114,8 @@ class Layer:
         first = max(0, start + 1 - self.options.window) if self.options.window else 0
         span = slice(first, start)
         places = self.places(table, span)
-        self.keys[places], self.values[places] = tokens.key[span], tokens.value[span]
+        self.keys[places] = tokens.key[span].to(self.dtype)
+        self.values[places] = tokens.value[span].to(self.dtype)
 
     def places(self, table: torch.Tensor, span: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the indices of blocks and rows of a sequence's tokens."""
@@ -122,7 +127,8 @@ class Layer:
         group = self.shape.num_heads // self.shape.num_kv_heads
         query = tokens.query[span].double()
         key, value = (
-            heads.double().repeat_interleave(group, 1) for heads in (tokens.key, tokens.value)
+            heads.to(self.dtype).double().repeat_interleave(group, 1)
+            for heads in (tokens.key, tokens.value)
         )
         scores = torch.einsum("qhd,khd->hqk", query, key) * SCALING
         if self.options.softcap is not None:

@@ -6,6 +6,7 @@ import torch
 from src.engine.kernels import bindings
 from src.engine.kernels.arguments import Projections
 from tests.engine.kernels.paged_attention import (
+    DTYPES,
     OPTIONS,
     PLAIN,
     SHAPES,
@@ -21,11 +22,19 @@ LENGTHS = [1, 2, 15, 16, 17, 63, 64, 65, 128, 130, 200]
 """Tokens of the sequences; a tile has 64."""
 
 
-def attend(kernels, shape, options=PLAIN, block_size=16, rows=slice(None), block_seed=0):
+def attend(
+    kernels,
+    shape,
+    options=PLAIN,
+    block_size=16,
+    rows=slice(None),
+    block_seed=0,
+    dtype=torch.float32,
+):
     """Returns the kernel's output and the reference's, for some of the sequences of LENGTHS."""
     torch.manual_seed(0)
     num_blocks = sum(LENGTHS) // block_size + len(LENGTHS) + 3
-    layer = Layer(shape, options, block_size, num_blocks)
+    layer = Layer(shape, options, block_size, num_blocks, dtype)
     sequences = [create_tokens(shape, length) for length in LENGTHS]
     tokens = create_tokens(shape, len(LENGTHS))
     torch.manual_seed(block_seed)
@@ -44,8 +53,8 @@ def attend(kernels, shape, options=PLAIN, block_size=16, rows=slice(None), block
         tables[rows], positions, tokens.key[rows], tokens.value[rows], strict=True
     ):
         places = layer.places(table, slice(position, position + 1))
-        assert torch.equal(layer.keys[places][0], key)
-        assert torch.equal(layer.values[places][0], value)
+        assert torch.equal(layer.keys[places][0], key.to(dtype))
+        assert torch.equal(layer.values[places][0], value.to(dtype))
     expected = [
         layer.attend_by_definition(sequence, slice(len(sequence.query) - 1, len(sequence.query)))
         for sequence in sequences[rows]
@@ -62,6 +71,28 @@ def test_agrees_with_the_reference_and_reads_no_token_that_is_not_visible(
 ):
     output, expected = attend(kernels, shape, options, block_size)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_cache_may_have_16_bits(kernels, shape, dtype):
+    output, expected = attend(kernels, shape, dtype=dtype)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rounds_to_the_cache_as_pytorch_does(kernels, dtype):
+    layer = Layer(Shape(1, 1, 16, 2**16), PLAIN, block_size=1, num_blocks=2, dtype=dtype)
+    bits = torch.arange(-(2**31), 2**31, 2**16) + 2**15  # ties of bfloat16, and NaN and infinities
+    for offset in (-(2**15), -1, 0, 1):
+        value = (bits + offset).to(torch.int32).view(torch.float32)
+        tokens = Projections(torch.ones(1, 1, 16), torch.ones(1, 1, 16), value[None, None])
+        decode(kernels, layer, torch.zeros(1, 1, dtype=torch.int32), tokens, [0])
+        torch.testing.assert_close(
+            layer.values[0, 0, 0], value.to(dtype), rtol=0, atol=0, equal_nan=True
+        )
 
 
 @each_variant

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.engine.kernels.paged_attention import (
+    DTYPES,
     OPTIONS,
     PLAIN,
     SHAPES,
@@ -32,14 +33,14 @@ def attend(kernels, layer, spans, length=200, block_seed=0):
     for start, end in spans:
         outputs.append(prefill(kernels, layer, table, tokens[start:end], start))
         places = layer.places(table, slice(start, end))
-        assert torch.equal(layer.keys[places], tokens.key[start:end])
-        assert torch.equal(layer.values[places], tokens.value[start:end])
+        assert torch.equal(layer.keys[places], tokens.key[start:end].to(layer.dtype))
+        assert torch.equal(layer.values[places], tokens.value[start:end].to(layer.dtype))
     span = slice(spans[0][0], spans[-1][1])
     return torch.cat(outputs), layer.attend_by_definition(tokens, span).float()
 
 
-def create_layer(shape=SHAPE, options=PLAIN, block_size=16):
-    return Layer(shape, options, block_size, num_blocks=200 // block_size + 10)
+def create_layer(shape=SHAPE, options=PLAIN, block_size=16, dtype=torch.float32):
+    return Layer(shape, options, block_size, 200 // block_size + 10, dtype)
 
 
 @each_variant
@@ -52,6 +53,15 @@ def test_agrees_with_the_reference_and_reads_no_token_that_is_not_visible(
     for span in SPANS:
         output, expected = attend(kernels, create_layer(shape, options, block_size), [span])
         torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_cache_may_have_16_bits(kernels, shape, dtype):
+    layer = create_layer(shape, dtype=dtype)
+    output, expected = attend(kernels, layer, [(15, 70), (70, 73), (73, 200)])
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
 
 @each_variant

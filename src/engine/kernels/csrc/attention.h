@@ -10,21 +10,24 @@
 
 #include <cfloat>
 
-#include "simd.h"
+#include "half.h"
 #include "thread_pool.h"
 
 namespace {
 
 constexpr int TILE = 64;  // tokens of a tile
 
+enum CacheType : int64_t { FLOAT32, BFLOAT16, FLOAT16 };  // in the order of CACHE_TYPES in structs.py
+
 // Attention of a layer and its KV cache. Mirrored by AttentionData in structs.py.
 struct Attention {
     int64_t num_heads, num_kv_heads, key_dim, value_dim;
     int64_t window;             // tokens that a token sees, itself included; 0: all
     int64_t block_size;         // tokens of a block, a power of two
-    float *keys, *values;       // (num_blocks, block_size, num_kv_heads, dim)
+    int64_t cache_type;         // of keys and values
+    void *keys, *values;        // (num_blocks, block_size, num_kv_heads, dim)
     const float* sinks;         // (num_heads,), scores without a value in the softmax, or null
-    int64_t prefetch_distance;  // floats of the cache that decoding prefetches; 0: none
+    int64_t prefetch_distance;  // bytes of the cache that decoding prefetches; 0: none
     float scale;
     float softcap;  // bounds the scores: softcap * tanh(scores / softcap); 0: none
 };
@@ -67,17 +70,26 @@ inline int64_t first_visible(const Attention& layer, int64_t position) {
     return layer.window ? std::max<int64_t>(0, position + 1 - layer.window) : 0;
 }
 
+// Calls `body` with a number of the cache's type.
+template <typename Body>
+inline void with_cache_type(const Attention& layer, const Body& body) {
+    switch (layer.cache_type) {
+        case BFLOAT16: return body(BFloat16());
+        case FLOAT16: return body(Float16());
+        default: return body(float());
+    }
+}
+
 // Stores the keys and values of row `row`, for the key heads in [first_head, end_head), in the cache.
+template <typename Number>
 inline void store_token(const Attention& layer, const Projection& rows, int64_t row, int64_t cache_row,
                         int64_t first_head, int64_t end_head) {
     for (int64_t head = first_head; head < end_head; head++) {
         const int64_t index = cache_row * layer.num_kv_heads + head;
-        std::memcpy(layer.keys + index * layer.key_dim,
-                    rows.key + row * rows.key_row_stride + head * rows.key_head_stride,
-                    sizeof(float) * layer.key_dim);
-        std::memcpy(layer.values + index * layer.value_dim,
-                    rows.value + row * rows.value_row_stride + head * rows.value_head_stride,
-                    sizeof(float) * layer.value_dim);
+        copy_numbers(rows.key + row * rows.key_row_stride + head * rows.key_head_stride, layer.key_dim,
+                     static_cast<Number*>(layer.keys) + index * layer.key_dim);
+        copy_numbers(rows.value + row * rows.value_row_stride + head * rows.value_head_stride, layer.value_dim,
+                     static_cast<Number*>(layer.values) + index * layer.value_dim);
     }
 }
 

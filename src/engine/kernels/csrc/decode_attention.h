@@ -6,7 +6,6 @@
 #pragma once
 
 #include "attention.h"
-#include "linear.h"
 
 namespace {
 
@@ -43,33 +42,34 @@ inline void find_rows(const BlockTable& table, int64_t position, int64_t end, in
 
 // Calls `body(head, token, vectors)` for each query head and each BATCH tokens in [first, end), with their keys
 // or values, of `dim` numbers.
-template <typename Body>
-inline void for_each_batch(const HeadGroup& heads, const float* cache, int64_t dim, int64_t first, int64_t end,
+template <typename Number, typename Body>
+inline void for_each_batch(const HeadGroup& heads, const Number* cache, int64_t dim, int64_t first, int64_t end,
                            const Body& body) {
-    const int64_t stride = heads.layer.num_kv_heads * dim;
-    const int64_t num_ahead = heads.layer.prefetch_distance / (heads.num_kv_heads * dim);
+    const int64_t stride = heads.layer.num_kv_heads * dim, size = heads.num_kv_heads * dim;
+    const int64_t num_ahead = heads.layer.prefetch_distance / (size * sizeof(Number));
     cache += heads.first_kv_head * dim;
     for (int64_t position = first; position < end; position += BATCH) {
         int64_t rows[BATCH];
         if (num_ahead) {
             find_rows(heads.table, std::min(position + num_ahead, heads.end - 1), heads.end, rows);
-            for (const int64_t row : rows)
-                for (int64_t d = 0; d < heads.num_kv_heads * dim; d += PANEL) prefetch(cache + row * stride + d);
+            for (const int64_t row : rows) prefetch_numbers(cache + row * stride, size);
         }
         find_rows(heads.table, position, end, rows);
-        const float* vectors[BATCH];
+        const Number* vectors[BATCH];
         for (int i = 0; i < BATCH; i++) vectors[i] = cache + rows[i] * stride;
         for (int64_t h = 0; h < heads.num_heads();) {
             for (const int64_t stop = h + heads.group; h < stop; h++) body(h, position - first, vectors);
-            for (const float*& vector : vectors) vector += dim;
+            for (const Number*& vector : vectors) vector += dim;
         }
     }
 }
 
 // scores[h][t] = scale * dot product of query h and key t, capped; minus infinity behind the last key.
+template <typename Number>
 inline void score_tile(const HeadGroup& heads, int64_t first, int64_t end, float (*scores)[TILE]) {
     const Attention& layer = heads.layer;
-    for_each_batch(heads, layer.keys, layer.key_dim, first, end, [&](int64_t h, int64_t t, const float** keys) {
+    const auto* cache = static_cast<const Number*>(layer.keys);
+    for_each_batch(heads, cache, layer.key_dim, first, end, [&](int64_t h, int64_t t, const Number** keys) {
         const float* query = heads.query + h * heads.query_stride;
         Vector products[BATCH] = {};
         for (int64_t d = 0; d < layer.key_dim; d += LANES)
@@ -104,9 +104,11 @@ inline float exponentiate(float* scores, float maximum) {
 }
 
 // Adds a tile's values to the outputs, weighted. Values that stand in for others have a weight of 0.
+template <typename Number>
 inline void add_values(const HeadGroup& heads, int64_t first, int64_t end, const float (*weights)[TILE]) {
     const int64_t dim = heads.layer.value_dim;
-    for_each_batch(heads, heads.layer.values, dim, first, end, [&](int64_t h, int64_t t, const float** values) {
+    const auto* cache = static_cast<const Number*>(heads.layer.values);
+    for_each_batch(heads, cache, dim, first, end, [&](int64_t h, int64_t t, const Number** values) {
         float* output = heads.output + h * dim;
         for (int64_t d = 0; d < dim; d += LANES) {
             Vector sum = load(output + d);
@@ -117,6 +119,7 @@ inline void add_values(const HeadGroup& heads, int64_t first, int64_t end, const
 }
 
 // Attention to the tokens in [first, end), for at most MAX_HEADS heads.
+template <typename Number>
 void attend(const HeadGroup& heads, int64_t first, int64_t end) {
     float scores[MAX_HEADS][TILE] = {}, maximum[MAX_HEADS], total[MAX_HEADS];
     const int64_t num_heads = heads.num_heads(), dim = heads.layer.value_dim;
@@ -127,7 +130,7 @@ void attend(const HeadGroup& heads, int64_t first, int64_t end) {
     std::memset(heads.output, 0, sizeof(float) * num_heads * dim);
     for (int64_t start = first; start < end; start += TILE) {
         const int64_t stop = std::min(end, start + TILE);
-        score_tile(heads, start, stop, scores);
+        score_tile<Number>(heads, start, stop, scores);
         for (int64_t h = 0; h < num_heads; h++) {
             const float largest = std::max(maximum[h], largest_score(scores[h]));
             const float correction = exp_or_zero(maximum[h] - largest);
@@ -136,7 +139,7 @@ void attend(const HeadGroup& heads, int64_t first, int64_t end) {
             total[h] += exponentiate(scores[h], largest);
             for (int64_t d = 0; d < dim; d++) heads.output[h * dim + d] *= correction;
         }
-        add_values(heads, start, stop, scores);
+        add_values<Number>(heads, start, stop, scores);
     }
     for (int64_t h = 0; h < num_heads; h++)
         for (int64_t d = 0; d < dim; d++) heads.output[h * dim + d] /= total[h];
@@ -144,6 +147,7 @@ void attend(const HeadGroup& heads, int64_t first, int64_t end) {
 
 // Stores each row's key and value at its position, and attends to all tokens up to that. The output is
 // (num_rows, num_heads, value_dim).
+template <typename Number>
 void attention_decode(const Attention& layer, const Projection& rows, const Places& places, float* output,
                       int64_t num_rows, int num_threads) {
     const int64_t group = layer.num_heads / layer.num_kv_heads;
@@ -157,12 +161,19 @@ void attention_decode(const Attention& layer, const Projection& rows, const Plac
         const int64_t num_kv_heads = std::min(per_task, layer.num_kv_heads - first_kv_head);
         const int64_t first_head = first_kv_head * group, position = places.positions[row];
         const BlockTable table(layer, places.block_tables + row * places.table_width);
-        store_token(layer, rows, row, table.row(position), first_kv_head, first_kv_head + num_kv_heads);
+        store_token<Number>(layer, rows, row, table.row(position), first_kv_head, first_kv_head + num_kv_heads);
         const HeadGroup heads = {
             layer, table, position + 1, first_kv_head, num_kv_heads, group,
             rows.query + row * rows.query_row_stride + first_head * rows.query_head_stride, rows.query_head_stride,
             output + (row * layer.num_heads + first_head) * layer.value_dim};
-        attend(heads, first_visible(layer, position), position + 1);
+        attend<Number>(heads, first_visible(layer, position), position + 1);
+    });
+}
+
+void attention_decode(const Attention& layer, const Projection& rows, const Places& places, float* output,
+                      int64_t num_rows, int num_threads) {
+    with_cache_type(layer, [&](auto number) {
+        attention_decode<decltype(number)>(layer, rows, places, output, num_rows, num_threads);
     });
 }
 

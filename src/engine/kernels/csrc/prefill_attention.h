@@ -147,20 +147,22 @@ struct PrefillTask {
 };
 
 // Prefetches a part of the tokens in [first, first + TILE): number `part` of `num_parts`.
+template <typename Number>
 inline void prefetch_tokens(const PrefillTask& task, int64_t first, int64_t part, int64_t num_parts) {
     const Attention& layer = task.layer;
     const int64_t end = std::min(first + TILE * (part + 1) / num_parts, task.start + task.end);
     task.table.for_each_token(first + TILE * part / num_parts, end, [&](int64_t, int64_t row) {
         const int64_t index = row * layer.num_kv_heads + task.first_kv_head;
-        const int64_t key_size = task.num_kv_heads * layer.key_dim, value_size = task.num_kv_heads * layer.value_dim;
-        for (int64_t d = 0; d < key_size; d += PANEL) prefetch(layer.keys + index * layer.key_dim + d);
-        for (int64_t d = 0; d < value_size; d += PANEL) prefetch(layer.values + index * layer.value_dim + d);
+        const int64_t num_heads = task.num_kv_heads, key_dim = layer.key_dim, value_dim = layer.value_dim;
+        prefetch_numbers(static_cast<const Number*>(layer.keys) + index * key_dim, num_heads * key_dim);
+        prefetch_numbers(static_cast<const Number*>(layer.values) + index * value_dim, num_heads * value_dim);
     });
 }
 
 inline int64_t round_down(int64_t token) { return token / SCORE_TOKENS * SCORE_TOKENS; }
 inline int64_t round_up(int64_t token) { return round_down(token + SCORE_TOKENS - 1); }
 
+template <typename Number>
 inline void attend_tile(const PrefillTask& task, QueryPanel& panel, const KeyTile& tile, int64_t part,
                         int64_t num_parts) {
     const Attention& layer = task.layer;
@@ -173,7 +175,7 @@ inline void attend_tile(const PrefillTask& task, QueryPanel& panel, const KeyTil
     for_row_tiles<QUERY_VECTORS>(num_vectors, [&](auto vectors, int64_t) {
         for (int64_t t = from; t < to; t += SCORE_TOKENS) {
             const int64_t batches = TILE / SCORE_TOKENS;
-            prefetch_tokens(task, tile.start + TILE, part * batches + t / SCORE_TOKENS, num_parts * batches);
+            prefetch_tokens<Number>(task, tile.start + TILE, part * batches + t / SCORE_TOKENS, num_parts * batches);
             score_tokens<vectors>(panel.queries, tile.keys + t * layer.key_dim, layer.key_dim, scores + t);
         }
     });
@@ -208,6 +210,7 @@ inline void prepare_panel(const PrefillTask& task, int64_t kv_head, int64_t firs
 
 // Copies the tokens in [tile.first, tile.end) out of their blocks, key head by key head. Keys around them, which
 // are computed with them and masked, become 0.
+template <typename Number>
 inline void copy_tile(const PrefillTask& task, const KeyTile& tile) {
     const int64_t num_kv_heads = task.layer.num_kv_heads, key_dim = task.layer.key_dim;
     const int64_t value_dim = task.layer.value_dim;
@@ -220,10 +223,10 @@ inline void copy_tile(const PrefillTask& task, const KeyTile& tile) {
     task.table.for_each_token(tile.start + tile.first, tile.start + tile.end, [&](int64_t position, int64_t row) {
         const int64_t t = position - tile.start, index = row * num_kv_heads + task.first_kv_head;
         for (int64_t h = 0; h < task.num_kv_heads; h++) {
-            std::memcpy(tile.keys + (h * TILE + t) * key_dim, task.layer.keys + (index + h) * key_dim,
-                        sizeof(float) * key_dim);
-            std::memcpy(tile.values + (h * TILE + t) * value_dim, task.layer.values + (index + h) * value_dim,
-                        sizeof(float) * value_dim);
+            copy_numbers(static_cast<const Number*>(task.layer.keys) + (index + h) * key_dim, key_dim,
+                         tile.keys + (h * TILE + t) * key_dim);
+            copy_numbers(static_cast<const Number*>(task.layer.values) + (index + h) * value_dim, value_dim,
+                         tile.values + (h * TILE + t) * value_dim);
         }
     });
 }
@@ -238,6 +241,7 @@ inline void store_outputs(const PrefillTask& task, int64_t kv_head, int64_t firs
     }
 }
 
+template <typename Number>
 void attend(const PrefillTask& task) {
     const Attention& layer = task.layer;
     const int64_t num_panels = (task.num_rows() + QUERY_ROWS - 1) / QUERY_ROWS;  // of a key head
@@ -256,12 +260,12 @@ void attend(const PrefillTask& task) {
     for (tile.start = first / TILE * TILE; tile.start < end; tile.start += TILE) {
         tile.first = std::max<int64_t>(0, first - tile.start);
         tile.end = std::min<int64_t>(TILE, end - tile.start);
-        copy_tile(task, tile);
+        copy_tile<Number>(task, tile);
         for (int64_t p = 0; p < num_parts; p++) {
             KeyTile head = tile;
             head.keys += p / num_panels * key_size;
             head.values += p / num_panels * value_size;
-            attend_tile(task, panels[p], head, p, num_parts);
+            attend_tile<Number>(task, panels[p], head, p, num_parts);
         }
     }
     for (int64_t p = 0; p < num_parts; p++)
@@ -270,12 +274,13 @@ void attend(const PrefillTask& task) {
 
 // Stores the keys and values of consecutive tokens of a sequence at positions from `start` on, and attends
 // causally. The output is (num_tokens, num_heads, value_dim).
+template <typename Number>
 void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
                        float* output, int64_t num_tokens, int num_threads) {
     const BlockTable table(layer, block_table);
     const int64_t num_kv_heads = layer.num_kv_heads, group = layer.num_heads / num_kv_heads;
     parallel_for_rows(num_tokens, num_kv_heads * (layer.key_dim + layer.value_dim), num_threads, [&](int64_t token) {
-        store_token(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
+        store_token<Number>(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
     });
     // Two tasks to each thread, if each can fill a vector with rows; the key heads of a task are adjacent in memory.
     const int64_t share = (num_tokens * num_kv_heads + 2 * num_threads - 1) / (2 * num_threads);
@@ -289,8 +294,15 @@ void attention_prefill(const Attention& layer, const Projection& tokens, const i
     pool.parallel_for(num_chunks * num_groups, num_threads, [&](int64_t index) {
         const int64_t first = (num_chunks - 1 - index / num_groups) * size;  // the longest tasks first
         const int64_t head = index % num_groups * heads;
-        attend({layer, tokens, table, start, head, std::min(heads, num_kv_heads - head), first,
-                std::min(num_tokens, first + size), output});
+        attend<Number>({layer, tokens, table, start, head, std::min(heads, num_kv_heads - head), first,
+                        std::min(num_tokens, first + size), output});
+    });
+}
+
+void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
+                       float* output, int64_t num_tokens, int num_threads) {
+    with_cache_type(layer, [&](auto number) {
+        attention_prefill<decltype(number)>(layer, tokens, block_table, start, output, num_tokens, num_threads);
     });
 }
 

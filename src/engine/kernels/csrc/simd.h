@@ -104,6 +104,16 @@ constexpr int LANES = sizeof(Vector) / sizeof(float);
 // Prefetches a cache line; an address behind the end of an array does no harm.
 inline void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
 
+template <typename Number>
+inline void prefetch_numbers(const Number* from, int64_t count) {
+    for (int64_t n = 0; n < count; n += 64 / sizeof(Number)) prefetch(from + n);
+}
+
+template <typename From, typename To>
+inline void copy_numbers(const From* from, int64_t count, To* to) {
+    for (int64_t n = 0; n < count; n += LANES) store(to + n, load(from + n));
+}
+
 constexpr float MIN_EXPONENT = -87;  // of exp_nonpositive; less would be subnormal
 
 // exp(x) for x <= 0: range reduction to 2^n, and the polynomial of expf in the Cephes library (Moshier).
