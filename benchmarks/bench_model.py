@@ -1,8 +1,8 @@
 """Builds the measured models: `python -m benchmarks.bench_model [NAME]` prints a folder.
 
 `gpt2` has the shape of gpt2-small, `llama` that of a llama with 135 million weights and three query
-heads for each head of keys, `qwen3` that of Qwen3-0.6B with its context of 40,960 tokens. Weights
-are random, so nothing is downloaded, and the arithmetic is that of trained models.
+heads for each head of keys. `qwen3` is as large as Qwen3-0.6B, with its context of 40,960 tokens.
+Weights are random, so nothing is downloaded, and the arithmetic is that of trained models.
 
 Two properties of trained models matter to measurements and are reproduced. The next-token
 distribution is peaked: top-p 0.9 keeps some two hundred of the 50257 tokens, where plain random

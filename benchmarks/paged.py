@@ -26,7 +26,7 @@ from benchmarks.report import create_parser, measure_all, milliseconds, parse, t
 from benchmarks.servers import Server, serve_ours
 from benchmarks.systems import UNAIDED, clients
 from benchmarks.workload import Job, Request, quantile
-from src.engine.attention.kv_cache import KVCache, LayerShape
+from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.attention.packed_step import Segment, Step
 from src.engine.backend import TORCH_BACKEND, Backend, choose_backend
@@ -131,9 +131,8 @@ def time_steps(arguments: Namespace, ends: list[int], num_tokens: int) -> list[f
     """
     size, device = BLOCK_SIZE["cpu"], torch.device("cpu")
     counts = [-(-end // size) for end in ends]
-    cache = KVCache(
-        {0: LayerShape(NUM_KV_HEADS, HEAD_DIM, HEAD_DIM)}, sum(counts), size, torch.float32, device
-    )
+    shapes = {0: LayerShape(NUM_KV_HEADS, HEAD_DIM, HEAD_DIM)}
+    cache = KVCache(shapes, CacheLayout(sum(counts), size, torch.float32), device)
     for tensor in (cache.keys[0], cache.values[0]):
         tensor.normal_()
     order = torch.randperm(sum(counts)).split(counts)

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.workload import BenchmarkError
-from src.engine.attention.kv_cache import KVCache, LayerShape
+from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.attention.packed_step import Segment, Step
 from src.engine.backend import TORCH_BACKEND, Backend, create_native_backend
@@ -122,7 +122,7 @@ def attention(arguments: Namespace) -> str:
         cpu = torch.device("cpu")
         shapes = {index: LayerShape(NUM_HEADS, HEAD_DIM, HEAD_DIM) for index in range(NUM_COPIES)}
         num_blocks, size = -(-num_tokens // BLOCK_SIZE["cpu"]), BLOCK_SIZE["cpu"]
-        cache = KVCache(shapes, num_sequences * num_blocks, size, torch.float32, cpu)
+        cache = KVCache(shapes, CacheLayout(num_sequences * num_blocks, size, torch.float32), cpu)
         tables = torch.randperm(num_sequences * num_blocks).view(num_sequences, -1).tolist()
         for tensor in (*cache.keys.values(), *cache.values.values()):
             tensor.fill_(1)  # else all pages map to the system's single page of zeros

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from src.core.model_names import check_names
 from src.engine.config import (
     SETTING_NAMES,
+    CacheDType,
     Device,
     DType,
     EngineConfig,
@@ -223,6 +224,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Size of the KV cache in GiB. Empty: 40 % of the memory that is free once the"
         " model is loaded, on CUDA 80 %. No effect with ENGINE=reference.",
+    )
+    kv_cache_dtype: CacheDType = Field(
+        default="auto",
+        description="Format of keys and values in the KV cache. auto: the model's. In 16 bits the"
+        " same memory holds twice as many tokens as in float32. No effect with ENGINE=reference.",
     )
     max_queue_size: int = Field(
         default=512,

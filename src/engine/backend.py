@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from src.engine.attention.kv_cache import LayerShape
+from src.engine.attention.kv_cache import CacheLayout, LayerShape
 from src.engine.attention.native_attention import NativeAttention
 from src.engine.attention.packed_attention import Attention
 from src.engine.attention.torch_attention import TorchAttention
@@ -45,10 +45,10 @@ class Backend:
     fuse_layers: Callable[[LoadedModel, ModelRunner], int]
 
     def create_runner(
-        self, loaded: LoadedModel, layers: dict[int, LayerShape], num_blocks: int, block_size: int
+        self, loaded: LoadedModel, layers: dict[int, LayerShape], layout: CacheLayout
     ) -> ModelRunner:
         """Creates a runner with the backend's attention and sampler."""
-        return ModelRunner(loaded, layers, num_blocks, block_size, self.attention, self.sampler)
+        return ModelRunner(loaded, layers, layout, self.attention, self.sampler)
 
 
 TORCH_BACKEND = Backend(

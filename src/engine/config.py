@@ -8,6 +8,7 @@ EngineName = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 Quantization = Literal["none", "fp16", "int8"]
+CacheDType = Literal["auto", "float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "pytorch"]
 ToolCallFormatName = Literal["auto", "hermes", "llama3"]
 
@@ -38,6 +39,7 @@ class EngineConfig:
     max_num_batched_tokens: int | None = None
     num_speculative_tokens: int = 15
     kv_cache_gb: float | None = None
+    kv_cache_dtype: CacheDType = "auto"
     max_queue_size: int = 512
     max_queue_seconds: float = 30
     fallback_model_name: str | None = None

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from src.engine.admission import AdmissionController
-from src.engine.attention.kv_cache import LayerShape, num_bytes_per_token
+from src.engine.attention.kv_cache import CacheLayout, LayerShape, num_bytes_per_token
 from src.engine.backend import Backend, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
@@ -86,14 +86,13 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     layers = check_model(loaded, create_runner)
     quantize(loaded, config.quantization, backend.create_linear)
     device = loaded.model.device.type
-    block_size = BLOCK_SIZE[device]
-    num_blocks = _num_blocks(loaded, layers, block_size, config)
+    layout = _choose_layout(loaded, layers, config)
     max_num_seqs = config.max_num_seqs
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
-    runner = create_runner(layers, num_blocks, block_size)
+    runner = create_runner(layers, layout)
     backend.fuse_layers(loaded, runner)
     scheduler = Scheduler(
-        BlockPool(num_blocks, block_size),
+        BlockPool(layout.num_blocks, layout.block_size),
         max_num_seqs,
         max(tokens_per_step, max_num_seqs),
         loaded.eos_token_ids,
@@ -108,34 +107,45 @@ def _choose_backend(loaded: LoadedModel, config: EngineConfig) -> Backend:
     return choose_backend(config.kernels, can_be_replaced(next(loaded.model.parameters())))
 
 
-def _num_blocks(
-    loaded: LoadedModel, layers: dict[int, LayerShape], block_size: int, config: EngineConfig
-) -> int:
-    """Returns the number of blocks of the KV cache, as memory allows.
+def _choose_layout(
+    loaded: LoadedModel, layers: dict[int, LayerShape], config: EngineConfig
+) -> CacheLayout:
+    """Returns the layout of the KV cache, with as many blocks as memory allows.
 
     More than twice the tokens of all running sequences are of no use.
 
     Raises:
         ModelLoadError: the memory is too small.
     """
-    context = loaded.max_model_len
-    per_token = num_bytes_per_token(layers, loaded.model.dtype)
-    budget = _memory_budget(loaded.model.device, config)
+    device, context = loaded.model.device, loaded.max_model_len
+    block_size = BLOCK_SIZE[device.type]
+    dtype = loaded.model.dtype
+    if config.kv_cache_dtype != "auto":
+        dtype = getattr(torch, config.kv_cache_dtype)
+    per_token = num_bytes_per_token(layers, dtype)
+    budget = _memory_budget(device, config)
     num_useful = 2 * config.max_num_seqs * -(-context // block_size)
     num_blocks = min(num_useful, int(budget // (per_token * block_size)))
-    num_tokens = num_blocks * block_size
-    if num_tokens < min(context, MIN_CACHE_TOKENS):
+    layout = CacheLayout(num_blocks, block_size, dtype)
+    if layout.num_tokens < min(context, MIN_CACHE_TOKENS):
         raise ModelLoadError(
-            f"The KV cache may take {budget / GIB:.3g} GiB, which holds {num_tokens} tokens of"
-            f" {per_token / 1024:.3g} KiB; at least {min(context, MIN_CACHE_TOKENS)} are needed."
+            f"The KV cache may take {budget / GIB:.3g} GiB, which holds {layout.num_tokens} tokens"
+            f" of {per_token / 1024:.3g} KiB; at least {min(context, MIN_CACHE_TOKENS)} are needed."
             " Raise KV_CACHE_GB if there is memory, or serve a smaller model."
         )
+    _log_layout(layout, per_token, context)
+    return layout
+
+
+def _log_layout(layout: CacheLayout, per_token: int, context: int) -> None:
+    """Logs how many tokens fit, and requests of them."""
+    num_tokens = layout.num_tokens
     logger.info(
         "KV cache: %d tokens in %d blocks of %d, %.2f GiB when full;"
         " %.1f requests of the whole context (%d tokens) at once, or %.1f of 1,000 tokens",
         num_tokens,
-        num_blocks,
-        block_size,
+        layout.num_blocks,
+        layout.block_size,
         num_tokens * per_token / GIB,
         num_tokens / context,
         context,
@@ -148,7 +158,6 @@ def _num_blocks(
             num_tokens,
             context,
         )
-    return num_blocks
 
 
 def _memory_budget(device: torch.device, config: EngineConfig) -> float:

@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "max_num_batched_tokens": 99,
     "num_speculative_tokens": 3,
     "kv_cache_gb": 0.5,
+    "kv_cache_dtype": "bfloat16",
     "max_queue_size": 9,
     "max_queue_seconds": 11.0,
 }

@@ -299,6 +299,47 @@ def assert_is_answer(found: Answer, expected: Answer) -> None:
         assert_same_logprobs(found.prompt_logprobs, expected.prompt_logprobs)
 
 
+# A KV cache of 16 bits.
+
+
+@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.005)])
+def test_a_cache_of_16_bits_changes_logprobs_by_its_rounding_alone(
+    tiny_model, kernels, dtype, tolerance
+):
+    folder = tiny_model("llama")
+    params = SamplingParams(max_tokens=8, temperature=0, logprobs=0, prompt_logprobs=0)
+    requests = [Request(str(number), create_token_ids(number, 90), params) for number in range(6)]
+    cores = [
+        create_small_core(folder, kernels=kernels, kv_cache_dtype=kind) for kind in (dtype, "auto")
+    ]
+    assert cores[0]._runner._cache.keys[0].dtype == getattr(torch, dtype)
+    stepped = [SteppedCore(core) for core in cores]
+    for one in stepped:
+        one.add(*requests)
+        one.finish()
+    differences = []
+    for request in requests:
+        rounded, exact = (one.answers[request.request_id] for one in stepped)
+        logprobs = (
+            [p.chosen.logprob for p in answer.prompt_logprobs] for answer in (rounded, exact)
+        )
+        differences += [abs(a - b) for a, b in zip(*logprobs, strict=True)]
+    assert 0 < max(differences) < tolerance
+
+
+@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
+def test_with_a_cache_of_16_bits_a_seeded_request_gives_the_same_tokens_in_a_batch(
+    tiny_model, kernels
+):
+    options = {"kernels": kernels, "kv_cache_dtype": "bfloat16"}
+    requests = create_seeded_requests(6, {"top_p": 0.9})
+    together = run(create_small_core(tiny_model("llama"), **options), requests)
+    for request in requests:
+        alone = run(create_small_core(tiny_model("llama"), **options), [request])
+        assert alone[request.request_id] == together[request.request_id]
+
+
 # Preempted requests get the same tokens as alone.
 
 

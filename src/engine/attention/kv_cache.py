@@ -22,6 +22,26 @@ class LayerShape:
         return self.num_kv_heads * (self.key_dim + self.value_dim)
 
 
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """Size and format of the KV cache.
+
+    Args:
+        num_blocks: number of blocks.
+        block_size: tokens of a block.
+        dtype: of keys and values.
+    """
+
+    num_blocks: int
+    block_size: int
+    dtype: torch.dtype
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens for which there is room."""
+        return self.num_blocks * self.block_size
+
+
 class KVCache:
     """Keys and values, (num_blocks, block_size, num_kv_heads, head_dim) a layer.
 
@@ -33,25 +53,20 @@ class KVCache:
 
     Args:
         layers: by the model's layer index.
-        num_blocks: number of blocks.
-        block_size: tokens of a block.
+        layout: size and format.
+        device: of the model.
     """
 
     def __init__(
-        self,
-        layers: dict[int, LayerShape],
-        num_blocks: int,
-        block_size: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, layers: dict[int, LayerShape], layout: CacheLayout, device: torch.device
     ) -> None:
-        self.block_size = block_size
+        self.layout = layout
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
         for index, shape in layers.items():
-            size = (num_blocks, block_size, shape.num_kv_heads)
-            self.keys[index] = _zeros((*size, shape.key_dim), dtype, device)
-            self.values[index] = _zeros((*size, shape.value_dim), dtype, device)
+            size = (layout.num_blocks, layout.block_size, shape.num_kv_heads)
+            self.keys[index] = _zeros((*size, shape.key_dim), layout.dtype, device)
+            self.values[index] = _zeros((*size, shape.value_dim), layout.dtype, device)
 
     def clear(self, blocks: list[Block]) -> None:
         """Fills blocks with zeros."""

@@ -14,8 +14,8 @@ class TorchAttention:
     def __call__(
         self, step: Step, layer: AttentionLayer, tokens: Projections, output: torch.Tensor
     ) -> None:
-        layer.keys.flatten(0, 1)[step.places] = tokens.key
-        layer.values.flatten(0, 1)[step.places] = tokens.value
+        layer.keys.flatten(0, 1)[step.places] = tokens.key.to(layer.keys.dtype)
+        layer.values.flatten(0, 1)[step.places] = tokens.value.to(layer.values.dtype)
         for run in step.find_runs():
             output[run.rows] = _attend_run(step, run, layer, tokens.query[run.rows])
         start = step.num_decodes
@@ -34,7 +34,7 @@ def _attend_run(step: Step, run: Run, layer: AttentionLayer, query: torch.Tensor
     mask_key = (run.rows.start, window)
     if mask_key not in step.masks:
         step.masks[mask_key] = _run_mask(step.positions[run.rows], run, span, window)
-    key, value = _gather(layer, step.block_tables[run.rows], span)
+    key, value = _gather(layer, step.block_tables[run.rows], span, query.dtype)
     return attend(query[:, :, None], key, value, step.masks[mask_key], layer.options)[:, :, 0]
 
 
@@ -54,7 +54,7 @@ def _attend_segment(
     window, query = layer.options.window, query.transpose(0, 1)[None]
     first = 0 if window is None else max(0, segment.start - window + 1)
     span = slice(first, segment.end)
-    key, value = _gather(layer, step.block_tables[number : number + 1], span)
+    key, value = _gather(layer, step.block_tables[number : number + 1], span, query.dtype)
     if not segment.start and layer.options.is_plain and (window is None or segment.end <= window):
         return attend(query, key, value, None, layer.options, is_causal=True)[0].transpose(0, 1)
     mask_key = (step.num_decodes + number, window)
@@ -65,7 +65,7 @@ def _attend_segment(
 
 
 def _gather(
-    layer: AttentionLayer, block_tables: torch.Tensor, span: slice
+    layer: AttentionLayer, block_tables: torch.Tensor, span: slice, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Copies the keys and values of a span: (num_sequences, num_kv_heads, num_tokens, dim)."""
     size = layer.keys.shape[1]
@@ -73,7 +73,7 @@ def _gather(
     tables = block_tables[:, first : -(-span.stop // size)]
     places = slice(span.start - first * size, span.stop - first * size)
     key, value = (
-        cache[tables].flatten(1, 2)[:, places].transpose(1, 2)
+        cache[tables].flatten(1, 2)[:, places].transpose(1, 2).to(dtype)
         for cache in (layer.keys, layer.values)
     )
     return key, value

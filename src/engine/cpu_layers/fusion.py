@@ -138,7 +138,7 @@ def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -
         if isinstance(getattr(layer, schema.attention, None), nn.Module)
     }
     fused: dict[str, NativeLayer] = {}
-    for number, piece in enumerate(probe_pieces(loaded, runner.attention.cache.block_size)):
+    for number, piece in enumerate(probe_pieces(loaded, runner.attention.cache.layout.block_size)):
         with record_calls(loaded, runner, layers, schema) as calls:
             runner.forward([piece], [piece.num_tokens - 1])
         if number == 0:

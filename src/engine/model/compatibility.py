@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.attention.kv_cache import LayerShape
+from src.engine.attention.kv_cache import CacheLayout, LayerShape
 from src.engine.model.loader import LoadedModel
 from src.engine.model.runner import ModelRunner
 from src.engine.request import Request
@@ -42,8 +42,8 @@ MAX_NOISE = {torch.float32: TOLERANCE, torch.bfloat16: 1.0, torch.float16: 1.0}
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
 """Kinds of layers in configs that keep nothing but keys and values."""
 
-CreateRunner = Callable[[dict[int, LayerShape], int, int], ModelRunner]
-"""Creates a runner of a model's layers with a number of blocks and their size."""
+CreateRunner = Callable[[dict[int, LayerShape], CacheLayout], ModelRunner]
+"""Creates a runner of a model's layers with a KV cache."""
 
 
 class IncompatibleModelError(Exception):
@@ -65,7 +65,7 @@ def check_model(loaded: LoadedModel, create_runner: CreateRunner) -> dict[int, L
     expected = probe_logits(loaded)
     noise = find_noise(loaded, expected)
     layers = find_layers(loaded)
-    runner = create_runner(layers, 1, PROBE_BLOCK_SIZE)
+    runner = create_runner(layers, CacheLayout(1, PROBE_BLOCK_SIZE, loaded.model.dtype))
     try:
         check_logits(loaded, runner, expected, noise)
     finally:
@@ -228,7 +228,7 @@ def check_logits(
         IncompatibleModelError: the log-probabilities differ from those expected.
     """
     try:
-        for piece in probe_pieces(loaded, runner.attention.cache.block_size):
+        for piece in probe_pieces(loaded, runner.attention.cache.layout.block_size):
             logits = runner.forward([piece], [piece.num_tokens - 1])
     except Exception as error:
         raise IncompatibleModelError(f"a prompt in pieces raises {type(error).__name__}") from error

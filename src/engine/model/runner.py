@@ -5,7 +5,7 @@ from itertools import count, islice, takewhile
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from src.engine.attention.kv_cache import KVCache, LayerShape
+from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import Attention, PackedAttention
 from src.engine.attention.packed_step import Segment, Step
 from src.engine.logprobs import PositionLogprobs, SampledToken
@@ -25,8 +25,7 @@ class ModelRunner:
     Args:
         loaded: its attention is replaced.
         layers: shapes of the KV cache, by the model's layer index.
-        num_blocks: of the KV cache.
-        block_size: tokens of a block.
+        layout: of the KV cache.
         attend: attention of a layer.
         sampler: selects tokens.
     """
@@ -35,15 +34,14 @@ class ModelRunner:
         self,
         loaded: LoadedModel,
         layers: dict[int, LayerShape],
-        num_blocks: int,
-        block_size: int,
+        layout: CacheLayout,
         attend: Attention,
         sampler: Sampler,
     ) -> None:
         self._model = loaded.model
         self._sampler = sampler
         self._device = loaded.model.device
-        self._cache = KVCache(layers, num_blocks, block_size, loaded.model.dtype, self._device)
+        self._cache = KVCache(layers, layout, self._device)
         self.attention = PackedAttention(self._cache, attend)
         name = f"engine-{next(_runner_numbers)}"
         ALL_ATTENTION_FUNCTIONS.register(name, self.attention)
@@ -95,7 +93,9 @@ class ModelRunner:
             token_ids += sequence.token_ids[start:end]
             token_ids += item.draft
             segments.append(Segment(sequence.block_table, start, end + len(item.draft)))
-        self.attention.step = step = Step.create(segments, self._cache.block_size, self._device)
+        self.attention.step = step = Step.create(
+            segments, self._cache.layout.block_size, self._device
+        )
         # A step without rows still fills the cache. The model needs one row at least.
         logits_to_keep = torch.tensor(rows or [0], device=self._device)
         logits: torch.Tensor = self._model(

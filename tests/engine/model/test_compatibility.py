@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from src.engine.attention.kv_cache import LayerShape
+from src.engine.attention.kv_cache import CacheLayout, LayerShape
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.backend import TORCH_BACKEND
 from src.engine.config import EngineConfig
@@ -16,6 +16,7 @@ from src.engine.factory import create_core, create_engine
 from src.engine.loop import EngineLoop
 from src.engine.model import compatibility
 from src.engine.model.compatibility import (
+    PROBE_BLOCK_SIZE,
     IncompatibleModelError,
     check_for_states,
     check_logits,
@@ -115,7 +116,8 @@ def test_a_model_that_gives_other_logprobs_in_pieces_is_refused_with_the_differe
 ):
     expected = probe_logits(llama).clone()
     expected[7] += difference
-    runner = TORCH_BACKEND.create_runner(llama, find_layers(llama), 1, 256)
+    layout = CacheLayout(1, PROBE_BLOCK_SIZE, torch.float32)
+    runner = TORCH_BACKEND.create_runner(llama, find_layers(llama), layout)
     with pytest.raises(IncompatibleModelError, match=r"differ by (0\.0075|nan)"):
         check_logits(llama, runner, expected)
 
