@@ -4,11 +4,13 @@
 - turns: the second turn of a chat, with other chats in between
 - decode: a layer's attention of decoding sequences, by their number and length
 - prefill: a layer's attention of a chunk of a prompt, by the tokens before it
+- quality: perplexity by KV_CACHE_DTYPE, of a trained model on the text of docs/
 
 The model has the shape of Qwen3-0.6B, unless --model names another one. `decode` and `prefill`
-need no model.
+need no model, and `quality` needs `make real-models`, or another trained model as --model.
 """
 
+import math
 import statistics
 import sys
 import time
@@ -17,26 +19,35 @@ from array import array
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from benchmarks.bench_model import ensure_model
 from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.servers import Server, serve_ours
 from benchmarks.systems import UNAIDED, clients
-from benchmarks.workload import Job, Request, quantile
+from benchmarks.workload import BenchmarkError, Job, Request, quantile
 from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.attention.packed_step import Segment, Step
 from src.engine.backend import TORCH_BACKEND, Backend, choose_backend
-from src.engine.factory import BLOCK_SIZE
+from src.engine.config import EngineConfig
+from src.engine.factory import BLOCK_SIZE, create_core
+from src.engine.model.loader import load_model
+from src.engine.request import Request as EngineRequest
+from src.engine.sampling_params import SamplingParams
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 16, 8, 128
 BYTES = 4  # float32
 NUM_USERS = 32
 SYSTEM_TOKENS, QUESTION_TOKENS = 1000, 16
 CHUNK = 128
+TEXT_TOKENS = 2000
+ROOT = Path(__file__).parent.parent
+DOCS, SMOLLM2 = ROOT / "docs", ROOT / ".real-models" / "SmolLM2-135M-Instruct"
 CACHED_TOKENS = "cached_prompt_tokens_total"
 SIZE = 1024
 """Width of the matrix product that attention is compared with."""
@@ -153,6 +164,40 @@ def time_steps(arguments: Namespace, ends: list[int], num_tokens: int) -> list[f
     return times
 
 
+def quality(arguments: Namespace) -> str:
+    """Perplexity, and the largest difference of a token's log-probability from float32's cache."""
+    folder = SMOLLM2 if arguments.model == ensure_model("qwen3").resolve() else arguments.model
+    if not folder.is_dir():
+        raise BenchmarkError(f"{folder.name} is missing: make real-models")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = "\n".join(page.read_text() for page in sorted(DOCS.glob("*.md")))
+    token_ids = tokenizer.encode(text).ids
+    starts = range(0, len(token_ids) - TEXT_TOKENS, TEXT_TOKENS)[: 1 if arguments.quick else 16]
+    texts = [token_ids[start : start + TEXT_TOKENS] for start in starts]
+    exact: list[float] = []
+    rows = []
+    for dtype in ("float32", "float16", "bfloat16"):
+        logprobs = score(EngineConfig(str(folder), kv_cache_dtype=dtype), texts)
+        exact = exact or logprobs
+        difference = max(abs(one - other) for one, other in zip(logprobs, exact, strict=True))
+        perplexity = math.exp(-statistics.fmean(logprobs))
+        rows.append([dtype, f"{perplexity:.4f}", f"{difference:.2g}"])
+    return table(["KV_CACHE_DTYPE", "perplexity", "largest difference in nats"], rows)
+
+
+def score(config: EngineConfig, texts: list[list[int]]) -> list[float]:
+    """Returns the log-probability of each token of the texts but their first ones."""
+    core = create_core(load_model(config), config)
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    logprobs: list[float] = []
+    for number, token_ids in enumerate(texts):
+        core.add(EngineRequest(str(number), token_ids, params))
+        while core.has_work:
+            for output in core.step().outputs:
+                logprobs += [one.chosen.logprob for one in output.prompt_logprobs]
+    return logprobs
+
+
 def native_backend() -> Backend:
     """Returns the backend of our own kernels."""
     return choose_backend("native", is_float32_on_cpu=True)
@@ -174,6 +219,7 @@ PARTS: dict[str, Callable[[Namespace], str]] = {
     "turns": turns,
     "decode": decode,
     "prefill": prefill,
+    "quality": quality,
 }
 
 
