@@ -155,15 +155,15 @@ struct PrefillTask {
 };
 
 // Prefetches a part of the tokens in [first, first + TILE): number `part` of `num_parts`.
-template <typename Number>
 inline void prefetch_tokens(const PrefillTask& task, int64_t first, int64_t part, int64_t num_parts) {
     const Attention& layer = task.layer;
+    const int64_t number_size = layer.cache_type == FLOAT32 ? sizeof(float) : sizeof(uint16_t);
     const int64_t end = std::min(first + TILE * (part + 1) / num_parts, task.start + task.end);
     task.table.for_each_token(first + TILE * part / num_parts, end, [&](int64_t, int64_t row) {
         const int64_t index = row * layer.num_kv_heads + task.first_kv_head;
-        const int64_t num_heads = task.num_kv_heads, key_dim = layer.key_dim, value_dim = layer.value_dim;
-        prefetch_numbers(static_cast<const Number*>(layer.keys) + index * key_dim, num_heads * key_dim);
-        prefetch_numbers(static_cast<const Number*>(layer.values) + index * value_dim, num_heads * value_dim);
+        const int64_t key_bytes = layer.key_dim * number_size, value_bytes = layer.value_dim * number_size;
+        prefetch_bytes(static_cast<const char*>(layer.keys) + index * key_bytes, task.num_kv_heads * key_bytes);
+        prefetch_bytes(static_cast<const char*>(layer.values) + index * value_bytes, task.num_kv_heads * value_bytes);
     });
 }
 
@@ -171,7 +171,6 @@ inline int64_t round_down(int64_t token) { return token / SCORE_TOKENS * SCORE_T
 inline int64_t round_up(int64_t token) { return round_down(token + SCORE_TOKENS - 1); }
 
 // Adds a tile to the softmax and the outputs of a panel, and prefetches a part of the next tile meanwhile.
-template <typename Number>
 inline void attend_tile(const PrefillTask& task, QueryPanel& panel, const KeyTile& tile, int64_t part,
                         int64_t num_parts) {
     const Attention& layer = task.layer;
@@ -185,7 +184,7 @@ inline void attend_tile(const PrefillTask& task, QueryPanel& panel, const KeyTil
     for_row_tiles<QUERY_VECTORS>(panel.num_vectors(), [&](auto vectors, int64_t) {
         for (int64_t t = scores.first; t < scores.end; t += SCORE_TOKENS) {
             const int64_t count = TILE / SCORE_TOKENS;
-            prefetch_tokens<Number>(task, tile.start + TILE, part * count + t / SCORE_TOKENS, num_parts * count);
+            prefetch_tokens(task, tile.start + TILE, part * count + t / SCORE_TOKENS, num_parts * count);
             score_tokens<vectors>(panel.queries, tile.keys + t * layer.key_dim, layer.key_dim, scores.scores + t);
         }
     });
@@ -260,7 +259,6 @@ inline void store_outputs(const PrefillTask& task, int64_t kv_head, int64_t firs
     }
 }
 
-template <typename Number>
 void attend(const PrefillTask& task) {
     const Attention& layer = task.layer;
     const int64_t num_panels = (task.num_rows() + QUERY_ROWS - 1) / QUERY_ROWS;  // of a key head
@@ -279,12 +277,12 @@ void attend(const PrefillTask& task) {
     for (tile.start = first / TILE * TILE; tile.start < end; tile.start += TILE) {
         tile.first = std::max<int64_t>(0, first - tile.start);
         tile.end = std::min<int64_t>(TILE, end - tile.start);
-        copy_tile<Number>(task, tile);
+        with_cache_type(layer, [&](auto number) { copy_tile<decltype(number)>(task, tile); });
         for (int64_t p = 0; p < num_parts; p++) {
             KeyTile head = tile;
             head.keys += p / num_panels * key_size;
             head.values += p / num_panels * value_size;
-            attend_tile<Number>(task, panels[p], head, p, num_parts);
+            attend_tile(task, panels[p], head, p, num_parts);
         }
     }
     for (int64_t p = 0; p < num_parts; p++)
@@ -312,28 +310,22 @@ inline PrefillPlan plan_prefill(const Attention& layer, int64_t num_tokens, int 
 
 // Stores the keys and values of consecutive tokens of a sequence at positions from `start` on, and attends
 // causally. The output is (num_tokens, num_heads, value_dim).
-template <typename Number>
 void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
                        float* output, int64_t num_tokens, int num_threads) {
     const BlockTable table(layer, block_table);
     const int64_t num_kv_heads = layer.num_kv_heads;
     const int64_t size = num_kv_heads * (layer.key_dim + layer.value_dim);
     parallel_for_rows(num_tokens, size, num_threads, [&](int64_t token) {
-        store_token<Number>(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
+        with_cache_type(layer, [&](auto number) {
+            store_token<decltype(number)>(layer, tokens, token, table.row(start + token), 0, num_kv_heads);
+        });
     });
     const PrefillPlan plan = plan_prefill(layer, num_tokens, num_threads);
     pool.parallel_for(plan.num_chunks * plan.num_groups, num_threads, [&](int64_t index) {
         const int64_t chunk = plan.num_chunks - 1 - index / plan.num_groups;  // the longest tasks first
         const int64_t head = index % plan.num_groups * plan.group_size, first = chunk * plan.chunk_size;
-        attend<Number>({layer, tokens, table, start, head, std::min(plan.group_size, num_kv_heads - head), first,
-                        std::min(num_tokens, first + plan.chunk_size), output});
-    });
-}
-
-void attention_prefill(const Attention& layer, const Projection& tokens, const int32_t* block_table, int64_t start,
-                       float* output, int64_t num_tokens, int num_threads) {
-    with_cache_type(layer, [&](auto number) {
-        attention_prefill<decltype(number)>(layer, tokens, block_table, start, output, num_tokens, num_threads);
+        attend({layer, tokens, table, start, head, std::min(plan.group_size, num_kv_heads - head), first,
+                std::min(num_tokens, first + plan.chunk_size), output});
     });
 }
 

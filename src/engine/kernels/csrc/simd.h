@@ -122,9 +122,8 @@ inline void transpose(__m256 (&rows)[8]) {
 // Prefetches a cache line; an address behind the end of an array does no harm.
 inline void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
 
-template <typename Number>
-inline void prefetch_numbers(const Number* from, int64_t count) {
-    for (int64_t n = 0; n < count; n += 64 / sizeof(Number)) prefetch(from + n);
+inline void prefetch_bytes(const void* from, int64_t count) {
+    for (int64_t n = 0; n < count; n += 64) prefetch(static_cast<const char*>(from) + n);
 }
 
 template <typename From, typename To>
