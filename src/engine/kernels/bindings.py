@@ -23,7 +23,7 @@ from src.engine.kernels.structs import (
 
 MAX_HEADS_PER_KV_HEAD = 32
 
-CACHE_PREFETCH_DISTANCE = 8192
+CACHE_PREFETCH_DISTANCE = 16384
 """In bytes, of a decoding sequence's keys and values: no processor foresees the next block."""
 
 _LAYER, _TENSOR = POINTER(LayerData), c_void_p

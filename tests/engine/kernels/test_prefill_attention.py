@@ -102,7 +102,7 @@ def test_a_token_does_not_depend_on_the_places_of_its_blocks(kernels, block_size
 
 
 @each_variant
-def test_nan_of_a_token_reaches_no_token_before_it(kernels):
+def test_nan_of_a_token_does_not_spread_over_the_sequence(kernels):
     torch.manual_seed(0)
     layer = create_layer()
     tokens = create_tokens(SHAPE, 100)

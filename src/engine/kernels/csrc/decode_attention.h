@@ -52,7 +52,7 @@ inline void for_each_batch(const HeadGroup& heads, const Number* cache, int64_t 
         int64_t rows[BATCH];
         if (num_ahead) {
             find_rows(heads.table, std::min(position + num_ahead, heads.end - 1), heads.end, rows);
-            for (const int64_t row : rows) prefetch_numbers(cache + row * stride, size);
+            for (const int64_t row : rows) prefetch_bytes(cache + row * stride, size * sizeof(Number));
         }
         find_rows(heads.table, position, end, rows);
         const Number* vectors[BATCH];

@@ -22,8 +22,8 @@ constexpr int64_t ATTENTION_LAYOUT[] = {
     sizeof(Attention), offsetof(Attention, num_heads), offsetof(Attention, num_kv_heads),
     offsetof(Attention, key_dim), offsetof(Attention, value_dim), offsetof(Attention, window),
     offsetof(Attention, block_size), offsetof(Attention, cache_type), offsetof(Attention, keys),
-    offsetof(Attention, values), offsetof(Attention, sinks), offsetof(Attention, prefetch_distance), offsetof(Attention, scale),
-    offsetof(Attention, softcap), -1};
+    offsetof(Attention, values), offsetof(Attention, sinks), offsetof(Attention, prefetch_distance),
+    offsetof(Attention, scale), offsetof(Attention, softcap), -1};
 
 constexpr int64_t PROJECTION_LAYOUT[] = {
     sizeof(Projection), offsetof(Projection, query), offsetof(Projection, key), offsetof(Projection, value),

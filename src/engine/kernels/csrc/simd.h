@@ -101,12 +101,29 @@ inline Vector exp2_integer(Vector n) {
 #endif
 constexpr int LANES = sizeof(Vector) / sizeof(float);
 
+// Transposes 8 x 8 numbers.
+inline void transpose(__m256 (&rows)[8]) {
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+            fours[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xEE);
+        }
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+
 // Prefetches a cache line; an address behind the end of an array does no harm.
 inline void prefetch(const void* from) { _mm_prefetch(static_cast<const char*>(from), _MM_HINT_T0); }
 
-template <typename Number>
-inline void prefetch_numbers(const Number* from, int64_t count) {
-    for (int64_t n = 0; n < count; n += 64 / sizeof(Number)) prefetch(from + n);
+inline void prefetch_bytes(const void* from, int64_t count) {
+    for (int64_t n = 0; n < count; n += 64) prefetch(static_cast<const char*>(from) + n);
 }
 
 template <typename From, typename To>
