@@ -66,8 +66,7 @@ def load_weights(
     except ImportError as error:
         raise ModelLoadError(
             f"The model in {folder} needs a package that is not installed here"
-            f" ({one_line(error)}). Install it, or choose a model whose weights are float32,"
-            f" float16 or bfloat16. {REMEDY}"
+            f" ({one_line(error)}). Install it, or choose another model. {REMEDY}"
         ) from error
     except Exception as error:  # the library raises whatever its parsers raise
         check_generation_entries(folder)
