@@ -48,7 +48,10 @@ KNOWN_ENTRIES = frozenset(SIZES) | {
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """Entries with defaults in transformers that fit one checkpoint alone."""
 
-MODEL_MODULES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
+MODEL_MODULES = {
+    "token_embd": "model.embed_tokens",  # nosec - no secret, but an embedding
+    "output_norm": "model.norm",
+}
 LAYER_MODULES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -139,7 +142,7 @@ ARCHITECTURES = {
         gpt2_entries,
         transpose_linears,
         modules={
-            "token_embd": "transformer.wte",
+            "token_embd": "transformer.wte",  # nosec - as above
             "position_embd": "transformer.wpe",
             "output_norm": "transformer.ln_f",
         },

@@ -23,11 +23,11 @@ from src.engine.model.source import REMEDY, one_line
 from src.errors import ModelLoadError
 
 SPECIAL_TOKENS = {
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-    "unk_token": "unknown_token_id",
-    "pad_token": "padding_token_id",
+    f"{name}_token": f"{key}_token_id"
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
 }
+"""transformers' names to GGUF's."""
+
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """End of a text, of a turn and of a message."""
 
