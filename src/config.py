@@ -64,9 +64,9 @@ class Settings(BaseSettings):
     model_name: str = Field(
         default="gpt2",
         min_length=1,
-        description="The model to serve: `storyteller` (bundled, needs no download), a folder, or a"
-        " hub id with an optional `@revision`. If it is not set and the default cannot be"
-        " downloaded, `storyteller` is served.",
+        description="The model to serve: `storyteller` (bundled, needs no download), a folder, a"
+        " `.gguf` file, or a hub id with an optional `@revision` and `:file.gguf`. If it is not set"
+        " and the default cannot be downloaded, `storyteller` is served.",
     )
     served_model_name: str | None = Field(
         default=None,

@@ -130,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif action == "resolve" and repository.is_gated and self._token != TOKEN:
             self._refuse(403 if self._token else 401, "GatedRepo")
         elif action == "revision":
-            self._answer_json({"id": repo_id, "sha": found[0]})
+            files = [entry for entry in _list_tree(found[1]) if entry["type"] == "file"]
+            siblings = [{"rfilename": entry["path"]} for entry in files]
+            self._answer_json({"id": repo_id, "sha": found[0], "siblings": siblings})
         elif action == "tree":
             self._answer_json(_list_tree(found[1]))
         else:

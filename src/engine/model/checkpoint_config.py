@@ -12,6 +12,18 @@ from src.engine.config import EngineConfig
 from src.engine.model.source import REMEDY, one_line
 from src.errors import ModelLoadError
 
+QUANTIZED_FORMATS = {
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "fbgemm_fp8": "FP8",
+    "fp8": "FP8",
+    "gptq": "GPTQ",
+    "modelopt": "ModelOpt",
+    "mxfp4": "MXFP4",
+}
+"""Names for people, by `quant_method`; others keep theirs."""
+
 
 def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
     """Returns the config of the model in a folder.
@@ -24,7 +36,9 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
         raise ModelLoadError(
             f"The folder {folder.absolute()} holds no model: it has no config.json. {REMEDY}"
         )
-    _check_kind(folder, read_json(path), config.trust_remote_code)
+    raw = read_json(path)
+    _check_quantization(folder, raw)
+    _check_kind(folder, raw, config.trust_remote_code)
     if (folder / "generation_config.json").is_file():
         read_json(folder / "generation_config.json")  # transformers ignores a broken one
     try:
@@ -74,6 +88,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ModelLoadError(f"{path} holds no JSON object. Fetch or write it again. {REMEDY}")
     return raw
+
+
+def _check_quantization(folder: Path, raw: dict[str, Any]) -> None:
+    """Refuses checkpoints with quantized weights, before anything else of them is read."""
+    nested = raw.get("text_config")
+    for entries in (raw, nested if isinstance(nested, dict) else {}):
+        for name in ("quantization_config", "compression_config"):
+            value = entries.get(name)
+            if value is None:
+                continue
+            method = value.get("quant_method", name) if isinstance(value, dict) else name
+            method = QUANTIZED_FORMATS.get(str(method), method)
+            raise ModelLoadError(
+                f"The weights in {folder} are quantized in the format {method} (config.json,"
+                f" {name}), which is not served yet: use the unquantized checkpoint or a GGUF file"
+                f" of it, with QUANTIZATION=int8. {REMEDY}"
+            )
 
 
 def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> None:

@@ -7,17 +7,28 @@ tokenizer of another model.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
+import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from src.engine.config import EngineConfig
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
+from src.engine.model.gguf.checkpoint import GgufCheckpoint
+from src.engine.model.gguf.names import is_gguf
 from src.engine.model.hidden_states import find_hidden_size
 from src.engine.model.rope import fix_rotary_frequencies
-from src.engine.model.source import find_model_folder
+from src.engine.model.source import find_model_path
 from src.engine.model.token_ids import (
+    NamedId,
     check_tokenizer_ids,
     drop_padding_id,
     find_end_token_ids,
@@ -64,6 +75,53 @@ class LoadedModel:
     special_tokens: Mapping[str, str] = field(default_factory=dict)
 
 
+class Checkpoint(Protocol):
+    """Files of a model; the weights are read by `load_weights` alone.
+
+    Attributes:
+        path: of the folder or the file, for messages.
+        config: as the files give it.
+    """
+
+    path: Path
+    config: PreTrainedConfig
+
+    def find_named_ids(self) -> list[NamedId]:
+        """Returns the token ids that the files name."""
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Loads the tokenizer with its chat template."""
+
+    def load_weights(self, dtype: torch.dtype) -> PreTrainedModel:
+        """Loads the model, on the CPU."""
+
+
+class FolderCheckpoint:
+    """A folder as `save_pretrained` writes it.
+
+    Args:
+        path: of the folder.
+        engine_config: says whether code in the folder may run.
+    """
+
+    def __init__(self, path: Path, engine_config: EngineConfig) -> None:
+        self.path = path
+        self.config: PreTrainedConfig = load_model_config(path, engine_config)
+        self._engine_config = engine_config
+
+    def find_named_ids(self) -> list[NamedId]:
+        """Returns the token ids that the files name."""
+        return read_named_ids(self.path)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Loads the tokenizer with its chat template; see `tokenizer.py`."""
+        return load_tokenizer(self.path, self._engine_config)
+
+    def load_weights(self, dtype: torch.dtype) -> PreTrainedModel:
+        """Loads the model, on the CPU; see `weights.py`."""
+        return load_weights(self.path, self.config, dtype, self._engine_config)
+
+
 def load_model(config: EngineConfig) -> LoadedModel:
     """Finds, checks and loads a model.
 
@@ -72,18 +130,17 @@ def load_model(config: EngineConfig) -> LoadedModel:
     """
     _quieten_transformers()
     device = choose_device(config.device)
-    folder = find_model_folder(config)
-    model_config = load_model_config(folder, config)
-    max_model_len = find_max_model_len(config, model_config)
-    dtype = choose_dtype(config.dtype, device, model_config)
-    named_ids = read_named_ids(folder)
-    drop_padding_id(model_config)
-    tokenizer = load_tokenizer(folder, config)
-    model = move_to_device(load_weights(folder, model_config, dtype, config), device)
+    checkpoint = _open_checkpoint(config)
+    max_model_len = find_max_model_len(config, checkpoint.config)
+    dtype = choose_dtype(config.dtype, device, checkpoint.config)
+    named_ids = checkpoint.find_named_ids()
+    drop_padding_id(checkpoint.config)
+    tokenizer = checkpoint.load_tokenizer()
+    model = move_to_device(checkpoint.load_weights(dtype), device)
     fix_rotary_frequencies(model, max_model_len)
     backend = plain_backend(tokenizer)
-    vocab_size = find_vocab_size(model, folder)
-    check_tokenizer_ids(backend, vocab_size, folder)
+    vocab_size = find_vocab_size(model, checkpoint.path)
+    check_tokenizer_ids(backend, vocab_size, checkpoint.path)
     warn_of_unknown_ids(named_ids, vocab_size)
     eos_token_ids = find_end_token_ids(model, tokenizer, vocab_size)
     _ignore_padding(model)
@@ -101,6 +158,11 @@ def load_model(config: EngineConfig) -> LoadedModel:
         tokenizer_class=type(tokenizer).__name__,
         special_tokens=dict(tokenizer.special_tokens_map),
     )
+
+
+def _open_checkpoint(config: EngineConfig) -> Checkpoint:
+    path = find_model_path(config)
+    return GgufCheckpoint(path) if is_gguf(path.name) else FolderCheckpoint(path, config)
 
 
 def _quieten_transformers() -> None:

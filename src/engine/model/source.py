@@ -1,4 +1,4 @@
-"""Finds the folder of MODEL_NAME: the bundled model, a folder, or a download from the hub.
+"""Finds the files of MODEL_NAME: the bundled model, a folder, a GGUF file, or a download.
 
 Downloads go through `huggingface_hub`. If the hub does not answer, a complete copy in the cache is
 used. Pickled weights are never downloaded.
@@ -6,8 +6,8 @@ used. Pickled weights are never downloaded.
 
 import logging
 import re
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from src.engine.config import EngineConfig
+from src.engine.model.gguf.names import find_models, find_part_names, is_gguf
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -31,29 +32,47 @@ BUNDLED_FOLDER = Path(__file__).parent.parent.parent / "bundled" / BUNDLED_MODEL
 REMEDY = f"MODEL_NAME={BUNDLED_MODEL} runs the bundled model, which needs no download."
 
 HUB_ID = re.compile(
-    r"(?P<repo_id>(?:[\w.-]{1,96}/)?[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII
+    r"(?P<repo_id>(?:[\w.-]{1,96}/)?[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?"
+    r"(?::(?P<file>[\w.+/ -]{1,200}\.gguf))?",
+    re.ASCII | re.IGNORECASE,
 )
 HUB_TIMEOUT = 10  # seconds to connect, and seconds to answer
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
-def find_model_folder(config: EngineConfig) -> Path:
-    """Returns the folder with the model's files; downloads them if needed.
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model on the hub.
+
+    Args:
+        repo_id: of its repository.
+        revision: a branch, a tag or a commit.
+        file: a GGUF file in it; None if none is named.
+    """
+
+    repo_id: str
+    revision: str
+    file: str | None
+
+
+def find_model_path(config: EngineConfig) -> Path:
+    """Returns the folder with the model's files, or its GGUF file; downloads it if needed.
 
     Raises:
-        ModelLoadError: there is no such folder or hub id, or the hub cannot be reached and the
-            model is not in the cache.
+        ModelLoadError: there is no such folder, file or hub id, or the hub cannot be reached and
+            the model is not in the cache.
     """
     name = config.model_name
     if name == BUNDLED_MODEL:
         return BUNDLED_FOLDER
-    folder = _existing_folder(name)
-    if folder is not None:
-        return folder
+    path = _existing_path(name)
+    if path is not None:
+        return path
     match = HUB_ID.fullmatch(name)
     if match is None or name.startswith(("/", "./", "../", "~")):
         raise _no_such_folder(name)
-    return _download(match["repo_id"], match["revision"] or constants.DEFAULT_REVISION, config)
+    revision = match["revision"] or constants.DEFAULT_REVISION
+    return _download(HubModel(match["repo_id"], revision, match["file"]), config)
 
 
 def with_available_model(config: EngineConfig) -> EngineConfig:
@@ -62,7 +81,7 @@ def with_available_model(config: EngineConfig) -> EngineConfig:
     if fallback is None:
         return config
     try:
-        find_model_folder(config)
+        find_model_path(config)
     except ModelLoadError:
         name = config.model_name
         logger.warning(
@@ -72,37 +91,56 @@ def with_available_model(config: EngineConfig) -> EngineConfig:
     return config
 
 
-def _existing_folder(name: str) -> Path | None:
+def _existing_path(name: str) -> Path | None:
     try:
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            return folder
-        is_file = folder.exists()
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return _find_in_folder(path, name)
+        is_file = path.exists()
     except (OSError, RuntimeError) as error:  # no permission, too long, no such user
         raise ModelLoadError(
             f"MODEL_NAME={name} cannot be opened ({one_line(error)}). {REMEDY}"
         ) from error
-    if is_file:
+    if is_file and not is_gguf(name):
         raise ModelLoadError(
-            f"MODEL_NAME={name} is a file. Give the folder that holds it, together with the model's"
-            f" config.json and tokenizer.json. {REMEDY}"
+            f"MODEL_NAME={name} is a file, and no GGUF file. Give the folder that holds it,"
+            f" together with the model's config.json and tokenizer.json. {REMEDY}"
         )
-    return None
+    return path if is_file else None
+
+
+def _find_in_folder(folder: Path, name: str) -> Path:
+    """Returns the folder, or the GGUF file in it if that is all of the model."""
+    if (folder / "config.json").exists():
+        return folder
+    file = _only_gguf((path.name for path in folder.iterdir()), name, f"{folder}/")
+    return folder / file if file else folder
+
+
+def _only_gguf(names: Iterable[str], name: str, prefix: str) -> str | None:
+    """Returns the only GGUF model among files; None if there is none."""
+    models = find_models(names)
+    if len(models) > 1:
+        raise ModelLoadError(
+            f"MODEL_NAME={name} holds {len(models)} GGUF files: {', '.join(models)}. Name one of"
+            f" them, as MODEL_NAME={prefix}{models[0]}. {REMEDY}"
+        )
+    return models[0] if models else None
 
 
 def _no_such_folder(name: str) -> ModelLoadError:
     return ModelLoadError(
         f"MODEL_NAME={name}: there is no folder {Path(name).expanduser().absolute()}, and no model"
-        " on the hub can have that name. Give the path of a folder with a model, or a hub id such"
-        f" as gpt2 or org/model@revision. {REMEDY}"
+        " on the hub can have that name. Give the path of a folder with a model or of a GGUF file,"
+        f" or a hub id such as gpt2, org/model@revision or org/model:file.gguf. {REMEDY}"
     )
 
 
-def _download(repo_id: str, revision: str, config: EngineConfig) -> Path:
-    name = config.model_name
+def _download(model: HubModel, config: EngineConfig) -> Path:
+    name, repo_id = config.model_name, model.repo_id
     hub = f"the model hub ({constants.ENDPOINT})"
     try:
-        return _fetch(repo_id, revision, config)
+        return _fetch(model, config)
     except HFValidationError:
         raise _no_such_folder(name) from None
     except GatedRepoError:
@@ -112,7 +150,7 @@ def _download(repo_id: str, revision: str, config: EngineConfig) -> Path:
         )
     except RevisionNotFoundError:
         reason = (
-            f"{hub} has {repo_id}, but no revision {revision} of it. Check what follows"
+            f"{hub} has {repo_id}, but no revision {model.revision} of it. Check what follows"
             " the @: a branch, a tag or a whole commit hash."
         )
     except RepositoryNotFoundError:
@@ -135,26 +173,59 @@ def _download(repo_id: str, revision: str, config: EngineConfig) -> Path:
     raise ModelLoadError(f"MODEL_NAME={name}: {reason} {REMEDY}")
 
 
-def _fetch(repo_id: str, revision: str, config: EngineConfig) -> Path:
-    download = partial(
-        snapshot_download,
-        repo_id,
-        revision=revision,
-        cache_dir=config.model_cache_dir,
-        allow_patterns=[*MODEL_FILES, "*.py"] if config.trust_remote_code else MODEL_FILES,
-        ignore_patterns=["*/*", "consolidated*"],  # the same weights in other forms
-    )
+def _fetch(model: HubModel, config: EngineConfig) -> Path:
     try:
         # snapshot_download has no timeout for a hub that accepts the connection and never answers.
-        HfApi().model_info(repo_id, revision=revision, timeout=HUB_TIMEOUT)
+        info = HfApi().model_info(model.repo_id, revision=model.revision, timeout=HUB_TIMEOUT)
     except RevisionNotFoundError:
         raise
     except (httpx2.HTTPError, OfflineModeIsEnabled, ValueError) as outage:
         try:
-            return Path(download(local_files_only=True))
+            folder = _snapshot(model, config, local_files_only=True)
         except LocalEntryNotFoundError:
             raise outage from None
-    return Path(download())
+        found = _find_downloaded(folder, model, config)
+        if found is None:
+            raise outage from None
+        return found
+    names = [one.rfilename for one in info.siblings or ()]
+    if model.file is None and names and "config.json" not in names:
+        prefix = f"{config.model_name}:"
+        model = replace(model, file=_only_gguf(names, config.model_name, prefix))
+    if model.file is not None and names and model.file not in names:
+        raise ModelLoadError(
+            f"MODEL_NAME={config.model_name}: {model.repo_id} has no file {model.file} on the model"
+            f" hub ({constants.ENDPOINT}). Its GGUF files are: {', '.join(find_models(names))}."
+            f" {REMEDY}"
+        )
+    folder = _snapshot(model, config)
+    return _find_downloaded(folder, model, config) or folder
+
+
+def _snapshot(model: HubModel, config: EngineConfig, *, local_files_only: bool = False) -> Path:
+    """Downloads the files of a model and returns their folder."""
+    patterns = [*MODEL_FILES, "*.py"] if config.trust_remote_code else MODEL_FILES
+    others = ["*/*", "consolidated*"]  # the same weights in other forms
+    if model.file is not None:
+        patterns, others = find_part_names(model.file), []
+    return Path(
+        snapshot_download(
+            model.repo_id,
+            revision=model.revision,
+            cache_dir=config.model_cache_dir,
+            allow_patterns=patterns,
+            ignore_patterns=others,
+            local_files_only=local_files_only,
+        )
+    )
+
+
+def _find_downloaded(folder: Path, model: HubModel, config: EngineConfig) -> Path | None:
+    """Returns the folder or the GGUF file that was asked for; None if it is not there."""
+    if model.file is None:
+        return _find_in_folder(folder, config.model_name)
+    file = folder / model.file
+    return file if file.exists() else None
 
 
 def _not_in_cache(config: EngineConfig) -> str:

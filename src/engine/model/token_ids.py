@@ -54,11 +54,16 @@ def read_named_ids(folder: Path) -> list[NamedId]:
             raw = read_json(folder / file)
             nested = raw.get("text_config")
             for entries in (raw, nested if isinstance(nested, dict) else {}):
-                named += _named_ids(folder / file, entries)
+                named += find_named_ids(folder / file, entries)
     return named
 
 
-def _named_ids(path: Path, entries: dict[str, Any]) -> list[NamedId]:
+def find_named_ids(path: Path, entries: dict[str, Any]) -> list[NamedId]:
+    """Returns the token ids among a file's entries.
+
+    Raises:
+        ModelLoadError: an entry is neither an integer nor a list of integers.
+    """
     named: list[NamedId] = []
     for name, value in entries.items():
         if not name.endswith(SUFFIX) or value is None:

@@ -66,8 +66,7 @@ def load_weights(
     except ImportError as error:
         raise ModelLoadError(
             f"The model in {folder} needs a package that is not installed here"
-            f" ({one_line(error)}). Install it, or choose a model whose weights are float32,"
-            f" float16 or bfloat16. {REMEDY}"
+            f" ({one_line(error)}). Install it, or choose another model. {REMEDY}"
         ) from error
     except Exception as error:  # the library raises whatever its parsers raise
         check_generation_entries(folder)
@@ -75,7 +74,7 @@ def load_weights(
             f"The weights in {folder} cannot be loaded ({one_line(error)}). Fetch or write the"
             f" files again. {REMEDY}"
         ) from error
-    _check_names(folder, info)
+    check_names(folder / "config.json", info)
     return model
 
 
@@ -91,20 +90,29 @@ def _from_pretrained(
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # `_check_names` refuses them by name
+        ignore_mismatched_sizes=True,  # `check_names` refuses them by name
     )
     model, info = result
     return model, info
 
 
-def _check_names(folder: Path, info: dict[str, Any]) -> None:
+def check_names(path: Path, info: dict[str, Any]) -> None:
+    """Refuses weights that the file at `path` asks for and that were not found.
+
+    Args:
+        path: of the config, or of the file that holds all of a model.
+        info: names of weights, as transformers' `output_loading_info` gives them.
+
+    Raises:
+        ModelLoadError: names some of the weights.
+    """
     unlike = info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}
     if unlike:
         some = ", ".join(sorted(unlike)[:3])
         raise ModelLoadError(
-            f"{len(unlike)} of the weights that {folder}/config.json asks for are not in the folder"
-            f" or have another shape there, {some} among them. They would be random numbers; fetch"
-            f" or write the files again. {REMEDY}"
+            f"{len(unlike)} of the weights that {path} asks for are not there or have another"
+            f" shape, {some} among them. They would be random numbers; fetch or write the files"
+            f" again. {REMEDY}"
         )
 
 

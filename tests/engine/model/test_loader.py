@@ -320,11 +320,38 @@ def test_missing_and_mismatched_weights_are_refused(tiny_model, tmp_path, archit
     assert name in message
 
 
-def test_weights_that_need_another_package_are_refused(model):
-    edit_json(model / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "GPTQ"),
+        ({"quant_method": "awq"}, "AWQ"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "fp8"}, "FP8"),
+        ({"quant_method": "mxfp4"}, "MXFP4"),
+        ({"quant_method": "newer-than-this"}, "newer-than-this"),
+        ({}, "quantization_config"),
+    ],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_quantized_checkpoints_are_refused_by_format(model, entries, named, is_nested):
+    (model / WEIGHTS).unlink()  # nothing is loaded before the refusal
+    config = {"quantization_config": entries}
+    edit_json(model / "config.json", **({"text_config": config} if is_nested else config))
     message = refusal_with_remedy(model)
+    assert f"quantized in the format {named} " in message
+    assert "is not served yet" in message
+    assert "the unquantized checkpoint or a GGUF file of it, with QUANTIZATION=int8" in message
+
+
+def test_code_that_needs_another_package_is_refused(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    edit_json(model / "config.json", auto_map={"AutoModelForCausalLM": "own.OwnModel"})
+    (model / "own.py").write_text("import surely_missing\nclass OwnModel: pass\n")
+    message = refusal_with_remedy(model, trust_remote_code=True)
     assert "needs a package that is not installed here" in message
-    assert "float32" in message
+    assert "surely_missing" in message
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

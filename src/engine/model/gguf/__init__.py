@@ -1,0 +1,1 @@
+"""Models in GGUF files: reader, translation to transformers' names, tokenizer."""
