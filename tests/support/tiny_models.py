@@ -43,7 +43,9 @@ ARCHITECTURES = {
 """Few that differ in their files and in how they are loaded."""
 
 BATCHED = {
-    **{name: config for name, config in ARCHITECTURES.items() if name != "gpt_neo"},
+    **ARCHITECTURES,
+    "gptj": SHAPE | {"rotary_dim": 4},
+    "codegen": SHAPE | {"rotary_dim": 4},
     "phi": SHAPE | {"intermediate_size": 64},
     "qwen3": GROUPED_HEADS | WIDE_HEADS,
     "olmo2": GROUPED_HEADS,
@@ -92,6 +94,11 @@ FAMILIES = {
         | PER_LAYER_INPUTS
         | {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "global_head_dim": 16}
         | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+        "gemma3n_text": SLIDING
+        | PER_LAYER_INPUTS
+        | {"num_hidden_layers": 4, "num_kv_shared_layers": 2}
+        | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {"laurel_rank": 4, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.5] * 4},
         "glm": GROUPED_HEADS | {"head_dim": 8},
         "glm4": GROUPED_HEADS | {"head_dim": 8},
         "glm4_moe": GROUPED_HEADS | ROUTED_EXPERTS | {"first_k_dense_replace": 1},
@@ -128,7 +135,7 @@ The first word of a name is the architecture.
 """
 
 UNUSUAL = {
-    "gpt_neo": ARCHITECTURES["gpt_neo"],  # its attention cannot be replaced
+    "bloom": SHAPE,  # its attention cannot be replaced
     "lfm2": GROUPED_HEADS
     | {"layer_types": ["conv", "full_attention"]},  # tokens also meet elsewhere
     "doge": GROUPED_HEADS | {"keep_window_size": 16},  # its attention needs a mask of its own

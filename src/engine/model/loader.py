@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from src.engine.config import EngineConfig
+from src.engine.model.adapters import adapt_attention
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
 from src.engine.model.hidden_states import find_hidden_size
 from src.engine.model.rope import fix_rotary_frequencies
@@ -81,6 +82,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     tokenizer = load_tokenizer(folder, config)
     model = move_to_device(load_weights(folder, model_config, dtype, config), device)
     fix_rotary_frequencies(model, max_model_len)
+    adapt_attention(model)
     backend = plain_backend(tokenizer)
     vocab_size = find_vocab_size(model, folder)
     check_tokenizer_ids(backend, vocab_size, folder)
