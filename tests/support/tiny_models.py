@@ -1,5 +1,6 @@
 """Tiny models with random weights, made on the spot: real files for the real loading code."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -42,7 +43,9 @@ ARCHITECTURES = {
 """Few that differ in their files and in how they are loaded."""
 
 BATCHED = {
-    **{name: config for name, config in ARCHITECTURES.items() if name != "gpt_neo"},
+    **ARCHITECTURES,
+    "gptj": SHAPE | {"rotary_dim": 4},
+    "codegen": SHAPE | {"rotary_dim": 4},
     "phi": SHAPE | {"intermediate_size": 64},
     "qwen3": GROUPED_HEADS | WIDE_HEADS,
     "olmo2": GROUPED_HEADS,
@@ -56,8 +59,83 @@ BATCHED = {
 }
 """They differ in what they ask of attention, and the continuous engine runs them all."""
 
+LONG_CONTEXT = 640
+ORIGINAL_CONTEXT = 64
+LATENT_HEADS = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8}
+LATENT_HEADS |= {"qk_nope_head_dim": 8, "v_head_dim": 8}
+FEW_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+PER_LAYER_INPUTS = {"vocab_size_per_layer_input": VOCAB_SIZE, "hidden_size_per_layer_input": 8}
+ROUTED_EXPERTS = FEW_EXPERTS | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 3.0, 6.0, 9.0],
+    "original_max_position_embeddings": ORIGINAL_CONTEXT,
+}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+
+FAMILIES = {
+    name: config | {"max_position_embeddings": LONG_CONTEXT}
+    for name, config in {
+        **BATCHED,
+        "apertus": GROUPED_HEADS,
+        "arcee": GROUPED_HEADS,
+        "cohere": GROUPED_HEADS,
+        "cohere2": SLIDING | {"layer_types": ["sliding_attention", "full_attention"]},
+        "deepseek_v3": SHAPE
+        | LATENT_HEADS
+        | ROUTED_EXPERTS
+        | {"num_key_value_heads": 4, "intermediate_size": 64, "first_k_dense_replace": 1},
+        "ernie4_5": GROUPED_HEADS,
+        "exaone4": SLIDING | {"sliding_window_pattern": 2},
+        "gemma": GROUPED_HEADS | {"head_dim": 8},
+        "gemma4_text": SLIDING
+        | PER_LAYER_INPUTS
+        | {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "global_head_dim": 16}
+        | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+        "gemma3n_text": SLIDING
+        | PER_LAYER_INPUTS
+        | {"num_hidden_layers": 4, "num_kv_shared_layers": 2}
+        | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {"laurel_rank": 4, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.5] * 4},
+        "glm": GROUPED_HEADS | {"head_dim": 8},
+        "glm4": GROUPED_HEADS | {"head_dim": 8},
+        "glm4_moe": GROUPED_HEADS | ROUTED_EXPERTS | {"first_k_dense_replace": 1},
+        "gpt_bigcode": SHAPE,
+        "gpt_neox": SHAPE | {"intermediate_size": 64},
+        "granite": GROUPED_HEADS,
+        "granitemoe": GROUPED_HEADS | EXPERTS,
+        "helium": GROUPED_HEADS | {"head_dim": 8},
+        "hunyuan_v1_dense": GROUPED_HEADS | {"head_dim": 8},
+        "llama dynamic": GROUPED_HEADS | {"rope_parameters": DYNAMIC},
+        "minimax_m2": GROUPED_HEADS | EXPERTS | {"head_dim": 8, "rotary_dim": 8},
+        "ministral3": GROUPED_HEADS | {"head_dim": 8},
+        "nanochat": GROUPED_HEADS,
+        "nemotron": GROUPED_HEADS,
+        "olmo": GROUPED_HEADS,
+        "olmo3": SLIDING | {"layer_types": ["sliding_attention", "full_attention"]},
+        "olmoe": GROUPED_HEADS | FEW_EXPERTS,
+        "opt": SHAPE | {"ffn_dim": 64, "word_embed_proj_dim": 32},
+        "phi3": GROUPED_HEADS | {"sliding_window": 16},
+        "phi3 longrope": GROUPED_HEADS
+        | {"rope_parameters": LONGROPE, "original_max_position_embeddings": ORIGINAL_CONTEXT},
+        "phimoe longrope": GROUPED_HEADS
+        | EXPERTS
+        | {"rope_parameters": LONGROPE | {"short_mscale": 1.2, "long_mscale": 1.5}},
+        "qwen2_moe": GROUPED_HEADS | FEW_EXPERTS | {"shared_expert_intermediate_size": 32},
+        "seed_oss": GROUPED_HEADS | {"head_dim": 8},
+        "stablelm": GROUPED_HEADS,
+        "starcoder2": SLIDING,
+    }.items()
+}
+"""Most families that the continuous engine runs, in a context that passes windows and RoPE's own.
+
+The first word of a name is the architecture.
+"""
+
 UNUSUAL = {
-    "gpt_neo": ARCHITECTURES["gpt_neo"],  # its attention cannot be replaced
+    "bloom": SHAPE,  # its attention cannot be replaced
     "lfm2": GROUPED_HEADS
     | {"layer_types": ["conv", "full_attention"]},  # tokens also meet elsewhere
     "doge": GROUPED_HEADS | {"keep_window_size": 16},  # its attention needs a mask of its own
@@ -122,8 +200,17 @@ def create_byte_fallback_tokenizer() -> Tokenizer:
 
 def create_model_folder(folder: Path, architecture: str = "gpt2", seed: int = 0) -> Path:
     """Writes a model of this architecture with its tokenizer, as `save_pretrained` does."""
+    return write_model(
+        folder, architecture, (ARCHITECTURES | BATCHED | UNUSUAL)[architecture], seed
+    )
+
+
+def write_model(
+    folder: Path, architecture: str, shape: Mapping[str, object], seed: int = 0
+) -> Path:
+    """Writes a model of this shape likewise."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, **(ARCHITECTURES | BATCHED | UNUSUAL)[architecture])
+    config = AutoConfig.for_model(architecture, **shape)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():  # larger than at a training's start: no two logits tie
         if parameter.dim() > 1:

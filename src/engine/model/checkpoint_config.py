@@ -10,6 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from src.engine.config import EngineConfig
 from src.engine.model.source import REMEDY, one_line
+from src.engine.model.text_part import MULTIMODAL_ARCHITECTURES, take_text_part
 from src.errors import ModelLoadError
 
 QUANTIZED_FORMATS = {
@@ -26,7 +27,7 @@ QUANTIZED_FORMATS = {
 
 
 def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
-    """Returns the config of the model in a folder.
+    """Returns the config of the model in a folder; of a multimodal one, that of its text part.
 
     Raises:
         ModelLoadError: there is none, it is broken, or the model cannot run here.
@@ -49,7 +50,7 @@ def load_model_config(folder: Path, config: EngineConfig) -> PreTrainedConfig:
         raise ModelLoadError(
             f"{path} cannot be used ({one_line(error)}). Fetch or write it again. {REMEDY}"
         ) from error
-    return model_config
+    return take_text_part(model_config)
 
 
 def find_max_model_len(config: EngineConfig, model_config: PreTrainedConfig) -> int:
@@ -135,7 +136,7 @@ def _check_kind(folder: Path, raw: dict[str, Any], trust_remote_code: bool) -> N
 
 
 def _causal_architectures() -> set[str]:
-    names: set[str] = set()
+    names = set(MULTIMODAL_ARCHITECTURES)
     values: list[Any] = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())  # names, or tuples of them
     for value in values:
         names.update([value] if isinstance(value, str) else value)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from src.engine.config import EngineConfig
+from src.engine.model.adapters import adapt_attention
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
 from src.engine.model.gguf.checkpoint import GgufCheckpoint
 from src.engine.model.gguf.names import is_gguf
@@ -138,6 +139,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     tokenizer = checkpoint.load_tokenizer()
     model = move_to_device(checkpoint.load_weights(dtype), device)
     fix_rotary_frequencies(model, max_model_len)
+    adapt_attention(model)
     backend = plain_backend(tokenizer)
     vocab_size = find_vocab_size(model, checkpoint.path)
     check_tokenizer_ids(backend, vocab_size, checkpoint.path)

@@ -52,4 +52,13 @@ def _fix(module: Any, kind: str, max_model_len: int, layer_type: str | None) -> 
         module.config, buffer.device, seq_len=max_model_len, layer_type=layer_type
     )
     buffer.copy_(frequencies)
+    _fix_magnitude(module.config.rope_parameters, max_model_len)
     logger.info("%s RoPE: frequencies for a context of %d tokens", kind, max_model_len)
+
+
+def _fix_magnitude(parameters: dict[str, Any], max_model_len: int) -> None:
+    """Fixes the factor of cosines and sines, which phimoe would choose by the length of a text."""
+    if "long_mscale" in parameters:
+        is_long = max_model_len > parameters["original_max_position_embeddings"]
+        magnitude = parameters["long_mscale" if is_long else "short_mscale"]
+        parameters |= {"long_mscale": magnitude, "short_mscale": magnitude}

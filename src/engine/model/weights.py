@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from src.engine.config import Device, DType, EngineConfig
 from src.engine.model.generation_config import check_generation_entries
 from src.engine.model.source import REMEDY, one_line
+from src.engine.model.text_part import find_key_mapping
 from src.errors import ModelLoadError
 
 
@@ -87,6 +88,7 @@ def _from_pretrained(
         folder,
         config=model_config,
         dtype=dtype,
+        key_mapping=find_key_mapping(model_config),
         use_safetensors=True,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,

@@ -27,7 +27,7 @@ def find_linears(model):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("architecture", [*BATCHED, "gpt_neo"])
+@pytest.mark.parametrize("architecture", [*BATCHED, "bloom"])
 @pytest.mark.parametrize("kind", TORCH_LINEARS)
 def test_quantized_logits_are_close_to_the_exact_ones(tiny_model, architecture, kind):
     loaded = load_model(EngineConfig(str(tiny_model(architecture))))
@@ -54,7 +54,7 @@ def test_both_engines_run_the_quantized_model(tiny_model, kind, caplog):
     assert f"QUANTIZATION={kind}: 9 linear layers replaced" in caplog.text
 
     config = EngineConfig(
-        str(tiny_model("gpt_neo")), quantization=kind, kernels="pytorch", kv_cache_gb=0.01
+        str(tiny_model("bloom")), quantization=kind, kernels="pytorch", kv_cache_gb=0.01
     )
     loaded = load_model(config)
     engine = create_engine(loaded, config, lambda update: None)

@@ -65,7 +65,7 @@ def test_a_model_whose_attention_is_transformers_runs_batched(load, architecture
 
 
 def test_a_model_whose_attention_cannot_be_replaced_runs_on_the_reference_engine(load, caplog):
-    loaded = load("gpt_neo")
+    loaded = load("bloom")
     expected = oracle(loaded, do_sample=False)
     with pytest.raises(IncompatibleModelError, match="interface"):
         find_layers(loaded)

@@ -261,6 +261,12 @@ def test_an_unknown_kind_of_model_is_refused(model, model_type):
     [
         ("bert", ["BertForMaskedLM"], "is BertForMaskedLM"),
         ("t5", ["T5ForConditionalGeneration"], "is T5ForConditionalGeneration"),
+        # Tokens of its prompt see the tokens after them.
+        (
+            "paligemma",
+            ["PaliGemmaForConditionalGeneration"],
+            "is PaliGemmaForConditionalGeneration",
+        ),
         ("gpt2", ["GPT2ForSequenceClassification"], "is GPT2ForSequenceClassification"),
         ("gpt2", None, "of no named architecture"),
         ("gpt2", "GPT2LMHeadModel", "of no named architecture"),

@@ -25,6 +25,7 @@ LONG = {
     "long_factor": [1.0 + 3 * index for index in range(8)],
     "original_max_position_embeddings": ORIGINAL,
 }
+MAGNITUDES = {"short_mscale": 1.2, "long_mscale": 1.5}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 
 
@@ -54,6 +55,8 @@ def logits(model: PreTrainedModel, num_tokens: int, largest_position: int) -> to
         ("phi3", LONG, CONTEXT),
         ("llama", DYNAMIC | {"factor": 2.0}, CONTEXT),
         ("phi3", LONG, ORIGINAL),
+        ("phimoe", LONG | MAGNITUDES, CONTEXT),
+        ("phimoe", LONG | MAGNITUDES, ORIGINAL),
     ],
 )
 def test_a_long_neighbour_changes_nothing(architecture, rope, context):
@@ -70,9 +73,16 @@ def test_without_fixed_frequencies_a_long_neighbour_changes_the_answer():
 
 
 @pytest.mark.parametrize(("context", "num_tokens"), [(CONTEXT, ORIGINAL + 8), (ORIGINAL, 20)])
-def test_texts_of_the_served_length_get_the_frequencies_of_huggingface(context, num_tokens):
-    expected = logits(create_model("phi3", LONG), num_tokens, num_tokens)
-    model = create_model("phi3", LONG)
+@pytest.mark.parametrize(
+    ("architecture", "rope"),
+    [("phi3", LONG), ("phimoe", LONG | MAGNITUDES)],
+    ids=["phi3", "phimoe"],
+)
+def test_texts_of_the_served_length_get_the_frequencies_of_huggingface(
+    architecture, rope, context, num_tokens
+):
+    expected = logits(create_model(architecture, rope), num_tokens, num_tokens)
+    model = create_model(architecture, rope)
     fix_rotary_frequencies(model, context)
     torch.testing.assert_close(logits(model, num_tokens, num_tokens), expected)
 
