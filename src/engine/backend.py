@@ -6,13 +6,14 @@ our kernels were built.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from src.engine.attention.kv_cache import CacheLayout, LayerShape
 from src.engine.attention.native_attention import NativeAttention
 from src.engine.attention.packed_attention import Attention
 from src.engine.attention.torch_attention import TorchAttention
+from src.engine.attention.varlen_attention import VarlenAttention
 from src.engine.config import Kernels
 from src.engine.cpu_layers.fusion import fuse_layers
 from src.engine.cpu_layers.linear import CreateLinear, create_torch_linear
@@ -55,6 +56,9 @@ TORCH_BACKEND = Backend(
     TorchAttention(), Sampler(TorchSampling()), create_torch_linear, lambda loaded, runner: 0
 )
 
+FLASH_BACKEND = replace(TORCH_BACKEND, attention=VarlenAttention())
+"""PyTorch's kernels, with its FlashAttention over the blocks of the KV cache."""
+
 
 def create_native_backend(kernels: CpuKernels) -> Backend:
     """Creates the backend of our own kernels."""
@@ -66,8 +70,15 @@ def create_native_backend(kernels: CpuKernels) -> Backend:
     )
 
 
-def choose_backend(kernels: Kernels, is_float32_on_cpu: bool) -> Backend:
+def choose_backend(
+    kernels: Kernels, is_float32_on_cpu: bool, has_flash_attention: bool = False
+) -> Backend:
     """Chooses by the setting KERNELS and by the model's format.
+
+    Args:
+        kernels: the setting.
+        is_float32_on_cpu: the model can run on our own kernels.
+        has_flash_attention: the model can run on `FLASH_BACKEND`.
 
     Raises:
         ModelLoadError: KERNELS=native, and our kernels are not available for this model.
@@ -88,4 +99,7 @@ def choose_backend(kernels: Kernels, is_float32_on_cpu: bool) -> Backend:
             f" Use {remedy}, or KERNELS=auto."
         )
     logger.info("KERNELS=%s: PyTorch's kernels; our own cannot be used: %s", kernels, reason)
+    if has_flash_attention:
+        logger.info("attention: FlashAttention over the blocks of the KV cache, one call a layer")
+        return FLASH_BACKEND
     return TORCH_BACKEND

@@ -7,6 +7,8 @@ import torch
 
 from src.engine.admission import AdmissionController
 from src.engine.attention.kv_cache import CacheLayout, LayerShape, num_bytes_per_token
+from src.engine.attention.varlen_attention import is_supported
+from src.engine.attention.varlen_trial import passes_trial
 from src.engine.backend import Backend, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
@@ -81,6 +83,8 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
         ModelLoadError: the memory is too small for one sequence, or the model cannot be
             quantized.
     """
+    # cuDNN's attention builds a plan for each new shape, and nearly all steps have new ones.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     backend = _choose_backend(loaded, config)
     create_runner = partial(backend.create_runner, loaded)
     layers = check_model(loaded, create_runner)
@@ -104,7 +108,13 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
 
 
 def _choose_backend(loaded: LoadedModel, config: EngineConfig) -> Backend:
-    return choose_backend(config.kernels, can_be_replaced(next(loaded.model.parameters())))
+    weight = next(loaded.model.parameters())
+    has_flash_attention = (
+        config.kernels == "auto"
+        and is_supported(weight.device, weight.dtype)
+        and passes_trial(weight.device, weight.dtype)
+    )
+    return choose_backend(config.kernels, can_be_replaced(weight), has_flash_attention)
 
 
 def _choose_layout(
@@ -165,6 +175,7 @@ def _memory_budget(device: torch.device, config: EngineConfig) -> float:
     if config.kv_cache_gb is not None:
         return config.kv_cache_gb * GIB
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # PyTorch keeps what the check of the model has freed
         free, _ = torch.cuda.mem_get_info(device)
         return 2 * MEMORY_SHARE * free
     return MEMORY_SHARE * free_memory()

@@ -1,8 +1,13 @@
 """Choice of the backend by the setting KERNELS, by the model and by what was built."""
 
+from unittest import mock
+
 import pytest
 import torch
 
+from src.engine import factory
+from src.engine.attention.varlen_attention import VarlenAttention
+from src.engine.backend import FLASH_BACKEND, TORCH_BACKEND, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.cpu_layers.linear import FastLinear
 from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
@@ -86,3 +91,45 @@ def test_int8_tokens_of_a_request_do_not_depend_on_others(tiny_model, architectu
         return stepped.finish()["first"].token_ids
 
     assert run(0) == run(5)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "is_supported", "passes_trial", "expected"),
+    [
+        ("auto", True, True, FLASH_BACKEND),
+        ("auto", True, False, TORCH_BACKEND),
+        ("auto", False, True, TORCH_BACKEND),
+        ("pytorch", True, True, TORCH_BACKEND),
+    ],
+)
+def test_flash_attention_is_used_if_it_is_supported_and_passes_its_trial(
+    tiny_model, monkeypatch, kernels, is_supported, passes_trial, expected
+):
+    monkeypatch.setattr(factory, "is_supported", lambda *_: is_supported)
+    monkeypatch.setattr(factory, "passes_trial", lambda *_: passes_trial)
+    config = EngineConfig(str(tiny_model("llama")), kernels=kernels, dtype="bfloat16")
+    assert factory._choose_backend(load_model(config), config) is expected
+    assert type(FLASH_BACKEND.attention) is VarlenAttention
+
+
+def test_native_kernels_are_refused_for_a_model_that_flash_attention_supports():
+    with pytest.raises(ModelLoadError, match=r"^KERNELS=native: our own kernels cannot be used"):
+        choose_backend("native", is_float32_on_cpu=False, has_flash_attention=True)
+
+
+def test_attention_by_cudnn_is_off(tiny_model):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    config = EngineConfig(str(tiny_model("llama")), kv_cache_gb=0.01)
+    create_core(load_model(config), config)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_free_memory_on_cuda_is_measured_after_the_allocator_has_given_back_its_own():
+    with mock.patch.multiple(torch.cuda, empty_cache=mock.DEFAULT, mem_get_info=mock.DEFAULT) as of:
+        calls = mock.Mock()
+        for name, function in of.items():
+            calls.attach_mock(function, name)
+        of["mem_get_info"].return_value = (1000, 2000)
+        budget = factory._memory_budget(torch.device("cuda"), EngineConfig("a"))
+    assert budget == 800
+    assert [call[0] for call in calls.mock_calls] == ["empty_cache", "mem_get_info"]

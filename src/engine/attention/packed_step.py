@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from src.engine.attention.device_copy import copy_to_device
+
 PADDING = 64
 """The keys of a sequence may be padded to twice its length plus this number of tokens."""
 
@@ -42,6 +44,25 @@ class Run:
     ends: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Lengths of a step's segments as tensors, for attention of all segments in one call.
+
+    Args:
+        query_starts: (num_segments + 1,) int32, first row of each segment in the pack, and the end.
+        key_starts: (num_segments + 1,) int32, the same for packed keys of all sequences.
+        num_keys: (num_segments,) int32, keys of each sequence, those of its segment included.
+        max_num_queries: of a segment.
+        max_num_keys: of a sequence.
+    """
+
+    query_starts: torch.Tensor
+    key_starts: torch.Tensor
+    num_keys: torch.Tensor
+    max_num_queries: int
+    max_num_keys: int
+
+
 @dataclass(slots=True)
 class Step:
     """Tokens of one forward pass.
@@ -55,6 +76,7 @@ class Step:
             its own last block: values of other sequences may be NaN.
         runs: of the decodes, computed once for all layers.
         masks: of attention, computed once for all layers, by first row and window.
+        lengths: computed once for all layers.
     """
 
     segments: list[Segment]
@@ -64,6 +86,7 @@ class Step:
     block_tables: torch.Tensor
     runs: list[Run] | None = None
     masks: dict[tuple[int, int | None], torch.Tensor | None] = field(default_factory=dict)
+    lengths: Lengths | None = None
 
     @classmethod
     def create(cls, segments: list[Segment], block_size: int, device: torch.device) -> "Step":
@@ -83,13 +106,15 @@ class Step:
             block, offset = table[span // block_size].astype(np.int64), span % block_size
             positions.append(span)
             places.append(block * block_size + offset)
-        return cls(
-            segments,
-            sum(one.num_tokens == 1 for one in segments),
-            torch.from_numpy(np.concatenate(positions)).to(device),
-            torch.from_numpy(np.concatenate(places)).to(device),
-            torch.from_numpy(tables).to(device),
-        )
+        arrays = [np.concatenate(positions), np.concatenate(places), tables]
+        if device.type != "cpu":  # attention on a CPU does not need them
+            arrays += _count_lengths(segments)
+        tensors = copy_to_device(arrays, device)
+        num_decodes = sum(one.num_tokens == 1 for one in segments)
+        step = cls(segments, num_decodes, tensors[0], tensors[1], tensors[2])
+        if device.type != "cpu":
+            step.lengths = _create_lengths(segments, tensors[3:])
+        return step
 
     @property
     def has_prefills(self) -> bool:
@@ -100,6 +125,27 @@ class Step:
         if self.runs is None:
             self.runs = find_runs([one.end for one in self.segments[: self.num_decodes]])
         return self.runs
+
+    def find_lengths(self) -> Lengths:
+        """Returns the segments' lengths on the device."""
+        if self.lengths is None:
+            tensors = copy_to_device(_count_lengths(self.segments), self.positions.device)
+            self.lengths = _create_lengths(self.segments, tensors)
+        return self.lengths
+
+
+def _count_lengths(segments: list[Segment]) -> list[np.ndarray]:
+    """Returns the arrays of `Lengths`, in its order."""
+    num_keys = np.array([one.end for one in segments], np.int32)
+    query_starts = np.cumsum([0, *(one.num_tokens for one in segments)], dtype=np.int32)
+    return [query_starts, np.cumsum([0, *num_keys], dtype=np.int32), num_keys]
+
+
+def _create_lengths(segments: list[Segment], tensors: list[torch.Tensor]) -> Lengths:
+    query_starts, key_starts, num_keys = tensors
+    max_num_queries = max(one.num_tokens for one in segments)
+    max_num_keys = max(one.end for one in segments)
+    return Lengths(query_starts, key_starts, num_keys, max_num_queries, max_num_keys)
 
 
 def find_runs(ends: list[int]) -> list[Run]:

@@ -14,8 +14,7 @@ class TorchAttention:
     def __call__(
         self, step: Step, layer: AttentionLayer, tokens: Projections, output: torch.Tensor
     ) -> None:
-        layer.keys.flatten(0, 1)[step.places] = tokens.key.to(layer.keys.dtype)
-        layer.values.flatten(0, 1)[step.places] = tokens.value.to(layer.values.dtype)
+        store(step, layer, tokens)
         for run in step.find_runs():
             output[run.rows] = _attend_run(step, run, layer, tokens.query[run.rows])
         start = step.num_decodes
@@ -24,6 +23,12 @@ class TorchAttention:
             rows = slice(start, start + segment.num_tokens)
             output[rows] = _attend_segment(step, number, segment, layer, tokens.query[rows])
             start = rows.stop
+
+
+def store(step: Step, layer: AttentionLayer, tokens: Projections) -> None:
+    """Writes the step's keys and values into their blocks."""
+    layer.keys.flatten(0, 1).index_put_((step.places,), tokens.key.to(layer.keys.dtype))
+    layer.values.flatten(0, 1).index_put_((step.places,), tokens.value.to(layer.values.dtype))
 
 
 def _attend_run(step: Step, run: Run, layer: AttentionLayer, query: torch.Tensor) -> torch.Tensor:
