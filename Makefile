@@ -177,6 +177,10 @@ $(FUZZ)/.installed: | $(STAMP) $(UV)
 	@$(UV) pip install --quiet --python $(BIN)/python --target $(@D) atheris==3.0.0
 	@touch $@
 
+.PHONY: gpu-check
+gpu-check: $(STAMP) ## measure: test and measure on a GPU, in ten minutes at most (GPU=--shape=1b: the smaller model)
+	@timeout 600 $(BIN)/python -m benchmarks.gpu $(GPU)
+
 MINUTES ?= 5
 soak: WORKERS ?= 1
 

@@ -97,9 +97,9 @@ class Settings(BaseSettings):
     )
     kernels: Kernels = Field(
         default="auto",
-        description="Kernels for float32 models on a CPU: `native` is this project's C++, which"
-        " `make install` builds if there is a compiler, `pytorch` is PyTorch. `auto` is `native` if"
-        " built.",
+        description="Kernels of a float32 model on a CPU: `native` (this project's C++, built by"
+        " `make install` if there is a compiler) or `pytorch`. `auto` is `native` if built. On CUDA"
+        " in 16 bits `auto` attends by FlashAttention over blocks; `pytorch` gathers them first.",
     )
     trust_remote_code: bool = Field(
         default=False,
