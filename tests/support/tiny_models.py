@@ -149,6 +149,65 @@ UNUSUAL = {
 """Architectures that need the reference engine."""
 
 
+HYBRID = GROUPED_HEADS | {"layer_types": ["linear_attention", "full_attention"]}
+CONVOLUTIONAL = GROUPED_HEADS | {"layer_types": ["conv", "full_attention"]}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8}
+LINEAR_HEADS = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
+DELTA = HYBRID | LINEAR_HEADS | {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+SHARED_EXPERT = FEW_EXPERTS | {"head_dim": 8, "shared_expert_intermediate_size": 32}
+SINGLE = {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "num_hidden_layers": 2}
+
+STATEFUL = {
+    "bailing_hybrid": (GROUPED_HEADS | FEW_EXPERTS | {"head_dim": 8}, "linear_attention"),
+    "bamba": (
+        GROUPED_HEADS | MAMBA | {"mamba_expand": 2, "attn_layer_indices": [1]},
+        "linear_attention",
+    ),
+    "falcon_h1": (GROUPED_HEADS | MAMBA | {"mamba_d_ssm": 64}, "hybrid"),
+    "falcon_mamba": (SINGLE, "linear_attention"),
+    "granitemoehybrid": (
+        HYBRID | EXPERTS | MAMBA | {"mamba_expand": 2, "shared_intermediate_size": 32},
+        "linear_attention",
+    ),
+    "jamba": (
+        GROUPED_HEADS | FEW_EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1},
+        "mamba",
+    ),
+    "lfm2": (CONVOLUTIONAL, "conv"),
+    "lfm2_moe": (CONVOLUTIONAL | FEW_EXPERTS | {"num_dense_layers": 1}, "conv"),
+    "mamba": (SINGLE, "linear_attention"),
+    "mamba2": (
+        SINGLE | {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 8},
+        "linear_attention",
+    ),
+    "minimax": (HYBRID | EXPERTS | {"head_dim": 8}, "linear_attention"),
+    "nemotron_h": (
+        GROUPED_HEADS
+        | {"mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1, "ssm_state_size": 8}
+        | {"layers_block_type": ["mamba", "attention"]},
+        "linear_attention",
+    ),
+    "olmo_hybrid": (HYBRID | LINEAR_HEADS, "linear_attention"),
+    "qwen3_5_moe_text": (DELTA | SHARED_EXPERT, "linear_attention"),
+    "qwen3_5_text": (DELTA | {"head_dim": 8}, "linear_attention"),
+    "qwen3_next": (DELTA | SHARED_EXPERT, "linear_attention"),
+    "recurrent_gemma": (
+        GROUPED_HEADS | {"lru_width": 32, "num_hidden_layers": 3},
+        "linear_attention",
+    ),
+    "rwkv": (SINGLE | {"attention_hidden_size": 32}, "recurrence"),
+    "xlstm": (SINGLE | {"num_heads": 4}, "recurrence"),
+    "zamba2": (
+        GROUPED_HEADS
+        | {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "mamba"]}
+        | {"num_key_value_heads": 4, "mamba_d_state": 8, "mamba_headdim": 16}
+        | {"n_mamba_heads": 4, "mamba_ngroups": 1, "num_mem_blocks": 1},
+        "hybrid",
+    ),
+}
+"""Architectures with layers that keep a state, and the kind of these layers."""
+
+
 def create_tokenizer(*special: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE that knows a few words; any UTF-8 text makes the round trip.
 

@@ -39,7 +39,9 @@ NOISE_FACTOR = 1.5
 MAX_NOISE = {torch.float32: TOLERANCE, torch.bfloat16: 1.0, torch.float16: 1.0}
 """Largest difference of a model's own; beyond it the order of computation is not the reason."""
 
-ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention", "attention"}
+STATELESS_KINDS = frozenset(
+    ["full_attention", "sliding_attention", "chunked_attention", "attention", "mlp", "moe"]
+)
 """Kinds of layers in configs that keep nothing but keys and values."""
 
 CreateRunner = Callable[[dict[int, LayerShape], CacheLayout], ModelRunner]
@@ -87,9 +89,11 @@ def check_for_states(loaded: LoadedModel) -> None:
         *(getattr(config, "layer_types", None) or ()),
         *(getattr(config, "layers_block_type", None) or ()),
     }
-    states = kinds - ATTENTION_KINDS
+    states = kinds - STATELESS_KINDS
     if any(isinstance(module, torch.nn.Conv1d) for module in loaded.model.modules()):
         states.add("convolution")
+    if loaded.model._is_stateful and not states:
+        states.add("recurrence")  # transformers' mark; rwkv and xlstm have no kinds of layers
     if states:
         raise IncompatibleModelError(f"layers keep a state: {', '.join(sorted(states))}")
 

@@ -29,7 +29,7 @@ from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import Request
 from src.engine.sampling_params import SamplingParams
 from tests.support.engines import TOLERANCE, Harness, create_request, oracle
-from tests.support.tiny_models import BATCHED, UNUSUAL
+from tests.support.tiny_models import BATCHED, FAMILIES, STATEFUL, UNUSUAL
 
 CONFIG = EngineConfig("unused", max_num_seqs=2, kv_cache_gb=0.01)
 
@@ -180,13 +180,18 @@ def test_wrong_attention_in_16_bits_is_refused(storyteller_in_16_bits, monkeypat
         )
 
 
-@pytest.mark.parametrize("architecture", ["lfm2", "jamba", "falcon_h1"])
-def test_layers_with_a_state_are_refused_by_their_kind(tmp_path, architecture):
-    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 320}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": None}
-    kinds = {"layer_types": ["conv", "full_attention"]} if architecture == "lfm2" else {}
-    config = AutoConfig.for_model(architecture, **shape | heads | kinds)
-    model = AutoModelForCausalLM.from_config(config)
+@pytest.mark.parametrize("architecture", STATEFUL)
+def test_layers_with_a_state_are_refused_by_their_kind(architecture):
+    shape, kind = STATEFUL[architecture]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
     loaded = SimpleNamespace(model=model, max_model_len=64, vocab_size=320)
-    with pytest.raises(IncompatibleModelError, match=r"^layers keep a state: .*conv"):
+    with pytest.raises(IncompatibleModelError, match=rf"^layers keep a state: .*\b{kind}\b"):
         check_for_states(loaded)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_layers_with_keys_and_values_alone_pass(architecture):
+    config = AutoConfig.for_model(architecture.split()[0], **FAMILIES[architecture])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    check_for_states(SimpleNamespace(model=model))

@@ -11,15 +11,17 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 from src.engine.config import EngineConfig
 from src.engine.factory import create_core
+from src.engine.model.compatibility import IncompatibleModelError
 from src.engine.model.loader import LoadedModel, load_model
 from src.engine.model.text_part import MULTIMODAL_ARCHITECTURES
 from tests.support.engines import SteppedCore, create_request, oracle
 from tests.support.tiny_models import (
     CONTEXT,
+    DELTA,
     EXPERTS,
     FAMILIES,
-    FEW_EXPERTS,
     GROUPED_HEADS,
+    SHARED_EXPERT,
     SLIDING,
     create_tokenizer,
     write_model,
@@ -32,9 +34,6 @@ QWEN_ENCODER |= {"out_hidden_size": 32, "patch_size": 4}
 POSITIONS = {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 WITH_SECTIONS = GROUPED_HEADS | {"rope_parameters": ROPE}
-HYBRID = GROUPED_HEADS | {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
-HYBRID |= {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
-HYBRID |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
 GROUPED_LLAMA = GROUPED_HEADS | {"model_type": "llama"}
 GROUPED_QWEN = GROUPED_HEADS | {"model_type": "qwen2"}
 CLIP = ENCODER | {"model_type": "clip_vision_model", "projection_dim": 8}
@@ -94,9 +93,9 @@ OTHERS = {
         "vision_config": ENCODER
         | {"vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
     },
-    "qwen3_5": {"text_config": HYBRID, "vision_config": QWEN_ENCODER | POSITIONS},
+    "qwen3_5": {"text_config": DELTA | {"head_dim": 8}, "vision_config": QWEN_ENCODER | POSITIONS},
     "qwen3_5_moe": {
-        "text_config": HYBRID | FEW_EXPERTS | {"shared_expert_intermediate_size": 32},
+        "text_config": DELTA | SHARED_EXPERT,
         "vision_config": QWEN_ENCODER | POSITIONS,
     },
 }
@@ -130,8 +129,11 @@ def test_the_text_part_gives_the_tokens_of_the_whole_model(tmp_path, model_type,
     assert f"{name}: its text part is served, requests cannot have images" in caplog.messages
     assert name in MULTIMODAL_ARCHITECTURES
     assert not [one for one, _ in loaded.model.named_modules() if "vis" in one]
-    if model_type in BATCHED:
-        config = EngineConfig(str(tmp_path), kv_cache_gb=0.01)
+    config = EngineConfig(str(tmp_path), kv_cache_gb=0.01)
+    if model_type in OTHERS:
+        with pytest.raises(IncompatibleModelError):
+            create_core(loaded, config)
+    else:
         stepped = SteppedCore(create_core(loaded, config))
         stepped.add(create_request(temperature=0))
         assert stepped.finish()["a"].token_ids == expected
