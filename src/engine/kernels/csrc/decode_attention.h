@@ -41,24 +41,27 @@ inline void find_rows(const BlockTable& table, int64_t position, int64_t end, in
 }
 
 // Calls `body(head, token, vectors)` for each query head and each BATCH tokens in [first, end), with their keys
-// or values, of `dim` numbers.
+// or values, of `dim` numbers. A batch of tokens farther on is prefetched meanwhile, token by token, so that
+// memory is read in order and not in bursts.
 template <typename Number, typename Body>
 inline void for_each_batch(const HeadGroup& heads, const Number* cache, int64_t dim, int64_t first, int64_t end,
                            const Body& body) {
     const int64_t stride = heads.layer.num_kv_heads * dim, size = heads.num_kv_heads * dim;
-    const int64_t num_ahead = heads.layer.prefetch_distance / (size * sizeof(Number));
+    const int64_t num_ahead = heads.layer.prefetch_distance / (size * sizeof(Number));  // tokens
     cache += heads.first_kv_head * dim;
     for (int64_t position = first; position < end; position += BATCH) {
-        int64_t rows[BATCH];
-        if (num_ahead) {
-            find_rows(heads.table, std::min(position + num_ahead, heads.end - 1), heads.end, rows);
-            for (const int64_t row : rows) prefetch_bytes(cache + row * stride, size * sizeof(Number));
-        }
+        int64_t rows[BATCH], next_rows[BATCH];
         find_rows(heads.table, position, end, rows);
+        find_rows(heads.table, std::min(position + num_ahead, heads.end - 1), heads.end, next_rows);
         const Number* vectors[BATCH];
         for (int i = 0; i < BATCH; i++) vectors[i] = cache + rows[i] * stride;
+        int64_t next = num_ahead && position + num_ahead < heads.end ? 0 : BATCH;  // token to prefetch
         for (int64_t h = 0; h < heads.num_heads();) {
-            for (const int64_t stop = h + heads.group; h < stop; h++) body(h, position - first, vectors);
+            for (const int64_t stop = h + heads.group; h < stop; h++) {
+                for (; next * heads.num_heads() < (h + 1) * BATCH; next++)
+                    prefetch_bytes(cache + next_rows[next] * stride, size * sizeof(Number));
+                body(h, position - first, vectors);
+            }
             for (const Number*& vector : vectors) vector += dim;
         }
     }
