@@ -1,0 +1,52 @@
+// Facts about the server that all views share: models, context length, chat template.
+
+import { ServerError, getJson } from "./api.js";
+import { createStore } from "./store.js";
+
+export const server = createStore({
+  models: [],
+  model: "",
+  contextLength: 0,
+  hasTemplate: true,
+  isLoading: false, // the server loads its model
+  needsKey: false,
+  keyError: "",
+  error: "",
+});
+const { state } = server;
+
+export async function connect() {
+  try {
+    const models = (await getJson("v1/models")).data;
+    const info = await getJson("tokenizer_info");
+    const isKnown = models.some((model) => model.id === state.model);
+    Object.assign(state, {
+      models,
+      model: isKnown ? state.model : models[0].id,
+      contextLength: models[0].max_model_len,
+      hasTemplate: info.chat_template !== null,
+      isLoading: false,
+      needsKey: false,
+      keyError: "",
+      error: "",
+    });
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    handle(error);
+  }
+  server.changed();
+}
+
+function handle(error) {
+  if (error.status === 401) askForKey(error);
+  else if (error.status === 503) {
+    state.isLoading = true;
+    setTimeout(connect, 1000);
+  } else state.error = error.message;
+}
+
+export function askForKey(error) {
+  state.needsKey = true;
+  state.keyError = error ? error.message : "";
+  server.changed();
+}
