@@ -67,7 +67,8 @@ export function readChat(value) {
   if (typeof value?.messages !== "object" || value.messages === null) throw new TypeError();
   for (const message of Object.values(value.messages)) {
     const { id, parent, role, content } = message;
-    const isKnown = parent === null || Object.hasOwn(chat.messages, parent);
+    // Parents come first, so there is no circle; an answer follows a message.
+    const isKnown = parent === null ? role === "user" : Object.hasOwn(chat.messages, parent);
     if (!/^m\d+$/.test(id) || !isKnown || !["user", "assistant"].includes(role)) {
       throw new TypeError();
     }
@@ -77,7 +78,8 @@ export function readChat(value) {
     chat.count = Math.max(chat.count, Number(id.slice(1)));
   }
   for (const [parent, child] of Object.entries(value.selected ?? {})) {
-    if (Object.hasOwn(chat.messages, child)) chat.selected[parent] = child;
+    const isChild = Object.hasOwn(chat.messages, child) && (chat.messages[child].parent ?? "root") === parent;
+    if (isChild) chat.selected[parent] = child;
   }
   chat.title = String(value.title ?? "").slice(0, 200);
   chat.system = String(value.system ?? "");

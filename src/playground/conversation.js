@@ -31,6 +31,10 @@ const { state } = conversation;
 export async function openStoredChats() {
   const chats = await loadChats().catch(() => []);
   state.chats = chats.sort((a, b) => b.updated - a.updated);
+  // The page was left while these were written.
+  for (const message of chats.flatMap((chat) => Object.values(chat.messages))) {
+    if (message.role === "assistant") message.finish ||= "broken";
+  }
   const last = sessionStorage.getItem(LAST_CHAT);
   state.chat = state.chats.find((chat) => chat.id === last) ?? state.chat;
   conversation.changed();
@@ -80,6 +84,7 @@ export function regenerate(message) {
 export function edit(message, text) {
   const edited = addMessage(state.chat, message.parent, message.role, text);
   if (message.role === "user") return answer(edited);
+  edited.finish = "edited";
   keep(state.chat);
   return undefined;
 }
@@ -167,7 +172,7 @@ function read(event, message, running) {
     message.usage = { prompt: event.usage.prompt_tokens, answer: numTokens };
     message.usage.cached = event.usage.prompt_tokens_details?.cached_tokens ?? 0;
     message.timeToFirst = running.firstAt - running.startedAt;
-    message.speed = numTokens > 1 && seconds > 0 ? (numTokens - 1) / seconds : 0;
+    message.speed = numTokens > 1 && seconds > 0.01 ? (numTokens - 1) / seconds : 0;
   }
 }
 
