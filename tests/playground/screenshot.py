@@ -12,7 +12,8 @@ SCREENSHOT = ROOT / "docs" / "playground.png"
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, serve_app(create_app(create_settings())) as server:
+    app = create_app(create_settings())
+    with tempfile.TemporaryDirectory() as folder, serve_app(app) as server:
         browse("screenshot", "chromium", Path(folder), server.url, SCREENSHOT=str(SCREENSHOT))
 
 
