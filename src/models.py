@@ -288,6 +288,20 @@ class StreamErrorEvent(BaseModel):
     error: StreamError
 
 
+class ServiceLinks(BaseModel):
+    """Paths of the service's entry points."""
+
+    name: Literal["LLM inference"] = "LLM inference"
+    version: str = Field(description="The service's version.", examples=["0.1.0"])
+    docs: Literal["/docs"] = "/docs"
+    openapi: Literal["/openapi.json"] = "/openapi.json"
+    models: Literal["/v1/models"] = "/v1/models"
+    health: Literal["/health"] = "/health"
+    playground: Literal["/"] | None = Field(
+        description="Page for browsers; null with PLAYGROUND=false."
+    )
+
+
 class HealthResponse(BaseModel):
     """State of the service."""
 

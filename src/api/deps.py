@@ -11,6 +11,7 @@ from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
 from src.middleware.request_body import JSONRequest
 from src.observability.http_metrics import HttpMetrics
+from src.playground.files import Playground
 from src.server.draining import Draining
 from src.server.service import service_of
 
@@ -33,10 +34,15 @@ def get_draining(request: Request) -> Draining:
     return service_of(request.app).draining
 
 
+def get_playground(request: Request) -> Playground | None:
+    return service_of(request.app).playground
+
+
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 MetricsDep = Annotated[HttpMetrics, Depends(get_metrics)]
 DrainingDep = Annotated[Draining, Depends(get_draining)]
+PlaygroundDep = Annotated[Playground | None, Depends(get_playground)]
 
 
 async def off_loop(request: Request, work: Callable[[], T]) -> T:

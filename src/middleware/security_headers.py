@@ -25,11 +25,22 @@ PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 PAGE_FILES = "/static-offline-docs/"
 """Files of these pages; browsers may cache them, as they are the same for all users."""
 
+PLAYGROUND = "/"
+PLAYGROUND_FILES = "/playground/"
+"""Files of the playground; their route decides on caching."""
+
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'"
 )
+PLAYGROUND_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types dompurify"
+)
+"""Policy of the playground, which shows text of models: HTML is set through DOMPurify alone."""
+
 SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -78,9 +89,14 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                cache = headers.get("Cache-Control")
                 headers.update(HEADERS)
-                if scope["path"].startswith(PAGE_FILES):
+                if scope["path"] == PLAYGROUND:
+                    headers["Content-Security-Policy"] = PLAYGROUND_POLICY
+                elif scope["path"].startswith(PAGE_FILES):
                     del headers["Cache-Control"]
+                elif scope["path"].startswith(PLAYGROUND_FILES) and cache is not None:
+                    headers["Cache-Control"] = cache
             await send(message)
 
         is_page = scope["path"] in PAGES

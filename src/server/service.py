@@ -17,6 +17,7 @@ from src.middleware.route_policy import RoutePolicies
 from src.observability.engine_metrics import EngineMetrics
 from src.observability.http_metrics import HttpMetrics
 from src.observability.tracing import Tracing, create_tracing
+from src.playground.files import Playground, load_playground
 from src.server.draining import Draining
 
 
@@ -34,6 +35,7 @@ class Service:
         usage: accounts of requests.
         tracing: None without OTEL_EXPORTER_OTLP_ENDPOINT.
         watched_keys: API keys or JWKS that are read again when their file changes; None without.
+        playground: files of the page at `/`; None with PLAYGROUND=false.
         wait_for_model: the server listens only once the model is loaded.
         draining: state of a graceful shutdown.
         is_loaded: the model is loaded.
@@ -50,6 +52,7 @@ class Service:
     usage: Usage
     tracing: Tracing | None
     watched_keys: Watched | None
+    playground: Playground | None
     wait_for_model: bool
     draining: Draining = field(default_factory=Draining)
     is_loaded: bool = False
@@ -100,6 +103,7 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         usage=usage,
         tracing=tracing,
         watched_keys=watch_keys(settings),
+        playground=load_playground() if settings.playground else None,
         wait_for_model=settings.listen_when_loaded,
     )
 

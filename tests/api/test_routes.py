@@ -33,6 +33,8 @@ EXPECTED = {
     "/health/live": (NATIVE, PROBE, PUBLIC),
     "/health/ready": (NATIVE, PROBE, PUBLIC),
     "/metrics": (NATIVE, PROBE, "metrics"),
+    "/": (NATIVE, DOCUMENTATION, PUBLIC),
+    "/playground/{version}/{path:path}": (NATIVE, DOCUMENTATION, PUBLIC),
     "/docs": (NATIVE, DOCUMENTATION, PUBLIC),
     "/docs/oauth2-redirect": (NATIVE, DOCUMENTATION, PUBLIC),
     "/redoc": (NATIVE, DOCUMENTATION, PUBLIC),
@@ -66,8 +68,8 @@ def test_inference_routes_alone_are_metered_and_drained(path):
 @pytest.mark.parametrize(
     ("path", "family"),
     [
-        ("/", NATIVE),
         ("", NATIVE),
+        ("/playground", NATIVE),
         ("/generate/", NATIVE),
         ("/healthy", NATIVE),
         ("/static-offline-docs", NATIVE),

@@ -22,6 +22,8 @@ from tests.support.keys import bearer, create_key, entries, id_of, run_keys
 from tests.support.servers import LocalServer, routes_of
 
 PUBLIC = {
+    "/",
+    "/playground/{version}/{path:path}",
     "/health",
     "/health/live",
     "/health/ready",
@@ -90,6 +92,7 @@ def test_every_route_is_closed_but_those_declared_public(locked):
     with httpx2.Client(base_url=locked.server.url, timeout=60) as client:
         for method, path in routes:
             concrete = path.replace("{model_id:path}", "some/model")
+            concrete = concrete.replace("{version}/{path:path}", "0/app.js")
             response = client.request(method, concrete)
             if path in PUBLIC:
                 assert response.status_code == 200, path

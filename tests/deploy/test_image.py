@@ -38,6 +38,7 @@ COMPLETION = {"model": "storyteller", "prompt": "Once", "max_tokens": 5}
 CHAT = {"model": "storyteller", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
 COUNTED = {key: CHAT[key] for key in ("model", "messages")}
 ENDPOINTS: dict[str, tuple[str, str, object]] = {
+    "/": ("GET", "/", None),
     "/generate": ("POST", "/generate", GENERATION),
     "/generate/batch": ("POST", "/generate/batch", {"prompts": ["Once"], "max_length": 5}),
     "/v1/completions": ("POST", "/v1/completions", COMPLETION),

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from src.middleware.security_headers import PLAYGROUND_POLICY
 from tests.conftest import create_settings
 from tests.faults.asking import talk
 from tests.support.keys import bearer, create_key
@@ -28,7 +29,9 @@ def assert_headers(response: httpx2.Response, path: str) -> None:
     assert dict(headers).items() >= ALWAYS.items(), path
     assert headers.get_list("server") == [], path
     assert len(headers.get_list("content-security-policy")) == 1, path
-    if path in PAGES:
+    if path == "/":
+        assert headers["content-security-policy"] == PLAYGROUND_POLICY
+    elif path in PAGES:
         assert "script-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in re.search("script-src.*?;", headers["content-security-policy"])[0]
     else:

@@ -108,11 +108,11 @@ ROOMS = {
         MODEL,
     ),
     "api": room(
-        f"{API} auth.api_keys limits.rate_limit middleware observability server.draining"
+        f"{API} auth.api_keys limits.rate_limit middleware observability playground server.draining"
         " server.connection server.service",
         MODEL,
     ),
-    "api.native": room(f"{API} server.draining", MODEL),
+    "api.native": room(f"{API} playground server.draining", MODEL),
     "api.openai": room(API, MODEL),
     "api.anthropic": room(API, MODEL),
     "auth": room(
@@ -128,9 +128,10 @@ ROOMS = {
     "server": room(
         "errors config core.model_names core.request_validation"
         " engine.structured_output.compile_pool inference auth.authenticators limits middleware"
-        " observability",
+        " observability playground",
         MODEL,
     ),
+    "playground": room("", WEB, WIRE, MODEL),
     "keys": room("auth.keys_cli", WEB, MODEL),
     "main": room(
         "errors config api auth limits middleware observability server",

@@ -1,0 +1,91 @@
+// A chat as a tree of messages. Edits and new answers are siblings; one path of the tree is shown.
+
+// crypto.randomUUID is missing on pages that come over plain HTTP from another machine.
+export const randomId = () =>
+  [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("");
+
+export function createChat(settings = {}) {
+  const now = Date.now();
+  return {
+    id: randomId(),
+    title: "",
+    created: now,
+    updated: now,
+    system: settings.system ?? "",
+    parameters: { ...settings.parameters },
+    count: 0, // of messages ever added; ids come from it
+    messages: {}, // by id
+    selected: {}, // id of a message, or "root", to the id of its shown child
+  };
+}
+
+export function addMessage(chat, parent, role, content) {
+  chat.count += 1;
+  const message = { id: `m${chat.count}`, parent, role, content };
+  chat.messages[message.id] = message;
+  chat.selected[parent ?? "root"] = message.id;
+  if (!chat.title && role === "user") chat.title = content.trim().slice(0, 80);
+  chat.updated = Date.now();
+  return message;
+}
+
+export function siblings(chat, message) {
+  return Object.values(chat.messages).filter((other) => other.parent === message.parent);
+}
+
+// Returns the shown messages, from the first to the last.
+export function shownPath(chat) {
+  const path = [];
+  let id = chat.selected.root;
+  while (id && chat.messages[id]) {
+    path.push(chat.messages[id]);
+    id = chat.selected[id];
+  }
+  return path;
+}
+
+// Returns the messages that lead to one, itself included.
+export function pathTo(chat, message) {
+  const path = [];
+  for (let at = message; at; at = chat.messages[at.parent]) path.unshift(at);
+  return path;
+}
+
+export function select(chat, message) {
+  chat.selected[message.parent ?? "root"] = message.id;
+}
+
+// Returns the conversation as the API reads it.
+export function toApi(chat, path) {
+  const system = chat.system.trim() ? [{ role: "system", content: chat.system }] : [];
+  return [...system, ...path.map(({ role, content }) => ({ role, content }))];
+}
+
+// Checks a chat from a file, and returns a copy that holds known fields alone.
+export function readChat(value) {
+  const chat = createChat();
+  if (typeof value?.messages !== "object" || value.messages === null) throw new TypeError();
+  for (const message of Object.values(value.messages)) {
+    const { id, parent, role, content } = message;
+    // Parents come first, so there is no circle; an answer follows a message.
+    const isKnown = parent === null ? role === "user" : Object.hasOwn(chat.messages, parent);
+    if (!/^m\d+$/.test(id) || !isKnown || !["user", "assistant"].includes(role)) {
+      throw new TypeError();
+    }
+    chat.messages[id] = { id, parent, role, content: String(content) };
+    if (typeof message.finish === "string") chat.messages[id].finish = message.finish;
+    chat.selected[parent ?? "root"] = id;
+    chat.count = Math.max(chat.count, Number(id.slice(1)));
+  }
+  for (const [parent, child] of Object.entries(value.selected ?? {})) {
+    const isChild = Object.hasOwn(chat.messages, child) && (chat.messages[child].parent ?? "root") === parent;
+    if (isChild) chat.selected[parent] = child;
+  }
+  chat.title = String(value.title ?? "").slice(0, 200);
+  chat.system = String(value.system ?? "");
+  chat.created = Number(value.created) || chat.created;
+  for (const [name, set] of Object.entries(value.parameters ?? {})) {
+    if (typeof set === "number" || typeof set === "string") chat.parameters[name] = set;
+  }
+  return chat;
+}
