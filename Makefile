@@ -96,6 +96,10 @@ $(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.p
 
 # Libraries of the playground: files of npm packages, unchanged, at the versions of the lock.
 PLAYGROUND_LIBRARIES := src/playground/vendor
+.PHONY: playground-screenshot
+playground-screenshot: $(STAMP) $(CLIENTS)/node/.installed ## develop: take the screenshot of README.md (needs chromium)
+	@$(BIN)/python -m tests.playground.screenshot
+
 .PHONY: playground-libraries
 playground-libraries: ## develop: copy the playground's libraries and their licences from npm, and write their hashes (needs npm)
 	@rm -rf .vendor && mkdir .vendor && cp $(PLAYGROUND_LIBRARIES)/package.json $(PLAYGROUND_LIBRARIES)/package-lock.json .vendor

@@ -13,7 +13,7 @@ const THEMES = { "": "System", light: "Light", dark: "Dark" };
 const viewOf = (hash) => (hash.startsWith("#/tokens") ? "tokens" : "chat");
 
 function App() {
-  const { models, model, isLoading, needsKey, error } = useStore(server);
+  const { models, model, isLoading, asksForKey, hasKeys, error } = useStore(server);
   const [view, setView] = useState(viewOf(location.hash));
   useEffect(() => {
     const change = () => setView(viewOf(location.hash));
@@ -36,14 +36,14 @@ function App() {
           ${models.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
           ${!models.length && html`<option value="">no model yet</option>`}
         </select>
-        ${getKey() && html`<button type="button" onClick=${() => askForKey()}>Key</button>`}
+        ${(hasKeys || getKey()) && html`<button type="button" onClick=${() => askForKey()}>Key</button>`}
         <${ThemeButton} />
       </div>
     </header>
     ${isLoading && html`<p class="banner" role="status">The server is loading its model. This page goes on by itself.</p>`}
     ${error && html`<p class="banner error" role="alert">${error} <button type="button" onClick=${connect}>Try again</button></p>`}
     <main>${view === "tokens" ? html`<${LazyTokens} />` : html`<${ChatView} />`}</main>
-    ${needsKey && html`<${KeyDialog} />`}
+    ${asksForKey && html`<${KeyDialog} />`}
   `;
 }
 
@@ -67,7 +67,7 @@ function KeyDialog() {
   const [text, setText] = useState("");
   useEffect(() => dialog.current.showModal(), []);
   const close = () => {
-    server.state.needsKey = false;
+    server.state.asksForKey = false;
     server.changed();
   };
   const submit = async (event) => {

@@ -9,7 +9,8 @@ export const server = createStore({
   contextLength: 0,
   hasTemplate: true,
   isLoading: false, // the server loads its model
-  needsKey: false,
+  asksForKey: false, // the dialog is open
+  hasKeys: false, // the server has asked for a key before
   keyError: "",
   error: "",
 });
@@ -18,15 +19,16 @@ const { state } = server;
 export async function connect() {
   try {
     const models = (await getJson("v1/models")).data;
-    const info = await getJson("tokenizer_info");
+    // It counts against the rate limit, and a chat needs no knowledge of the template.
+    const info = await getJson("tokenizer_info").catch(() => null);
     const isKnown = models.some((model) => model.id === state.model);
     Object.assign(state, {
       models,
       model: isKnown ? state.model : models[0].id,
       contextLength: models[0].max_model_len,
-      hasTemplate: info.chat_template !== null,
+      hasTemplate: info === null || info.chat_template !== null,
       isLoading: false,
-      needsKey: false,
+      asksForKey: false,
       keyError: "",
       error: "",
     });
@@ -46,7 +48,8 @@ function handle(error) {
 }
 
 export function askForKey(error) {
-  state.needsKey = true;
+  state.asksForKey = true;
+  state.hasKeys = true;
   state.keyError = error ? error.message : "";
   server.changed();
 }

@@ -8,7 +8,7 @@ import { askForKey, server } from "./server.js";
 import { createStore, useStore } from "./store.js";
 
 const NUM_ALTERNATIVES = 20;
-const TOKENIZE_DELAY = 250; // ms after the last key
+const TOKENIZE_DELAY = 400; // ms after the last key
 const URL_DELAY = 200; // ms after the last change
 const NUM_COLORS = 5;
 const NAMES = ["temperature", "top_k", "top_p", "min_p", "max_tokens", "seed"];
@@ -18,6 +18,7 @@ const view = createStore({
   prompt: "The capital of France is",
   parameters: { max_tokens: DEFAULT_TOKENS },
   pieces: [], // tokens of the prompt: { id, text }
+  pieceError: "",
   tokens: [], // new tokens: { text, logprob, top: [{ text, logprob }] }
   chosen: null, // index of the token with shown alternatives
   finish: "",
@@ -29,7 +30,10 @@ const { state } = view;
 // The URL holds the prompt and the changed parameters: /#/tokens?prompt=…&temperature=0.5
 function readUrl() {
   const query = new URLSearchParams(location.hash.split("?")[1] ?? "");
-  if (query.has("prompt")) state.prompt = query.get("prompt");
+  if (query.has("prompt")) {
+    state.prompt = query.get("prompt");
+    state.parameters = { max_tokens: DEFAULT_TOKENS };
+  }
   for (const name of NAMES) {
     const value = Number(query.get(name));
     if (query.has(name) && Number.isFinite(value)) state.parameters[name] = value;
@@ -70,8 +74,11 @@ async function tokenize() {
     if (prompt === state.prompt) {
       state.pieces = tokens.map((id, index) => ({ id, text: texts[index] }));
     }
+    state.pieceError = "";
   } catch (error) {
-    fail(error);
+    // Each look at the tokens counts against the rate limit; without one more the page works on.
+    if (error.status === 429) state.pieceError = error.message;
+    else fail(error);
   }
   return view.changed();
 }
@@ -82,22 +89,22 @@ async function generate(numKept = 0, replacement = null) {
   const controller = new AbortController();
   const kept = state.tokens.slice(0, numKept);
   if (replacement !== null) kept.push(replacement);
-  const parameters = changedOf(state.parameters);
-  const limit = (parameters.max_tokens ?? DEFAULT_TOKENS) - kept.length;
   Object.assign(state, { tokens: kept, controller, finish: "", error: "" });
   state.chosen = replacement === null ? null : numKept;
   view.changed();
+  const parameters = changedOf(state.parameters);
   const body = {
     ...parameters,
     model: server.state.model,
     prompt: state.prompt + kept.map((token) => token.text).join(""),
-    max_tokens: Math.max(1, limit),
     logprobs: NUM_ALTERNATIVES,
   };
   try {
+    const limit = parameters.max_tokens ?? (await restOfContext(body.prompt, controller.signal));
+    body.max_tokens = Math.max(1, parameters.max_tokens ? limit - kept.length : limit);
     for await (const event of stream("v1/completions", body, controller.signal)) {
       const [choice] = event.choices;
-      if (choice?.logprobs) state.tokens.push(...readTokens(choice.logprobs));
+      if (choice?.logprobs) kept.push(...readTokens(choice.logprobs));
       if (choice?.finish_reason) state.finish = choice.finish_reason;
       view.changedInStream();
     }
@@ -107,6 +114,12 @@ async function generate(numKept = 0, replacement = null) {
     if (state.controller === controller) state.controller = null;
     view.changed();
   }
+}
+
+async function restOfContext(prompt, signal) {
+  const body = { model: server.state.model, prompt };
+  const { count, max_model_len: length } = await postJson("tokenize", body, signal);
+  return length - count;
 }
 
 function readTokens({ tokens, token_logprobs: logprobs, top_logprobs: tops }) {
@@ -202,8 +215,9 @@ function visible(text) {
 }
 
 function Pieces() {
-  const { pieces } = state;
-  return html`<p class="hint">${pieces.length} ${pieces.length === 1 ? "token" : "tokens"}</p>
+  const { pieces, pieceError } = state;
+  const count = `${pieces.length} ${pieces.length === 1 ? "token" : "tokens"}`;
+  return html`<p class="hint" role="status">${pieceError || count}</p>
     <ol class="pieces" aria-label="Tokens of the prompt">
       ${pieces.map(
         ({ id, text }, index) => html`<li key=${index} class=${`piece color-${index % NUM_COLORS}`}>

@@ -41,5 +41,15 @@ await button(page, "Continue").waitFor();
 await page.reload();
 await answers(page).getByText("Once upon").waitFor();
 
+// Under a tight rate limit the page opens all the same.
+await answerWith(page, "/tokenizer_info", status(429, "slow down", { "Retry-After": "7" }));
+await answerWith(page, "/tokenize", status(429, "slow down", { "Retry-After": "7" }));
+await page.reload();
+await button(page, "New chat").click();
+await page.getByRole("heading", { name: "Ask storyteller" }).waitFor();
+await page.getByRole("link", { name: "Prompt and tokens" }).first().click();
+await page.getByText("Try again in 7 seconds").waitFor();
+assert.equal(await page.getByRole("alert").count(), 0);
+
 await close(page);
 await end();
