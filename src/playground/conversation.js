@@ -4,6 +4,7 @@ import { ServerError, postJson, stream } from "./api.js";
 import {
   addMessage,
   createChat,
+  formatOf,
   pathTo,
   readChat,
   select,
@@ -31,14 +32,17 @@ const { state } = conversation;
 export async function openStoredChats() {
   const chats = await loadChats().catch(() => []);
   state.chats = chats.sort((a, b) => b.updated - a.updated);
+  // The page was left while these were written.
+  for (const message of chats.flatMap((chat) => Object.values(chat.messages))) {
+    if (message.role === "assistant") message.finish ||= "broken";
+  }
   const last = sessionStorage.getItem(LAST_CHAT);
   state.chat = state.chats.find((chat) => chat.id === last) ?? state.chat;
   conversation.changed();
 }
 
 export function newChat() {
-  const { system, parameters } = state.chat;
-  openChat(createChat({ system, parameters }));
+  openChat(createChat(state.chat));
 }
 
 export function openChat(chat) {
@@ -61,6 +65,11 @@ export function setSystem(text) {
   keep(state.chat);
 }
 
+export function setSchema(text) {
+  state.chat.schema = text;
+  keep(state.chat);
+}
+
 export function setParameter(name, value) {
   state.chat.parameters[name] = value;
   keep(state.chat);
@@ -80,6 +89,7 @@ export function regenerate(message) {
 export function edit(message, text) {
   const edited = addMessage(state.chat, message.parent, message.role, text);
   if (message.role === "user") return answer(edited);
+  edited.finish = "edited";
   keep(state.chat);
   return undefined;
 }
@@ -96,12 +106,21 @@ export function stop() {
 
 function answer(question) {
   const { chat } = state;
+  let format;
+  try {
+    format = formatOf(chat);
+  } catch (error) {
+    state.error = `The JSON schema in the settings is not valid JSON. ${error.message}`;
+    keep(chat);
+    return undefined;
+  }
   const message = addMessage(chat, question.id, "assistant", "");
   message.model = server.state.model;
   const body = {
     model: server.state.model,
     messages: toApi(chat, pathTo(chat, question)),
     ...changedOf(chat.parameters),
+    ...format,
   };
   return generate(chat, message, (signal) => stream("v1/chat/completions", body, signal));
 }
@@ -167,7 +186,7 @@ function read(event, message, running) {
     message.usage = { prompt: event.usage.prompt_tokens, answer: numTokens };
     message.usage.cached = event.usage.prompt_tokens_details?.cached_tokens ?? 0;
     message.timeToFirst = running.firstAt - running.startedAt;
-    message.speed = numTokens > 1 && seconds > 0 ? (numTokens - 1) / seconds : 0;
+    message.speed = numTokens > 1 && seconds > 0.01 ? (numTokens - 1) / seconds : 0;
   }
 }
 

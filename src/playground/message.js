@@ -10,10 +10,12 @@ import {
 } from "./conversation.js";
 import { siblings } from "./chat_tree.js";
 
+// Ends after which an answer can be continued.
 const FINISHES = {
   length: "cut at the maximum of tokens",
   stopped: "stopped",
   broken: "broken off",
+  edited: "edited",
 };
 
 let markdown = null;
@@ -86,7 +88,10 @@ function addCopyButtons(element) {
       button.textContent = "Copied";
       setTimeout(() => (button.textContent = "Copy code"), 1500);
     };
-    pre.before(button);
+    const frame = document.createElement("div");
+    frame.className = "code";
+    pre.replaceWith(frame);
+    frame.append(pre, button);
   }
 }
 

@@ -47,7 +47,7 @@ def browse(scenario: str, browser: str, folder: Path, url: str, **environment: s
             "HOME": str(folder),
             "CLIENTS": str(CLIENTS),
             "SERVER_URL": url,
-            "BROWSER": browser,
+            "BROWSER": shutil.which(browser) or browser,
             **environment,
         },
         capture_output=True,
