@@ -10,6 +10,7 @@ import {
   openChat,
   send,
   setParameter,
+  setSchema,
   setSystem,
   stop,
 } from "./conversation.js";
@@ -188,5 +189,15 @@ function ChatSettings({ chat }) {
     />
     <h2>Parameters ${numChanged > 0 && html`<span class="count">${numChanged} changed</span>`}</h2>
     <${ParameterPanel} id="chat" values=${chat.parameters} onChange=${setParameter} />
+    <h2>Structured output</h2>
+    <textarea
+      aria-label="JSON schema"
+      class="code-box"
+      rows="4"
+      spellcheck="false"
+      placeholder="A JSON schema that every answer has to fit"
+      value=${chat.schema}
+      onInput=${(event) => setSchema(event.target.value)}
+    />
   </aside>`;
 }

@@ -12,6 +12,7 @@ export function createChat(settings = {}) {
     created: now,
     updated: now,
     system: settings.system ?? "",
+    schema: settings.schema ?? "", // JSON schema of the answers, as text
     parameters: { ...settings.parameters },
     count: 0, // of messages ever added; ids come from it
     messages: {}, // by id
@@ -61,6 +62,13 @@ export function toApi(chat, path) {
   return [...system, ...path.map(({ role, content }) => ({ role, content }))];
 }
 
+// Returns the field that makes answers fit the chat's schema; throws SyntaxError if it is no JSON.
+export function formatOf(chat) {
+  if (!chat.schema?.trim()) return {};
+  const json_schema = { name: "answer", schema: JSON.parse(chat.schema) };
+  return { response_format: { type: "json_schema", json_schema } };
+}
+
 // Checks a chat from a file, and returns a copy that holds known fields alone.
 export function readChat(value) {
   const chat = createChat();
@@ -83,6 +91,7 @@ export function readChat(value) {
   }
   chat.title = String(value.title ?? "").slice(0, 200);
   chat.system = String(value.system ?? "");
+  chat.schema = String(value.schema ?? "");
   chat.created = Number(value.created) || chat.created;
   for (const [name, set] of Object.entries(value.parameters ?? {})) {
     if (typeof set === "number" || typeof set === "string") chat.parameters[name] = set;

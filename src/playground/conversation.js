@@ -4,6 +4,7 @@ import { ServerError, postJson, stream } from "./api.js";
 import {
   addMessage,
   createChat,
+  formatOf,
   pathTo,
   readChat,
   select,
@@ -41,8 +42,7 @@ export async function openStoredChats() {
 }
 
 export function newChat() {
-  const { system, parameters } = state.chat;
-  openChat(createChat({ system, parameters }));
+  openChat(createChat(state.chat));
 }
 
 export function openChat(chat) {
@@ -62,6 +62,11 @@ export async function deleteChat(chat) {
 
 export function setSystem(text) {
   state.chat.system = text;
+  keep(state.chat);
+}
+
+export function setSchema(text) {
+  state.chat.schema = text;
   keep(state.chat);
 }
 
@@ -101,12 +106,21 @@ export function stop() {
 
 function answer(question) {
   const { chat } = state;
+  let format;
+  try {
+    format = formatOf(chat);
+  } catch (error) {
+    state.error = `The JSON schema in the settings is not valid JSON. ${error.message}`;
+    keep(chat);
+    return undefined;
+  }
   const message = addMessage(chat, question.id, "assistant", "");
   message.model = server.state.model;
   const body = {
     model: server.state.model,
     messages: toApi(chat, pathTo(chat, question)),
     ...changedOf(chat.parameters),
+    ...format,
   };
   return generate(chat, message, (signal) => stream("v1/chat/completions", body, signal));
 }

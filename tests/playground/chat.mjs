@@ -100,5 +100,18 @@ await page.getByRole("link", { name: "Chat", exact: true }).click();
 await answered(page);
 assert.ok((await answers(page).locator(".text").innerText()).length > 3);
 
+// Answers fit a schema; one that is no JSON is refused with the question kept.
+await button(page, "New chat").click();
+const schema = { type: "object", properties: { city: { enum: ["Paris", "Rome"] } }, required: ["city"] };
+const box = page.getByRole("textbox", { name: "JSON schema" });
+await box.fill("{ city");
+await ask(page, "What is the capital of France?");
+await page.getByRole("alert").filter({ hasText: "not valid JSON" }).waitFor();
+await box.fill(JSON.stringify(schema));
+await ask(page, "What is the capital of France?");
+await answered(page);
+assert.ok(["Paris", "Rome"].includes(JSON.parse(await answers(page).locator(".text").innerText()).city));
+assert.equal(await page.getByRole("alert").count(), 0);
+
 await close(page);
 await end();
