@@ -59,9 +59,9 @@ ROOMS = {
         MODEL,
     ),
     "engine.model": room(
-        "errors engine.config engine.logprobs engine.request engine.sampling_params"
-        " engine.scheduling engine.sampling engine.kernels.arguments engine.kernels.bindings"
-        " engine.kernels.build text.chat_template",
+        "errors engine.config engine.logprobs engine.progress engine.request"
+        " engine.sampling_params engine.scheduling engine.sampling engine.kernels.arguments"
+        " engine.kernels.bindings engine.kernels.build text.chat_template",
         WEB,
         WIRE,
     ),
@@ -75,7 +75,9 @@ ROOMS = {
     "engine.structured_output.checks": room(
         "errors", WEB, WIRE, MODEL, frozenset({"llguidance", "numpy"})
     ),
-    "engine.cpu_layers": room("errors engine.config engine.kernels engine.model", WEB, WIRE),
+    "engine.cpu_layers": room(
+        "errors engine.config engine.kernels engine.model engine.progress", WEB, WIRE
+    ),
     "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(
         "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"

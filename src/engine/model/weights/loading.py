@@ -1,49 +1,35 @@
-"""Loads a model's weights onto a device, whole and exact, or says why that is not possible.
+"""Loads a model's weights, whole and exact, or says why that is not possible.
 
 Weights that are missing or of another shape are refused: transformers would fill in random numbers.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from src.engine.config import Device, DType, EngineConfig
+from src.engine.config import EngineConfig
+from src.engine.model.checkpoint_config import read_json
 from src.engine.model.generation_config import check_generation_entries
 from src.engine.model.source import REMEDY, one_line
+from src.engine.model.weights.stored import LazyWeight, WeightSource, store_linears
+from src.engine.progress import log_phase
 from src.errors import ModelLoadError
 
+FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
-def choose_device(device: Device) -> torch.device:
-    """Returns the device of DEVICE; `auto` is CUDA if there is one.
-
-    Raises:
-        ModelLoadError: CUDA was asked for, and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadError(
-            "DEVICE=cuda was asked for, and torch sees no CUDA device here. Use DEVICE=auto or cpu,"
-            " or install a CUDA build of torch and its driver."
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def choose_dtype(dtype: DType, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
-    """Returns the number format of DTYPE; for `auto` the best one of device and checkpoint."""
-    if dtype != "auto":
-        return {
-            "float32": torch.float32,
-            "float16": torch.float16,
-            "bfloat16": torch.bfloat16,
-        }[dtype]
-    if device.type == "cpu":
-        return torch.float32
-    if config.dtype == torch.bfloat16 and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float16
+ModelAndInfo = tuple[PreTrainedModel, dict[str, Any]]
+"""A model, and the names of weights that are not as its config asks."""
 
 
 def load_weights(
@@ -62,7 +48,12 @@ def load_weights(
             f" save_pretrained. {REMEDY}"
         )
     try:
-        model, info = _from_pretrained(folder, model_config, dtype, config)
+        if _is_plain(model_config):
+            model, info = build_model(model_config, _read_folder(folder), dtype)
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+        else:
+            model, info = _from_pretrained(folder, model_config, dtype, config)
     except ImportError as error:
         raise ModelLoadError(
             f"The model in {folder} needs a package that is not installed here"
@@ -78,20 +69,60 @@ def load_weights(
     return model
 
 
+def build_model(
+    model_config: PreTrainedConfig, weights: Mapping[str, WeightSource], dtype: torch.dtype
+) -> ModelAndInfo:
+    """Creates a model of weights that are read one after the other.
+
+    In float32 the linear layers keep matrices that are stored in 16 bits; see `store_linears`.
+    """
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(model_config)]
+    with log_phase("loading weights", sum(one.num_bytes for one in weights.values())) as phase:
+        # The library's types do not say that the result is a pair.
+        model, info = model_class.from_pretrained(
+            None,
+            config=model_config,
+            state_dict={name: LazyWeight(one, phase.add) for name, one in weights.items()},
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_names` refuses them by name
+        )
+        if dtype == torch.float32:
+            store_linears(model)
+    return model, info
+
+
+def _is_plain(model_config: PreTrainedConfig) -> bool:
+    """Checks that transformers has one class for a config, which is of a text model alone."""
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
+    is_plain = isinstance(model_class, type) and "text_config" not in model_config.sub_configs
+    return is_plain and not getattr(model_config, "auto_map", None)
+
+
+def _read_folder(folder: Path) -> dict[str, WeightSource]:
+    """Returns the weights by their names in the files; files are mapped into memory."""
+    paths = [folder / FILE]
+    if not paths[0].exists():
+        index = read_json(folder / INDEX)["weight_map"]
+        paths = [folder / Path(name).name for name in sorted(set(index.values()))]
+    tensors = {name: tensor for path in paths for name, tensor in load_file(path).items()}
+    return {name: WeightSource(tensor.detach, tensor.nbytes) for name, tensor in tensors.items()}
+
+
 def _from_pretrained(
     folder: Path, model_config: PreTrainedConfig, dtype: torch.dtype, config: EngineConfig
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Returns the model, and the names of weights that are not as its config asks."""
-    # The library's types do not say that the result is a pair.
-    result: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=model_config,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=config.trust_remote_code,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # `check_names` refuses them by name
-    )
+) -> ModelAndInfo:
+    """Loads a model of several parts, or with code of its own, as transformers does."""
+    with log_phase("loading weights"):
+        result: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=model_config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     model, info = result
     return model, info
 
@@ -114,21 +145,3 @@ def check_names(path: Path, info: dict[str, Any]) -> None:
             f" shape, {some} among them. They would be random numbers; fetch or write the files"
             f" again. {REMEDY}"
         )
-
-
-def move_to_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Moves a model to its device, in evaluation mode.
-
-    Raises:
-        ModelLoadError: the device has too little memory.
-    """
-    try:
-        model.to(device)  # type: ignore[arg-type]
-    except torch.OutOfMemoryError as error:
-        num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-        raise ModelLoadError(
-            f"The model's weights take {num_bytes / 2**30:.1f} GiB, which are not free on {device}."
-            " Choose a smaller model, a smaller DTYPE, or DEVICE=cpu."
-        ) from error
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
