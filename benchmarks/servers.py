@@ -28,6 +28,7 @@ class Server:
 
     url: str
     process_id: int
+    log_path: Path | None = None
 
     def memory(self, kind: Literal["RssAnon", "RssFile"] = "RssAnon") -> float:
         """Returns the private memory, or the mapped files, of the process, in MiB."""
@@ -43,7 +44,9 @@ class Server:
 
 
 @contextmanager
-def serve_ours(model: str, **settings: object) -> Iterator[Server]:
+def serve_ours(
+    model: str, *, wait_for: str = "/health/ready", **settings: object
+) -> Iterator[Server]:
     """Runs this service with these settings and its defaults, without this machine's settings."""
     port = free_port()
     fixed = {
@@ -63,7 +66,7 @@ def serve_ours(model: str, **settings: object) -> Iterator[Server]:
     }
     environment = inherited | {name: str(value) for name, value in chosen.items()}
     command = [sys.executable, "-m", "src.main"]
-    with _run(command, environment, port, "/health/ready") as server:
+    with _run(command, environment, port, wait_for) as server:
         yield server
 
 
@@ -116,7 +119,7 @@ def _run(command: list[str], environment: dict[str, str], port: int, path: str) 
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(process, url + path, log_path)
-        yield Server(url, process.pid)
+        yield Server(url, process.pid, log_path)
     finally:
         stop(process)
     log_path.unlink()  # the log stays only after a failure

@@ -12,13 +12,19 @@ from src.engine.attention.varlen_trial import passes_trial
 from src.engine.backend import Backend, choose_backend
 from src.engine.config import EngineConfig
 from src.engine.core import EngineCore
-from src.engine.cpu_layers.quantization import quantize
+from src.engine.cpu_layers.quantization import probe, quantize
 from src.engine.cpu_layers.replace import can_be_replaced
 from src.engine.interface import Engine
 from src.engine.loop import EngineLoop
-from src.engine.model.compatibility import IncompatibleModelError, check_model
+from src.engine.model.compatibility import (
+    IncompatibleModelError,
+    check_for_states,
+    check_model,
+)
 from src.engine.model.loader import LoadedModel
 from src.engine.model.memory import free_memory
+from src.engine.model.weights.stored import restore_linears
+from src.engine.progress import log_phase
 from src.engine.reference.engine import ReferenceEngine
 from src.engine.request import UpdateCallback
 from src.engine.scheduling.blocks import BlockPool
@@ -71,6 +77,7 @@ def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCa
             "KERNELS=native: the reference engine runs an exact model as it is. Use KERNELS=auto,"
             " or a QUANTIZATION."
         )
+    restore_linears(loaded.model)
     admission = AdmissionController(1 + config.max_queue_size, on_update)
     return ReferenceEngine(loaded, admission, config.max_queue_seconds)
 
@@ -87,8 +94,11 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     torch.backends.cuda.enable_cudnn_sdp(False)
     backend = _choose_backend(loaded, config)
     create_runner = partial(backend.create_runner, loaded)
-    layers = check_model(loaded, create_runner)
-    quantize(loaded, config.quantization, backend.create_linear)
+    check_for_states(loaded)
+    with log_phase("checking attention"):
+        expected = probe(loaded)
+        layers = check_model(loaded, create_runner, expected[-1])
+    quantize(loaded, config.quantization, backend.create_linear, expected)
     device = loaded.model.device.type
     layout = _choose_layout(loaded, layers, config)
     max_num_seqs = config.max_num_seqs

@@ -89,7 +89,7 @@ class ChatTemplate:
         self._variables = dict(variables)
         self._wants_short_ids = False  # set once the template has refused longer ids
         self._plain = tokenizer
-        self._aware = type(tokenizer).from_str(tokenizer.to_str())
+        self._aware = _with_same_parts(tokenizer)
         self._aware.encode_special_tokens = False
         added = tokenizer.get_added_tokens_decoder()
         special = [token for token in added.values() if token.special]
@@ -271,6 +271,21 @@ def _map_texts(change: Callable[[str], str], value: Any) -> Any:
     if isinstance(value, dict):
         return {change(key): _map_texts(change, item) for key, item in value.items()}
     return [_map_texts(change, item) for item in value] if isinstance(value, list) else value
+
+
+def _with_same_parts(tokenizer: "Tokenizer") -> "Tokenizer":
+    """Creates a tokenizer that shares the parts of another one, with settings of its own.
+
+    A copy would parse the vocabulary again, for a tenth of a second and more with the GIL held.
+    """
+    other = type(tokenizer)(tokenizer.model)
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        part = getattr(tokenizer, name)
+        if part is not None:
+            setattr(other, name, part)
+    added = tokenizer.get_added_tokens_decoder()
+    other.add_tokens([added[token_id] for token_id in sorted(added)])
+    return other
 
 
 def _alternatives(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -65,7 +65,7 @@ ROOMS = {
         MODEL - {"torch"},
     ),
     "engine.model": room(
-        "errors engine.attention engine.config engine.logprobs engine.request"
+        "errors engine.attention engine.config engine.logprobs engine.progress engine.request"
         " engine.sampling_params engine.scheduling engine.sampling engine.kernels.arguments"
         " engine.kernels.bindings engine.kernels.build text.chat_template",
         WEB,
@@ -82,7 +82,9 @@ ROOMS = {
         "errors", WEB, WIRE, MODEL, frozenset({"llguidance", "numpy"})
     ),
     "engine.cpu_layers": room(
-        "errors engine.attention engine.config engine.kernels engine.model", WEB, WIRE
+        "errors engine.attention engine.config engine.kernels engine.model engine.progress",
+        WEB,
+        WIRE,
     ),
     "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(

@@ -17,12 +17,18 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.engine.attention.layer import AttentionOptions
 from src.engine.cpu_layers.native_layer import LayerParts, NativeLayer, NativeLinearLayer
-from src.engine.cpu_layers.native_linear import NativeInt8Linear, NativeLinear
+from src.engine.cpu_layers.native_linear import (
+    NativeInt8Linear,
+    NativeLinear,
+    join_native_linears,
+)
 from src.engine.kernels.bindings import MAX_HEADS_PER_KV_HEAD, CpuKernels
 from src.engine.kernels.packing import PANEL
 from src.engine.model.compatibility import probe_pieces
 from src.engine.model.loader import LoadedModel
+from src.engine.model.memory import release_free_memory
 from src.engine.model.runner import ModelRunner
+from src.engine.progress import log_phase
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +143,23 @@ def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -
         for name, layer in loaded.model.named_modules()
         if isinstance(getattr(layer, schema.attention, None), nn.Module)
     }
+    with log_phase("fusing layers"):
+        fused = _find_fused(kernels, loaded, runner, layers, schema)
+    for name, layer in fused.items():
+        loaded.model.set_submodule(name, layer)
+    release_free_memory()
+    logger.info("%d of %d layers run as one operation each", len(fused), len(layers))
+    return len(fused)
+
+
+def _find_fused(
+    kernels: CpuKernels,
+    loaded: LoadedModel,
+    runner: ModelRunner,
+    layers: dict[str, nn.Module],
+    schema: LayerSchema,
+) -> dict[str, NativeLayer]:
+    """Returns fused layers, by name, that agree with the model's own."""
     fused: dict[str, NativeLayer] = {}
     for number, piece in enumerate(probe_pieces(loaded, runner.attention.cache.layout.block_size)):
         with record_calls(loaded, runner, layers, schema) as calls:
@@ -147,10 +170,7 @@ def fuse_layers(kernels: CpuKernels, loaded: LoadedModel, runner: ModelRunner) -
                 if native is not None:
                     fused[name] = native
         fused = {name: layer for name, layer in fused.items() if agrees(layer, calls[name])}
-    for name, layer in fused.items():
-        loaded.model.set_submodule(name, layer)
-    logger.info("%d of %d layers run as one operation each", len(fused), len(layers))
-    return len(fused)
+    return fused
 
 
 @contextmanager
@@ -279,7 +299,7 @@ def join_linears(linears: list[NativeLinearLayer], kernels: CpuKernels) -> Nativ
             for linear in linears
         ]
         bias = torch.cat(biases)
-    return type(first)(torch.cat([linear.weight for linear in linears]), bias, kernels)
+    return join_native_linears(linears, bias, kernels)
 
 
 def agrees(layer: NativeLayer, call: RecordedCall) -> bool:

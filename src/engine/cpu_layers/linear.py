@@ -31,13 +31,13 @@ class FastLinear(nn.Module):
     """Linear layer on a CPU: rows times weight^T, plus bias.
 
     Args:
-        weight: (out_features, in_features), float32; it is copied.
+        shape: of the weight, (out_features, in_features).
         bias: (out_features,), or None.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, shape: tuple[int, ...], bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
+        self.out_features, self.in_features = shape
         self.bias = bias
 
     @property
@@ -51,14 +51,17 @@ class FastLinear(nn.Module):
 
 
 CreateLinear = Callable[[torch.Tensor, torch.Tensor | None, Quantization], FastLinear]
-"""Creates a layer of a weight, (out_features, in_features), a bias and a kind of rounding."""
+"""Creates a layer of a weight, a bias and a kind of rounding.
+
+The weight is (out_features, in_features), float32 or in 16 bits, and is copied.
+"""
 
 
 class PackedLinear(FastLinear):
     """Float32 GEMM of oneDNN, with the weight in its blocked layout."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, bias)
+        super().__init__(weight.shape, bias)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), NUM_ROWS)
 
     @property
@@ -77,7 +80,7 @@ class Float16Linear(FastLinear):
     """FBGEMM's GEMM of a float32 input and a float16 weight, which halves the memory to read."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, bias)
+        super().__init__(weight.shape, bias)
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
 
     @property
@@ -103,7 +106,7 @@ class Int8Linear(FastLinear):
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(weight, bias)
+        super().__init__(weight.shape, bias)
         scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         integers = (weight / scales[:, None]).round().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
@@ -139,7 +142,7 @@ class Int8Linear(FastLinear):
         return output.view(*rows.shape[:-1], self.out_features)  # oneDNN drops empty dimensions
 
 
-TORCH_LINEARS: dict[Quantization, type[FastLinear]] = {
+TORCH_LINEARS: dict[Quantization, type[PackedLinear | Float16Linear | Int8Linear]] = {
     "none": PackedLinear,
     "fp16": Float16Linear,
     "int8": Int8Linear,
@@ -150,7 +153,7 @@ def create_torch_linear(
     weight: torch.Tensor, bias: torch.Tensor | None, quantization: Quantization
 ) -> FastLinear:
     """Creates a layer on PyTorch's kernels; see `CreateLinear`."""
-    return TORCH_LINEARS[quantization](weight, bias)
+    return TORCH_LINEARS[quantization](weight.float(), bias)
 
 
 def _int8_gemm(

@@ -10,6 +10,8 @@ from src.engine.cpu_layers.linear import CreateLinear
 from src.engine.cpu_layers.replace import can_be_replaced, replace_layers
 from src.engine.model.compatibility import probe_token_ids
 from src.engine.model.loader import LoadedModel
+from src.engine.model.memory import release_free_memory
+from src.engine.progress import log_phase
 from src.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -24,19 +26,30 @@ Exact layers differ only by the order of additions, which shows in 16-bit format
 """
 
 
-def quantize(loaded: LoadedModel, quantization: Quantization, create_linear: CreateLinear) -> None:
+def quantize(
+    loaded: LoadedModel,
+    quantization: Quantization,
+    create_linear: CreateLinear,
+    before: torch.Tensor | None = None,
+) -> None:
     """Replaces layers in place; with `none` by exact ones, if possible.
 
-    The model's attention must still be the original.
+    Args:
+        loaded: its attention must still be the original.
+        quantization: kind of rounding.
+        create_linear: creates the layers.
+        before: log-probabilities of `probe` by the original layers, if they are known.
 
     Raises:
         ModelLoadError: the quantization is not available here, or changes the model too much.
     """
     if quantization != "none":
         _check_device(loaded.model, quantization)
-    before = _probe(loaded)
-    num_linears = replace_layers(loaded.model, quantization, create_linear)
-    divergence = _divergence(before, _probe(loaded))
+    before = probe(loaded) if before is None else before
+    with log_phase("packing linear layers") as phase:
+        num_linears = replace_layers(loaded.model, quantization, create_linear, phase.add)
+        release_free_memory()
+    divergence = _divergence(before, probe(loaded))
     logger.info(
         "QUANTIZATION=%s: %d linear layers replaced; on a probe the model diverges by %.1g nats",
         quantization,
@@ -73,7 +86,7 @@ def _check_device(model: PreTrainedModel, quantization: Quantization) -> None:
 
 
 @torch.inference_mode()
-def _probe(loaded: LoadedModel) -> torch.Tensor:
+def probe(loaded: LoadedModel) -> torch.Tensor:
     """Returns log-probabilities after each token of a probe: (length, vocab_size), float32."""
     logits: torch.Tensor = loaded.model(probe_token_ids(loaded), use_cache=False).logits
     return logits[0].float().log_softmax(dim=-1)

@@ -29,8 +29,9 @@ def unpack_panels(panels: torch.Tensor, num_outputs: int) -> torch.Tensor:
 
 def pack_int8_panels(weight: torch.Tensor) -> torch.Tensor:
     """Packs padded int8 weights into (num_panels, num_inputs / 4, PANEL, 4)."""
-    groups = weight.view(-1, PANEL, weight.shape[1] // 4, 4)
-    return groups.transpose(1, 2).contiguous()
+    groups = weight.view(torch.int32).view(-1, PANEL, weight.shape[1] // 4)  # moved as one number
+    moved = groups.transpose(1, 2).contiguous()
+    return moved.view(torch.int8).view(*moved.shape, 4)
 
 
 def unpack_int8_panels(panels: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,9 @@ from src.engine.model.tokenizer import (
     load_tokenizer,
     plain_backend,
 )
-from src.engine.model.weights import choose_device, choose_dtype, load_weights, move_to_device
+from src.engine.model.weights.device import choose_device, choose_dtype, move_to_device
+from src.engine.model.weights.loading import load_weights
+from src.engine.progress import log_phase
 from src.text.chat_template import ChatTemplate
 
 
@@ -131,12 +133,13 @@ def load_model(config: EngineConfig) -> LoadedModel:
     """
     _quieten_transformers()
     device = choose_device(config.device)
-    checkpoint = _open_checkpoint(config)
-    max_model_len = find_max_model_len(config, checkpoint.config)
-    dtype = choose_dtype(config.dtype, device, checkpoint.config)
-    named_ids = checkpoint.find_named_ids()
-    drop_padding_id(checkpoint.config)
-    tokenizer = checkpoint.load_tokenizer()
+    with log_phase("loading config and tokenizer"):
+        checkpoint = _open_checkpoint(config)
+        max_model_len = find_max_model_len(config, checkpoint.config)
+        dtype = choose_dtype(config.dtype, device, checkpoint.config)
+        named_ids = checkpoint.find_named_ids()
+        drop_padding_id(checkpoint.config)
+        tokenizer = checkpoint.load_tokenizer()
     model = move_to_device(checkpoint.load_weights(dtype), device)
     fix_rotary_frequencies(model, max_model_len)
     adapt_attention(model)

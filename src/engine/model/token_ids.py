@@ -111,8 +111,8 @@ def find_vocab_size(model: PreTrainedModel, folder: Path) -> int:
         ModelLoadError: it gives logits for ids that it cannot read.
     """
     num_embeddings = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    weight = getattr(model.get_output_embeddings(), "weight", None)  # type: ignore[no-untyped-call]
-    num_logits = num_embeddings if weight is None else int(weight.shape[0])
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    num_logits = int(getattr(head, "out_features", num_embeddings))
     if num_logits > num_embeddings:
         raise ModelLoadError(
             f"The model in {folder} gives logits for {num_logits} tokens and has embeddings of only"

@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path, config: EngineConfig) -> PreTrainedTokenizerBas
             f" again. {REMEDY}"
         ) from error
     # Without files, some classes create a tokenizer of special tokens alone.
-    if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+    if not tokenizer.is_fast or len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise ModelLoadError(
             f"{folder} holds no tokenizer, or none in a fast form. The folder needs tokenizer.json,"
             f" as save_pretrained of a fast tokenizer writes it. {REMEDY}"

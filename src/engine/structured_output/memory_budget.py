@@ -15,7 +15,9 @@ class MemoryBudget:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._lock = threading.Lock()
+        # Reentrant, as the garbage collector may end a process, and so call `give_back`, while
+        # this thread holds the lock.
+        self._lock = threading.RLock()
         self._num_bytes: dict[int, int] = {}  # by owner
 
     @property

@@ -1,5 +1,7 @@
 """Memory budget of grammar processes."""
 
+from threading import Thread
+
 from src.engine.structured_output.memory_budget import MemoryBudget
 
 
@@ -27,3 +29,21 @@ def test_a_budget_without_processes_has_no_largest():
     budget = MemoryBudget(100)
     budget.give_back(1)
     assert budget.largest is None
+
+
+def test_the_garbage_collector_may_end_a_process_while_the_budget_is_read():
+    budget = MemoryBudget(100)
+
+    class Collected(dict[int, int]):
+        """Numbers with an allocation that lets the collector end another process."""
+
+        def values(self):
+            budget.give_back(1)
+            return super().values()
+
+    budget._num_bytes = Collected({1: 30, 2: 40})
+    thread = Thread(target=lambda: budget.num_taken, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert budget.num_taken == 40

@@ -1,15 +1,14 @@
 """A model in GGUF files, as the loader needs it."""
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from src.engine.model.gguf.architectures import (
-    Architecture,
+    Convert,
     create_config,
     find_architecture,
     weight_name,
@@ -19,7 +18,8 @@ from src.engine.model.gguf.reader import StoredTensor, read_gguf
 from src.engine.model.gguf.tokenizer import find_special_ids, load_gguf_tokenizer
 from src.engine.model.source import REMEDY, one_line
 from src.engine.model.token_ids import NamedId, find_named_ids
-from src.engine.model.weights import check_names
+from src.engine.model.weights.loading import build_model, check_names
+from src.engine.model.weights.stored import WeightSource
 from src.errors import ModelLoadError
 
 
@@ -51,15 +51,15 @@ class GgufCheckpoint:
             ModelLoadError: weights are missing or of another shape.
         """
         architecture = find_architecture(self._file)
-        tensors = {
-            weight_name(self._file, architecture, name): _LazyTensor(
-                name, stored, architecture, self.config
+        weights = {
+            weight_name(self._file, architecture, name): WeightSource(
+                partial(self._read, architecture.convert, name, stored), stored.num_bytes
             )
             for name, stored in self._file.tensors.items()
             if name != ROPE_FACTORS
         }
         try:
-            model, info = _from_state(self.config, tensors, dtype)
+            model, info = build_model(self.config, weights, dtype)
         except Exception as error:  # the libraries raise whatever their parsers raise
             raise ModelLoadError(
                 f"The weights in {self.path} cannot be loaded ({one_line(error)}). Fetch the file"
@@ -75,35 +75,5 @@ class GgufCheckpoint:
             )
         return model
 
-
-class _LazyTensor:
-    """A weight that is read when transformers takes it, as a slice of a safetensors file is."""
-
-    def __init__(
-        self, name: str, stored: StoredTensor, architecture: Architecture, config: PreTrainedConfig
-    ) -> None:
-        self._name = name
-        self._stored = stored
-        self._architecture = architecture
-        self._config = config
-
-    def __getitem__(self, _: object) -> torch.Tensor:
-        return self._architecture.convert(self._name, self._stored.read(), self._config)
-
-
-def _from_state(
-    config: PreTrainedConfig, tensors: Mapping[str, _LazyTensor], dtype: torch.dtype
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Returns the model, and the names of weights that are not as its config asks."""
-    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    # The library's types do not say that the result is a pair.
-    result: Any = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # `check_names` refuses them by name
-    )
-    model, info = result
-    return model, info
+    def _read(self, convert: Convert, name: str, stored: StoredTensor) -> torch.Tensor:
+        return convert(name, stored.read(), self.config)

@@ -1,0 +1,1 @@
+"""Weights of a model: read from its files, and placed on a device."""
