@@ -24,7 +24,7 @@ READY = re.compile(r"^(\S+) .*ready to serve", re.MULTILINE)
 
 @dataclass
 class Start:
-    """What was measured until the service was ready."""
+    """Measurements of a start, until the service was ready."""
 
     peak_memory: float = 0
     latencies: list[float] = field(default_factory=list)

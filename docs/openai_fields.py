@@ -3,12 +3,20 @@
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from src.api.anthropic.blocks import MessageTurn, TextBlock, ToolResultBlock, ToolUseBlock
+from src.api.anthropic.blocks import (
+    MessageTurn,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
 from src.api.anthropic.request import (
     CountTokensRequest,
     MessageRequest,
     OutputConfig,
     OutputFormat,
+    Thinking,
     ToolChoiceConfig,
     ToolDefinition,
 )
@@ -31,10 +39,13 @@ from src.api.openai.responses.items import (
     FunctionCallItem,
     FunctionOutputItem,
     InputPart,
+    ReasoningItem,
+    ReasoningText,
     ResponseInputMessage,
 )
 from src.api.openai.responses.request import (
     NamedResponseTool,
+    ReasoningConfig,
     ResponseRequest,
     ResponseStreamOptions,
     ResponseTool,
@@ -63,6 +74,9 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Each of its parts": InputPart,
     "Each `function_call` of a response's `input`": FunctionCallItem,
     "Each `function_call_output`": FunctionOutputItem,
+    "Each `reasoning` of a response's `input`": ReasoningItem,
+    "Each part of its `content` or `summary`": ReasoningText,
+    "`reasoning` of a response": ReasoningConfig,
     "Each of a response's `tools`": ResponseTool,
     "A response's `tool_choice`, if it names a tool": NamedResponseTool,
     "`text`": TextConfig,
@@ -79,6 +93,9 @@ ANTHROPIC_REQUESTS: dict[str, type[BaseModel]] = {
     "Each block of text": TextBlock,
     "Each `tool_use`": ToolUseBlock,
     "Each `tool_result`": ToolResultBlock,
+    "Each `thinking` block": ThinkingBlock,
+    "Each `redacted_thinking` block": RedactedThinkingBlock,
+    "`thinking`": Thinking,
     "Each of `tools`": ToolDefinition,
     "`tool_choice`": ToolChoiceConfig,
     "`output_config`": OutputConfig,

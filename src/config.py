@@ -26,6 +26,7 @@ from src.engine.config import (
     EngineName,
     Kernels,
     Quantization,
+    ReasoningFormatName,
     ToolCallFormatName,
 )
 from src.engine.sampling_params import MAX_TEMPERATURE
@@ -43,6 +44,7 @@ Auth = Literal["none", "api_key", "jwt"]
 JWTAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 Environment = Literal["development", "production"]
 StorageFailure = Literal["open", "closed"]
+ReasoningField = Literal["both", "reasoning_content", "reasoning", "none"]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -114,6 +116,20 @@ class Settings(BaseSettings):
         default="auto",
         description="Format of the model's tool calls: `hermes` is JSON between tags (also Qwen's),"
         " `llama3` a bare JSON object. `auto` detects it from the chat template.",
+    )
+    reasoning_format: ReasoningFormatName = Field(
+        default="auto",
+        description="Format of the model's thoughts: `think` is text between `<think>` and"
+        " `</think>`, `none` leaves them in the answer. `auto` detects it from the chat template.",
+    )
+    reasoning_field: ReasoningField = Field(
+        default="both",
+        description="Fields of `/v1/chat/completions` that hold the thought: `reasoning_content`,"
+        " `reasoning`, `both`, or `none` to leave it out.",
+    )
+    enable_thinking: bool | None = Field(
+        default=None,
+        description="Thinking if a request does not choose. Empty: the chat template's default.",
     )
 
     max_length: int = Field(

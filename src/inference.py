@@ -7,9 +7,10 @@ Routes call this class; from the layers below they import data types alone, such
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from types import MappingProxyType
 
 from src.core.engine_lifecycle import EngineLifecycle, EngineState
 from src.core.model_names import ModelNames
@@ -19,11 +20,13 @@ from src.core.outputs import Completion, Embedding, Generation, Operation, TextD
 from src.core.request_context import RequestContext
 from src.core.request_runner import RequestRunner
 from src.core.request_validation import RequestLimits, RequestValidator
+from src.core.thinking import Thinking, ThinkingSupport, thinking_support, thought_params
 from src.engine.config import EngineConfig
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
+from src.engine.thought import ThoughtParams
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate
+from src.text.chat_template import ChatMessage, ChatTemplate, Scalar
 from src.text.tokenization import Chat, Prompt, TextCodec
 from src.tool_calling.format import ToolCallFormat, find_format
 from src.tool_calling.grammar import Tool
@@ -67,6 +70,7 @@ class InferenceEngine:
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
         self._tool_call_format: ToolCallFormat | None = None
         self._tool_call_problem = ""  # the reason why there is no format
+        self._thinking_support = ThinkingSupport()
         self.created_at = int(time.time())
 
     @property
@@ -87,10 +91,14 @@ class InferenceEngine:
                 READY; raises StartupError if the settings do not fit it.
         """
 
+        config = self._lifecycle.config
+
         def prepare(max_model_len: int, codec: TextCodec) -> None:
             if check_context_length is not None:
                 check_context_length(max_model_len)
             self._find_tool_call_format(codec.chat_template)
+            name, is_enabled = config.reasoning_format, config.enable_thinking
+            self._thinking_support = thinking_support(codec, name, is_enabled)
 
         self._lifecycle.load(prepare)
 
@@ -166,6 +174,22 @@ class InferenceEngine:
         except InvalidRequestError as error:
             self._tool_call_problem = str(error)
 
+    @property
+    def thinking_support(self) -> ThinkingSupport:
+        """The model's thinking mode, and the variables that its chat template reads."""
+        self._lifecycle.require_codec()
+        return self._thinking_support
+
+    def thought(self, prompt_token_ids: list[int], thinking: Thinking) -> ThoughtParams | None:
+        """Returns the thought of answers to a prompt; None if they have none.
+
+        Args:
+            prompt_token_ids: a conversation by `tokenize_chat`, with the same variables.
+            thinking: choices of the request.
+        """
+        reasoning = self.thinking_support.reasoning
+        return thought_params(reasoning, self.codec, prompt_token_ids, thinking)
+
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Returns the token ids of a text, with or without the special tokens that enclose a text.
 
@@ -226,6 +250,7 @@ class InferenceEngine:
         tools: Sequence[Tool] = (),
         *,
         begins_answer: bool = True,
+        variables: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> list[int]:
         """Returns the token ids of a conversation, rendered by the model's chat template.
 
@@ -236,6 +261,7 @@ class InferenceEngine:
             context: deadline and field; None begins a new call.
             tools: tools for the template.
             begins_answer: the prompt ends with the head of the assistant's turn.
+            variables: values of variables that the template reads.
 
         Raises:
             InvalidRequestError: the model has no chat template, the template refuses the messages,
@@ -243,7 +269,8 @@ class InferenceEngine:
             GenerationTimeoutError: the deadline has passed.
         """
         context = context or self.create_context(("messages",), Operation.CHAT)
-        chat = Chat(messages, [tool.to_template() for tool in tools], begins_answer)
+        documents = [tool.to_template() for tool in tools]
+        chat = Chat(messages, documents, begins_answer, variables)
         check_text = partial(self._validator.check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)

@@ -6,10 +6,10 @@ from tests.support.house import FOLDERS, numbers, problems, python_files
 
 LIMITS = {
     "most modules in a room": 17,
-    "lines of the longest module": 397,
+    "lines of the longest module": 424,
     "lines of a function, 90th percentile": 19,
     "lines of the longest function": 55,
-    "lines of the core path": 4400,
+    "lines of the core path": 4420,
 }
 """Lower a limit when its number has become smaller; raise none without a reason in the commit."""
 

@@ -8,7 +8,7 @@ a renderer of its answers.
 """
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fastapi import Request
@@ -17,8 +17,10 @@ from src.api.chat_request import AnswerOptions, ChatRequest, ConversationRequest
 from src.api.deps import off_loop, while_connected
 from src.api.sampling import check_min_tokens, sampling_params
 from src.api.served_model import check_model
-from src.core.outputs import Generation, Operation, TextDelta
+from src.api.thinking import resolve
+from src.core.outputs import Completion, Generation, Operation, TextDelta
 from src.core.request_context import RequestContext
+from src.core.thinking import Thinking
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
@@ -26,7 +28,7 @@ from src.text.chat_template import ChatMessage
 from src.tool_calling.choice import answer_grammar, call_format
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import ToolChoice
-from src.tool_calling.parser import TextReader, ToolCallParser
+from src.tool_calling.parser import Answer, Event, ReasoningDelta, TextReader, ToolCallParser
 
 AnswerReader = TextReader | ToolCallParser
 
@@ -39,11 +41,41 @@ class Conversation:
         messages: the turns.
         tool_choice: tools that the answer may or must call.
         tool_format: how the model writes calls; None if the answer may not be one.
+        thinking: choices about thinking.
     """
 
     messages: list[ChatMessage]
     tool_choice: ToolChoice | None
     tool_format: ToolCallFormat | None
+    thinking: Thinking = field(default_factory=Thinking)
+
+
+class DeltaReader:
+    """Turns the deltas of one answer into events: thought, text and calls.
+
+    Args:
+        reader: separates the text of the answer from its calls.
+    """
+
+    def __init__(self, reader: AnswerReader) -> None:
+        self._reader = reader
+
+    @property
+    def num_calls(self) -> int:
+        return self._reader.num_calls
+
+    def read(self, delta: TextDelta) -> list[Event]:
+        """Returns the events of a delta; the last delta has a finish reason."""
+        events: list[Event] = [ReasoningDelta(delta.reasoning)] if delta.reasoning else []
+        events += self._reader.push(delta.text)
+        return events + self._reader.finish() if delta.finish_reason is not None else events
+
+    def read_all(self, completion: Completion) -> Answer:
+        """Returns a whole answer."""
+        answer = Answer(reasoning=completion.reasoning)
+        for event in [*self._reader.push(completion.text), *self._reader.finish()]:
+            answer.add(event)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +160,7 @@ async def prepare_chat(
     )
     engine.check_params(params, options.num_choices)
     token_ids = await _tokenize(request, conversation, engine, context)
+    params = replace(params, thought=engine.thought(token_ids, conversation.thinking))
     params = _with_max_tokens(params, options, engine, len(token_ids))
     _check_length(body, options, engine, len(token_ids), params)
     return PreparedChat(
@@ -162,7 +195,8 @@ async def _read_conversation(
     check_model(body.model, engine)
     messages, tool_choice = await off_loop(request, partial(_read, body))
     tool_format = call_format(engine, tool_choice, messages, (body.conversation_field,))
-    return Conversation(messages, tool_choice, tool_format)
+    thinking = resolve(body.thinking_options(), engine.thinking_support)
+    return Conversation(messages, tool_choice, tool_format, thinking)
 
 
 def _read(body: ConversationRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
@@ -180,8 +214,13 @@ async def _tokenize(
 ) -> list[int]:
     choice = conversation.tool_choice
     tools = choice.tools if choice else ()
-    messages = conversation.messages
-    tokenizing = engine.tokenize_chat(messages, context, tools, begins_answer=begins_answer)
+    tokenizing = engine.tokenize_chat(
+        conversation.messages,
+        context,
+        tools,
+        begins_answer=begins_answer,
+        variables=conversation.thinking.variables,
+    )
     return await while_connected(request, tokenizing)
 
 

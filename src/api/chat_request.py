@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource
 from src.text.chat_template import ChatMessage
 from src.tool_calling.grammar import ToolChoice
@@ -29,6 +30,9 @@ class ConversationRequest(Protocol):
         Raises:
             InvalidRequestError: the tools and the choice do not go together.
         """
+
+    def thinking_options(self) -> ThinkingOptions:
+        """Returns the choices about thinking."""
 
 
 @dataclass(frozen=True, slots=True)

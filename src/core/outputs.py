@@ -28,9 +28,11 @@ class TextDelta:
     Args:
         index: number of the sequence in the call, from 0; a prompt's sequences are consecutive.
         text: new text; may be empty.
-        num_tokens: tokens behind the text; an end token counts.
+        reasoning: new text of the thought before the text.
+        num_tokens: tokens behind both; an end token counts.
+        num_reasoning_tokens: those of the thought and its tags.
         finish_reason: `stop` or `length` in a sequence's last delta, None before.
-        logprobs: one for each of the tokens, if the request asks for them.
+        logprobs: one for each token of the text, if the request asks for them.
         prompt_logprobs: one for each of the prompt's tokens but the first, in the first delta.
         num_cached_tokens: the prompt's tokens found in the KV cache, in the first delta.
         stop_text: the stop text that ended the sequence, if one did.
@@ -44,11 +46,14 @@ class TextDelta:
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     num_cached_tokens: int = 0
     stop_text: str | None = None
+    reasoning: str = ""
+    num_reasoning_tokens: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the delta in a response, about."""
-        return len(self.text) + _logprobs_size(self.logprobs, self.prompt_logprobs)
+        num_characters = len(self.text) + len(self.reasoning)
+        return num_characters + _logprobs_size(self.logprobs, self.prompt_logprobs)
 
 
 @dataclass(slots=True)
@@ -60,9 +65,18 @@ class Completion:
     finish_reason: FinishReason | None = None
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     stop_text: str | None = None
+    reasoning: str = ""
+    num_reasoning_tokens: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the completion in a response, about."""
+        return len(self.text) + len(self.reasoning) + _logprobs_size(self.logprobs)
 
     def add(self, delta: TextDelta) -> None:
         self.text += delta.text
+        self.reasoning += delta.reasoning
+        self.num_reasoning_tokens += delta.num_reasoning_tokens
         self.num_tokens += delta.num_tokens
         self.finish_reason = delta.finish_reason
         self.stop_text = delta.stop_text
@@ -82,10 +96,7 @@ class Generation:
     def size(self) -> int:
         """Bytes of all completions in a response, about, with the prompt before each text."""
         prompt = len(self.prompt_token_ids) * TOKEN_SIZE + _logprobs_size(self.prompt_logprobs)
-        return sum(
-            prompt + len(completion.text) + _logprobs_size(completion.logprobs)
-            for completion in self.completions
-        )
+        return sum(prompt + completion.size for completion in self.completions)
 
     def add(self, delta: TextDelta) -> None:
         """Adds a delta of one of the prompt's sequences; the index may be that of a batch."""

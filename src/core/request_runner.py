@@ -73,11 +73,9 @@ class RequestRunner:
         async with context.time_limit():
             grammar = await self._compile(params)
         loaded = self._lifecycle.require_model()
-        skipped = self._lifecycle.require_codec().token_bytes.special_token_ids
-        if grammar is not None:
-            skipped -= grammar.special_token_ids
+        token_bytes = self._lifecycle.require_codec().token_bytes
         streams = [
-            TextStream(index, index % n, loaded, prompts[index // n], params, grammar, skipped)
+            TextStream(index, index % n, loaded, token_bytes, prompts[index // n], params, grammar)
             for index in range(n * len(prompts))
         ]
         by_id = {stream.request.request_id: stream for stream in streams}

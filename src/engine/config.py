@@ -11,6 +11,7 @@ Quantization = Literal["none", "fp16", "int8"]
 CacheDType = Literal["auto", "float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "pytorch"]
 ToolCallFormatName = Literal["auto", "hermes", "llama3"]
+ReasoningFormatName = Literal["auto", "none", "think"]
 
 SETTING_NAMES = {"max_num_seqs": "max_batch_size", "max_queue_seconds": "queue_timeout_seconds"}
 """Fields of `EngineConfig` to settings of another name."""
@@ -34,6 +35,8 @@ class EngineConfig:
     trust_remote_code: bool = False
     chat_template: str | None = None
     tool_call_format: ToolCallFormatName = "auto"
+    reasoning_format: ReasoningFormatName = "auto"
+    enable_thinking: bool | None = None
     engine: EngineName = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from src.engine.logprobs import PositionLogprobs
 from src.engine.sampling_params import SamplingParams
+from src.engine.thought import Thought
 
 if TYPE_CHECKING:
     from src.engine.structured_output.matcher import Grammar
@@ -42,6 +43,7 @@ class Request:
         arrived_at: on the monotonic clock, in seconds.
         embeds: asks for the prompt's embedding instead of new tokens.
         grammar: shape of the answer, compiled; None leaves it free.
+        thought: the thought before the answer, if the engine has to follow it.
         tenant: fairness and prefix caching are by tenant.
         weight: the tenant's share, relative to a tenant of weight 1; at least 1.
         group: shared by the sequences of one API request; empty if it has only one.
@@ -53,6 +55,7 @@ class Request:
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
     embeds: bool = False
     grammar: "Grammar | None" = None
+    thought: Thought | None = None
     tenant: str = ""
     weight: int = 1
     group: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from src.engine.structured_output.source import GrammarSource
+from src.engine.thought import ThoughtParams
 
 MAX_TEMPERATURE = 2
 MAX_PENALTY = 2
@@ -62,6 +63,8 @@ class SamplingParams:
         grammar: shape of the answer. Tokens that do not fit are impossible, whatever their bias;
             end tokens are until the answer is complete. Where nothing can follow the sequence ends,
             before min_tokens too. Goes neither with stop nor with ignore_eos.
+        thought: the thought that may precede the answer; None if all text is the answer. Stop
+            texts, log-probabilities and the grammar are of the answer alone.
 
     Raises:
         ValueError: a value is out of its range.
@@ -84,6 +87,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     grammar: GrammarSource | None = None
+    thought: ThoughtParams | None = None
 
     def __post_init__(self) -> None:
         self._check_ranges()

@@ -7,6 +7,8 @@ forge a turn (prompt injection by special tokens).
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import InvalidRequestError
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 T = TypeVar("T")
+
+Scalar = str | int | float | bool | None
+"""Value of a template's variable that a request may set."""
+
+RESERVED = frozenset(
+    {
+        *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
+        *("chat_template", "return_assistant_tokens_mask", "raise_exception", "strftime_now"),
+    }
+)
+"""Variables that transformers sets, which no request may set."""
+
+GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""Marks of the assistant's text in some templates; an extension of transformers, not of Jinja."""
 
 PLACEHOLDERS = range(0xF0000, 0xFFFFE)
 """Placeholders for spelled special tokens: characters of a private use area of Unicode."""
@@ -40,6 +56,7 @@ class ChatMessage:
         tool_calls: the assistant's calls.
         tool_call_id: the call of which a tool's turn is the result.
         name: of the tool.
+        reasoning: the thought before an assistant's content.
     """
 
     role: str
@@ -47,10 +64,16 @@ class ChatMessage:
     tool_calls: tuple[MessageToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning: str | None = None
 
     def to_template(self) -> dict[str, Any]:
-        """Returns the turn in OpenAI's format, which templates read; absent fields are left out."""
+        """Returns the turn in OpenAI's format, which templates read; absent fields are left out.
+
+        transformers adds the other names that templates have for the thought.
+        """
         message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
         if self.tool_calls:
             message["tool_calls"] = [
                 {
@@ -102,6 +125,24 @@ class ChatTemplate:
             for token in special
         )
 
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables that the template reads and that a request may set."""
+        from jinja2 import Environment, TemplateError, meta  # noqa: PLC0415 - as in `_render`
+
+        environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 - parses only
+        try:
+            names = meta.find_undeclared_variables(
+                environment.parse(GENERATION_TAG.sub("", self.source))
+            )
+        except TemplateError:
+            return frozenset()
+        return frozenset(names - RESERVED - environment.globals.keys() - self._variables.keys())
+
+    def encode_text(self, text: str) -> list[int]:
+        """Returns the token ids of a text of the template, in which special tokens are special."""
+        return self._tokenize(self._aware, [text])[0]
+
     def special_token_id(self, text: str) -> int | None:
         """Returns the id of the special token with this text, if there is one."""
         return self._special.get(text)
@@ -112,6 +153,7 @@ class ChatTemplate:
         tools: Sequence[Json] | None = None,
         *,
         begins_answer: bool = True,
+        variables: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> list[int]:
         """Returns the token ids of the conversation.
 
@@ -119,33 +161,37 @@ class ChatTemplate:
             messages: the conversation.
             tools: tools in OpenAI's format; None is no tools.
             begins_answer: the prompt ends with the head of the assistant's turn.
+            variables: values of some of `self.variables`.
 
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
         return self._retry_with_short_ids(
-            messages, lambda turns: self._encode(turns, tools, begins_answer=begins_answer)
+            messages,
+            lambda turns: self._encode(turns, tools, variables, begins_answer=begins_answer),
         )
 
     def _encode(
         self,
         messages: Sequence[ChatMessage],
         tools: Sequence[Json] | None,
+        variables: Mapping[str, Scalar],
         *,
         begins_answer: bool,
     ) -> list[int]:
         turns: list[Json] = [message.to_template() for message in messages]
-        placeholders = self._choose_placeholders([turns, list(tools or ())])
+        placeholders = self._choose_placeholders([turns, list(tools or ()), dict(variables)])
         if not placeholders:
-            text = self._render(turns, tools, begins_answer=begins_answer)
-            return self._tokenize(self._aware, [text])[0]
+            text = self._render(turns, tools, variables, begins_answer=begins_answer)
+            return self.encode_text(text)
 
         def hide(text: str) -> str:
             return self._spelled.sub(lambda match: placeholders[match[0]], text)
 
         hidden = _map_texts(hide, turns), _map_texts(hide, list(tools)) if tools else None
+        values = _map_texts(hide, dict(variables))
         spelled = {ord(character): token for token, character in placeholders.items()}
-        text = self._render(*hidden, begins_answer=begins_answer)
+        text = self._render(*hidden, values, begins_answer=begins_answer)
         return self._encode_pieces(text, spelled)
 
     def render(self, messages: list[ChatMessage], tools: Sequence[Json] | None = None) -> str:
@@ -156,7 +202,8 @@ class ChatTemplate:
         """
 
         def render(turns: Sequence[ChatMessage]) -> str:
-            return self._render([turn.to_template() for turn in turns], tools, begins_answer=True)
+            documents = [turn.to_template() for turn in turns]
+            return self._render(documents, tools, {}, begins_answer=True)
 
         return self._retry_with_short_ids(messages, render)
 
@@ -188,6 +235,7 @@ class ChatTemplate:
         self,
         messages: list[Json],
         tools: Sequence[Json] | None,
+        variables: Mapping[str, Scalar],
         *,
         begins_answer: bool,
     ) -> str:
@@ -201,7 +249,7 @@ class ChatTemplate:
                 tools=list(tools) if tools else None,
                 chat_template=self.source,
                 add_generation_prompt=begins_answer,
-                **self._variables,
+                **{**variables, **self._variables},
             )
         except MemoryError:
             raise  # not the template's fault

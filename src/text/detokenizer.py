@@ -1,4 +1,4 @@
-"""`IncrementalDetokenizer`: token ids to text, never half a character or part of a stop text.
+"""`IncrementalDetokenizer`: token ids to text, never half a character.
 
 `tokenizers.decoders.DecodeStream` takes a fifth of the time, but does not fit three cases. It
 raises "Invalid prefix" when a malformed run of byte-fallback tokens changes text that it has given
@@ -27,9 +27,8 @@ REPLACEMENT = "\ufffd"
 class IncrementalDetokenizer:
     """The growing text of one sequence.
 
-    Text is released when its last character is whole, as a byte-level token can be a part of one. A
-    tail that could be the beginning of a stop text is held back. All that `push` and `finish`
-    return adds up to the whole text.
+    Text is released when its last character is whole, as a byte-level token can be a part of one.
+    All that `push` and `finish` return adds up to the whole text.
 
     The new text is the difference between decoding a few context tokens with and without the new
     ones, as in text-generation-inference's `decode_token`.
@@ -37,7 +36,6 @@ class IncrementalDetokenizer:
     Args:
         tokenizer: the model's, in the Rust library's form.
         prompt_token_ids: the tokens before the answer; they can change how its first word begins.
-        stop: texts that end the generation and are not released.
         spelled: special tokens that are part of the text.
         skipped: special tokens that are not.
     """
@@ -46,7 +44,6 @@ class IncrementalDetokenizer:
         self,
         tokenizer: Tokenizer,
         prompt_token_ids: list[int],
-        stop: tuple[str, ...] = (),
         spelled: frozenset[int] = frozenset(),
         skipped: frozenset[int] = frozenset(),
     ) -> None:
@@ -57,22 +54,10 @@ class IncrementalDetokenizer:
         self._pending: list[int] = []  # tokens without released text
         self._spelled = {token_id: str(tokenizer.id_to_token(token_id)) for token_id in spelled}
         self._skipped = skipped
-        self._stop = stop
-        self._num_held_back = max((len(text) for text in stop), default=1) - 1
-        self._held_back = ""
-        self.stop_text: str | None = None  # the stop text that ended the generation
 
-    @property
-    def stopped(self) -> bool:
-        return self.stop_text is not None
-
-    def push(self, token_id: int, *, may_stop: bool = True) -> str:
-        """Takes the next token and returns the text that is now certain.
-
-        After a stop text `stopped` is True and no more text comes. With `may_stop` False the
-        token's text is released as it is, and no stop text begins in it.
-        """
-        if self.stopped or token_id in self._skipped:
+    def push(self, token_id: int) -> str:
+        """Takes the next token and returns the text that is now certain."""
+        if token_id in self._skipped:
             return ""
         self._pending.append(token_id)
         text = self._pending_text()
@@ -83,16 +68,12 @@ class IncrementalDetokenizer:
             return ""
         self._context = self._last_tokens(self._context + self._pending)
         self._pending = []
-        return self._release(text) if may_stop else text
+        return text
 
     def finish(self) -> str:
-        """Returns the text held back; an unfinished character is left out."""
-        if self.stopped:
-            return ""
-        text = self._release(self._pending_text().rstrip(REPLACEMENT))
-        if not self.stopped:
-            text += self._held_back
-        self._held_back, self._pending = "", []
+        """Returns the text of pending tokens; an unfinished character is left out."""
+        text = self._pending_text().rstrip(REPLACEMENT)
+        self._pending = []
         return text
 
     def _last_tokens(self, token_ids: list[int]) -> list[int]:
@@ -112,14 +93,3 @@ class IncrementalDetokenizer:
 
     def _decode(self, token_ids: list[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=True)
-
-    def _release(self, text: str) -> str:
-        """Returns all of `text` but a tail that could be the beginning of a stop text."""
-        text = self._held_back + text
-        starts = {stop: start for stop in self._stop if (start := text.find(stop)) >= 0}
-        if starts:
-            self.stop_text = min(starts, key=starts.__getitem__)
-            return text[: starts[self.stop_text]]
-        cut = max(0, len(text) - self._num_held_back)
-        self._held_back = text[cut:]
-        return text[:cut]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate
+from src.text.chat_template import ChatMessage, ChatTemplate, Scalar
 from src.text.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
@@ -31,19 +31,23 @@ class Chat:
         messages: its turns.
         tools: tools for the template, in OpenAI's format.
         begins_answer: the prompt ends with the head of the assistant's turn.
+        variables: values of variables that the template reads.
     """
 
     messages: list[ChatMessage]
     tools: list[dict[str, Any]] = field(default_factory=list)
     begins_answer: bool = True
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Returns all text of the conversation, to measure it: contents, calls and tools.
+        """Returns all text of the conversation, to measure it: turns, tools and variables.
 
         Raises:
             InvalidRequestError: calls or tools are nested too deeply.
         """
         contents = [message.content for message in self.messages]
+        thoughts = [message.reasoning for message in self.messages if message.reasoning]
+        values = [value for value in self.variables.values() if isinstance(value, str)]
         arguments = [call.arguments for message in self.messages for call in message.tool_calls]
         try:
             documents = [
@@ -51,7 +55,7 @@ class Chat:
             ]
         except RecursionError:
             raise InvalidRequestError(TOO_DEEP, ("tools",)) from None
-        return "".join([*contents, *documents])
+        return "".join([*contents, *thoughts, *values, *documents])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,12 @@ class TextCodec:
         def render_and_encode() -> list[int]:
             check_text(chat.text())
             try:
-                return template.encode(chat.messages, chat.tools, begins_answer=chat.begins_answer)
+                return template.encode(
+                    chat.messages,
+                    chat.tools,
+                    begins_answer=chat.begins_answer,
+                    variables=chat.variables,
+                )
             except InvalidRequestError as error:  # the template does not know the field's name
                 raise InvalidRequestError(str(error), field) from error
             except RecursionError:

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from src.text.reasoning import prefix_length
 from src.tool_calling.format import ToolCallFormat
 
 
@@ -38,7 +39,14 @@ class ContentDelta:
     text: str
 
 
-Event = ContentDelta | CallStarted | ArgumentsDelta
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """The next part of the thought before text and calls; from no parser of calls."""
+
+    text: str
+
+
+Event = ReasoningDelta | ContentDelta | CallStarted | ArgumentsDelta
 
 
 @dataclass(slots=True)
@@ -52,13 +60,16 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Answer:
-    """The sum of a parser's events: text, calls, or both."""
+    """The sum of an answer's events: thought, text and calls."""
 
     content: str = ""
+    reasoning: str = ""
     calls: list[ToolCall] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         match event:
+            case ReasoningDelta(text):
+                self.reasoning += text
             case ContentDelta(text):
                 self.content += text
             case CallStarted(_, call_id, name):
@@ -163,7 +174,7 @@ class ToolCallParser:
         if match:
             self._read, self._rest = self._read_head, rest
         else:
-            held = _overlap(text, tag)
+            held = prefix_length(text, tag)
             text, self._rest = text[: len(text) - held], text[len(text) - held :]
         return ContentDelta(text) if text else None
 
@@ -237,11 +248,3 @@ def _prefix_pattern(pieces: list[str]) -> re.Pattern[str]:
     for atom in reversed(atoms):
         pattern = f"(?:{atom}{pattern})?"
     return re.compile(pattern)
-
-
-def _overlap(text: str, tag: str) -> int:
-    """Returns the length of the longest suffix of a text that is a proper prefix of the tag."""
-    for length in range(min(len(text), len(tag) - 1), 0, -1):
-        if tag.startswith(text[-length:]):
-            return length
-    return 0

@@ -10,6 +10,7 @@ from starlette.types import Message
 
 from src.api.chat_pipeline import PreparedChat, prepare_chat
 from src.api.chat_request import AnswerOptions
+from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import ContextLengthError, InvalidRequestError, ModelNotFoundError
 from src.text.chat_template import ChatMessage
@@ -47,6 +48,9 @@ class WireModel:
 
     def to_tool_choice(self) -> ToolChoice | None:
         return self.tool_choice
+
+    def thinking_options(self) -> ThinkingOptions:
+        return ThinkingOptions()
 
     def answer_schema(self) -> GrammarSource | None:
         return self.schema

@@ -68,7 +68,6 @@ def test_fields_without_effect_change_nothing(api, server):
         "safety_identifier": "me",
         "prompt_cache_key": "k",
         "prompt_cache_retention": "in_memory",
-        "thinking": {"type": "disabled"},
         "speed": "standard",
         "inference_geo": "eu",
         "cache_control": {"type": "ephemeral"},

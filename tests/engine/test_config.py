@@ -22,6 +22,8 @@ OTHER_VALUES = {
     "trust_remote_code": True,
     "chat_template": "{{ other }}",
     "tool_call_format": "llama3",
+    "reasoning_format": "think",
+    "enable_thinking": False,
     "engine": "reference",
     "max_num_seqs": 7,
     "max_num_batched_tokens": 99,

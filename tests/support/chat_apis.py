@@ -51,10 +51,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn of a conversation: text, calls of an assistant, or results by the ids of calls."""
+    """A turn of a conversation: thought, text and calls of an assistant, or results by call ids."""
 
     role: str
     text: str = ""
+    thought: str = ""
     calls: Sequence[Call] = ()
     results: dict[str, str] = field(default_factory=dict)
 
@@ -68,6 +69,8 @@ class Answer:
     is_cut: bool
     num_prompt_tokens: int = field(compare=False)
     num_output_tokens: int
+    thought: str = ""
+    num_thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,10 @@ class ChatApi(ABC):
     @abstractmethod
     def choice(self, choice: str | Tool | None, is_parallel: bool | None) -> dict[str, object]:
         """Returns the fields that say which tools may or must be called."""
+
+    @abstractmethod
+    def thinking(self, is_enabled: bool) -> dict[str, object]:
+        """Returns the fields that turn thinking on or off."""
 
     @abstractmethod
     def read(self, answer: dict) -> Answer:
@@ -220,6 +227,7 @@ class ChatCompletionsApi(OpenAIChatApi):
         ]
         content = turn.text or None if calls else turn.text
         message: dict[str, object] = {"role": turn.role, "content": content}
+        message |= {"reasoning_content": turn.thought} if turn.thought else {}
         return [message | ({"tool_calls": calls} if calls else {})]
 
     def tool(self, tool: Tool) -> dict[str, object]:
@@ -231,11 +239,16 @@ class ChatCompletionsApi(OpenAIChatApi):
         fields = {"tool_choice": named if isinstance(choice, Tool) else choice}
         return without_none(fields | {"parallel_tool_calls": is_parallel})
 
-    def read(self, answer: dict) -> Answer:
-        assert_shape(ChatCompletion, answer)
-        return self._read(answer["choices"][0], answer["usage"])
+    def thinking(self, is_enabled: bool) -> dict[str, object]:
+        return {"enable_thinking": is_enabled}
 
-    def _read(self, choice: dict, usage: dict) -> Answer:
+    def read(self, answer: dict) -> Answer:
+        (choice,) = answer["choices"]
+        thought = _take_thought(choice["message"])
+        assert_shape(ChatCompletion, answer)
+        return self._read(choice, answer["usage"], thought)
+
+    def _read(self, choice: dict, usage: dict, thought: str) -> Answer:
         is_cut = choice["finish_reason"] == "length"
         calls = [
             Call(
@@ -246,7 +259,15 @@ class ChatCompletionsApi(OpenAIChatApi):
             for call in choice["message"].get("tool_calls") or []
         ]
         text = choice["message"]["content"] or ""
-        return Answer(text, calls, is_cut, usage["prompt_tokens"], usage["completion_tokens"])
+        return Answer(
+            text,
+            calls,
+            is_cut,
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            thought,
+            usage["completion_tokens_details"]["reasoning_tokens"],
+        )
 
     def stream(self, server: Server | LocalServer, **asked: object) -> Answer:
         return super().stream(server, **asked, stream_options={"include_usage": True})
@@ -255,6 +276,7 @@ class ChatCompletionsApi(OpenAIChatApi):
         *events, last = parse_events(response.text)
         assert last == ("message", "[DONE]")
         *chunks, end = [json.loads(data) for _, data in events]
+        thought = "".join(_take_thought(chunk["choices"][0]["delta"]) for chunk in chunks)
         for chunk in [*chunks, end]:
             assert_shape(ChatCompletionChunk, chunk)
         message: dict = {"content": "", "tool_calls": []}
@@ -268,7 +290,7 @@ class ChatCompletionsApi(OpenAIChatApi):
                 else:
                     function = message["tool_calls"][call["index"]]["function"]
                     function["arguments"] += call["function"]["arguments"]
-        return self._read(choice | {"message": message}, end["usage"])
+        return self._read(choice | {"message": message}, end["usage"], thought)
 
     def stream_by_client(self, server: Server | LocalServer, body: dict) -> Answer:
         options = {"stream_options": {"include_usage": True}}
@@ -277,7 +299,8 @@ class ChatCompletionsApi(OpenAIChatApi):
             client.chat.completions.stream(**body, **options) as stream,
         ):
             final = stream.get_final_completion().to_dict()
-        return self._read(final["choices"][0], final["usage"])
+        (choice,) = final["choices"]
+        return self._read(choice, final["usage"], _take_thought(choice["message"]))
 
     async def last_event_by_async_client(self, server: Server, body: dict) -> str:
         async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key=KEY) as client:
@@ -290,6 +313,13 @@ class ChatCompletionsApi(OpenAIChatApi):
             answer = client.chat.completions.create(**body)
             if body.get("stream"):
                 list(answer)
+
+
+def _take_thought(message: dict) -> str:
+    """Removes both fields of the thought, which the client's types do not know."""
+    thought = message.pop("reasoning_content", "")
+    assert message.pop("reasoning", "") == thought
+    return thought
 
 
 class ResponsesApi(OpenAIChatApi):
@@ -311,7 +341,15 @@ class ResponsesApi(OpenAIChatApi):
             {"type": "function_call_output", "call_id": call_id, "output": text}
             for call_id, text in turn.results.items()
         ]
-        return (said if turn.text else []) + calls + results
+        thought: list[dict[str, object]] = [
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [],
+                "content": [{"type": "reasoning_text", "text": turn.thought}],
+            }
+        ]
+        return (thought if turn.thought else []) + (said if turn.text else []) + calls + results
 
     def tool(self, tool: Tool) -> dict[str, object]:
         schema = {} if tool.schema is None else {"parameters": tool.schema}
@@ -321,6 +359,9 @@ class ResponsesApi(OpenAIChatApi):
         named = {"type": "function", "name": getattr(choice, "name", None)}
         fields = {"tool_choice": named if isinstance(choice, Tool) else choice}
         return without_none(fields | {"parallel_tool_calls": is_parallel})
+
+    def thinking(self, is_enabled: bool) -> dict[str, object]:
+        return {"reasoning": {"effort": "medium" if is_enabled else "none", "summary": "auto"}}
 
     def read(self, answer: dict) -> Answer:
         assert_shape(Response, answer)
@@ -335,8 +376,17 @@ class ResponsesApi(OpenAIChatApi):
         ]
         texts = [item["content"] for item in answer["output"] if item["type"] == "message"]
         text = "".join(part["text"] for parts in texts for part in parts)
+        thoughts = [item["content"] for item in answer["output"] if item["type"] == "reasoning"]
         usage = answer["usage"]
-        return Answer(text, calls, is_cut, usage["input_tokens"], usage["output_tokens"])
+        return Answer(
+            text,
+            calls,
+            is_cut,
+            usage["input_tokens"],
+            usage["output_tokens"],
+            "".join(part["text"] for parts in thoughts for part in parts),
+            usage["output_tokens_details"]["reasoning_tokens"],
+        )
 
     def read_stream(self, response: httpx2.Response) -> Answer:
         adapter = TypeAdapter(ResponseStreamEvent)
@@ -384,9 +434,11 @@ class MessagesApi(ChatApi):
             {"type": "tool_result", "tool_use_id": call_id, "content": text}
             for call_id, text in turn.results.items()
         ]
-        if not blocks:
+        if not blocks and not turn.thought:
             return [{"role": turn.role, "content": turn.text}]
         said: list[dict[str, object]] = [{"type": "text", "text": turn.text}] if turn.text else []
+        if turn.thought:
+            said.insert(0, {"type": "thinking", "thinking": turn.thought, "signature": "s"})
         return [{"role": turn.role, "content": said + blocks}]
 
     def tool(self, tool: Tool) -> dict[str, object]:
@@ -403,6 +455,9 @@ class MessagesApi(ChatApi):
         if is_parallel is not None:
             fields["disable_parallel_tool_use"] = not is_parallel
         return {"tool_choice": fields}
+
+    def thinking(self, is_enabled: bool) -> dict[str, object]:
+        return {"thinking": {"type": "enabled" if is_enabled else "disabled"}}
 
     def read(self, answer: dict) -> Answer:
         assert_shape(Message, answer)
@@ -422,6 +477,10 @@ class MessagesApi(ChatApi):
             answer["stop_reason"] in ("max_tokens", "model_context_window_exceeded"),
             usage["input_tokens"] + usage["cache_read_input_tokens"],
             usage["output_tokens"],
+            "".join(
+                block["thinking"] for block in answer["content"] if block["type"] == "thinking"
+            ),
+            (usage.get("output_tokens_details") or {"thinking_tokens": 0})["thinking_tokens"],
         )
 
     def read_stream(self, response: httpx2.Response) -> Answer:
@@ -440,11 +499,12 @@ class MessagesApi(ChatApi):
             elif name == "content_block_delta":
                 assert event["index"] == len(blocks) - 1
                 blocks[-1]["json"] += event["delta"].get("partial_json", "")
-                if "text" in event["delta"]:
-                    blocks[-1]["text"] += event["delta"]["text"]
+                for key in ("text", "thinking", "signature"):
+                    if key in event["delta"]:
+                        blocks[-1][key] += event["delta"][key]
             elif name == "message_delta":
                 message["stop_reason"] = event["delta"]["stop_reason"]
-                message["usage"] |= {"output_tokens": event["usage"]["output_tokens"]}
+                message["usage"] |= event["usage"]
         is_cut = message["stop_reason"] == "max_tokens"
         for block in blocks:
             if block["type"] == "tool_use":

@@ -53,7 +53,7 @@ ROOMS = {
     ),
     "engine.scheduling": room(
         "engine.isolation engine.logprobs engine.request engine.sampling_params"
-        " engine.structured_output.matcher",
+        " engine.structured_output.matcher engine.thought",
         WEB,
         WIRE,
         MODEL,
@@ -90,20 +90,23 @@ ROOMS = {
     "engine.reference": room(
         "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"
         " engine.request engine.sampling_params engine.model engine.sampling"
-        " engine.structured_output.matcher",
+        " engine.structured_output.matcher engine.thought",
         WEB,
         WIRE,
     ),
     "text": room("errors", WEB, WIRE, {"torch"}),
     "tool_calling": room(
-        "errors text.chat_template engine.config engine.structured_output.source", WEB, WIRE, MODEL
+        "errors text.chat_template text.reasoning engine.config engine.structured_output.source",
+        WEB,
+        WIRE,
+        MODEL,
     ),
     "core": room("core errors engine text", WEB, WIRE, MODEL),
     "core.identity": room("", WEB, WIRE, MODEL),
     "core.model_names": room("", WEB, WIRE, MODEL),
     "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
     "inference": room(
-        "errors core engine.config engine.sampling_params"
+        "errors core engine.config engine.sampling_params engine.thought"
         " engine.structured_output.compile_pool text tool_calling",
         WEB,
         WIRE,

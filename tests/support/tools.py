@@ -37,6 +37,20 @@ RECITING_TEMPLATE = (
 WROTE = 'See <tool: <tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
 
 
+# The prompt of a reciting model is one token, unless thinking is turned off.
+THINKING_TEMPLATE = (
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% else %}"
+    + RECITING_TEMPLATE
+    + "{% endif %}"
+)
+OPEN_TEMPLATE = "{{ '<think>' }}"
+LEVELS_TEMPLATE = """
+{%- for m in messages %}{{ m.role ~ ':' }}
+{%- if m.reasoning_content %}{{ '<think>' ~ m.reasoning_content ~ '</think>' }}{% endif %}
+{{- m.content ~ '\n' }}{% endfor %}{{ reasoning_effort or '' }}
+{%- if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"""
+
+
 def assert_fits(name: str, arguments: str | dict) -> None:
     """A call's arguments are what its tool takes."""
     read = json.loads(arguments) if isinstance(arguments, str) else arguments

@@ -1,4 +1,4 @@
-"""IncrementalDetokenizer: the deltas add up, without partial characters or parts of stop texts."""
+"""Detokenizer and stop texts: deltas add up, without partial characters or parts of stop texts."""
 
 import time
 
@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from src.text.detokenizer import MAX_UNFINISHED_TOKENS, REPLACEMENT, IncrementalDetokenizer
+from src.text.stop_texts import StopTexts
 from tests.support.tiny_models import (
     END,
     VOCAB_SIZE,
@@ -31,12 +32,12 @@ def detokenize(
     prompt_token_ids: list[int] | None = None,
     skipped: frozenset[int] = frozenset(),
     tokenizer: Tokenizer = TOKENIZER,
-) -> tuple[list[str], IncrementalDetokenizer]:
-    detokenizer = IncrementalDetokenizer(
-        tokenizer, prompt_token_ids or [], stop, frozenset(), skipped
-    )
-    deltas = [detokenizer.push(token_id) for token_id in token_ids]
-    return [*deltas, detokenizer.finish()], detokenizer
+) -> tuple[list[str], StopTexts]:
+    detokenizer = IncrementalDetokenizer(tokenizer, prompt_token_ids or [], frozenset(), skipped)
+    stop_texts = StopTexts(stop)
+    deltas = [stop_texts.push(detokenizer.push(token_id)) for token_id in token_ids]
+    last = stop_texts.push(detokenizer.finish())
+    return [*deltas, last + stop_texts.finish()], stop_texts
 
 
 def text_of(*arguments: object, **options: object) -> str:
@@ -65,10 +66,10 @@ def test_a_stop_text_and_the_text_after_it_are_not_released(data, text):
     stops = st.text("abcé😀 ", min_size=1, max_size=4)
     stop = tuple(data.draw(st.lists(stops, min_size=1, max_size=3)))
     token_ids = encode(text)
-    deltas, detokenizer = detokenize(token_ids, stop)
+    deltas, stop_texts = detokenize(token_ids, stop)
     expected, stopped = text_until_stop(token_ids, stop)
     assert "".join(deltas) == expected
-    assert detokenizer.stopped == stopped
+    assert stop_texts.stopped == stopped
 
 
 def text_until_stop(token_ids: list[int], stop: tuple[str, ...]) -> tuple[str, bool]:

@@ -110,7 +110,7 @@ def test_a_call_must_follow_a_tag_as_token_or_as_text(text, is_allowed, is_spell
 def test_special_tokens_that_are_part_of_the_text_are_spelled():
     (first, *_) = TOKENIZER.encode("é").ids
     token_ids = [*TOKENIZER.encode("a b").ids, BEGIN, *TOKENIZER.encode(" c").ids, first, END, 0]
-    text = IncrementalDetokenizer(TOKENIZER, [], (), frozenset({BEGIN, END}))
+    text = IncrementalDetokenizer(TOKENIZER, [], frozenset({BEGIN, END}))
     assert "".join(map(text.push, token_ids)) + text.finish() == "a b<tool_call> c</tool_call>"
     silent = IncrementalDetokenizer(TOKENIZER, [])
     assert "".join(map(silent.push, token_ids[:-3])) + silent.finish() == "a b c"

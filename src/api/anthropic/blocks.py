@@ -37,6 +37,21 @@ TextContent = Annotated[
 ]
 
 
+class ThinkingBlock(WireRequest):
+    """A thought in an earlier answer."""
+
+    type: Literal["thinking"]
+    thinking: StrictStr = Field(description="The thought; the template decides on its use.")
+    signature: Annotated[StrictStr | None, NoEffect("thoughts are not verified")] = None
+
+
+class RedactedThinkingBlock(WireRequest):
+    """An encrypted thought in an earlier answer, of another server."""
+
+    type: Literal["redacted_thinking"]
+    data: Annotated[StrictStr, NoEffect("it cannot be read here")]
+
+
 class ToolUseBlock(WireRequest):
     """A tool call in an earlier answer."""
 
@@ -62,13 +77,26 @@ class ToolResultBlock(WireRequest):
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
-    | Annotated[ToolResultBlock, Tag("<tool_result>")],
-    Discriminator(tag_by_type("tool_use", "tool_result", default="text")),
+    | Annotated[ToolResultBlock, Tag("<tool_result>")]
+    | Annotated[ThinkingBlock, Tag("<thinking>")]
+    | Annotated[RedactedThinkingBlock, Tag("<redacted_thinking>")],
+    Discriminator(
+        tag_by_type("tool_use", "tool_result", "thinking", "redacted_thinking", default="text")
+    ),
 ]
 _Blocks = Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
 Content = Annotated[
     _Blocks,
-    known_types(_Blocks, "text", "tool_use", "tool_result", noun="Block", from_text=_text_block),
+    known_types(
+        _Blocks,
+        "text",
+        "tool_use",
+        "tool_result",
+        "thinking",
+        "redacted_thinking",
+        noun="Block",
+        from_text=_text_block,
+    ),
 ]
 
 
@@ -77,8 +105,16 @@ def text_of(content: Sequence[Any] | None) -> str:
     return "\n".join(block.text for block in content or () if isinstance(block, TextBlock))
 
 
+def thought_of(content: Sequence[Any]) -> str | None:
+    """Joins the thoughts with line ends; None without one."""
+    thoughts = [block.thinking for block in content if isinstance(block, ThinkingBlock)]
+    return "\n".join(thought for thought in thoughts if thought) or None
+
+
 class MessageTurn(WireRequest):
     """One turn of the conversation."""
 
     role: Literal["user", "assistant", "system"] = Field(description="Author.")
-    content: Content = Field(description="A text, or blocks: text, tool calls and their results.")
+    content: Content = Field(
+        description="A text, or blocks: text, thoughts, tool calls and their results."
+    )

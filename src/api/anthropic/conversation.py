@@ -8,6 +8,7 @@ from src.api.anthropic.blocks import (
     ToolResultBlock,
     ToolUseBlock,
     text_of,
+    thought_of,
 )
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, MessageToolCall
@@ -51,15 +52,22 @@ def _turns(
                     "The assistant alone calls tools, each call with an id of its own.", place
                 )
             calls[block.id] = MessageToolCall(block.id, block.name, block.input)
+        elif message.role != "assistant" and not isinstance(block, TextBlock):
+            raise InvalidRequestError("Only the assistant thinks.", place)
     if pending:
         raise InvalidRequestError(
             "After calls come their results, a tool_result for each in the next message.",
             (*field, "content"),
         )
     pending |= {call.call_id: call.name for call in calls.values()}
-    has_text = any(isinstance(block, TextBlock) for block in message.content)
-    if calls or has_text or not message.content:
-        yield ChatMessage(message.role, text_of(message.content), tuple(calls.values()))
+    has_other = any(not isinstance(block, ToolResultBlock) for block in message.content)
+    if has_other or not message.content:
+        yield ChatMessage(
+            message.role,
+            text_of(message.content),
+            tuple(calls.values()),
+            reasoning=thought_of(message.content),
+        )
 
 
 def _result(
@@ -80,5 +88,8 @@ def _is_same_turn(last: ChatMessage, following: ChatMessage) -> bool:
 
 
 def _joined(last: ChatMessage, following: ChatMessage) -> ChatMessage:
-    content = f"{last.content}\n{following.content}"
-    return ChatMessage(last.role, content, following.tool_calls)
+    thoughts = [turn.reasoning for turn in (last, following) if turn.reasoning]
+    content = "\n".join(text for text in (last.content, following.content) if text or not thoughts)
+    return ChatMessage(
+        last.role, content, following.tool_calls, reasoning="\n".join(thoughts) or None
+    )

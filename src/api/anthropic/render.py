@@ -1,5 +1,6 @@
 """Rendering of generations as answers and events of `/v1/messages`."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from src.api.anthropic.request import MessageRequest
 from src.api.anthropic.response import (
     AnswerTextBlock,
+    AnswerThinkingBlock,
     AnswerToolUseBlock,
     BlockDelta,
     BlockStart,
@@ -23,18 +25,21 @@ from src.api.anthropic.response import (
     MessageStop,
     MessageUsage,
     OutputBlock,
+    OutputDetails,
+    SignatureDeltaPart,
     StopReason,
     TextDeltaPart,
+    ThinkingDeltaPart,
 )
-from src.api.chat_pipeline import AnswerReader, PreparedChat
+from src.api.chat_pipeline import DeltaReader, PreparedChat
 from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.tool_calling.parser import (
-    Answer,
     ArgumentsDelta,
     CallStarted,
     ContentDelta,
     Event,
+    ReasoningDelta,
 )
 
 
@@ -49,30 +54,34 @@ class MessageRenderer:
 
     body: MessageRequest
     chat: PreparedChat
-    _reader: AnswerReader = field(init=False)
+    _reader: DeltaReader = field(init=False)
     _id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     _num_cached_tokens: int = 0
     _num_tokens: int = 0
+    _num_reasoning_tokens: int = 0
     _has_begun: bool = False
     _num_blocks: int = 0
-    _is_in_text: bool = False  # the last block is a text block
+    _block_type: str = ""  # of the last block
+    _thought: str = ""
 
     def __post_init__(self) -> None:
-        self._reader = self.chat.create_reader()
+        self._reader = DeltaReader(self.chat.create_reader())
 
     def whole(self, generation: Generation) -> Message:
         """Returns the whole answer."""
         (completion,) = generation.completions
         self._num_cached_tokens = generation.num_cached_tokens
         self._num_tokens = completion.num_tokens
-        answer = Answer()
-        for event in [*self._reader.push(completion.text), *self._reader.finish()]:
-            answer.add(event)
+        self._num_reasoning_tokens = completion.num_reasoning_tokens
+        answer = self._reader.read_all(completion)
         blocks: list[OutputBlock] = [
             _call(call.call_id, call.name, _parsed(call.arguments)) for call in answer.calls
         ]
-        if answer.content or not blocks:
+        if answer.content or not (blocks or answer.reasoning):
             blocks.insert(0, _text(answer.content))
+        if answer.reasoning:
+            shown = "" if self._omits_thought else answer.reasoning
+            blocks.insert(0, _thinking(shown, _signature(answer.reasoning)))
         return self._message(blocks, self._ending(completion.finish_reason, completion.stop_text))
 
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
@@ -82,18 +91,24 @@ class MessageRenderer:
             self._has_begun = True
             yield MessageStart(type="message_start", message=self._message([], None))
         self._num_tokens += delta.num_tokens
-        is_last = delta.finish_reason is not None
-        parsed = self._reader.push(delta.text) + (self._reader.finish() if is_last else [])
-        for event in parsed:
+        self._num_reasoning_tokens += delta.num_reasoning_tokens
+        for event in self._reader.read(delta):
             yield from self._block_events(event)
-        if is_last:
+        if delta.finish_reason is not None:
             yield from self._end(self._ending(delta.finish_reason, delta.stop_text))
 
     def _block_events(self, event: Event) -> Iterator[BaseModel]:
-        part: TextDeltaPart | InputDeltaPart
+        part: TextDeltaPart | InputDeltaPart | ThinkingDeltaPart
         match event:
+            case ReasoningDelta(text):
+                if self._block_type != "thinking":
+                    yield from self._start_block(_thinking("", ""))
+                self._thought += text
+                if self._omits_thought:
+                    return
+                part = ThinkingDeltaPart(type="thinking_delta", thinking=text)
             case ContentDelta(text):
-                if not self._is_in_text:
+                if self._block_type != "text":
                     yield from self._start_block(_text(""))
                 part = TextDeltaPart(type="text_delta", text=text)
             case CallStarted(_, call_id, name):
@@ -106,17 +121,30 @@ class MessageRenderer:
     def _start_block(self, block: OutputBlock) -> Iterator[BaseModel]:
         """Ends the last block, if there is one, and begins another."""
         if self._num_blocks:
-            yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
+            yield from self._stop_block()
         index = self._num_blocks
         self._num_blocks += 1
-        self._is_in_text = isinstance(block, AnswerTextBlock)
+        self._block_type = block.type
         yield BlockStart(type="content_block_start", index=index, content_block=block)
+
+    def _stop_block(self) -> Iterator[BaseModel]:
+        """Ends the last block; a thought gets its signature first."""
+        index = self._num_blocks - 1
+        if self._block_type == "thinking":
+            part = SignatureDeltaPart(type="signature_delta", signature=_signature(self._thought))
+            yield BlockDelta(type="content_block_delta", index=index, delta=part)
+        yield BlockStop(type="content_block_stop", index=index)
+
+    @property
+    def _omits_thought(self) -> bool:
+        thinking = self.body.thinking
+        return thinking is not None and thinking.display == "omitted"
 
     def _end(self, ending: Ending) -> Iterator[BaseModel]:
         """Ends the message; an empty answer has one empty text block."""
         if not self._num_blocks:
             yield from self._start_block(_text(""))
-        yield BlockStop(type="content_block_stop", index=self._num_blocks - 1)
+        yield from self._stop_block()
         yield MessageDelta(type="message_delta", delta=ending, usage=self._usage())
         yield MessageStop(type="message_stop")
 
@@ -143,16 +171,29 @@ class MessageRenderer:
         return Ending(stop_reason=stop_reason, stop_sequence=stop_text)
 
     def _usage(self) -> MessageUsage:
+        details = {}
+        if self.chat.params.thought is not None:
+            num_tokens = self._num_reasoning_tokens
+            details["output_tokens_details"] = OutputDetails(thinking_tokens=num_tokens)
         return MessageUsage(
             input_tokens=self.chat.num_prompt_tokens - self._num_cached_tokens,
             cache_creation_input_tokens=0,
             cache_read_input_tokens=self._num_cached_tokens,
             output_tokens=self._num_tokens,
+            **details,
         )
 
 
 def _text(text: str) -> AnswerTextBlock:
     return AnswerTextBlock(type="text", text=text, citations=None)
+
+
+def _thinking(text: str, signature: str) -> AnswerThinkingBlock:
+    return AnswerThinkingBlock(type="thinking", thinking=text, signature=signature)
+
+
+def _signature(thought: str) -> str:
+    return hashlib.sha256(thought.encode("utf-8", "replace")).hexdigest()
 
 
 def _call(call_id: str, name: str, arguments: dict[str, Any]) -> AnswerToolUseBlock:

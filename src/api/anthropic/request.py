@@ -22,6 +22,7 @@ from src.api.fields import (
     TopPField,
     WireRequest,
 )
+from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage
@@ -90,7 +91,15 @@ class ToolChoiceConfig(WireRequest):
 class Thinking(WireRequest):
     """Thinking before the answer."""
 
-    type: Literal["disabled"]
+    type: Literal["enabled", "adaptive", "disabled"] = Field(
+        description="`enabled` and `adaptive`: think, if the model can. `disabled`: do not think."
+    )
+    budget_tokens: NumTokens | None = Field(
+        default=None, description="Maximum number of tokens of the thought, which ends there."
+    )
+    display: Literal["summarized", "omitted"] | None = Field(
+        default=None, description="`omitted` leaves the thought's text out of its block."
+    )
 
 
 class OutputFormat(WireRequest):
@@ -104,7 +113,11 @@ class OutputConfig(WireRequest):
     """Options of the answer."""
 
     format: OutputFormat | None = Field(default=None, description="Format of the answer.")
-    effort: Annotated[None, Refused("the served models have no effort levels")] = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = Field(
+        default=None,
+        description="Level for templates that know levels, as `reasoning_effort`; no effect on"
+        " other models.",
+    )
 
 
 class Metadata(WireRequest):
@@ -128,7 +141,10 @@ class CountTokensRequest(WireRequest):
     system: TextContent | None = Field(
         default=None, description="System message: a text, or text blocks."
     )
-    thinking: Annotated[Thinking | None, NoEffect("only disabled is accepted")] = None
+    thinking: Thinking | None = Field(
+        default=None,
+        description="Thinking before the answer. Default: ENABLE_THINKING, or the chat template's.",
+    )
     cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
     tools: list[ToolDefinition] | None = Field(
         fail_fast=True,
@@ -159,7 +175,9 @@ class CountTokensRequest(WireRequest):
     )
 
     def check(self) -> None:
-        """Raises InvalidRequestError if the last turn is the assistant's."""
+        """Raises InvalidRequestError if fields contradict each other."""
+        if self.thinking is not None and self.thinking.type != "enabled":
+            self._check_no_budget(self.thinking)
         if self.messages[-1].role == "assistant":
             raise InvalidRequestError(
                 "The last message is the assistant's, which answers do not continue here: end with"
@@ -167,8 +185,24 @@ class CountTokensRequest(WireRequest):
                 ("messages", len(self.messages) - 1, "role"),
             )
 
+    @staticmethod
+    def _check_no_budget(thinking: Thinking) -> None:
+        if thinking.budget_tokens is not None:
+            raise InvalidRequestError(
+                "A budget goes with the type enabled: leave it out.", ("thinking", "budget_tokens")
+            )
+
     def to_conversation(self) -> list[ChatMessage]:
         return to_conversation(self.system, self.messages)
+
+    def thinking_options(self) -> ThinkingOptions:
+        thinking = self.thinking
+        effort = self.output_config.effort if self.output_config else None
+        return ThinkingOptions(
+            None if thinking is None else thinking.type != "disabled",
+            budget=thinking.budget_tokens if thinking else None,
+            level=effort,
+        )
 
     def to_tool_choice(self) -> ToolChoice | None:
         choice = self.tool_choice or ToolChoiceConfig(type="auto")

@@ -15,6 +15,12 @@ class TokenCount(BaseModel):
     input_tokens: int
 
 
+class OutputDetails(BaseModel):
+    """Breakdown of the new tokens."""
+
+    thinking_tokens: int = Field(description="Tokens of the thought and of its tags.")
+
+
 class MessageUsage(BaseModel):
     """Number of tokens of a request; the first three fields add up to the conversation's."""
 
@@ -22,6 +28,9 @@ class MessageUsage(BaseModel):
     cache_creation_input_tokens: int
     cache_read_input_tokens: int = Field(description="Tokens that came from the prompt cache.")
     output_tokens: int = Field(description="End tokens included.")
+    output_tokens_details: OutputDetails | None = Field(
+        default=None, description="Left out if the answer cannot have a thought."
+    )
 
 
 class AnswerTextBlock(BaseModel):
@@ -41,7 +50,15 @@ class AnswerToolUseBlock(BaseModel):
     input: dict[str, Any] = Field(description="Empty if the answer was cut in it.")
 
 
-OutputBlock = AnswerTextBlock | AnswerToolUseBlock
+class AnswerThinkingBlock(BaseModel):
+    """A thought."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = Field(description="Digest of the thought; it is not verified here.")
+
+
+OutputBlock = AnswerThinkingBlock | AnswerTextBlock | AnswerToolUseBlock
 
 
 class Message(BaseModel):
@@ -88,12 +105,26 @@ class InputDeltaPart(BaseModel):
     partial_json: str
 
 
+class ThinkingDeltaPart(BaseModel):
+    """New text of a thought."""
+
+    type: Literal["thinking_delta"]
+    thinking: str
+
+
+class SignatureDeltaPart(BaseModel):
+    """Signature of a thought, before its block ends."""
+
+    type: Literal["signature_delta"]
+    signature: str
+
+
 class BlockDelta(BaseModel):
     """New part of a block."""
 
     type: Literal["content_block_delta"]
     index: int
-    delta: TextDeltaPart | InputDeltaPart
+    delta: TextDeltaPart | InputDeltaPart | ThinkingDeltaPart | SignatureDeltaPart
 
 
 class BlockStop(BaseModel):

@@ -56,7 +56,8 @@ async def create_message(
             request, chat.stream(), renderer.events, settings.send_timeout_seconds, named=True
         )
     generation = await chat.collect(request)
-    return await json_answer(partial(renderer.whole, generation), generation.size)
+    whole = partial(renderer.whole, generation)
+    return await json_answer(whole, generation.size, exclude_unset=True)
 
 
 @router.post("/count_tokens", response_model=TokenCount)

@@ -28,9 +28,9 @@ class PromptTokensDetails(BaseModel):
 
 
 class CompletionTokensDetails(BaseModel):
-    """Breakdown of the new tokens: always 0, for clients that add the numbers up."""
+    """Breakdown of the new tokens; what is always 0 is for clients that add the numbers up."""
 
-    reasoning_tokens: Literal[0] = Field(description="Reasoning is not separate from the answer.")
+    reasoning_tokens: int = Field(description="Tokens of thoughts and of their tags.")
     audio_tokens: Literal[0] = Field(description="Answers are text alone.")
     accepted_prediction_tokens: Literal[0] = Field(description="There are no predictions.")
     rejected_prediction_tokens: Literal[0] = Field(description="There are no predictions.")
@@ -61,16 +61,21 @@ class UsageCount:
     drops_new: bool = False
     num_cached_tokens: int = 0
     num_new_tokens: int = 0
+    num_reasoning_tokens: int = 0
 
     def add(self, delta: TextDelta) -> None:
         """Counts the tokens of a delta."""
         self.num_new_tokens += delta.num_tokens
+        self.num_reasoning_tokens += delta.num_reasoning_tokens
         if delta.index % self.num_sequences == 0:
             self.num_cached_tokens += delta.num_cached_tokens
 
     def add_all(self, generation: Generation) -> None:
         """Counts the tokens of all sequences of a prompt."""
         self.num_new_tokens += sum(item.num_tokens for item in generation.completions)
+        self.num_reasoning_tokens += sum(
+            item.num_reasoning_tokens for item in generation.completions
+        )
         self.num_cached_tokens += generation.num_cached_tokens
 
     def usage(self) -> Usage:
@@ -83,7 +88,7 @@ class UsageCount:
                 cached_tokens=self.num_cached_tokens, audio_tokens=0
             ),
             completion_tokens_details=CompletionTokensDetails(
-                reasoning_tokens=0,
+                reasoning_tokens=self.num_reasoning_tokens,
                 audio_tokens=0,
                 accepted_prediction_tokens=0,
                 rejected_prediction_tokens=0,

@@ -21,6 +21,7 @@ from src.api.field_types import (
 )
 from src.api.fields import ModelName, NoEffect, OnlyFalse, TemperatureField, TopPField, WireRequest
 from src.api.structured import structured_source
+from src.api.thinking import Effort
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
@@ -54,6 +55,13 @@ FormatName = Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 NAMED = NoEffect("the name is not used")
 FormatDescription = Annotated[StrictStr | None, NoEffect("describe the format in a message")]
 StrictFormat = Annotated[StrictBool | None, NoEffect("answers always follow the schema")]
+ReasoningEffort = Annotated[
+    Effort | None,
+    Field(
+        description="`none` turns thinking off, any other level on; templates that know levels get"
+        " it. Models that cannot think ignore it."
+    ),
+]
 
 
 class GenerationRequest(WireRequest):

@@ -25,6 +25,7 @@ from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
 from src.api.openapi import error_responses
 from src.api.served_model import check_model
+from src.api.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.core.outputs import TOKEN_SIZE, Operation
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
@@ -75,7 +76,7 @@ class TokenizeRequest(WireRequest):
     chat_template: Annotated[
         None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
+    chat_template_kwargs: TemplateVariables | None = Field(default=None, description=VARIABLES)
     add_generation_prompt: StrictBool | None = Field(
         default=None,
         description="End with the beginning of the assistant's turn, as chats do. Default: true.",
@@ -93,12 +94,9 @@ class TokenizeRequest(WireRequest):
         """Raises InvalidRequestError if fields contradict each other."""
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
-        if self.tools and self.messages is None:
-            raise InvalidRequestError("tools needs messages.", ("tools",))
-        if self.add_generation_prompt is not None and self.messages is None:
-            raise InvalidRequestError(
-                "add_generation_prompt needs messages.", ("add_generation_prompt",)
-            )
+        for name in ("tools", "add_generation_prompt", "chat_template_kwargs"):
+            if getattr(self, name) not in (None, [], {}) and self.messages is None:
+                raise InvalidRequestError(f"{name} needs messages.", (name,))
         if self.messages is not None and self.add_special_tokens:
             raise InvalidRequestError(
                 "The chat template adds the special tokens; leave add_special_tokens out.",
@@ -107,6 +105,9 @@ class TokenizeRequest(WireRequest):
 
     def to_conversation(self) -> list[ChatMessage]:
         return to_conversation(self.messages or ())
+
+    def thinking_options(self) -> ThinkingOptions:
+        return ThinkingOptions(variables=self.chat_template_kwargs or {})
 
     def to_tool_choice(self) -> ToolChoice | None:
         return choose(to_tools(self.tools), "auto", is_parallel=True)

@@ -148,15 +148,17 @@ def _logits_rows(scheduled: list[ScheduledSequence]) -> list[range]:
 
 def _sampling_row(item: ScheduledSequence, num_draft_tokens: int) -> SamplingRow:
     """Describes the row of the token after the first `num_draft_tokens` of the draft."""
-    sequence = item.sequence
+    sequence, thought = item.sequence, item.sequence.thought
     return SamplingRow(
         params=sequence.request.sampling_params,
         seed=sequence.seed,
         token_ids=sequence.token_ids,
         num_prompt_tokens=sequence.num_prompt_tokens,
         banned_token_ids=sequence.banned_token_ids(num_draft_tokens),
-        matcher=sequence.matcher,
+        matcher=sequence.next_matcher,
         draft=item.draft[:num_draft_tokens],
+        forced_token_id=thought.forced_token_id if thought else None,
+        offered_token_id=thought.offered_token_id if thought else None,
     )
 
 

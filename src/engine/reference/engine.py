@@ -21,6 +21,7 @@ from src.engine.model.loader import LoadedModel
 from src.engine.reference.hf_sampling import (
     GrammarCriteria,
     LogitsRecorder,
+    ThoughtCriteria,
     generation_config,
     logits_processors,
 )
@@ -156,9 +157,12 @@ class ReferenceEngine(EngineThread):
         job.prompt_logprobs = self._prompt_logprobs(request, prompt)
         streamer = TokenStreamer(lambda token_id: self._on_token(job, token_id))
         matcher = request.grammar.start(frozenset(end_token_ids)) if request.grammar else None
+        thought = request.thought.start() if request.thought else None
         criteria: list[StoppingCriteria] = [AbortCriteria(lambda: job.is_aborted)]
         if matcher is not None:
-            criteria.append(GrammarCriteria(matcher, end_token_ids))
+            criteria.append(GrammarCriteria(matcher, end_token_ids, thought))
+        if thought is not None:
+            criteria.append(ThoughtCriteria(thought))
         if params.seed is None:
             torch.seed()  # otherwise the last request's seed would decide this one too
         else:
@@ -169,7 +173,7 @@ class ReferenceEngine(EngineThread):
                 attention_mask=torch.ones_like(prompt),
                 generation_config=generation_config(params, end_token_ids),
                 logits_processor=logits_processors(
-                    params, prompt, end_token_ids, job.recorder, matcher
+                    params, prompt, end_token_ids, job.recorder, matcher, thought
                 ),
                 stopping_criteria=criteria,
                 streamer=streamer,

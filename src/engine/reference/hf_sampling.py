@@ -11,9 +11,10 @@ from transformers import (
     StoppingCriteria,
 )
 
-from src.engine.sampling.logits_processors import keep_allowed
+from src.engine.sampling.logits_processors import ban, keep_allowed, keep_only
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Matcher, find_allowed, send, wait_for_answers
+from src.engine.thought import ThoughtTracker
 
 
 def generation_config(params: SamplingParams, end_token_ids: list[int]) -> GenerationConfig:
@@ -51,6 +52,7 @@ def logits_processors(
     end_token_ids: list[int],
     recorder: LogitsRecorder,
     matcher: Matcher | None = None,
+    thought: ThoughtTracker | None = None,
 ) -> LogitsProcessorList:
     """Returns the processors before temperature and filters, in the sampler's order."""
     processors = LogitsProcessorList()
@@ -66,14 +68,29 @@ def logits_processors(
     if params.presence_penalty or params.frequency_penalty:
         processors.append(_CountPenalties(params, prompt.shape[1]))
     if matcher is not None:
-        processors.append(_KeepAllowed(matcher, prompt.shape[1] + params.min_tokens))
+        min_length = prompt.shape[1] + params.min_tokens
+        processors.append(_KeepAllowed(matcher, min_length, end_token_ids, thought))
     elif params.min_tokens and end_token_ids:
         processors.append(
             MinNewTokensLengthLogitsProcessor(
                 prompt.shape[1], params.min_tokens, end_token_ids, device=str(prompt.device)
             )
         )
+    if thought is not None:
+        processors.append(_ForceTokens(thought))
     return processors
+
+
+class _ForceTokens(LogitsProcessor):
+    """Makes the tokens that end a thought, or open it, the only possible ones."""
+
+    def __init__(self, thought: ThoughtTracker) -> None:
+        self._thought = thought
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self._thought.forced_token_id is not None:
+            keep_only(scores[0], self._thought.forced_token_id)
+        return scores
 
 
 class _KeepAllowed(LogitsProcessor):
@@ -83,17 +100,34 @@ class _KeepAllowed(LogitsProcessor):
         matcher: position in the grammar.
         min_length: number of tokens, with the prompt, before which end tokens are masked, unless
             nothing else can follow.
+        end_token_ids: tokens that end the sequence; masked inside of the thought.
+        thought: the thought before the grammar; None without one.
     """
 
-    def __init__(self, matcher: Matcher, min_length: int) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        min_length: int,
+        end_token_ids: list[int],
+        thought: ThoughtTracker | None,
+    ) -> None:
         self._matcher = matcher
         self._min_length = min_length
+        self._end_token_ids = end_token_ids
+        self._thought = thought
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self._thought is not None and self._thought.is_open:
+            ban(scores[0], self._end_token_ids)
+            return scores
         is_early = input_ids.shape[1] < self._min_length
         bits, _ = find_allowed([self._matcher], [is_early], timeout=None)
         self._matcher.check()
+        offered = self._thought.offered_token_id if self._thought is not None else None
+        logits = scores[0].clone()
         keep_allowed(scores, [0], bits)
+        if offered is not None:
+            scores[0, offered] = logits[offered]
         return scores
 
 
@@ -103,11 +137,15 @@ class GrammarCriteria(StoppingCriteria):
     Args:
         matcher: receives each new token.
         end_token_ids: tokens that end the sequence.
+        thought: the thought before the grammar; its tokens are left out.
     """
 
-    def __init__(self, matcher: Matcher, end_token_ids: list[int]) -> None:
+    def __init__(
+        self, matcher: Matcher, end_token_ids: list[int], thought: ThoughtTracker | None
+    ) -> None:
         self._matcher = matcher
         self._end_token_ids = end_token_ids
+        self._thought = thought
 
     def __call__(
         self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
@@ -115,11 +153,25 @@ class GrammarCriteria(StoppingCriteria):
         token_id = int(input_ids[0, -1])
         if token_id in self._end_token_ids:
             self._matcher.end()
-        else:
+        elif self._thought is None or not self._thought.takes(token_id):
             send([(self._matcher, [token_id])])
             wait_for_answers([self._matcher], timeout=None)
             self._matcher.check()
-        return torch.full((1,), self._matcher.is_complete, device=input_ids.device)
+        is_complete = self._matcher.has_tokens and self._matcher.is_complete
+        return torch.full((1,), is_complete, device=input_ids.device)
+
+
+class ThoughtCriteria(StoppingCriteria):
+    """Follows a thought; ends nothing. Comes after `GrammarCriteria`."""
+
+    def __init__(self, thought: ThoughtTracker) -> None:
+        self._thought = thought
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
+    ) -> torch.Tensor:
+        self._thought.add(int(input_ids[0, -1]))
+        return torch.full((1,), fill_value=False, device=input_ids.device)
 
 
 class _CountPenalties(LogitsProcessor):

@@ -78,6 +78,12 @@ def ban(logits: torch.Tensor, token_ids: Iterable[int]) -> None:
     logits[[token_id for token_id in token_ids if token_id < len(logits)]] = -torch.inf
 
 
+def keep_only(logits: torch.Tensor, token_id: int) -> None:
+    """Makes a token the only possible one."""
+    logits.fill_(-torch.inf)
+    logits[token_id] = 0
+
+
 def keep_allowed(logits: torch.Tensor, rows: list[int], bits: NDArray[np.uint8]) -> None:
     """Sets logits to -infinity in some rows, except for tokens with a bit set.
 

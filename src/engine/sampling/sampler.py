@@ -13,7 +13,13 @@ import torch
 
 from src.engine.logprobs import SampledToken
 from src.engine.sampling.kernels import SamplingKernels, softmax
-from src.engine.sampling.logits_processors import ban, change_logits, changes_logits, keep_allowed
+from src.engine.sampling.logits_processors import (
+    ban,
+    change_logits,
+    changes_logits,
+    keep_allowed,
+    keep_only,
+)
 from src.engine.sampling.logprobs import find_logprobs
 from src.engine.sampling.top_k_top_p import NUM_UNIFORMS, sample_filtered, sample_unfiltered
 from src.engine.sampling_params import SamplingParams
@@ -32,6 +38,8 @@ class SamplingRow:
         banned_token_ids: never selected: the end tokens, before min_tokens.
         matcher: state of the sequence's grammar, or None.
         draft: draft tokens between `token_ids` and the next token.
+        forced_token_id: the next token, whatever the logits; None leaves it free.
+        offered_token_id: token that is possible although the grammar does not allow it.
     """
 
     params: SamplingParams
@@ -41,6 +49,8 @@ class SamplingRow:
     banned_token_ids: frozenset[int] = frozenset()
     matcher: Matcher | None = None
     draft: tuple[int, ...] = ()
+    forced_token_id: int | None = None
+    offered_token_id: int | None = None
 
     @property
     def position(self) -> int:
@@ -147,13 +157,15 @@ class Sampler:
 
 
 def _process_logits(logits: torch.Tensor, rows: list[SamplingRow]) -> None:
-    """Applies bias, penalties and bans in place; a grammar has its own bans."""
+    """Applies bias, penalties, bans and forced tokens in place; a grammar has its own bans."""
     for index, row in enumerate(rows):
         if changes_logits(row.params):
             token_ids = [*row.token_ids, *row.draft] if row.draft else row.token_ids
             change_logits(logits[index], row.params, token_ids, row.num_prompt_tokens)
         if row.banned_token_ids and row.matcher is None:
             ban(logits[index], row.banned_token_ids)
+        if row.forced_token_id is not None:
+            keep_only(logits[index], row.forced_token_id)
 
 
 def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
@@ -168,8 +180,16 @@ def _apply_grammars(logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
     pairs = list(zip((index for index, _, _ in constrained), is_ready, strict=True))
     late = [index for index, mask_is_ready in pairs if not mask_is_ready]
     ready = [index for index, mask_is_ready in pairs if mask_is_ready]
-    if ready:
-        keep_allowed(logits, ready, bits[is_ready] if late else bits)
+    if not ready:
+        return late
+    offered = [
+        (index, row.offered_token_id, logits[index, row.offered_token_id].item())
+        for index in ready
+        if (row := rows[index]).offered_token_id is not None
+    ]
+    keep_allowed(logits, ready, bits[is_ready] if late else bits)
+    for index, token_id, logit in offered:
+        logits[index, token_id] = logit
     return late
 
 

@@ -111,6 +111,7 @@ class Scheduler:
         sequence.seed = secrets.randbits(63) if params.seed is None else params.seed
         sequence.end_token_ids = end_token_ids = params.end_token_ids(self._eos_token_ids)
         sequence.matcher = request.grammar.start(end_token_ids) if request.grammar else None
+        sequence.thought = request.thought.start() if request.thought else None
         sequence.token_ids = list(request.prompt_token_ids)
         sequence.waits_since = request.arrived_at
         self._cache.prepare(sequence)

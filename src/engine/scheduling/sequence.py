@@ -9,6 +9,7 @@ from src.engine.logprobs import PositionLogprobs
 from src.engine.request import Admission, Request
 from src.engine.scheduling.blocks import Block
 from src.engine.scheduling.prompt_lookup import PromptLookup
+from src.engine.thought import ThoughtTracker
 
 if TYPE_CHECKING:
     from src.engine.structured_output.matcher import Matcher
@@ -23,6 +24,7 @@ class Sequence:
         end_token_ids: tokens that end the sequence.
         seed: the request's, or a random one.
         matcher: position in the request's grammar, if it has one.
+        thought: state of the thought before the answer, if the engine follows it.
         token_ids: prompt and generated tokens.
         num_computed_tokens: number of first tokens with keys and values in the cache.
         blocks: of the KV cache, in the order of the tokens; none while the sequence waits.
@@ -44,6 +46,7 @@ class Sequence:
     end_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     matcher: "Matcher | None" = None
+    thought: ThoughtTracker | None = None
     token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     blocks: list[Block] = field(default_factory=list)
@@ -92,6 +95,11 @@ class Sequence:
         return self.matcher is not None and (self.matcher.is_left_out or self.is_full)
 
     @property
+    def next_matcher(self) -> "Matcher | None":
+        """The matcher, if the grammar constrains the next token; None inside of a thought."""
+        return None if self.thought is not None and self.thought.is_open else self.matcher
+
+    @property
     def needs_every_position(self) -> bool:
         """True if cached tokens must be computed too, for the first output."""
         return self.request.needs_every_position and not self.num_generated
@@ -128,7 +136,7 @@ class Sequence:
         """Proposes tokens that may follow, by prompt lookup.
 
         Drafts begin after the first generated token. A sequence with a grammar has none, as its
-        matcher gives the mask of one position only.
+        matcher gives the mask of one position only. No draft passes the end of a thought's budget.
 
         Args:
             max_tokens: limit of this draft.
@@ -136,6 +144,8 @@ class Sequence:
         """
         num_left = self.request.sampling_params.max_tokens - self.num_generated
         limit = min(max_tokens, num_left - 1)
+        if self.thought is not None and self.thought.num_free is not None:
+            limit = min(limit, self.thought.num_free - 1)
         if not self.num_generated or self.matcher is not None or limit < 1:
             return ()
         if self.lookup is None:
@@ -145,9 +155,13 @@ class Sequence:
     def banned_token_ids(self, num_drafted: int = 0) -> frozenset[int]:
         """Returns the tokens that must not come next: end tokens before `min_tokens`.
 
+        Inside of a thought before a grammar these are banned too: the answer must fit the grammar.
+
         Args:
             num_drafted: number of drafted tokens that precede the position.
         """
+        if self.matcher is not None and self.next_matcher is None:
+            return self.end_token_ids
         if self.num_generated + num_drafted < self.request.sampling_params.min_tokens:
             return self.end_token_ids
         return frozenset()

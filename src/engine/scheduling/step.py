@@ -99,13 +99,18 @@ class SequenceResult:
 def grammar_tokens(
     scheduled: list[ScheduledSequence], results: list[SequenceResult]
 ) -> "list[tuple[Matcher, list[int]]]":
-    """Returns the new tokens of sequences with grammars, but for those that an end token ends."""
+    """Returns the new tokens of sequences with grammars.
+
+    Tokens of a thought and of sequences that an end token ends are left out.
+    """
     tokens: list[tuple[Matcher, list[int]]] = []
     for one, result in zip(scheduled, results, strict=True):
         sequence = one.sequence
         token_ids = [token.token_id for token in result.tokens]
         is_ended = not sequence.end_token_ids.isdisjoint(token_ids)
-        if sequence.matcher is not None and token_ids and not is_ended:
+        if sequence.matcher is None or not token_ids or is_ended:
+            continue
+        if sequence.thought is None or not sequence.thought.takes(token_ids[0]):
             tokens.append((sequence.matcher, token_ids))
     return tokens
 
@@ -157,6 +162,8 @@ def _add_tokens(sequence: Sequence, tokens: list[SampledToken]) -> RequestOutput
     kept: list[SampledToken] = []
     for token in tokens:
         sequence.token_ids.append(token.token_id)
+        if sequence.thought is not None:
+            sequence.thought.add(token.token_id)
         kept.append(token)
         reason = find_end(sequence, token.token_id)
         if reason is not None:

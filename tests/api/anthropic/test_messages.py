@@ -239,10 +239,10 @@ def said(content: object) -> dict:
         (said("a " * 5000), "messages"),
         ({"system": [{"type": "document"}]}, "system"),
         ({"system": [{"type": "tool_use"}]}, "system"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
+        ({"thinking": {"type": "sometimes"}}, "thinking.type"),
         ({"thinking": {"type": "disabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"seed": 1}, "seed"),
-        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"output_config": {"effort": "none"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "json"}}}, "output_config.format.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         (

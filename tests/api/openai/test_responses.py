@@ -236,7 +236,7 @@ def test_a_shaped_answer_is_json_whole_and_streamed(server, shape):
         ({"temperature": 2.1}, "temperature", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
-        ({"include": ["reasoning.encrypted_content"]}, "include.[0]", "invalid_value"),
+        ({"include": ["file_search_call.results"]}, "include.[0]", "invalid_value"),
         ({"store": True}, "store", "invalid_value"),
         ({"background": True}, "background", "invalid_value"),
         ({"truncation": "auto"}, "truncation", "invalid_value"),

@@ -25,7 +25,9 @@ def to_conversation(messages: Sequence[ChatTurn]) -> list[ChatMessage]:
         pending |= {call.call_id: call.name for call in calls}
         role = "system" if message.role == "developer" else message.role
         conversation.append(
-            ChatMessage(role, message.content or "", calls, message.tool_call_id, name)
+            ChatMessage(
+                role, message.content or "", calls, message.tool_call_id, name, message.thought
+            )
         )
     if pending:
         raise InvalidRequestError(
@@ -40,10 +42,10 @@ def _check(message: ChatTurn, field: FieldPath, pending: dict[str, str]) -> None
             "After calls come their results, one message of the role tool for each.",
             (*field, "role"),
         )
-    if message.content is None and not message.tool_calls:
+    if message.content is None and not message.tool_calls and message.thought is None:
         raise InvalidRequestError("A message needs content.", (*field, "content"))
-    if message.tool_calls and message.role != "assistant":
-        raise InvalidRequestError("Only the assistant may call tools.", (*field, "tool_calls"))
+    if message.role != "assistant":
+        _check_not_assistant(message, field)
     ids = [call.id for call in message.tool_calls or ()]
     if len(set(ids)) < len(ids):
         raise InvalidRequestError("Two calls have the same id.", (*field, "tool_calls"))
@@ -57,3 +59,11 @@ def _check(message: ChatTurn, field: FieldPath, pending: dict[str, str]) -> None
             "The message of the assistant before has no call of this id that waits for a result.",
             (*field, "tool_call_id"),
         )
+
+
+def _check_not_assistant(message: ChatTurn, field: FieldPath) -> None:
+    if message.tool_calls:
+        raise InvalidRequestError("Only the assistant may call tools.", (*field, "tool_calls"))
+    for name in ("reasoning_content", "reasoning"):
+        if getattr(message, name):
+            raise InvalidRequestError("Only the assistant thinks.", (*field, name))

@@ -77,9 +77,20 @@ class ChatTurn(WireRequest):
     tool_call_id: StrictStr | None = Field(
         default=None, description="Id of the call that a message of the role `tool` answers."
     )
+    reasoning_content: StrictStr | None = Field(
+        default=None, description="The assistant's thought; the template decides on its use."
+    )
+    reasoning: StrictStr | None = Field(
+        default=None, description="Another name of `reasoning_content`."
+    )
     name: Annotated[StrictStr | None, NoEffect("chat templates use role and content")] = None
     refusal: Annotated[None, Refused("send refusals as content")] = None
     annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
     parsed: Parsed = None
     audio: Annotated[None, Refused(AUDIO)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
+
+    @property
+    def thought(self) -> str | None:
+        """The thought, by either name; None without one."""
+        return self.reasoning_content or self.reasoning or None

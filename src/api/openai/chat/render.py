@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.api.chat_pipeline import AnswerReader, PreparedChat
+from src.api.chat_pipeline import DeltaReader, PreparedChat
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
     AnswerCall,
@@ -23,16 +23,25 @@ from src.api.openai.chat.response import (
     FunctionDelta,
 )
 from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
-from src.core.outputs import Generation, TextDelta
+from src.config import ReasoningField
+from src.core.outputs import Completion, Generation, TextDelta
 from src.engine import logprobs
 from src.engine import request as engine_request
 from src.tool_calling.parser import (
-    Answer,
     ArgumentsDelta,
     CallStarted,
     ContentDelta,
     Event,
+    ReasoningDelta,
 )
+
+REASONING_NAMES: dict[ReasoningField, tuple[str, ...]] = {
+    "both": ("reasoning_content", "reasoning"),
+    "reasoning_content": ("reasoning_content",),
+    "reasoning": ("reasoning",),
+    "none": (),
+}
+"""Fields of a message that hold its thought, by REASONING_FIELD."""
 
 
 @dataclass(slots=True)
@@ -42,12 +51,14 @@ class ChatRenderer:
     Args:
         body: the request's wire model.
         chat: the prepared request.
+        reasoning_field: REASONING_FIELD.
     """
 
     body: ChatCompletionRequest
     chat: PreparedChat
+    reasoning_field: ReasoningField = "both"
     _head: dict[str, Any] = field(init=False)
-    _readers: dict[int, AnswerReader] = field(default_factory=dict)  # by index of the choice
+    _readers: dict[int, DeltaReader] = field(default_factory=dict)  # by index of the choice
 
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.body.stream else "chat.completion"
@@ -60,7 +71,7 @@ class ChatRenderer:
         choices = [
             ChatChoice(
                 index=index,
-                message=self._message(index, completion.text),
+                message=self._message(index, completion),
                 logprobs=self._logprobs(completion.logprobs),
                 finish_reason=self._finish_reason(index, completion.finish_reason) or "length",
             )
@@ -68,13 +79,12 @@ class ChatRenderer:
         ]
         return ChatCompletion(**self._head | {"choices": choices, "usage": count.usage()})
 
-    def _message(self, index: int, text: str) -> AnswerMessage:
-        answer, reader = Answer(), self._reader(index)
-        for event in [*reader.push(text), *reader.finish()]:
-            answer.add(event)
+    def _message(self, index: int, completion: Completion) -> AnswerMessage:
+        answer = self._reader(index).read_all(completion)
+        fields = self._reasoning_fields(answer.reasoning)
         if not answer.calls:
-            return AnswerMessage(role="assistant", content=answer.content, refusal=None)
-        calls = [
+            return AnswerMessage(role="assistant", content=answer.content, refusal=None, **fields)
+        fields["tool_calls"] = [
             AnswerCall(
                 id=call.call_id,
                 type="function",
@@ -83,17 +93,19 @@ class ChatRenderer:
             for call in answer.calls
         ]
         content = answer.content or None
-        return AnswerMessage(role="assistant", content=content, refusal=None, tool_calls=calls)
+        return AnswerMessage(role="assistant", content=content, refusal=None, **fields)
+
+    def _reasoning_fields(self, text: str) -> dict[str, Any]:
+        """Returns the fields of a message or a delta that hold its part of the thought."""
+        names = REASONING_NAMES[self.reasoning_field]
+        return dict.fromkeys(names, text) if text else {}
 
     def chunks(self, delta: TextDelta) -> Iterator[ChatCompletionChunk]:
-        """Yields chunks of a delta; role, text, calls and finish reason have separate ones."""
+        """Yields chunks of a delta; role, thought, text, calls and end have separate ones."""
         if not self._readers:
             yield from self._first_chunks()
-        reader = self._reader(delta.index)
-        events = reader.push(delta.text)
-        if delta.finish_reason is not None:
-            events += reader.finish()
-        parts = [_delta(event) for event in events]
+        events = self._reader(delta.index).read(delta)
+        parts = [part for event in events if (part := self._delta(event)) is not None]
         rendered = self._logprobs(delta.logprobs) if delta.logprobs else None
         if rendered is not None and not parts:  # the parser holds the text back
             parts.append(Delta())
@@ -111,9 +123,9 @@ class ChatRenderer:
             first = Delta(role="assistant", content=content, refusal=None)
             yield self._chunk(index, first, None, None)
 
-    def _reader(self, index: int) -> AnswerReader:
+    def _reader(self, index: int) -> DeltaReader:
         if index not in self._readers:
-            self._readers[index] = self.chat.create_reader()
+            self._readers[index] = DeltaReader(self.chat.create_reader())
         return self._readers[index]
 
     def _finish_reason(
@@ -152,8 +164,15 @@ class ChatRenderer:
             top_logprobs=[ChatLogprob(**token_logprob(engine, token)) for token in position.top],
         )
 
+    def _delta(self, event: Event) -> Delta | None:
+        """Returns the delta of an event; None for a thought that is left out."""
+        if isinstance(event, ReasoningDelta):
+            fields = self._reasoning_fields(event.text)
+            return Delta(**fields) if fields else None
+        return _content_delta(event)
 
-def _delta(event: Event) -> Delta:
+
+def _content_delta(event: ContentDelta | CallStarted | ArgumentsDelta) -> Delta:
     match event:
         case ContentDelta(text):
             return Delta(content=text)

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from src.api.chat_request import AnswerOptions
-from src.api.field_types import NumLogprobs, NumTokens
+from src.api.field_types import Count, NumLogprobs, NumTokens
 from src.api.fields import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.messages import AUDIO, OLD_CALLS, ChatTurn
@@ -23,11 +23,13 @@ from src.api.openai.fields import (
     GenerationRequest,
     PromptCacheKey,
     PromptCacheRetention,
+    ReasoningEffort,
     SafetyIdentifier,
     StrictFormat,
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.api.structured import ANY_OBJECT, only_one
+from src.api.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage
@@ -105,18 +107,28 @@ class ChatCompletionRequest(GenerationRequest):
     )
     tool_choice: ChatToolChoice = Field(default=None, description=TOOL_CHOICE)
     parallel_tool_calls: ParallelToolCalls = None
+    reasoning_effort: ReasoningEffort = None
+    enable_thinking: StrictBool | None = Field(
+        default=None, description="Extension: think before the answer, or not."
+    )
+    thinking_token_budget: Count | None = Field(
+        default=None,
+        description="Extension: maximum number of tokens of the thought, which ends there.",
+    )
+    thinking_budget: Count | None = Field(
+        default=None, description="Extension: another name of `thinking_token_budget`."
+    )
+    chat_template_kwargs: TemplateVariables | None = Field(default=None, description=VARIABLES)
     functions: Annotated[None, Refused(OLD_CALLS)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
     prediction: Annotated[None, Refused("predictions are not used")] = None
-    reasoning_effort: Annotated[None, Refused("the served models do not reason separately")] = None
     verbosity: Annotated[None, Refused("ask for it in a message")] = None
     web_search_options: Annotated[None, Refused("there is no web search")] = None
     chat_template: Annotated[
         None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
-    chat_template_kwargs: Annotated[None, Refused("the template is the server's")] = None
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
@@ -155,6 +167,19 @@ class ChatCompletionRequest(GenerationRequest):
             is_parallel=self.parallel_tool_calls is not False,
         )
 
+    def thinking_options(self) -> ThinkingOptions:
+        budget = self.thinking_token_budget
+        insisted = "enable_thinking" if self.enable_thinking else None
+        for name in ("thinking_token_budget", "thinking_budget"):
+            insisted = name if getattr(self, name) else insisted
+        return ThinkingOptions(
+            self.enable_thinking,
+            self.reasoning_effort,
+            self.thinking_budget if budget is None else budget,
+            self.chat_template_kwargs or {},
+            insisted=None if insisted is None else (insisted,),
+        )
+
     @property
     def has_named_tool(self) -> bool:
         return isinstance(self.tool_choice, NamedToolChoice)
@@ -173,6 +198,11 @@ class ChatCompletionRequest(GenerationRequest):
             raise InvalidRequestError(
                 "max_tokens is the older name of max_completion_tokens; send one of them.",
                 ("max_tokens",),
+            )
+        if len({self.thinking_budget, self.thinking_token_budget} - {None}) > 1:
+            raise InvalidRequestError(
+                "thinking_budget is another name of thinking_token_budget; send one of them.",
+                ("thinking_budget",),
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true.", ("top_logprobs",))

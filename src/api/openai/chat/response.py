@@ -7,6 +7,8 @@ from pydantic import BaseModel, Field
 
 from src.api.openai.common import Usage, WrittenLogprob
 
+THOUGHT = "The thought before the answer; left out without one, and by REASONING_FIELD."
+
 
 class ChatLogprob(WrittenLogprob):
     """A token and the natural logarithm of its probability."""
@@ -19,7 +21,7 @@ class ChatPositionLogprob(ChatLogprob):
 
 
 class ChoiceLogprobs(BaseModel):
-    """Log-probabilities of the new tokens, end tokens included."""
+    """Log-probabilities of the content's tokens, end tokens included."""
 
     content: Iterable[ChatPositionLogprob]
     refusal: None
@@ -46,6 +48,8 @@ class AnswerMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None = Field(description="null for tool calls without text.")
     refusal: None
+    reasoning_content: str | None = Field(default=None, description=THOUGHT)
+    reasoning: str | None = Field(default=None, description=THOUGHT)
     tool_calls: list[AnswerCall] | None = Field(default=None, description="Left out without calls.")
 
 
@@ -93,11 +97,13 @@ class CallDelta(BaseModel):
 
 
 class Delta(BaseModel):
-    """New part of a message: first the role, then text and calls; empty in the last chunk."""
+    """New part of a message: first the role, then thought, text and calls; empty at the end."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[CallDelta] | None = None
 
 

@@ -34,7 +34,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation."""
     chat = await prepare_chat(request, body, engine)
-    renderer = ChatRenderer(body, chat)
+    renderer = ChatRenderer(body, chat, settings.reasoning_field)
     count = UsageCount(chat.num_prompt_tokens, chat.num_choices)
     if body.stream:
         return await stream_chunks(request, body, chat.stream(), renderer, count, settings)

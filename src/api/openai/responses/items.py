@@ -1,4 +1,4 @@
-"""Items in the input of a response: messages, tool calls and their results."""
+"""Items in the input of a response: messages, thoughts, tool calls and their results."""
 
 from typing import Annotated, Literal
 
@@ -96,11 +96,40 @@ class FunctionOutputItem(WireRequest):
     status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
 
 
+class ReasoningText(WireRequest):
+    """Part of a thought, or of its summary."""
+
+    type: Literal["reasoning_text", "summary_text"] = Field(description="Text, or a summary.")
+    text: StrictStr = Field(description="Text; parts are joined with line ends.")
+
+
+class ReasoningItem(WireRequest):
+    """A thought in an earlier answer."""
+
+    type: Literal["reasoning"] = Field(description="Only `reasoning`.")
+    content: Annotated[list[ReasoningText], Field(fail_fast=True, max_length=MAX_PARTS)] | None = (
+        Field(default=None, description="The thought; the template decides on its use.")
+    )
+    summary: Annotated[list[ReasoningText], Field(fail_fast=True, max_length=MAX_PARTS)] | None = (
+        Field(default=None, description="Its summary, which counts if there is no `content`.")
+    )
+    encrypted_content: Annotated[StrictStr | None, NoEffect("it cannot be read here")] = None
+    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+
+    def to_engine(self) -> str:
+        """Returns the text of the thought."""
+        return "\n".join(part.text for part in self.content or self.summary or ())
+
+
 Item = Annotated[
     Annotated[ResponseInputMessage, Tag("<message>")]
     | Annotated[FunctionCallItem, Tag("<function_call>")]
-    | Annotated[FunctionOutputItem, Tag("<function_call_output>")],
-    Discriminator(tag_by_type("function_call", "function_call_output", default="message")),
+    | Annotated[FunctionOutputItem, Tag("<function_call_output>")]
+    | Annotated[ReasoningItem, Tag("<reasoning>")],
+    Discriminator(
+        tag_by_type("function_call", "function_call_output", "reasoning", default="message")
+    ),
 ]
 _ItemList = Annotated[list[Item], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 Items = Annotated[
@@ -110,6 +139,7 @@ Items = Annotated[
         "message",
         "function_call",
         "function_call_output",
+        "reasoning",
         noun="Item",
         from_text=lambda text: {"role": "user", "content": text},
     ),

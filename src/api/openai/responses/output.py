@@ -17,14 +17,18 @@ from src.api.openai.responses.response import (
     OutputItem,
     OutputLogprob,
     OutputMessage,
+    OutputReasoning,
     OutputText,
     PartEvent,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
+    ReasoningPart,
     Status,
     TextDeltaEvent,
     TextDoneEvent,
 )
 from src.engine.logprobs import PositionLogprobs
-from src.tool_calling.parser import ArgumentsDelta, CallStarted, ContentDelta, Event
+from src.tool_calling.parser import ArgumentsDelta, CallStarted, ContentDelta, Event, ReasoningDelta
 
 RenderLogprob = Callable[[PositionLogprobs], OutputLogprob]
 
@@ -36,8 +40,9 @@ class _OutputItem:
     Args:
         index: position in the output.
         item_id: id of the item.
-        call: tool call; None for a message.
-        text: text of the message, or arguments of the call.
+        call: tool call; None for a message or a thought.
+        is_thought: the item is a thought.
+        text: text of the message or of the thought, or arguments of the call.
         logprobs: log-probabilities of the text, if requested.
         status: status of the item.
     """
@@ -45,6 +50,7 @@ class _OutputItem:
     index: int
     item_id: str
     call: CallStarted | None = None
+    is_thought: bool = False
     text: str = ""
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     status: Status = "in_progress"
@@ -60,6 +66,11 @@ class _OutputItem:
                 arguments=self.text,
                 status=status,
             )
+        if self.is_thought:
+            content = [] if status == "in_progress" else [self.reasoning_part()]
+            return OutputReasoning(
+                id=self.item_id, type="reasoning", summary=[], content=content, status=status
+            )
         return OutputMessage(
             id=self.item_id,
             type="message",
@@ -71,6 +82,13 @@ class _OutputItem:
     def part(self, render: RenderLogprob) -> OutputText:
         logprobs = map(render, self.logprobs)
         return OutputText(type="output_text", text=self.text, annotations=[], logprobs=logprobs)
+
+    def reasoning_part(self) -> ReasoningPart:
+        return ReasoningPart(type="reasoning_text", text=self.text)
+
+    @property
+    def is_message(self) -> bool:
+        return self.call is None and not self.is_thought
 
     def location(self) -> dict[str, Any]:
         """Returns the fields of events that locate the item."""
@@ -110,12 +128,16 @@ class OutputWriter:
         """Adds a parsed event to the output, and yields the wire events.
 
         Args:
-            event: text, or a part of a tool call.
+            event: thought, text, or a part of a tool call.
             logprobs: log-probabilities of the text's tokens.
         """
         match event:
+            case ReasoningDelta(text):
+                if self._current is None or not self._current.is_thought:
+                    yield from self._begin_text(is_thought=True)
+                yield self._add_thought(text)
             case ContentDelta(text):
-                if self._current is None or self._current.call is not None:
+                if self._current is None or not self._current.is_message:
                     yield from self._begin_text()
                 yield self._add_text(text, logprobs)
             case CallStarted():
@@ -142,11 +164,22 @@ class OutputWriter:
         current = [self._current.to_wire("incomplete", self._render)] if self._current else []
         return self.done + current
 
-    def _begin_text(self) -> Iterator[BaseModel]:
+    def _begin_text(self, *, is_thought: bool = False) -> Iterator[BaseModel]:
         yield from self._finish_current("completed")
-        self._current = _OutputItem(len(self._done), f"msg_{uuid.uuid4().hex}")
+        item_id = f"{'rs' if is_thought else 'msg'}_{uuid.uuid4().hex}"
+        self._current = _OutputItem(len(self._done), item_id, is_thought=is_thought)
         yield self._item_event("response.output_item.added", "in_progress")
         yield self._part_event("response.content_part.added")
+
+    def _add_thought(self, text: str) -> ReasoningDeltaEvent:
+        assert self._current is not None
+        self._current.text += text
+        return ReasoningDeltaEvent(
+            **self.head("response.reasoning_text.delta"),
+            **self._current.location(),
+            content_index=0,
+            delta=text,
+        )
 
     def _add_text(self, text: str, logprobs: list[PositionLogprobs]) -> TextDeltaEvent:
         assert self._current is not None
@@ -171,6 +204,14 @@ class OutputWriter:
                 **item.location(),
                 arguments=item.text,
             )
+        elif item.is_thought:
+            yield ReasoningDoneEvent(
+                **self.head("response.reasoning_text.done"),
+                **item.location(),
+                content_index=0,
+                text=item.text,
+            )
+            yield self._part_event("response.content_part.done")
         else:
             yield TextDoneEvent(
                 **self.head("response.output_text.done"),
@@ -193,7 +234,9 @@ class OutputWriter:
     def _part_event(self, kind: str) -> PartEvent:
         assert self._current is not None
         head, location = self.head(kind), self._current.location()
-        return PartEvent(**head, **location, content_index=0, part=self._current.part(self._render))
+        is_thought = self._current.is_thought
+        part = self._current.reasoning_part() if is_thought else self._current.part(self._render)
+        return PartEvent(**head, **location, content_index=0, part=part)
 
     def _event_logprobs(self, positions: list[PositionLogprobs]) -> Iterator[EventLogprob]:
         return map(_for_event, map(self._render, positions))

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from src.api.chat_pipeline import AnswerReader, PreparedChat
+from src.api.chat_pipeline import DeltaReader, PreparedChat
 from src.api.family import Failure
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
-from src.api.openai.responses.request import ResponseRequest
+from src.api.openai.responses.request import ReasoningConfig, ResponseRequest
 from src.api.openai.responses.response import (
+    AnswerReasoning,
     AnswerText,
     IncompleteDetails,
     InputTokensDetails,
@@ -29,7 +30,7 @@ from src.api.openai.responses.response import (
 from src.core.outputs import LOGPROB_SIZE, Generation, TextDelta
 from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
-from src.tool_calling.parser import ContentDelta
+from src.tool_calling.parser import ContentDelta, ReasoningDelta
 
 
 @dataclass(slots=True)
@@ -45,15 +46,16 @@ class ResponseRenderer:
     body: ResponseRequest
     chat: PreparedChat
     num_request_bytes: int
-    _reader: AnswerReader = field(init=False)
+    _reader: DeltaReader = field(init=False)
     _id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
     _created_at: int = field(default_factory=lambda: int(time.time()))
     _output: OutputWriter = field(init=False)
     _num_tokens: int = 0
     _num_cached_tokens: int = 0
+    _num_reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
-        self._reader = self.chat.create_reader()
+        self._reader = DeltaReader(self.chat.create_reader())
         self._output = OutputWriter(self._logprob)
 
     def whole(self, generation: Generation) -> Response:
@@ -66,6 +68,8 @@ class ResponseRenderer:
             completion.finish_reason,
             completion.logprobs,
             num_cached_tokens=generation.num_cached_tokens,
+            reasoning=completion.reasoning,
+            num_reasoning_tokens=completion.num_reasoning_tokens,
         )
         for _ in self.events(delta):
             pass
@@ -79,13 +83,16 @@ class ResponseRenderer:
                 yield ResponseEvent(**self._output.head(kind), response=response)
         self._num_tokens += delta.num_tokens
         self._num_cached_tokens += delta.num_cached_tokens
-        parsed = self._reader.push(delta.text)
-        if delta.finish_reason is not None:
-            parsed += self._reader.finish()
-        logprobs = delta.logprobs if self.body.include else []
-        if logprobs and not parsed:  # the parser holds the text back
-            parsed = [ContentDelta("")]
+        self._num_reasoning_tokens += delta.num_reasoning_tokens
+        parsed = self._reader.read(delta)
+        logprobs = delta.logprobs if self.body.wants_logprobs else []
+        is_thought = bool(parsed) and isinstance(parsed[-1], ReasoningDelta)
+        if logprobs and (not parsed or is_thought):  # the parser holds the text back
+            parsed.append(ContentDelta(""))
         for event in parsed:
+            if isinstance(event, ReasoningDelta):
+                yield from self._output.advance(event, [])
+                continue
             yield from self._output.advance(event, logprobs)
             logprobs = []
         if delta.finish_reason is not None:
@@ -148,6 +155,7 @@ class ResponseRenderer:
             prompt_cache_key=body.prompt_cache_key,
             safety_identifier=body.safety_identifier,
             service_tier="default",
+            **({"reasoning": _reasoning(body)} if body.reasoning else {}),
             temperature=1 if body.temperature is None else body.temperature,
             text=AnswerText(format=_dumped(body.text_format)),
             tool_choice=_dumped(body.tool_choice or "auto"),
@@ -166,9 +174,14 @@ class ResponseRenderer:
                 cached_tokens=self._num_cached_tokens, cache_write_tokens=0
             ),
             output_tokens=self._num_tokens,
-            output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=self._num_reasoning_tokens),
             total_tokens=self.chat.num_prompt_tokens + self._num_tokens,
         )
+
+
+def _reasoning(body: ResponseRequest) -> AnswerReasoning:
+    config = body.reasoning or ReasoningConfig()
+    return AnswerReasoning(effort=config.effort, summary=config.summary)
 
 
 def _status(reason: FinishReason | None) -> Literal["completed", "incomplete"]:

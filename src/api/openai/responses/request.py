@@ -23,6 +23,7 @@ from src.api.openai.fields import (
     FormatName,
     PromptCacheKey,
     PromptCacheRetention,
+    ReasoningEffort,
     SafetyIdentifier,
     ServiceTier,
     StrictFormat,
@@ -39,6 +40,7 @@ from src.api.openai.tools import (
     choice_of,
 )
 from src.api.structured import ANY_OBJECT
+from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage
@@ -46,6 +48,8 @@ from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED = "reasoning.encrypted_content"
+Included = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
 STATE = "nothing is stored here; send the whole conversation as input"
 
 
@@ -144,6 +148,22 @@ class ResponseStreamOptions(WireRequest):
     ] = None
 
 
+class ReasoningConfig(WireRequest):
+    """Thinking before the answer."""
+
+    effort: ReasoningEffort = None
+    summary: Annotated[
+        Literal["auto", "concise", "detailed"] | None, NoEffect("answers have the whole thought")
+    ] = None
+    generate_summary: Annotated[
+        Literal["auto", "concise", "detailed"] | None, NoEffect("answers have the whole thought")
+    ] = None
+    context: Annotated[
+        Literal["auto", "current_turn", "all_turns"] | None,
+        NoEffect("the chat template decides on the use of earlier thoughts"),
+    ] = None
+
+
 class ResponseRequest(WireRequest):
     """A conversation to answer. Null is the same as leaving out."""
 
@@ -166,11 +186,15 @@ class ResponseRequest(WireRequest):
         default=None, description="Send events during generation, as Server-Sent Events."
     )
     text: TextConfig | None = Field(default=None, description="Options of the answer's text.")
-    include: list[Literal["message.output_text.logprobs"]] | None = Field(
+    include: list[Included] | None = Field(
         fail_fast=True,
         default=None,
         max_length=8,
-        description="Return the log-probability of each new token.",
+        description=f"`{LOGPROBS}`: return the log-probability of each token of the text."
+        f" `{ENCRYPTED}` has no effect: thoughts are not encrypted.",
+    )
+    reasoning: ReasoningConfig | None = Field(
+        default=None, description="Thinking before the answer."
     )
     top_logprobs: NumLogprobs | None = Field(
         default=None,
@@ -205,7 +229,6 @@ class ResponseRequest(WireRequest):
     prompt: Annotated[None, Refused(STATE)] = None
     context_management: Annotated[None, Refused(STATE)] = None
     background_options: Annotated[None, Refused("answers are always synchronous")] = None
-    reasoning: Annotated[None, Refused("the served models do not reason separately")] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
     prompt_cache_options: Annotated[None, Refused("the cache has no options")] = None
     image: Annotated[None, Refused("the served models read and write text alone")] = None
@@ -228,7 +251,7 @@ class ResponseRequest(WireRequest):
         return AnswerOptions(
             max_tokens=self.max_output_tokens,
             max_tokens_field="max_output_tokens",
-            num_logprobs=(self.top_logprobs or 0) if self.include else None,
+            num_logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
         )
 
     def answer_schema(self) -> GrammarSource | None:
@@ -241,6 +264,13 @@ class ResponseRequest(WireRequest):
     def text_format(self) -> TextFormat:
         return (self.text and self.text.format) or TextFormat(type="text")
 
+    def thinking_options(self) -> ThinkingOptions:
+        return ThinkingOptions(effort=self.reasoning.effort if self.reasoning else None)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
+
     def to_tool_choice(self) -> ToolChoice | None:
         choice = self.tool_choice or "auto"
         tools = [tool.to_engine(("tools", index)) for index, tool in enumerate(self.tools or ())]
@@ -252,13 +282,13 @@ class ResponseRequest(WireRequest):
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields contradict each other."""
-        if self.include and self.to_tool_choice():
+        if self.wants_logprobs and self.to_tool_choice():
             raise InvalidRequestError(
                 "Log-probabilities are not available for answers with tools: leave include or tools"
                 " out, or set tool_choice to none.",
                 ("include",),
             )
-        if self.top_logprobs is not None and not self.include:
+        if self.top_logprobs is not None and not self.wants_logprobs:
             raise InvalidRequestError(
                 f'top_logprobs needs include: ["{LOGPROBS}"].', ("top_logprobs",)
             )

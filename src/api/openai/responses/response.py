@@ -51,7 +51,24 @@ class OutputCall(BaseModel):
     status: Status
 
 
-OutputItem = OutputMessage | OutputCall
+class ReasoningPart(BaseModel):
+    """Text of a thought."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class OutputReasoning(BaseModel):
+    """The thought before the answer."""
+
+    id: str
+    type: Literal["reasoning"]
+    summary: list[None] = Field(description="Empty: `content` is the whole thought.")
+    content: list[ReasoningPart]
+    status: Status
+
+
+OutputItem = OutputReasoning | OutputMessage | OutputCall
 
 
 class InputTokensDetails(BaseModel):
@@ -96,6 +113,13 @@ class AnswerText(BaseModel):
     format: dict[str, Any] = Field(description="Format of the request.")
 
 
+class AnswerReasoning(BaseModel):
+    """Thinking, as the request asks for it."""
+
+    effort: str | None
+    summary: str | None
+
+
 class Response(BaseModel):
     """The answer, with options of the request."""
 
@@ -115,6 +139,9 @@ class Response(BaseModel):
     parallel_tool_calls: bool
     previous_response_id: None
     prompt_cache_key: str | None
+    reasoning: AnswerReasoning | None = Field(
+        default=None, description="Left out if the request has none."
+    )
     safety_identifier: str | None
     service_tier: Literal["default"]
     temperature: float
@@ -159,7 +186,7 @@ class PartEvent(BaseModel):
     item_id: str
     output_index: int
     content_index: int
-    part: OutputText
+    part: OutputText | ReasoningPart
 
 
 class EventTopLogprob(BaseModel):
@@ -173,6 +200,28 @@ class EventLogprob(EventTopLogprob):
     """A generated token and the most likely tokens at its position."""
 
     top_logprobs: list[EventTopLogprob]
+
+
+class ReasoningDeltaEvent(BaseModel):
+    """New text of a thought."""
+
+    type: Literal["response.reasoning_text.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+class ReasoningDoneEvent(BaseModel):
+    """Whole text of a thought."""
+
+    type: Literal["response.reasoning_text.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
 
 
 class TextDeltaEvent(BaseModel):

@@ -15,6 +15,8 @@ from src.api.openai.responses.response import (
     ArgumentsDoneEvent,
     ItemEvent,
     PartEvent,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
     ResponseEvent,
     TextDeltaEvent,
     TextDoneEvent,
@@ -35,6 +37,8 @@ STREAMED = stream_documentation(
     ResponseEvent,
     ItemEvent,
     PartEvent,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
     TextDeltaEvent,
     TextDoneEvent,
     ArgumentsDeltaEvent,
@@ -62,4 +66,5 @@ async def create_response(
             size_of=renderer.events_size,
         )
     generation = await chat.collect(request)
-    return await json_answer(partial(renderer.whole, generation), num_bytes + generation.size)
+    whole = partial(renderer.whole, generation)
+    return await json_answer(whole, num_bytes + generation.size, exclude_unset=True)

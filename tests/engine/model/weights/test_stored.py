@@ -146,7 +146,7 @@ def test_quantized_layers_are_those_of_a_float32_checkpoint(half_model, tmp_path
 
 
 def test_the_reference_engine_gets_layers_in_float32(half_model):
-    config = EngineConfig(str(half_model("gpt_neo")), device="cpu")
+    config = EngineConfig(str(half_model("bloom")), device="cpu")
     loaded = load_model(config)
     assert find_stored(loaded.model)
     engine = create_engine(loaded, config, lambda update: None)
