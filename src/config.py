@@ -278,6 +278,13 @@ class Settings(BaseSettings):
         le=86400,
         description="Longest time for a client to read on; then its connection is closed.",
     )
+    keep_alive_seconds: float = Field(
+        default=15,
+        ge=0,
+        le=86400,
+        description="Silence of a stream after which it sends a ping, so that proxies do not close"
+        " it, in the queue and in prefill too; its status is then 200. 0 sends none.",
+    )
     hang_timeout_seconds: float = Field(
         default=120,
         gt=0,

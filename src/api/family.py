@@ -71,6 +71,9 @@ class ApiFamily(ABC):
     field_names: ClassVar[Mapping[str | int, str]] = {}
     """The engine's field names to those of all routes of the family."""
 
+    ping: ClassVar[bytes] = b": ping\n\n"
+    """Keep-alive of a silent stream; a comment, which all readers of events skip."""
+
     failure_event: ClassVar[str | None] = None
     """Name of the event that reports a failure in a stream; None leaves it unnamed."""
 

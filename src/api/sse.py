@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -16,6 +16,7 @@ from src.api.deps import while_connected
 from src.api.errors import code_of, family_of, status_of
 from src.api.family import Failure
 from src.api.json_response import LARGE_ANSWER
+from src.config import Settings
 from src.core.outputs import TextDelta
 from src.errors import ServiceError
 from src.middleware.error_body import REQUEST_ID
@@ -29,50 +30,98 @@ LINE_ENDS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\
 HEADERS = {"X-Accel-Buffering": "no"}  # turns off response buffering in nginx
 
 
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """Times of a stream in seconds.
+
+    Args:
+        send_timeout: maximum time to send one event.
+        keep_alive: silence after which a ping is sent; 0 sends none.
+    """
+
+    send_timeout: float
+    keep_alive: float = 0
+
+
+def stream_times(settings: Settings) -> StreamTimes:
+    """Returns the times that the settings give streams."""
+    return StreamTimes(settings.send_timeout_seconds, settings.keep_alive_seconds)
+
+
 class EventStream(EventSourceResponse):
     """Response that sends events, and closes their generator however the stream ends.
 
-    A client that stops reading for `send_timeout` seconds is disconnected.
+    A client that stops reading for `send_timeout` seconds is disconnected. Pings keep proxies from
+    closing a silent connection.
 
     Args:
         request: the HTTP request.
         events: encoded events.
-        send_timeout: maximum time in seconds to send one event.
+        times: timeouts.
     """
 
-    def __init__(
-        self, request: Request, events: AsyncGenerator[bytes], send_timeout: float
-    ) -> None:
+    def __init__(self, request: Request, events: AsyncGenerator[bytes], times: StreamTimes) -> None:
         super().__init__(events, headers=HEADERS)
         self._request = request
         self._events = events
-        self._send_timeout = send_timeout
+        self._times = times
 
     async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(self._send_timeout):
-                await send(message)
-
+        sender = _Sender(send, self._times)
+        pings = asyncio.ensure_future(sender.send_pings(family_of(self._request.scope).ping))
         async with aclosing(self._events):
             try:
-                await super().stream_response(send_in_time)
+                await super().stream_response(sender.send)
             except TimeoutError:
                 logger.info("the client has stopped reading: its stream is aborted")
                 abort_connection(self._request.scope)
+            finally:
+                pings.cancel()
+
+
+class _Sender:
+    """Sends one ASGI message at a time; arguments as of `EventStream`."""
+
+    def __init__(self, send: Send, times: StreamTimes) -> None:
+        self._send = send
+        self._times = times
+        self._lock = asyncio.Lock()
+        self._sent_at = time.monotonic()
+        self._is_over = False
+
+    async def send(self, message: Message) -> None:
+        """Sends a message; raises TimeoutError if the client does not read it in time."""
+        async with self._lock, asyncio.timeout(self._times.send_timeout):
+            await self._send(message)
+            self._sent_at = time.monotonic()
+            self._is_over = not message.get("more_body", True)
+
+    async def send_pings(self, ping: bytes) -> None:
+        """Sends a ping after each silence, until the stream is over or its client has left."""
+        keep_alive = self._times.keep_alive
+        while keep_alive and not self._is_over:
+            left = self._sent_at + keep_alive - time.monotonic()
+            if left > 0 or self._lock.locked():
+                await asyncio.sleep(max(left, keep_alive / 10))
+                continue
+            try:
+                await self.send({"type": "http.response.body", "body": ping, "more_body": True})
+            except (OSError, TimeoutError):  # the next event reports it
+                return
 
 
 async def stream_events(
     request: Request,
     deltas: AsyncGenerator[TextDelta],
     render: Callable[[TextDelta], Iterable[BaseModel]],
-    send_timeout: float,
+    times: StreamTimes,
     *,
     named: bool = False,
     render_failure: Callable[[Failure], BaseModel] | None = None,
     render_end: Callable[[], Iterable[BaseModel]] = tuple,
     size_of: Callable[[TextDelta], int] = lambda delta: delta.size,
 ) -> EventStream:
-    """Returns a stream with events for each delta, once the first delta exists.
+    """Returns a stream with events for each delta, once the first delta exists or silence is long.
 
     A failure before that raises, so the answer has an error status. A later failure is reported by
     the last event.
@@ -81,7 +130,7 @@ async def stream_events(
         request: the HTTP request.
         deltas: generated text; at least one delta.
         render: creates the events of a delta, possibly none.
-        send_timeout: as of `EventStream`.
+        times: as of `EventStream`.
         named: each event is named by its `type`, and the last one ends the stream; else `[DONE]`
             does.
         render_failure: creates the event that reports a failure; None is the API family's event.
@@ -92,17 +141,31 @@ async def stream_events(
         ServiceError: generation fails before the first delta.
         ClientDisconnectedError: the client has disconnected.
     """
-    first = await while_connected(request, _next(deltas))
+    first = asyncio.ensure_future(_next(deltas))
+    try:
+        await while_connected(request, _wait(first, times.keep_alive))
+    except BaseException:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        raise
     writer = _Writer(request, named, render_failure)
     renderer = _Renderer(writer, render, size_of)
-    return EventStream(request, _events(renderer, first, deltas, render_end), send_timeout)
+    return EventStream(request, _events(renderer, first, deltas, render_end), times)
 
 
-def _next(deltas: AsyncGenerator[TextDelta]) -> Coroutine[Any, Any, TextDelta]:
-    async def get() -> TextDelta:
-        return await anext(deltas)
+async def _next(deltas: AsyncGenerator[TextDelta]) -> TextDelta:
+    return await anext(deltas)
 
-    return get()
+
+async def _wait(first: asyncio.Future[TextDelta], keep_alive: float) -> None:
+    """Waits for the first delta, but no longer than the client may go without headers.
+
+    Raises:
+        ServiceError: generation fails in this time.
+    """
+    done, _ = await asyncio.wait([first], timeout=keep_alive or None)
+    for future in done:
+        future.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +213,14 @@ class _Renderer:
 
 async def _events(
     renderer: _Renderer,
-    first: TextDelta,
+    first: asyncio.Future[TextDelta],
     deltas: AsyncGenerator[TextDelta],
     render_end: Callable[[], Iterable[BaseModel]],
 ) -> AsyncGenerator[bytes]:
     writer = renderer.writer
     try:
         async with aclosing(deltas):
-            for event in await renderer.events(first):
+            for event in await renderer.events(await first):
                 yield event
             async for delta in deltas:
                 for event in await renderer.events(delta):

@@ -56,6 +56,7 @@ class AnthropicFamily(ApiFamily):
     api_key_header = b"x-api-key"
     field_names: ClassVar[Mapping[str | int, str]] = {"stop": "stop_sequences"}
     failure_event = "error"
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
     error_model = AnthropicErrorResponse
     error_descriptions: ClassVar[Mapping[int, str]] = {
         400: "The request is invalid; the message names the field."

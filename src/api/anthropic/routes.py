@@ -21,7 +21,7 @@ from src.api.chat_pipeline import prepare_chat, tokenize_conversation
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
 from src.api.openapi import error_responses, stream_documentation
-from src.api.sse import stream_events
+from src.api.sse import stream_events, stream_times
 from src.core.outputs import Operation
 from src.limits.rate_limit import RateLimitedRoute
 
@@ -53,7 +53,7 @@ async def create_message(
     renderer = MessageRenderer(body, chat)
     if body.stream:
         return await stream_events(
-            request, chat.stream(), renderer.events, settings.send_timeout_seconds, named=True
+            request, chat.stream(), renderer.events, stream_times(settings), named=True
         )
     generation = await chat.collect(request)
     whole = partial(renderer.whole, generation)

@@ -10,7 +10,7 @@ from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
 from src.api.openapi import error_responses, stream_documentation
 from src.api.sampling import sampling_params
-from src.api.sse import EventStream, stream_events
+from src.api.sse import EventStream, stream_events, stream_times
 from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
@@ -69,7 +69,7 @@ async def _stream(
     token_ids = await while_connected(request, tokenizing)
     renderer = _renderer(body, body.prompt, engine, len(token_ids))
     deltas = engine.stream(token_ids, params, body.num_return_sequences, context)
-    return await stream_events(request, deltas, renderer.deltas, settings.send_timeout_seconds)
+    return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
 
 
 @router.post("/generate/batch", response_model=list[GenerateResponse])

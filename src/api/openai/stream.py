@@ -10,7 +10,7 @@ from src.api.openai.common import Usage, UsageCount
 from src.api.openai.family import OpenAIErrorResponse
 from src.api.openai.fields import GenerationRequest
 from src.api.openapi import stream_documentation
-from src.api.sse import EventStream, stream_events
+from src.api.sse import EventStream, stream_events, stream_times
 from src.config import Settings
 from src.core.outputs import TextDelta
 
@@ -46,5 +46,5 @@ async def stream_chunks(
     def render_end() -> Iterable[BaseModel]:
         return [renderer.usage_chunk(count.usage())] if body.includes_usage else []
 
-    timeout = settings.send_timeout_seconds
-    return await stream_events(request, deltas, render, timeout, render_end=render_end)
+    times = stream_times(settings)
+    return await stream_events(request, deltas, render, times, render_end=render_end)

@@ -23,7 +23,7 @@ from src.api.openai.responses.response import (
 )
 from src.api.openai.responses.response import Response as Answer
 from src.api.openapi import error_responses, stream_documentation
-from src.api.sse import stream_events
+from src.api.sse import stream_events, stream_times
 from src.limits.rate_limit import RateLimitedRoute
 
 router = APIRouter(
@@ -60,7 +60,7 @@ async def create_response(
             request,
             chat.stream(),
             renderer.events,
-            settings.send_timeout_seconds,
+            stream_times(settings),
             named=True,
             render_failure=renderer.failure,
             size_of=renderer.events_size,
