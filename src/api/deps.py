@@ -11,6 +11,7 @@ from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
 from src.middleware.request_body import JSONRequest
 from src.observability.http_metrics import HttpMetrics
+from src.observability.step_feed import StepFeed
 from src.playground.files import Playground
 from src.server.draining import Draining
 from src.server.service import service_of
@@ -38,10 +39,15 @@ def get_playground(request: Request) -> Playground | None:
     return service_of(request.app).playground
 
 
+def get_step_feed(request: Request) -> StepFeed:
+    return service_of(request.app).engine_metrics.step_feed
+
+
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 MetricsDep = Annotated[HttpMetrics, Depends(get_metrics)]
 DrainingDep = Annotated[Draining, Depends(get_draining)]
+StepFeedDep = Annotated[StepFeed, Depends(get_step_feed)]
 PlaygroundDep = Annotated[Playground | None, Depends(get_playground)]
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from src.api.anthropic import routes as messages
 from src.api.anthropic.family import ANTHROPIC
 from src.api.family import ApiFamily
-from src.api.native import generate, health, playground
+from src.api.native import engine_events, generate, health, playground
 from src.api.native.family import NATIVE
 from src.api.openai import models, tokenize
 from src.api.openai.chat import routes as chat
@@ -89,6 +89,7 @@ ROWS = (
     Row("/health/live", health.router, NATIVE, PROBE, PUBLIC),
     Row("/health/ready", health.router, NATIVE, PROBE, PUBLIC),
     Row("/metrics", health.router, NATIVE, PROBE, Scope.METRICS),
+    Row("/v1/engine/events", engine_events.router, OPENAI, PROBE, Scope.METRICS),
     Row("/", playground.router, NATIVE, DOCUMENTATION, PUBLIC),
     Row("/playground/{version}/{path:path}", playground.router, NATIVE, DOCUMENTATION, PUBLIC),
     Row("/docs", None, NATIVE, DOCUMENTATION, PUBLIC),

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from src.core.observers import SequenceStats
 from src.engine.request import EngineStats, StepStats
 from src.observability.metric_specs import MetricSpec, MetricTable
+from src.observability.step_feed import StepFeed
 
 ADMITTED = "admitted"
 FINISHED = ("stop", "length", "embedded")
@@ -153,6 +154,7 @@ class EngineMetrics:
     def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
         self._metrics = TABLE.create(registry)
         self.model_name = model_name
+        self.step_feed = StepFeed()
 
     def _model(self) -> tuple[str, str]:
         """Values of the last two MODEL_LABELS."""
@@ -179,6 +181,7 @@ class EngineMetrics:
         self._metrics[GENERATED_TOKENS].inc()
 
     def next_tokens(self, count: int, seconds: float) -> None:
+        self.step_feed.sequence_decoded()
         for _ in range(count):
             self._metrics[INTER_TOKEN_TIME].observe(seconds)
         self._metrics[GENERATED_TOKENS].inc(count)
@@ -203,6 +206,7 @@ class EngineMetrics:
         self._metrics[WAITING].set(stats.num_waiting)
         self._metrics[REUSABLE].set(stats.num_cached_tokens)
         self._metrics[KV_USAGE].set(stats.kv_usage)
+        self.step_feed.step_ended(stats, step)
         if step is not None:
             self._metrics[STEP_SEQUENCES].observe(step.num_sequences)
             self._metrics[STEP_TOKENS].observe(step.num_tokens)

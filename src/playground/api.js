@@ -73,6 +73,12 @@ const post = (path, body, signal) =>
 export const getJson = async (path) => (await request(path)).json();
 export const postJson = async (path, body, signal) => (await post(path, body, signal)).json();
 
+// Yields the events of a stream that ends at any time.
+export async function* watch(path, signal) {
+  const response = await request(path, { signal });
+  for await (const data of readEvents(response.body)) yield JSON.parse(data);
+}
+
 // Yields the events of a stream in OpenAI's format. A stream without its end is an error.
 export async function* stream(path, body, signal) {
   const options = { stream: true, stream_options: { include_usage: true } };

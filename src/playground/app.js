@@ -10,7 +10,13 @@ import { useStore } from "./store.js";
 const THEME = "playground-theme";
 const THEMES = { "": "System", light: "Light", dark: "Dark" };
 
-const viewOf = (hash) => (hash.startsWith("#/tokens") ? "tokens" : "chat");
+// Views beside the chat: their titles, and their modules, which load when they are first shown.
+const VIEWS = {
+  tokens: { title: "Prompt and tokens", load: () => import("./tokens.js") },
+  engine: { title: "Engine", load: () => import("./engine.js") },
+};
+
+const viewOf = (hash) => Object.keys(VIEWS).find((name) => hash.startsWith(`#/${name}`)) ?? "chat";
 
 function App() {
   const { models, model, isLoading, asksForKey, hasKeys, error } = useStore(server);
@@ -21,14 +27,16 @@ function App() {
     return () => removeEventListener("hashchange", change);
   }, []);
   useEffect(() => {
-    document.title = view === "tokens" ? "Prompt and tokens · Playground" : "Chat · Playground";
+    document.title = `${VIEWS[view]?.title ?? "Chat"} · Playground`;
   }, [view]);
   return html`
     <header class="top">
       <a class="brand" href="#/chat"><img src=${new URL("icon.svg", import.meta.url).href} alt="" width="24" height="24" />Playground</a>
       <nav aria-label="Views">
         <a href="#/chat" aria-current=${view === "chat" ? "page" : undefined}>Chat</a>
-        <a href="#/tokens" aria-current=${view === "tokens" ? "page" : undefined}>Prompt and tokens</a>
+        ${Object.entries(VIEWS).map(
+          ([name, { title }]) => html`<a key=${name} href=${`#/${name}`} aria-current=${view === name ? "page" : undefined}>${title}</a>`,
+        )}
         <a href="docs">API</a>
       </nav>
       <div class="top-controls">
@@ -42,16 +50,15 @@ function App() {
     </header>
     ${isLoading && html`<p class="banner" role="status">The server is loading its model. This page goes on by itself.</p>`}
     ${error && html`<p class="banner error" role="alert">${error} <button type="button" onClick=${connect}>Try again</button></p>`}
-    <main>${view === "tokens" ? html`<${LazyTokens} />` : html`<${ChatView} />`}</main>
+    <main>${view in VIEWS ? html`<${LazyView} key=${view} load=${VIEWS[view].load} />` : html`<${ChatView} />`}</main>
     ${asksForKey && html`<${KeyDialog} />`}
   `;
 }
 
-// The view's module loads when it is first shown.
-function LazyTokens() {
+function LazyView({ load }) {
   const [View, setView] = useState(null);
   useEffect(() => {
-    import("./tokens.js").then(({ TokensView }) => setView(() => TokensView));
+    load().then((module) => setView(() => module.default));
   }, []);
   return View ? html`<${View} />` : null;
 }

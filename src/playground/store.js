@@ -1,6 +1,6 @@
 // State that outlives a view: a plain object, and the views that draw it again when it changes.
 
-import { useEffect, useState } from "./vendor/preact.js";
+import { useLayoutEffect, useState } from "./vendor/preact.js";
 
 export function createStore(state) {
   const listeners = new Set();
@@ -28,6 +28,7 @@ export function createStore(state) {
 
 export function useStore(store) {
   const [, draw] = useState(0);
-  useEffect(() => store.subscribe(() => draw((count) => count + 1)), [store]);
+  // Before anything else runs: a change after the first drawing must not be missed.
+  useLayoutEffect(() => store.subscribe(() => draw((count) => count + 1)), [store]);
   return store.state;
 }

@@ -151,7 +151,7 @@ function setParameter(name, value) {
   view.changed();
 }
 
-export function TokensView() {
+export default function TokensView() {
   const { prompt, controller, error } = useStore(view);
   const { model } = useStore(server);
   useEffect(() => {

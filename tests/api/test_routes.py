@@ -33,6 +33,7 @@ EXPECTED = {
     "/health/live": (NATIVE, PROBE, PUBLIC),
     "/health/ready": (NATIVE, PROBE, PUBLIC),
     "/metrics": (NATIVE, PROBE, "metrics"),
+    "/v1/engine/events": (OPENAI, PROBE, "metrics"),
     "/": (NATIVE, DOCUMENTATION, PUBLIC),
     "/playground/{version}/{path:path}": (NATIVE, DOCUMENTATION, PUBLIC),
     "/docs": (NATIVE, DOCUMENTATION, PUBLIC),

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { answered, answers, ask, button, close, end, message, open } from "./browser.mjs";
 
 const page = await open();
+await page.getByRole("heading", { name: "Ask storyteller" }).waitFor();
 assert.equal(await page.getByRole("combobox", { name: "Model" }).inputValue(), "storyteller");
 await page.getByRole("spinbutton", { name: "Seed" }).fill("1");
 await page.getByRole("slider", { name: "Temperature" }).fill("0");

@@ -58,7 +58,7 @@ def browse(scenario: str, browser: str, folder: Path, url: str, **environment: s
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("scenario", ["chat", "tokens", "failures", "hostile", "looks"])
+@pytest.mark.parametrize("scenario", ["chat", "tokens", "engine", "failures", "hostile", "looks"])
 def test_scenario(storyteller, browser, tmp_path, scenario):
     browse(scenario, browser, tmp_path, storyteller.url)
 

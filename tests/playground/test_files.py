@@ -12,7 +12,8 @@ from src.playground.files import FOLDER, load_playground
 from tests.support.keys import bearer, create_key
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-LATER = {"tokens.js", "sampling.js", "markdown.js", "vendor/marked.js", "vendor/purify.js"}
+VIEWS = {"tokens.js", "sampling.js", "engine.js"}
+LATER = VIEWS | {"markdown.js", "vendor/marked.js", "vendor/purify.js"}
 """Files that load after the first paint."""
 LINKS = {
     "name": "LLM inference",

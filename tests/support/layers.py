@@ -117,7 +117,7 @@ ROOMS = {
         " server.connection server.service",
         MODEL,
     ),
-    "api.native": room(f"{API} playground server.draining", MODEL),
+    "api.native": room(f"{API} observability.step_feed playground server.draining", MODEL),
     "api.openai": room(API, MODEL),
     "api.anthropic": room(API, MODEL),
     "auth": room(
