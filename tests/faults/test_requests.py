@@ -177,7 +177,9 @@ def test_grammars_that_explode(server):
 def test_templates_of_the_client(server):
     cases = {
         "chat_template": {"chat_template": "{{ 1 }}"},
-        "chat_template_kwargs": {"chat_template_kwargs": {"a": 1}},
+        "an unknown variable": {"chat_template_kwargs": {"a": 1}},
+        "messages as a variable": {"chat_template_kwargs": {"messages": "a"}},
+        "a list as a variable": {"chat_template_kwargs": {"a": [1]}},
     }
     measured(36, refused(server, cases, CHATS))
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.sse import format_sse_event
 
 from src.api.deps import DrainingDep, SettingsDep, StepFeedDep
-from src.api.sse import EventStream
+from src.api.sse import EventStream, stream_times
 from src.errors import OverloadedError
 from src.observability.step_feed import StepFeed
 from src.server.draining import Draining
@@ -38,7 +38,7 @@ async def engine_events(
     if feed.is_full:
         raise OverloadedError("Too many clients watch the engine.", RETRY_AFTER)
     events = _events(feed, draining, seconds)
-    return EventStream(request, events, settings.send_timeout_seconds)
+    return EventStream(request, events, stream_times(settings))
 
 
 async def _events(feed: StepFeed, draining: Draining, seconds: float) -> AsyncGenerator[bytes]:
