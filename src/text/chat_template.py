@@ -130,7 +130,7 @@ class ChatTemplate:
         """Names of the variables that the template reads and that a request may set."""
         from jinja2 import Environment, TemplateError, meta  # noqa: PLC0415 - as in `_render`
 
-        environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 - parses only
+        environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 # nosec B701 - parses only
         try:
             names = meta.find_undeclared_variables(
                 environment.parse(GENERATION_TAG.sub("", self.source))
