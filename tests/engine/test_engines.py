@@ -393,8 +393,9 @@ def test_prompt_logprobs_cover_each_token_but_the_first(both, num_top):
 
 
 def test_every_parameter_is_compared_between_engines():
-    """Stop texts and grammars are compared elsewhere: engines do not see their sources."""
+    """Stop texts, grammars and thoughts are compared elsewhere, with their tags and sources."""
     compared = {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"}
     compared |= {"stop_token_ids", "ignore_eos", "logprobs", "prompt_logprobs"}
     compared |= {name for params in CHANGES for name in params}
-    assert compared == {field.name for field in fields(SamplingParams)} - {"stop", "grammar"}
+    elsewhere = {"stop", "grammar", "thought"}
+    assert compared == {field.name for field in fields(SamplingParams)} - elsewhere
