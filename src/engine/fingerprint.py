@@ -46,7 +46,7 @@ def _parts(loaded: LoadedModel, config: EngineConfig) -> Iterator[bytes]:
     )
     for text in texts:
         yield text.encode("utf-8", "surrogatepass")
-    for name, weight in loaded.model.named_parameters():
+    for name, weight in loaded.model.state_dict().items():
         yield f"{name} {weight.dtype} {tuple(weight.shape)}".encode()
         yield _sample(weight)
 

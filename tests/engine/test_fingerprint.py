@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from src.engine.config import EngineConfig
 from src.engine.fingerprint import find_fingerprint
@@ -75,3 +77,16 @@ def test_the_kernels_change_it(loaded, config):
         for kernels in ("auto", "native", "pytorch")
     )
     assert auto == native != pytorch
+
+
+def test_other_weights_in_16_bits_change_it(tiny_model, tmp_path):
+    found = set()
+    for number in range(2):
+        folder = Path(shutil.copytree(tiny_model(), tmp_path / str(number)))
+        path = folder / "model.safetensors"
+        weights = {name: one.bfloat16() for name, one in load_file(path).items()}
+        weights["transformer.h.1.mlp.c_fc.weight"] += number
+        save_file(weights, path, {"format": "pt"})
+        config = EngineConfig(str(folder), device="cpu")
+        found.add(find_fingerprint(load_model(config), config))
+    assert len(found) == 2

@@ -30,8 +30,8 @@ def entry(file: GgufFile, name: str, default: float | None = None) -> Any:
     if isinstance(value, int | float):
         return value
     raise ModelLoadError(
-        f"{file.path} gives {key} as {str(value)[:60]}, where one number is needed. Models whose"
-        f" layers differ in it cannot be read here; fetch them in safetensors form. {REMEDY}"
+        f"{file.path} gives {key} as {str(value)[:60]}, where one number is needed. Models with"
+        f" layers that differ in it cannot be read here; fetch them in safetensors form. {REMEDY}"
     )
 
 

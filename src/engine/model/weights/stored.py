@@ -67,14 +67,16 @@ class StoredLinear(nn.Module):
     """Linear layer that converts its weight from 16 bits to float32 on each call, by parts.
 
     Args:
-        stored: (out_features, in_features), in 16 bits; it is no parameter of the model.
+        stored: (out_features, in_features), in 16 bits; a buffer, as a model has the number format
+            of its first parameter.
         bias: (out_features,) in float32, or None.
     """
 
     def __init__(self, stored: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = stored.shape
-        self.stored = stored
+        self.stored: torch.Tensor
+        self.register_buffer("stored", stored)
         self.bias = bias
 
     @property
