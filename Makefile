@@ -37,16 +37,19 @@ serve: $(STAMP) ## use: serve the bundled model, or MODEL_NAME from the environm
 	exec $(BIN)/python -m src.main
 
 # The tests mostly wait, for servers and for deadlines, so two processes pay. Tests of one file run in
-# one process, as they share servers.
+# one process, as they share servers. When a process crashes, the run ends: pytest-xdist 3.8 would start
+# another, give it what is done already, and wait for ever.
 PROCESSES ?= 2
 
 .PHONY: test
 test: $(STAMP) ## develop: run the tests with coverage, in PROCESSES (2) processes
-	@$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0
 
 .PHONY: test-fast
 test-fast: $(STAMP) ## develop: run the tests that start no server: about a minute
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist load -m "not server"
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist load --max-worker-restart 0 \
+	  -m "not server"
 
 .PHONY: check
 check: $(STAMP) ## develop: lint, types, security scan: everything that CI runs before the tests

@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from src.config import Settings
 from src.main import create_app
 from src.observability.event_loop_watchdog import EventLoopWatchdog
+from src.server import lifespan
 from tests.support.redis_server import Redis, RedisProxy
 from tests.support.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.support.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
@@ -99,6 +100,15 @@ def event_loops_are_not_held(
     if request.node.get_closest_marker("server") is None:
         return
     assert max(lags) < LONGEST_HOLD, f"an event loop was held for {max(lags):.1f} s"
+
+
+@pytest.fixture(autouse=True)
+def no_app_ends_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test of an app that would have ended its process, which here is that of the tests."""
+    statuses: list[int] = []
+    monkeypatch.setattr(lifespan, "end_process", statuses.append)
+    yield
+    assert not statuses, f"an app would have ended the process with status {statuses[0]}"
 
 
 @pytest.fixture(scope="session")
