@@ -93,9 +93,9 @@ def _mark_loaded(service: Service) -> None:
     if service.tracing is not None:
         service.tracing.model_name = model_name
     service.http_metrics.max_live.set(service.engine.max_live)
-    service.is_loaded = True
     # A scrape sets it too, but only in the worker that answers it.
     service.http_metrics.ready.set(1)
+    service.is_loaded = True
 
 
 async def _wait_for_model(service: Service) -> None:

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
+from tests.support.servers import broken_metrics
 
 
 def test_a_request_id_is_returned(client):
@@ -24,8 +25,8 @@ def test_an_invalid_request_id_is_replaced(client, bad):
 
 def test_an_unhandled_error_answers_500_with_an_id_only(start_client, tiny_model, capfd):
     client = start_client(model_name=str(tiny_model("gpt2")))
-    client.app.state.service.http_metrics = None  # makes the route raise AttributeError
-    response = client.get("/metrics")
+    with broken_metrics(client.app.state.service):
+        response = client.get("/metrics")
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal server error."}
     assert response.headers["x-request-id"] in capfd.readouterr().err

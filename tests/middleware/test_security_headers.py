@@ -11,7 +11,7 @@ from src.middleware.security_headers import PLAYGROUND_POLICY
 from tests.conftest import create_settings
 from tests.faults.asking import talk
 from tests.support.keys import bearer, create_key
-from tests.support.servers import LocalServer, Server, routes_of
+from tests.support.servers import LocalServer, Server, broken_metrics, routes_of
 
 ALWAYS = {
     "x-content-type-options": "nosniff",
@@ -82,10 +82,8 @@ def _while_slow(server: LocalServer) -> httpx2.Response:
 
 def test_an_unhandled_error_has_them(start_server):
     server = start_server()
-    metrics = server.service.http_metrics
-    server.service.http_metrics = None  # makes the route raise AttributeError
-    response = server.get("/metrics")
-    server.service.http_metrics = metrics
+    with broken_metrics(server.service):
+        response = server.get("/metrics")
     assert response.status_code == 500
     assert_headers(response, "/metrics")
 
@@ -161,8 +159,8 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
     origin = {"Origin": ORIGIN}
     answers = [client.post("/generate", json=BODY, headers=origin | bearer(key)) for _ in range(3)]
     answers.append(client.post("/generate", json=BODY, headers=origin))
-    client.app.state.service.http_metrics = None
-    answers.append(client.get("/metrics", headers=origin | bearer(key)))
+    with broken_metrics(client.app.state.service):
+        answers.append(client.get("/metrics", headers=origin | bearer(key)))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 401, 403]
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == ORIGIN
@@ -172,8 +170,8 @@ def test_a_page_can_read_answers_and_refusals(cross_origin):
 
 def test_a_page_can_read_an_unhandled_error(start_client, tiny_model):
     client = start_client(model_name=str(tiny_model()), cors_origins=ORIGIN)
-    client.app.state.service.http_metrics = None  # makes the route raise AttributeError
-    answer = client.get("/metrics", headers={"Origin": ORIGIN})
+    with broken_metrics(client.app.state.service):
+        answer = client.get("/metrics", headers={"Origin": ORIGIN})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 

@@ -322,6 +322,14 @@ class LocalServer(Asked):
         return gate
 
 
+@contextmanager
+def broken_metrics(service: Service) -> Iterator[None]:
+    """Makes the route /metrics of a service raise meanwhile."""
+    service.http_metrics.render = None
+    yield
+    del service.http_metrics.render
+
+
 def routes_of(server: LocalServer) -> Iterator[tuple[str, str]]:
     """Method and path of all that the app answers, the documented and the hidden."""
     for route in iter_route_contexts(server.app.routes):
@@ -359,7 +367,7 @@ def serve_app(app: FastAPI, send_buffer: int | None = None) -> Iterator[LocalSer
         thread.start()
         try:
             deadline = time.monotonic() + START_TIMEOUT
-            while not running.started or server.engine._lifecycle.engine is None:
+            while not (running.started and server.service.is_loaded):
                 assert thread.is_alive()
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
