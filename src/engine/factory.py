@@ -6,7 +6,12 @@ from functools import partial
 import torch
 
 from src.engine.admission import AdmissionController
-from src.engine.attention.kv_cache import CacheLayout, LayerShape, num_bytes_per_token
+from src.engine.attention.kv_cache import (
+    CacheLayout,
+    LayerShape,
+    num_bytes_per_token,
+    widest_window,
+)
 from src.engine.attention.varlen_attention import is_supported
 from src.engine.attention.varlen_trial import passes_trial
 from src.engine.backend import Backend, choose_backend
@@ -106,7 +111,7 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     runner = create_runner(layers, layout)
     backend.fuse_layers(loaded, runner)
     scheduler = Scheduler(
-        BlockPool(layout.num_blocks, layout.block_size),
+        BlockPool(layout.num_blocks, layout.block_size, widest_window(layers)),
         max_num_seqs,
         max(tokens_per_step, max_num_seqs),
         loaded.eos_token_ids,

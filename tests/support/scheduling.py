@@ -45,9 +45,14 @@ class Simulation:
     """
 
     def __init__(
-        self, budget: int = 8, max_num_seqs: int = 4, num_blocks: int = 128, **options: object
+        self,
+        budget: int = 8,
+        max_num_seqs: int = 4,
+        num_blocks: int = 128,
+        window: int | None = None,
+        **options: object,
     ) -> None:
-        self.pool = BlockPool(num_blocks, BLOCK_SIZE)
+        self.pool = BlockPool(num_blocks, BLOCK_SIZE, window)
         self.scheduler = Scheduler(self.pool, max_num_seqs, budget, [EOS], **options)
         self.outputs: dict[str, list[RequestOutput]] = defaultdict(list)
         self.num_preempted = 0
@@ -90,7 +95,8 @@ class Simulation:
         assert one.num_tokens > 0
         assert one.samples or not one.draft
         places = [(index, offset) for index in sequence.block_table for offset in range(BLOCK_SIZE)]
-        for position in range(start):
+        window = start + 1 if self.pool.window is None else self.pool.window
+        for position in range(max(0, start + 1 - window), start):
             assert self._cache[places[position]] == tuple(tokens[: position + 1])
         for position in range(start, start + one.size):
             self._cache[places[position]] = tuple(tokens[: position + 1])
@@ -160,4 +166,5 @@ def check_blocks(pool: BlockPool, running: list[Sequence]) -> None:
         assert block.digest is None or pool._shared[block.digest] is block
         assert not (block.is_dirty and block.digest)
     for sequence in running:
-        assert list(sequence.block_table) == [block.index for block in sequence.blocks]
+        held = sequence.block_table[sequence.num_released_blocks :]
+        assert list(held) == [block.index for block in sequence.blocks]

@@ -11,11 +11,19 @@ from src.engine.scheduling.blocks import Block
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """Sizes of the keys and values of one token in one layer."""
+    """Sizes of the keys and values of one token in one layer.
+
+    Args:
+        num_kv_heads: number of heads.
+        key_dim: values of a key in a head.
+        value_dim: values of a value in a head.
+        window: tokens that a token sees, itself included; None: all.
+    """
 
     num_kv_heads: int
     key_dim: int
     value_dim: int
+    window: int | None = None
 
     @property
     def num_values(self) -> int:
@@ -81,6 +89,12 @@ class KVCache:
 def num_bytes_per_token(layers: dict[int, LayerShape], dtype: torch.dtype) -> int:
     """Returns the size of one token's keys and values in all layers."""
     return sum(shape.num_values for shape in layers.values()) * dtype.itemsize
+
+
+def widest_window(layers: dict[int, LayerShape]) -> int | None:
+    """Returns the number of tokens that a token sees in some layer; None: all."""
+    windows = [shape.window for shape in layers.values() if shape.window is not None]
+    return max(windows) if len(windows) == len(layers) else None
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -7,6 +7,7 @@ logits that the original model gives. All other layers are still the original on
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -149,9 +150,12 @@ def find_layers(loaded: LoadedModel) -> dict[int, LayerShape]:
         key: torch.Tensor,
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        **options: object,
+        **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        layers[module.layer_idx] = LayerShape(key.shape[1], key.shape[-1], value.shape[-1])  # type: ignore[index]
+        window = options.get("sliding_window")
+        layers[module.layer_idx] = LayerShape(  # type: ignore[index]
+            key.shape[1], key.shape[-1], value.shape[-1], window
+        )
         used.update(
             name for name, value in options.items() if value is not None and value is not False
         )

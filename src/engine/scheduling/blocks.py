@@ -39,13 +39,15 @@ class BlockPool:
     Args:
         num_blocks: number of blocks.
         block_size: tokens of a block.
+        window: tokens that a token sees in any layer, itself included; None: all.
 
     Attributes:
         num_cached: number of blocks without users that hold a part of a prefix.
     """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, window: int | None = None) -> None:
         self.block_size = block_size
+        self.window = window
         self.num_blocks = num_blocks
         # Blocks without users, in the order in which they will be taken.
         self._free = OrderedDict((index, Block(index)) for index in range(num_blocks))

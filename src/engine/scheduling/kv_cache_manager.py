@@ -95,7 +95,7 @@ class KVCacheManager:
             sequence: it runs.
             num_drafted: number of drafted tokens after its own.
         """
-        num_missing = self.num_blocks(sequence, num_drafted) - len(sequence.blocks)
+        num_missing = self.num_blocks(sequence, num_drafted) - len(sequence.block_table)
         if num_missing <= 0:
             return True
         if num_missing > self._pool.num_free:
@@ -112,17 +112,22 @@ class KVCacheManager:
         return dirty
 
     def register(self, sequence: Sequence) -> None:
-        """Makes a sequence's full blocks available to others, once they are computed."""
+        """Makes a sequence's full blocks available to others, once they are computed.
+
+        Blocks that no layer's window reaches any more are given back.
+        """
         num_full = sequence.num_computed_tokens // self._pool.block_size
-        if num_full <= sequence.num_registered_blocks:
-            return
-        self._update_digests(sequence)
-        for number in range(sequence.num_registered_blocks, num_full):
-            digest = sequence.digests[number]
-            self._pool.cache(sequence.blocks[number], digest)
-            if self._computing.get(digest) is sequence:
-                del self._computing[digest]
-        sequence.num_registered_blocks = num_full
+        if num_full > sequence.num_registered_blocks:
+            self._update_digests(sequence)
+            for number in range(sequence.num_registered_blocks, num_full):
+                digest = sequence.digests[number]
+                self._pool.cache(sequence.blocks[number - sequence.num_released_blocks], digest)
+                if self._computing.get(digest) is sequence:
+                    del self._computing[digest]
+            sequence.num_registered_blocks = num_full
+        if self._pool.window is not None:
+            first_seen = max(0, sequence.num_computed_tokens + 1 - self._pool.window)
+            self._pool.release(sequence.take_blocks(first_seen // self._pool.block_size))
 
     def free(self, sequence: Sequence) -> None:
         """Frees the blocks of an ended or preempted sequence; its prefix can be used again."""

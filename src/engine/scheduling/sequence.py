@@ -28,7 +28,8 @@ class Sequence:
         token_ids: prompt and generated tokens.
         num_computed_tokens: number of first tokens with keys and values in the cache.
         blocks: of the KV cache, in the order of the tokens; none while the sequence waits.
-        block_table: their indices.
+        block_table: their indices, after those of the blocks that were given back.
+        num_released_blocks: number of first blocks that were given back, beyond all windows.
         digests: of the first full blocks, as far as they are known.
         num_registered_blocks: number of first blocks that other sequences can share.
         awaited: digest of a block that a running sequence is computing for this one too.
@@ -51,6 +52,7 @@ class Sequence:
     num_computed_tokens: int = 0
     blocks: list[Block] = field(default_factory=list)
     block_table: "array[int]" = field(default_factory=lambda: array("i"))
+    num_released_blocks: int = 0
     digests: list[bytes] = field(default_factory=list)
     num_registered_blocks: int = 0
     awaited: bytes | None = None
@@ -109,9 +111,20 @@ class Sequence:
         self.blocks += blocks
         self.block_table.extend(block.index for block in blocks)
 
+    def take_blocks(self, end: int) -> list[Block]:
+        """Gives up the blocks before number `end`, but not the last one.
+
+        Attention will not read them again.
+        """
+        num_taken = max(0, min(end - self.num_released_blocks, len(self.blocks) - 1))
+        taken, self.blocks = self.blocks[:num_taken], self.blocks[num_taken:]
+        self.num_released_blocks += len(taken)
+        return taken
+
     def drop_blocks(self) -> None:
         """Forgets all blocks, which the cache has got back."""
-        self.blocks, self.block_table, self.num_registered_blocks = [], array("i"), 0
+        self.blocks, self.block_table = [], array("i")
+        self.num_registered_blocks = self.num_released_blocks = 0
 
     def preempt(self) -> None:
         """Prepares the next admission, after which the sequence is computed from the beginning.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from src.engine.attention.kv_cache import CacheLayout, LayerShape
+from src.engine.attention.kv_cache import CacheLayout, LayerShape, widest_window
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.backend import TORCH_BACKEND
 from src.engine.config import EngineConfig
@@ -95,6 +95,17 @@ def test_a_model_gives_its_own_logprobs_on_whichever_engine_it_gets(load, archit
 def test_layers_are_found_with_what_they_keep_of_a_token(load):
     assert find_layers(load("gpt2")) == {0: LayerShape(4, 8, 8), 1: LayerShape(4, 8, 8)}
     assert find_layers(load("llama")) == {0: LayerShape(2, 8, 8), 1: LayerShape(2, 8, 8)}
+    assert find_layers(load("mistral")) == {
+        0: LayerShape(2, 16, 16, window=16),
+        1: LayerShape(2, 16, 16, window=16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("windows", "widest"), [((16, 32), 32), ((16, None), None), ((None, None), None)]
+)
+def test_the_widest_window_is_none_if_a_layer_has_none(windows, widest):
+    assert widest_window(dict(enumerate(LayerShape(1, 8, 8, one) for one in windows))) == widest
 
 
 def test_looking_for_layers_leaves_the_model_as_it_was(llama):

@@ -61,6 +61,23 @@ def test_the_blocks_of_a_running_sequence_are_shared():
     assert not set(first.blocks[7:]) & set(second.blocks[7:])
 
 
+def test_blocks_that_no_window_reaches_are_given_back_and_stay_cached():
+    simulation = Simulation(budget=64, num_blocks=12, window=8)
+    simulation.add("first", token_ids=SHARED[:20], max_tokens=100)
+    held = []
+    for _ in range(60):
+        simulation.step()
+        held.append(len(simulation.scheduler._running[0].blocks))
+    assert max(held[1:]) == 3  # 8 tokens and the next one touch three blocks of four
+    assert simulation.pool.num_free == 12 - held[-1]
+    assert len(simulation.outputs["first"]) == 60  # which is more than the cache has room for
+
+    simulation = Simulation(budget=64, window=8)
+    simulation.run("first", token_ids=SHARED, max_tokens=1)
+    simulation.add("second", token_ids=SHARED, max_tokens=1)
+    assert simulation.step() == {"second": BLOCK_SIZE}
+
+
 def test_a_prompt_with_wanted_logprobs_is_not_taken_from_the_cache():
     simulation = Simulation(budget=64)
     simulation.add("first", token_ids=SHARED, max_tokens=1)

@@ -270,7 +270,8 @@ def test_invariants_hold_for_any_schedule(data):
     num_blocks = data.draw(st.integers(13, 60))  # the longest request needs 13
     budget = data.draw(st.integers(max_num_seqs, 50))
     drafts = DraftLimits(data.draw(st.integers(0, 9)), data.draw(st.integers(1, budget)))
-    simulation = Simulation(budget, max_num_seqs, num_blocks, drafts=drafts)
+    window = data.draw(st.none() | st.integers(1, 20))
+    simulation = Simulation(budget, max_num_seqs, num_blocks, window, drafts=drafts)
     live: dict[str, Request] = {}
     for number in range(data.draw(st.integers(1, 40))):
         action = data.draw(st.sampled_from(["add", "add", "step", "step", "step", "abort"]))
