@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from src.engine.kernels.packing import BLOCK, PANEL, pack_int8_panels, pack_panels, pad_outputs
+from src.engine.kernels.packing import BLOCK, PANEL, view_panels
 
 SHIFT = 128
 """Added to each quantized input by the kernels, to make it unsigned; as in int8.h."""
@@ -46,42 +47,65 @@ class Panels:
         return Panels(values, num_outputs, self.scales[start:stop], self.shifts[start:stop])
 
 
+@torch.no_grad()
 def pack(weight: torch.Tensor) -> Panels:
     """Packs a weight of any float format in float32."""
-    panels = torch.empty(_num_padded(weight) // PANEL, weight.shape[1], PANEL)
+    num_outputs, num_inputs = weight.shape
+    panels = torch.empty(_padded(num_outputs) // PANEL, num_inputs, PANEL)
     with _one_thread():
         for start, chunk in _chunks(weight):
-            packed = pack_panels(chunk)
-            panels[start // PANEL :][: len(packed)] = packed
-    return Panels(panels, len(weight))
+            panels[start // PANEL :][: len(chunk) // PANEL] = view_panels(chunk)
+    return Panels(panels, num_outputs)
 
 
+@torch.no_grad()
 def pack_int8(weight: torch.Tensor) -> Panels:
     """Rounds a weight of any float format to int8, with a scale for each output, and packs it."""
-    num_padded, num_inputs = _num_padded(weight), weight.shape[1]
-    panels = torch.empty(num_padded // PANEL, num_inputs // 4, PANEL, 4, dtype=torch.int8)
-    scales, shifts = torch.zeros(num_padded), torch.zeros(num_padded, dtype=torch.int32)
+    num_outputs, num_inputs = weight.shape
+    num_padded = _padded(num_outputs)
+    groups = torch.empty(num_padded // PANEL, num_inputs // 4, PANEL, dtype=torch.int32)
+    scales, shifts = torch.empty(num_padded), torch.empty(num_padded, dtype=torch.int32)
     with _one_thread():
         for start, chunk in _chunks(weight):
-            scale = chunk.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-            integers = pad_outputs(chunk.div_(scale[:, None]).round_().to(torch.int8))
-            packed = pack_int8_panels(integers)
-            panels[start // PANEL :][: len(packed)] = packed
-            scales[start:][: len(scale)] = scale
-            shifts[start:][: len(integers)] = integers.sum(dim=1, dtype=torch.int32) * SHIFT
-    return Panels(panels, len(weight), scales, shifts)
+            maxima = torch.maximum(chunk.amax(dim=1), chunk.amin(dim=1).neg_())
+            scale = maxima.clamp_(min=torch.finfo(torch.float32).tiny).div_(127)
+            integers = chunk.div_(scale[:, None]).round_().to(torch.int8)
+            scales[start:][: len(chunk)] = scale
+            shifts[start:][: len(chunk)] = integers.sum(dim=1, dtype=torch.int32) * SHIFT
+            moved = view_panels(integers.view(torch.int32))  # four inputs as one number
+            groups[start // PANEL :][: len(moved)] = moved
+    values = groups.view(torch.int8).view(*groups.shape, 4)
+    return Panels(values, num_outputs, scales, shifts)
 
 
-def _num_padded(weight: torch.Tensor) -> int:
-    return -(-len(weight) // BLOCK) * BLOCK
+def _padded(num_outputs: int) -> int:
+    return -(-num_outputs // BLOCK) * BLOCK
 
 
 def _chunks(weight: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields parts of a weight as copies in float32, with the numbers of their first outputs."""
-    num_rows = max(1, CHUNK_SIZE // weight.shape[1] // BLOCK) * BLOCK
+    """Yields parts of a weight in float32, padded with zeros, and where they start.
+
+    All are in the same memory: the next one overwrites it, and the caller may do so before.
+    """
+    num_inputs = weight.shape[1]
+    num_rows = max(1, CHUNK_SIZE // num_inputs // BLOCK) * BLOCK
+    scratch = _scratch(num_rows * num_inputs)
     for start in range(0, len(weight), num_rows):
-        chunk = torch.empty(len(weight[start : start + num_rows]), weight.shape[1])
-        yield start, chunk.copy_(weight[start : start + num_rows])
+        part = weight[start : start + num_rows]
+        chunk = scratch[: _padded(len(part)) * num_inputs].view(-1, num_inputs)
+        chunk[: len(part)] = part
+        chunk[len(part) :] = 0
+        yield start, chunk
+
+
+@cache
+def _scratch(size: int) -> torch.Tensor:
+    """Memory for parts, one for each of the few sizes.
+
+    New memory for each weight would be in the gaps between the panels, and fill many of them.
+    """
+    with torch.inference_mode(mode=False):  # its tensors can be changed in no other mode
+        return torch.empty(size)
 
 
 @contextmanager

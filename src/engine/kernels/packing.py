@@ -16,10 +16,14 @@ def pad_outputs(outputs: torch.Tensor) -> torch.Tensor:
     return pad(outputs, [0, 0] * (outputs.dim() - 1) + [0, missing])
 
 
+def view_panels(padded: torch.Tensor) -> torch.Tensor:
+    """Views a padded weight, (num_outputs, num_inputs), as (num_panels, num_inputs, PANEL)."""
+    return padded.view(-1, PANEL, padded.shape[1]).transpose(1, 2)
+
+
 def pack_panels(weight: torch.Tensor) -> torch.Tensor:
     """Packs a weight, (num_outputs, num_inputs), into (num_panels, num_inputs, PANEL)."""
-    panels = pad_outputs(weight).view(-1, PANEL, weight.shape[1])
-    return panels.transpose(1, 2).contiguous()
+    return view_panels(pad_outputs(weight)).contiguous()
 
 
 def unpack_panels(panels: torch.Tensor, num_outputs: int) -> torch.Tensor:
@@ -29,9 +33,8 @@ def unpack_panels(panels: torch.Tensor, num_outputs: int) -> torch.Tensor:
 
 def pack_int8_panels(weight: torch.Tensor) -> torch.Tensor:
     """Packs padded int8 weights into (num_panels, num_inputs / 4, PANEL, 4)."""
-    groups = weight.view(torch.int32).view(-1, PANEL, weight.shape[1] // 4)  # moved as one number
-    moved = groups.transpose(1, 2).contiguous()
-    return moved.view(torch.int8).view(*moved.shape, 4)
+    groups = view_panels(weight.view(torch.int32)).contiguous()  # four inputs move as one number
+    return groups.view(torch.int8).view(*groups.shape, 4)
 
 
 def unpack_int8_panels(panels: torch.Tensor) -> torch.Tensor:

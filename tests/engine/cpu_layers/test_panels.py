@@ -45,7 +45,7 @@ def test_parts_give_the_integers_and_scales_of_the_whole(shape, dtype):
     scales = weight.float().abs().amax(dim=1) / 127
     integers = pad_outputs((weight.float() / scales[:, None]).round().to(torch.int8))
     assert torch.equal(panels.values, pack_int8_panels(integers))
-    assert torch.equal(panels.scales, pad_outputs(scales))
+    assert torch.equal(panels.scales[: len(scales)], scales)
     assert torch.equal(panels.shifts, integers.sum(dim=1, dtype=torch.int32) * 128)
     assert panels.shape == weight.shape
     assert torch.equal(weight, kept)
