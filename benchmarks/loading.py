@@ -17,7 +17,7 @@ import psutil
 from benchmarks.report import table
 from benchmarks.servers import Server, serve_ours
 
-PAUSE = 0.002  # seconds between two requests
+PAUSE = 0.01  # seconds between two requests
 FIRST_PHASE = re.compile(r"^(\S+) .*loading config and tokenizer: ([\d.]+) s", re.MULTILINE)
 READY = re.compile(r"^(\S+) .*ready to serve", re.MULTILINE)
 

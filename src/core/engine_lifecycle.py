@@ -17,7 +17,11 @@ from src.core.observers import Observer
 from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
 from src.engine.interface import Engine
-from src.engine.model.runtime_env import torch_environment
+from src.engine.model.runtime_env import (
+    preload_torch_library,
+    torch_environment,
+    without_collections,
+)
 from src.engine.request import FinishReason, UpdateCallback
 from src.engine.structured_output.compile_pool import (
     GrammarCompiler,
@@ -109,10 +113,12 @@ class EngineLifecycle:
         for name, value in torch_environment(self.config.kernels).items():
             os.environ.setdefault(name, value)
         # These imports load torch and transformers, which takes seconds; the server listens by now.
-        from src.engine.factory import create_engine  # noqa: PLC0415
-        from src.engine.fingerprint import find_fingerprint  # noqa: PLC0415
-        from src.engine.model.loader import load_model  # noqa: PLC0415
-        from src.engine.model.source import with_available_model  # noqa: PLC0415
+        preload_torch_library()
+        with without_collections():
+            from src.engine.factory import create_engine  # noqa: PLC0415
+            from src.engine.fingerprint import find_fingerprint  # noqa: PLC0415
+            from src.engine.model.loader import load_model  # noqa: PLC0415
+            from src.engine.model.source import with_available_model  # noqa: PLC0415
 
         self.config = with_available_model(self.config)
         self.names = find_model_names(self.config.model_name, self._served_model_name)
@@ -120,13 +126,18 @@ class EngineLifecycle:
         self.codec = _create_codec(self.loaded)
         prepare(self.loaded.max_model_len, self.codec)
         self.fingerprint = find_fingerprint(self.loaded, self.config)
-        self.grammars = create_grammar_compiler(
-            self.loaded.tokenizer.to_str(),
-            self.loaded.vocab_size,
-            self._grammar_limits,
-            self._observer,
-        )
-        engine = create_engine(self.loaded, self.config, self._on_update)
+        with ThreadPoolExecutor(1, "start-grammars") as executor:  # it mostly waits for a process
+            grammars = executor.submit(
+                create_grammar_compiler,
+                self.loaded.tokenizer.to_str(),
+                self.loaded.vocab_size,
+                self._grammar_limits,
+                self._observer,
+            )
+            try:
+                engine = create_engine(self.loaded, self.config, self._on_update)
+            finally:
+                self.grammars = grammars.result()
         self.validator = RequestValidator(self._request_limits, _model_limits(self.loaded, engine))
         self.engine = engine  # last: requests are taken from here on
 
