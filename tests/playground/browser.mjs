@@ -18,7 +18,7 @@ const browser = await chromium.launch({
 export async function open(path = "/", { expected = /^$/, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(60_000);
   page.complaints = [];
   const complain = (text) => expected.test(text) || page.complaints.push(text);
   page.on("console", (message) => message.type() === "error" && complain(message.text()));
