@@ -186,7 +186,7 @@ class Session:
 
 def _describe(answer: Answer) -> str:
     """Returns counts and times of an answer, in one line."""
-    parts = [f"{answer.num_tokens} tokens"]
+    parts = [f"{answer.num_tokens} tokens in {max(answer.seconds, 0):.2f} s"]
     if answer.tokens_per_second is not None:
         parts.append(f"{answer.tokens_per_second:.1f} tokens/s")
     if answer.time_to_first_token is not None:

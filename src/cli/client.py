@@ -131,10 +131,18 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Returns the speed after the first token; None for an answer of one token."""
-        if self.first_at is None or self.num_tokens < 2 or self.ended_at <= self.first_at:
+        """Returns new tokens over the whole time; None without a token.
+
+        Not the speed after the first token: with speculative decoding pieces hold several tokens.
+        """
+        if not self.num_tokens:
             return None
-        return round((self.num_tokens - 1) / (self.ended_at - self.first_at), 2)
+        return round(self.num_tokens / self.seconds, 2)
+
+    @property
+    def seconds(self) -> float:
+        """Returns the time from sending to the last part."""
+        return round(self.ended_at - self.started_at, 6)
 
 
 def base_url(url: str) -> str:
