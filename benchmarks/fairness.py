@@ -119,7 +119,7 @@ def fixed(arguments: Namespace) -> dict[str, object]:
 
 def create_key(file: Path, name: str) -> str:
     """Creates an API key."""
-    command = [sys.executable, "-m", "src.keys", "--file", str(file), "create", name]
+    command = [sys.executable, "-m", "src", "keys", "--file", str(file), "create", name]
     done = subprocess.run(  # noqa: S603 - our own command
         command, check=True, capture_output=True, text=True, cwd=ROOT
     )

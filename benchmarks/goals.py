@@ -23,7 +23,8 @@ from benchmarks.report import create_parser, measure_all, medians, milliseconds,
 from benchmarks.servers import serve_ours
 from benchmarks.systems import UNAIDED, clients, openai_clients, ours, ours_offline
 from benchmarks.worker import Run
-from benchmarks.workload import BenchmarkError, Job, Request, Start, Trace, quantile, summarize
+from benchmarks.workload import BenchmarkError, Job, Request, Start, summarize
+from src.cli.measurement import Trace, quantile
 
 TOP_P = {"temperature": 1.0, "top_p": 0.9}
 LONG_PROMPT = 900

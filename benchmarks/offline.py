@@ -19,7 +19,8 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.worker import Run, serve_jobs
-from benchmarks.workload import Job, Request, Trace, run_job
+from benchmarks.workload import Job, Request, run_job
+from src.cli.measurement import Trace
 from src.engine.config import EngineConfig
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine

@@ -13,7 +13,8 @@ from typing import Any
 from openai import AsyncOpenAI, AsyncStream, BaseModel
 
 from benchmarks.worker import serve_jobs
-from benchmarks.workload import Job, Request, Trace, run_job
+from benchmarks.workload import Job, Request, run_job
+from src.cli.measurement import Trace
 
 MODEL_FIELDS = {"stream": True, "stream_options": {"include_usage": True}}
 IGNORE_EOS = {"ignore_eos": True}

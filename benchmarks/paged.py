@@ -29,7 +29,8 @@ from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, milliseconds, parse, table
 from benchmarks.servers import Server, serve_ours
 from benchmarks.systems import UNAIDED, clients
-from benchmarks.workload import BenchmarkError, Job, Request, quantile
+from benchmarks.workload import BenchmarkError, Job, Request
+from src.cli.measurement import quantile
 from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import PackedAttention
 from src.engine.attention.packed_step import Segment, Step

@@ -18,7 +18,8 @@ from benchmarks.prompts import Prompts
 from benchmarks.report import create_parser, measure_all, medians, milliseconds, parse, table
 from benchmarks.systems import ours_offline
 from benchmarks.worker import Run
-from benchmarks.workload import Job, Request, Start, quantile, summarize
+from benchmarks.workload import Job, Request, Start, summarize
+from src.cli.measurement import quantile
 from src.engine.backend import choose_backend
 from src.engine.sampling import top_k_top_p
 from src.engine.sampling.kernels import TorchSampling

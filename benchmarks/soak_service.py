@@ -54,7 +54,7 @@ def create_keys(file: Path) -> dict[str, str]:
     for name, scopes in KEYS.items():
         limits = ["--concurrent", str(MANY)]
         limits += ["--requests", str(LIMITED_REQUESTS)] if name == "limited" else []
-        command = [sys.executable, "-m", "src.keys", "--file", str(file), "create", name]
+        command = [sys.executable, "-m", "src", "keys", "--file", str(file), "create", name]
         done = subprocess.run(  # noqa: S603 - our own command
             [*command, "--scopes", scopes, *limits],
             cwd=ROOT,

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import BenchmarkError, Job, Trace, check
+from benchmarks.workload import BenchmarkError, Job, check
+from src.cli.measurement import Trace
 
 ROOT = Path(__file__).parent.parent
 JOB_TIMEOUT = 900  # seconds; the slowest system needs two minutes for the largest job

@@ -5,13 +5,14 @@ between processes as lines of JSON.
 """
 
 import asyncio
-import itertools
 import json
 import statistics
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+
+from src.cli.measurement import Trace, duration, quantile
 
 
 class BenchmarkError(Exception):
@@ -66,34 +67,6 @@ class Job:
             for one in raw["requests"]
         ]
         return cls(requests, raw["concurrency"])
-
-
-@dataclass(slots=True)
-class Trace:
-    """Trace of one request; times are seconds since the job began.
-
-    Args:
-        sent: time of sending.
-        texts: time of each piece of text.
-        num_tokens: new tokens by the system's own count.
-        ended: time of the end of the answer.
-        error: reason of a failure; None without one.
-    """
-
-    sent: float
-    texts: list[float] = field(default_factory=list)
-    num_tokens: int = 0
-    ended: float = 0
-    error: str | None = None
-
-    @property
-    def time_to_first_token(self) -> float:
-        return self.texts[0] - self.sent
-
-    @property
-    def gaps(self) -> list[float]:
-        """Returns the times between tokens."""
-        return [later - earlier for earlier, later in itertools.pairwise(self.texts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +161,6 @@ def summarize(traces: list[Trace]) -> Figures:
         gap_p50=quantile(gaps, 0.5),
         gap_p95=quantile(gaps, 0.95),
     )
-
-
-def duration(traces: list[Trace]) -> float:
-    """Returns seconds from the first request to the last answer."""
-    return max(trace.ended for trace in traces) - min(trace.sent for trace in traces)
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """Returns the quantile of the values, interpolated linearly."""
-    ordered = sorted(values)
-    if len(ordered) < 2:
-        return ordered[0] if ordered else float("nan")
-    place = share * (len(ordered) - 1)
-    below = min(int(place), len(ordered) - 2)
-    return ordered[below] + (place - below) * (ordered[below + 1] - ordered[below])
 
 
 def median_figures(repeats: list[Figures]) -> Figures:

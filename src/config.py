@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="File of API keys, written by `python -m src.keys`; reread when it changes.",
+        description="File of API keys, written by `python -m src keys`; reread when it changes.",
     )
     api_keys: str | None = Field(
         default=None, repr=False, description="Content of such a file, instead of API_KEYS_FILE."

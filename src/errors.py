@@ -5,6 +5,7 @@
     │   ├── SettingsError         a setting has an invalid value
     │   ├── KeysError             a file of keys cannot be read
     │   └── ModelLoadError        the configured model cannot be loaded
+    ├── CommandError              a command of the command line failed
     ├── InvalidRequestError       the client's fault; names the field and the remedy
     │   ├── ContextLengthError    prompt and new tokens exceed the model's context
     │   ├── InvalidGrammarError   a grammar that structured output cannot use
@@ -20,8 +21,8 @@
     ├── GenerationFailedError     the model raised while it served the request
     └── ClientDisconnectedError   the client has closed its connection
 
-A `StartupError` is written for the operator, and names paths. All others are for the caller: they
-hold no prompt, no path of the server and no text of other exceptions.
+`StartupError` and `CommandError` are written for the operator, and name paths. All others are for
+the caller: they hold no prompt, no path of the server and no text of other exceptions.
 """
 
 import math
@@ -48,6 +49,10 @@ class KeysError(StartupError):
 
 class ModelLoadError(StartupError):
     """The configured model cannot be loaded."""
+
+
+class CommandError(ServiceError):
+    """A command of the command line failed; the message is the sentence that it prints."""
 
 
 class InvalidRequestError(ServiceError, ValueError):

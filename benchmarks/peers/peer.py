@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.worker import serve_jobs
-from benchmarks.workload import Job, Request, Trace
+from benchmarks.workload import Job, Request
+from src.cli.measurement import Trace
 
 NUM_THREADS = os.cpu_count() or 1
 PRECISIONS = ("float32", "8-bit")

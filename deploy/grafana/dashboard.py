@@ -324,7 +324,7 @@ KEYS_AND_ROUTES = [
     ),
     Panel(
         "Requests, by key",
-        "Ids of keys; `python -m src.keys list` has their names. jwt: all tokens. anybody:"
+        "Ids of keys; `python -m src keys list` has their names. jwt: all tokens. anybody:"
         " without authentication. other: keys after the first 100.",
         {"{{caller}}": f"{rate('inference_caller_requests_total', 'caller')} > 0"},
         unit="reqps",

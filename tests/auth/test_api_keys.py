@@ -283,7 +283,7 @@ def test_a_name_must_be_one_printable_line(tmp_path, name):
     file = tmp_path / "keys.json"
     done = run_keys(file, "create", name)
     assert done.returncode == 1
-    assert done.stderr.startswith("name: ")
+    assert done.stderr.startswith("Error: name: ")
     assert not file.exists()
     assert create_key(file, "Büro 7 · 東京")
 
@@ -293,7 +293,7 @@ def test_days_must_be_from_1_to_36500(tmp_path, days):
     file = tmp_path / "keys.json"
     done = run_keys(file, "create", "short", f"--days={days}")
     assert done.returncode == 2
-    assert f"--days: {days} is not a number of days from 1 to 36500" in done.stderr
+    assert "'--days'" in done.stderr
     assert not file.exists()
 
 

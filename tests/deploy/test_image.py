@@ -184,7 +184,7 @@ def volume() -> Iterator[str]:
 def test_keys_in_a_volume_are_required_and_their_usage_is_logged(volume):
     """Both folders belong to the image's user; all others are read-only."""
     make = [*HARDENED, f"--volume={volume}:/keys", "--env=API_KEYS_FILE=/keys/keys.json", IMAGE]
-    key = docker("run", "--rm", *make, "python", "-m", "src.keys", "create", "a").stdout.strip()
+    key = docker("run", "--rm", *make, "python", "-m", "src", "keys", "create", "a").stdout.strip()
     settings = {"auth": "api_key", "api_keys_file": "/keys/keys.json", "usage_log": "/usage/log"}
     with run(f"{volume}:/keys:ro", "/usage", **settings) as asked:
         assert asked.post(GENERATION).status_code == 401

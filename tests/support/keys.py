@@ -10,7 +10,7 @@ from tests.support.servers import ROOT
 
 def run_keys(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "src.keys", "--file", file, *arguments],
+        [sys.executable, "-m", "src", "keys", "--file", file, *arguments],
         check=False,
         capture_output=True,
         text=True,

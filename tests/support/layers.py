@@ -137,7 +137,8 @@ ROOMS = {
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),
-    "keys": room("auth.keys_cli", WEB, MODEL),
+    "cli": room("errors auth.key_file config engine.model.source", WEB, WIRE, MODEL),
+    "__main__": room("cli.app", WEB, WIRE, MODEL),
     "main": room(
         "errors config api auth limits middleware observability server",
         MODEL,
