@@ -115,7 +115,11 @@ class PreparedChat:
         tool_format = self.conversation.tool_format
         if tool_format is None:
             return TextReader()
-        return ToolCallParser(tool_format, is_forced=self.must_call, is_shaped=self.has_schema)
+        choice = self.conversation.tool_choice
+        tools = choice.callable_tools if choice else ()
+        return ToolCallParser(
+            tool_format, tools, is_forced=self.must_call, is_shaped=self.has_schema
+        )
 
     def stream(self) -> AsyncGenerator[TextDelta]:
         """Generates the answers; errors as of `InferenceEngine.stream`."""

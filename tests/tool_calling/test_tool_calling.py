@@ -12,7 +12,11 @@ from jsonschema import Draft202012Validator
 from src.engine.structured_output.source import DeadEndError
 from src.errors import InvalidRequestError, InvalidSchemaError
 from src.text.chat_template import ChatTemplate
-from src.tool_calling.format import FORMATS, HERMES, LLAMA3, ToolCallFormat, find_format
+from src.tool_calling.detection import find_format
+from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.formats import FORMATS
+from src.tool_calling.formats.hermes import HERMES
+from src.tool_calling.formats.llama3 import LLAMA3
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 from src.tool_calling.parser import Answer, ArgumentsDelta, CallStarted, ToolCallParser
 from tests.engine.structured_output.test_matcher import TOKENIZERS, grammars, write
