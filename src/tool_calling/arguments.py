@@ -10,6 +10,9 @@ from src.engine.structured_output.source import JSON_OPTIONS, JSON_SIGN
 Schema = dict[str, Any]
 """JSON schema of a tool's arguments."""
 
+Values = dict[str, Any]
+"""Arguments of a call by their names."""
+
 ToTerms = Callable[[str], str]
 """Converts a text to Lark terms: string literals, and special tokens by their ids."""
 
@@ -50,6 +53,9 @@ class Arguments(Protocol):
     def create_reader(self, schema: Schema) -> ArgumentsReader:
         """Returns a reader of the arguments of one call."""
 
+    def write(self, arguments: Values) -> str:
+        """Returns arguments in the notation, for a prompt."""
+
 
 def json_rule(rule: str, schema: Schema) -> str:
     """Returns the Lark rule of a JSON value, which is a line of its own."""
@@ -67,6 +73,9 @@ class JsonArguments:
 
     def create_reader(self, schema: Schema) -> ArgumentsReader:
         return JsonObjectReader()
+
+    def write(self, arguments: Values) -> str:
+        return json.dumps(arguments, ensure_ascii=False)
 
 
 JSON_ARGUMENTS = JsonArguments()

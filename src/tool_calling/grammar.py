@@ -13,7 +13,7 @@ from typing import Any
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
 from src.tool_calling.arguments import json_rule
-from src.tool_calling.format import PATTERNS, Pieces, ToolCallFormat, named
+from src.tool_calling.format import PATTERNS, SHORT_ID, Pieces, ToolCallFormat, named
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -83,7 +83,7 @@ def tool_grammar(
     tools = choice.callable_tools
     bodies = " | ".join(f"tool_{index}" for index in range(len(tools)))
     rules = [_tool_rules(index, tool, tool_format) for index, tool in enumerate(tools)]
-    lark = [start, f"body: {bodies}", 'SPACE: " "', *rules]
+    lark = [start, f"body: {bodies}", 'SPACE: " "', f"SHORT_ID: /{SHORT_ID}/", *rules]
     parts = tuple(schema_source(_arguments_schema(tool), tool.field) for tool in tools)
     if answer_schema is not None:
         parts = (*parts, answer_schema)

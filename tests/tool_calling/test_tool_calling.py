@@ -44,6 +44,7 @@ TOOLS = (WEATHER, CLOCK)
 
 OTHER_TEMPLATE = HERMES_TEMPLATE.replace("<tool_call>", "<call>")
 SILENT_TEMPLATE = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content }}{% endfor %}"
+TAGGED_AND_BARE = {"hermes": HERMES, "llama3": LLAMA3}
 
 
 def create_template(source: str) -> ChatTemplate:
@@ -157,7 +158,7 @@ def test_an_answer_with_a_schema_may_begin_as_a_call(data, tool_format, text, co
     assert parts_of(read(tool_format, text, sizes, is_shaped=True)) == (content, calls)
 
 
-@pytest.mark.parametrize("tool_format", FORMATS.values())
+@pytest.mark.parametrize("tool_format", TAGGED_AND_BARE.values())
 def test_forced_calls_have_no_text(tool_format):
     call = CALL if tool_format is HERMES else BARE
     for end in range(len(call) + 1):
@@ -200,7 +201,7 @@ def assert_calls_fit(answer: Answer, tools: tuple[Tool, ...] = TOOLS) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", TOKENIZERS)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TAGGED_AND_BARE)
 def test_forced_calls_fit_their_schemas_in_every_vocabulary(name, vocabulary):
     grammar = compile_choice(ToolChoice(TOOLS, TOOLS, is_forced=True), name, vocabulary)
     counts, names = set(), set()
