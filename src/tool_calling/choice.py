@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from src.engine.structured_output.source import GrammarSource
 from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
 from src.text.chat_template import ChatMessage
+from src.tool_calling.described_tools import with_described_tools
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 
@@ -74,13 +75,28 @@ class ToolCallingModel(Protocol):
         """The format; raises InvalidRequestError if the model has none."""
 
 
-def call_format(
+@dataclass(frozen=True, slots=True)
+class ToolPrompt:
+    """The part of a request that the chat template gets.
+
+    Args:
+        messages: the turns.
+        tools: tools for the template's own place.
+        tool_format: the model's format of calls; None if the answer may not have any.
+    """
+
+    messages: list[ChatMessage]
+    tools: tuple[Tool, ...]
+    tool_format: ToolCallFormat | None
+
+
+def tool_prompt(
     model: ToolCallingModel,
     choice: ToolChoice | None,
-    messages: Sequence[ChatMessage],
+    messages: list[ChatMessage],
     field: FieldPath,
-) -> ToolCallFormat | None:
-    """Returns the model's format of calls if the answer may have calls.
+) -> ToolPrompt:
+    """Returns a conversation with its tools as the model's chat template can render it.
 
     Args:
         model: the model.
@@ -93,12 +109,15 @@ def call_format(
             has no format of calls.
     """
     if choice is None and not any(message.tool_calls for message in messages):
-        return None
+        return ToolPrompt(messages, (), None)
     try:
         tool_format = model.tool_call_format
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), field if choice is None else ("tools",)) from None
-    return None if choice is None else tool_format
+    tools = choice.tools if choice else ()
+    if tool_format.tools_place != "template":
+        messages, tools = with_described_tools(messages, tools, tool_format), ()
+    return ToolPrompt(messages, tools, tool_format if choice else None)
 
 
 def answer_grammar(

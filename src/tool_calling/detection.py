@@ -1,12 +1,14 @@
 """Detection of the format of a model's tool calls from its chat template."""
 
 import dataclasses
+from contextlib import suppress
 
 from src.engine.config import ToolCallFormatName
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
-from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.format import ToolCallFormat, ToolsPlace
 from src.tool_calling.formats import FORMATS
+from src.tool_calling.formats.hermes import HERMES
 
 PROBE_NAME = "probe_tool"
 PROBE = {
@@ -28,14 +30,16 @@ def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFor
         name: TOOL_CALL_FORMAT; `auto` detects the format from the template.
 
     Raises:
-        InvalidRequestError: the template lists no tools, or its format is unknown.
+        InvalidRequestError: the template reads tools but lists none, or its format is unknown.
     """
     if not _lists_tools(template):
-        raise InvalidRequestError(
-            "The model's chat template has no place for tools, so it cannot call any. Leave tools"
-            " out, or have the server started with a CHAT_TEMPLATE that lists them.",
-            ("tools",),
-        )
+        if template.reads_tools:
+            raise InvalidRequestError(
+                "The model's chat template does not list tools, so the model cannot call any. Leave"
+                " tools out, or have the server started with a CHAT_TEMPLATE that lists them.",
+                ("tools",),
+            )
+        return _describe_tools(template, name)
     tool_format = _detect_format(template) if name == "auto" else FORMATS[name]
     if tool_format is None:
         raise InvalidRequestError(
@@ -44,6 +48,31 @@ def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFor
             ("tools",),
         )
     return _with_special_tokens(tool_format, template)
+
+
+def _describe_tools(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:
+    """Returns the format of calls for a template that has no place for tools.
+
+    It is the one of the setting, or else the one in which the template writes calls, as DeepSeek's
+    do, or else Hermes'.
+    """
+    shown = _detect_format(template)
+    tool_format = (shown or HERMES) if name == "auto" else FORMATS[name]
+    is_shown = tool_format == shown
+    if is_shown:
+        tool_format = _with_special_tokens(tool_format, template)
+    return dataclasses.replace(
+        tool_format, tools_place=_find_place(template), is_in_template=is_shown
+    )
+
+
+def _find_place(template: ChatTemplate) -> ToolsPlace:
+    """Returns the role of the message that describes tools: some templates refuse `system`."""
+    messages = [ChatMessage("system", PROBE_NAME), ChatMessage("user", "Hello")]
+    with suppress(InvalidRequestError):
+        if PROBE_NAME in template.render(messages):
+            return "system"
+    return "user"
 
 
 def _with_special_tokens(tool_format: ToolCallFormat, template: ChatTemplate) -> ToolCallFormat:
