@@ -27,14 +27,28 @@ class NamedTool:
     field: FieldPath
 
 
+@dataclass(frozen=True, slots=True)
+class AllowedTools:
+    """The tools that the answer may call; all tools stay in the prompt.
+
+    Args:
+        tools: at least one.
+        is_required: the answer has at least one call.
+    """
+
+    tools: tuple[NamedTool, ...]
+    is_required: bool
+
+
 def choose(
-    tools: Sequence[Tool], wanted: ChoiceWord | NamedTool, *, is_parallel: bool
+    tools: Sequence[Tool], wanted: ChoiceWord | NamedTool | AllowedTools, *, is_parallel: bool
 ) -> ToolChoice | None:
     """Resolves `tool_choice` to the tools that an answer may or must call; None is no tools.
 
     Args:
         tools: the request's tools.
-        wanted: `none`, `auto` (any number of calls), `required` (at least one), or one tool.
+        wanted: `none`, `auto` (any number of calls), `required` (at least one), one tool, or
+            several allowed tools.
         is_parallel: the answer may have several calls.
 
     Raises:
@@ -45,12 +59,22 @@ def choose(
     if not tools or wanted == "none":
         return None
     _check_tools(tools)
-    if not isinstance(wanted, NamedTool):
-        return ToolChoice(tuple(tools), tuple(tools), wanted == "required", is_parallel)
-    named = tuple(tool for tool in tools if tool.name == wanted.name)
-    if not named:
-        raise InvalidRequestError("There is no tool of this name.", wanted.field)
-    return ToolChoice(tuple(tools), named, is_forced=True, is_parallel=False)
+    if isinstance(wanted, NamedTool):
+        return ToolChoice(tuple(tools), (_find(wanted, tools),), is_forced=True, is_parallel=False)
+    callable_tools = tuple(tools)
+    is_forced = wanted == "required"
+    if isinstance(wanted, AllowedTools):
+        allowed = {_find(named, tools).name for named in wanted.tools}
+        callable_tools = tuple(tool for tool in tools if tool.name in allowed)
+        is_forced = wanted.is_required
+    return ToolChoice(tuple(tools), callable_tools, is_forced, is_parallel)
+
+
+def _find(named: NamedTool, tools: Sequence[Tool]) -> Tool:
+    for tool in tools:
+        if tool.name == named.name:
+            return tool
+    raise InvalidRequestError("There is no tool of this name.", named.field)
 
 
 def _check_tools(tools: Sequence[Tool]) -> None:
