@@ -25,6 +25,8 @@ from src.api.fields import NoEffect, Refused
 from src.api.openai.chat.messages import ChatTurn, TextPart
 from src.api.openai.chat.request import ChatCompletionRequest, JsonSchemaFormat, ResponseFormat
 from src.api.openai.chat.tools import (
+    AllowedFunctions,
+    AllowedToolsChoice,
     CalledFunction,
     FunctionDefinition,
     FunctionReference,
@@ -44,6 +46,7 @@ from src.api.openai.responses.items import (
     ResponseInputMessage,
 )
 from src.api.openai.responses.request import (
+    AllowedResponseTools,
     NamedResponseTool,
     ReasoningConfig,
     ResponseRequest,
@@ -65,6 +68,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "A tool's `function`": FunctionDefinition,
     "A chat's `tool_choice`, if it names a tool": NamedToolChoice,
     "Its only `function`": FunctionReference,
+    "A chat's `tool_choice` of the type `allowed_tools`": AllowedToolsChoice,
+    "Its `allowed_tools`": AllowedFunctions,
     "`structured_outputs`": StructuredOutputs,
     "A chat's `response_format`": ResponseFormat,
     "Its `json_schema`": JsonSchemaFormat,
@@ -79,6 +84,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "`reasoning` of a response": ReasoningConfig,
     "Each of a response's `tools`": ResponseTool,
     "A response's `tool_choice`, if it names a tool": NamedResponseTool,
+    "A response's `tool_choice` of the type `allowed_tools`": AllowedResponseTools,
     "`text`": TextConfig,
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,
@@ -144,7 +150,7 @@ def _values(schema: dict, definitions: dict) -> str:
     """Describes the values of a JSON schema, without null, which means the same as no value."""
     if "anyOf" in schema:
         parts = [_values(part, definitions) for part in schema["anyOf"]]
-        return " or ".join(part for part in parts if part)
+        return " or ".join(dict.fromkeys(part for part in parts if part))
     if "$ref" in schema:
         return "object"
     if "const" in schema or "enum" in schema:

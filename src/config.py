@@ -114,8 +114,8 @@ class Settings(BaseSettings):
     )
     tool_call_format: ToolCallFormatName = Field(
         default="auto",
-        description="Format of the model's tool calls: `hermes` is JSON between tags (also Qwen's),"
-        " `llama3` a bare JSON object. `auto` detects it from the chat template.",
+        description="Format of the model's tool calls, which docs/openai.md describes. `auto`"
+        " detects it from the chat template.",
     )
     reasoning_format: ReasoningFormatName = Field(
         default="auto",

@@ -28,7 +28,8 @@ from src.engine.thought import ThoughtParams
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage, ChatTemplate, Scalar
 from src.text.tokenization import Chat, Prompt, TextCodec
-from src.tool_calling.format import ToolCallFormat, find_format
+from src.tool_calling.detection import find_format
+from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool
 
 
@@ -157,8 +158,7 @@ class InferenceEngine:
         """The model's format of tool calls.
 
         Raises:
-            InvalidRequestError: the chat template is missing, has no place for tools, or shows an
-                unknown format.
+            InvalidRequestError: the chat template is missing, or shows no known format.
         """
         self.codec.require_chat_template(("messages",))
         if self._tool_call_format is None:

@@ -25,8 +25,7 @@ from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
 from src.text.chat_template import ChatMessage
-from src.tool_calling.choice import answer_grammar, call_format
-from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.choice import ToolPrompt, answer_grammar, tool_prompt
 from src.tool_calling.grammar import ToolChoice
 from src.tool_calling.parser import Answer, Event, ReasoningDelta, TextReader, ToolCallParser
 
@@ -38,15 +37,13 @@ class Conversation:
     """Conversation of a request, before tokenization.
 
     Args:
-        messages: the turns.
+        prompt: the turns, and tools for the chat template.
         tool_choice: tools that the answer may or must call.
-        tool_format: how the model writes calls; None if the answer may not be one.
         thinking: choices about thinking.
     """
 
-    messages: list[ChatMessage]
+    prompt: ToolPrompt
     tool_choice: ToolChoice | None
-    tool_format: ToolCallFormat | None
     thinking: Thinking = field(default_factory=Thinking)
 
 
@@ -112,10 +109,14 @@ class PreparedChat:
 
     def create_reader(self) -> AnswerReader:
         """Returns a reader that separates one answer into text and tool calls."""
-        tool_format = self.conversation.tool_format
+        tool_format = self.conversation.prompt.tool_format
         if tool_format is None:
             return TextReader()
-        return ToolCallParser(tool_format, is_forced=self.must_call, is_shaped=self.has_schema)
+        choice = self.conversation.tool_choice
+        tools = choice.callable_tools if choice else ()
+        return ToolCallParser(
+            tool_format, tools, is_forced=self.must_call, is_shaped=self.has_schema
+        )
 
     def stream(self) -> AsyncGenerator[TextDelta]:
         """Generates the answers; errors as of `InferenceEngine.stream`."""
@@ -194,9 +195,9 @@ async def _read_conversation(
 ) -> Conversation:
     check_model(body.model, engine)
     messages, tool_choice = await off_loop(request, partial(_read, body))
-    tool_format = call_format(engine, tool_choice, messages, (body.conversation_field,))
+    prompt = tool_prompt(engine, tool_choice, messages, (body.conversation_field,))
     thinking = resolve(body.thinking_options(), engine.thinking_support)
-    return Conversation(messages, tool_choice, tool_format, thinking)
+    return Conversation(prompt, tool_choice, thinking)
 
 
 def _read(body: ConversationRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
@@ -212,12 +213,10 @@ async def _tokenize(
     *,
     begins_answer: bool = True,
 ) -> list[int]:
-    choice = conversation.tool_choice
-    tools = choice.tools if choice else ()
     tokenizing = engine.tokenize_chat(
-        conversation.messages,
+        conversation.prompt.messages,
         context,
-        tools,
+        conversation.prompt.tools,
         begins_answer=begins_answer,
         variables=conversation.thinking.variables,
     )
@@ -242,7 +241,7 @@ def _sampling_params(
         temperature=1 if body.temperature is None else body.temperature,
         top_p=1 if body.top_p is None else body.top_p,
         logprobs=options.num_logprobs,
-        grammar=answer_grammar(conversation.tool_choice, conversation.tool_format, schema),
+        grammar=answer_grammar(conversation.tool_choice, conversation.prompt.tool_format, schema),
         names=_length_names(options),
     )
     return params, schema is not None

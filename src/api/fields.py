@@ -109,7 +109,8 @@ TopPField = Annotated[TopP | None, Field(description=NUCLEUS)]
 FunctionName = Annotated[
     StrictStr,
     Field(
-        pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, `_` and `-`, at most 64."
+        pattern=r"^[a-zA-Z0-9_.-]{1,128}$",
+        description="Letters, digits, `_`, `-` and `.`, at most 128.",
     ),
 ]
 ToolDescription = Annotated[StrictStr | None, Field(description="What it does, for the model.")]

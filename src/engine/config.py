@@ -10,7 +10,20 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 Quantization = Literal["none", "fp16", "int8"]
 CacheDType = Literal["auto", "float32", "float16", "bfloat16"]
 Kernels = Literal["auto", "native", "pytorch"]
-ToolCallFormatName = Literal["auto", "hermes", "llama3"]
+ToolCallFormatName = Literal[
+    "auto",
+    "hermes",
+    "qwen3_coder",
+    "glm45",
+    "glm47",
+    "mistral_v3",
+    "mistral_v11",
+    "mistral_v13",
+    "deepseek_v3",
+    "deepseek_v31",
+    "gemma4",
+    "llama3",
+]
 ReasoningFormatName = Literal["auto", "none", "think"]
 
 SETTING_NAMES = {"max_num_seqs": "max_batch_size", "max_queue_seconds": "queue_timeout_seconds"}

@@ -6,13 +6,14 @@ forge a turn (prompt injection by special tokens).
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.errors import InvalidRequestError
-from src.text.call_ids import with_short_ids
+from src.text.call_adaptations import ADAPTATIONS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,11 +40,11 @@ PLACEHOLDERS = range(0xF0000, 0xFFFFE)
 
 @dataclass(frozen=True, slots=True)
 class MessageToolCall:
-    """A tool call in an earlier turn."""
+    """A tool call in an earlier turn; some templates want its arguments as a JSON text."""
 
     call_id: str
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class ChatTemplate:
     def __init__(self, source: str, variables: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
         self.source = source
         self._variables = dict(variables)
-        self._wants_short_ids = False  # set once the template has refused longer ids
+        self._adapt_calls = ADAPTATIONS[0]  # the last adaptation that the template accepted
         self._plain = tokenizer
         self._aware = _with_same_parts(tokenizer)
         self._aware.encode_special_tokens = False
@@ -128,6 +129,16 @@ class ChatTemplate:
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables that the template reads and that a request may set."""
+        return self._names - RESERVED - self._variables.keys()
+
+    @property
+    def reads_tools(self) -> bool:
+        """True if the template has a place for tools."""
+        return "tools" in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """Names of all variables that the template reads."""
         from jinja2 import Environment, TemplateError, meta  # noqa: PLC0415 - as in `_render`
 
         environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701 # nosec B701 - parses only
@@ -137,7 +148,7 @@ class ChatTemplate:
             )
         except TemplateError:
             return frozenset()
-        return frozenset(names - RESERVED - environment.globals.keys() - self._variables.keys())
+        return frozenset(names - environment.globals.keys())
 
     def encode_text(self, text: str) -> list[int]:
         """Returns the token ids of a text of the template, in which special tokens are special."""
@@ -166,7 +177,7 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses these messages.
         """
-        return self._retry_with_short_ids(
+        return self._retry_with_adapted_calls(
             messages,
             lambda turns: self._encode(turns, tools, variables, begins_answer=begins_answer),
         )
@@ -205,30 +216,26 @@ class ChatTemplate:
             documents = [turn.to_template() for turn in turns]
             return self._render(documents, tools, {}, begins_answer=True)
 
-        return self._retry_with_short_ids(messages, render)
+        return self._retry_with_adapted_calls(messages, render)
 
-    def _retry_with_short_ids(
+    def _retry_with_adapted_calls(
         self, messages: Sequence[ChatMessage], render: Callable[[Sequence[ChatMessage]], T]
     ) -> T:
-        """Renders a conversation, and again with short call ids if the template refuses it.
+        """Renders a conversation, and again with adapted calls if the template refuses it.
 
         Raises:
-            InvalidRequestError: the template refuses these messages, with short ids too.
+            InvalidRequestError: the template refuses these messages in any form.
         """
         if not any(turn.tool_calls or turn.tool_call_id is not None for turn in messages):
             return render(messages)
-        if self._wants_short_ids:
-            return render(with_short_ids(messages))
         try:
-            return render(messages)
+            return render(self._adapt_calls(messages))
         except InvalidRequestError:
-            try:
-                rendered = render(with_short_ids(messages))
-            except InvalidRequestError:
-                pass  # the ids are not the reason, so the first error is raised
-            else:
-                self._wants_short_ids = True
-                return rendered
+            for adapt in ADAPTATIONS:
+                with suppress(InvalidRequestError):  # the first error is raised
+                    rendered = render(adapt(messages))
+                    self._adapt_calls = adapt
+                    return rendered
             raise
 
     def _render(

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from src.engine.structured_output.source import GrammarSource
 from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
 from src.text.chat_template import ChatMessage
+from src.tool_calling.described_tools import with_described_tools
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 
@@ -26,14 +27,28 @@ class NamedTool:
     field: FieldPath
 
 
+@dataclass(frozen=True, slots=True)
+class AllowedTools:
+    """The tools that the answer may call; all tools stay in the prompt.
+
+    Args:
+        tools: at least one.
+        is_required: the answer has at least one call.
+    """
+
+    tools: tuple[NamedTool, ...]
+    is_required: bool
+
+
 def choose(
-    tools: Sequence[Tool], wanted: ChoiceWord | NamedTool, *, is_parallel: bool
+    tools: Sequence[Tool], wanted: ChoiceWord | NamedTool | AllowedTools, *, is_parallel: bool
 ) -> ToolChoice | None:
     """Resolves `tool_choice` to the tools that an answer may or must call; None is no tools.
 
     Args:
         tools: the request's tools.
-        wanted: `none`, `auto` (any number of calls), `required` (at least one), or one tool.
+        wanted: `none`, `auto` (any number of calls), `required` (at least one), one tool, or
+            several allowed tools.
         is_parallel: the answer may have several calls.
 
     Raises:
@@ -44,12 +59,22 @@ def choose(
     if not tools or wanted == "none":
         return None
     _check_tools(tools)
-    if not isinstance(wanted, NamedTool):
-        return ToolChoice(tuple(tools), tuple(tools), wanted == "required", is_parallel)
-    named = tuple(tool for tool in tools if tool.name == wanted.name)
-    if not named:
-        raise InvalidRequestError("There is no tool of this name.", wanted.field)
-    return ToolChoice(tuple(tools), named, is_forced=True, is_parallel=False)
+    if isinstance(wanted, NamedTool):
+        return ToolChoice(tuple(tools), (_find(wanted, tools),), is_forced=True, is_parallel=False)
+    callable_tools = tuple(tools)
+    is_forced = wanted == "required"
+    if isinstance(wanted, AllowedTools):
+        allowed = {_find(named, tools).name for named in wanted.tools}
+        callable_tools = tuple(tool for tool in tools if tool.name in allowed)
+        is_forced = wanted.is_required
+    return ToolChoice(tuple(tools), callable_tools, is_forced, is_parallel)
+
+
+def _find(named: NamedTool, tools: Sequence[Tool]) -> Tool:
+    for tool in tools:
+        if tool.name == named.name:
+            return tool
+    raise InvalidRequestError("There is no tool of this name.", named.field)
 
 
 def _check_tools(tools: Sequence[Tool]) -> None:
@@ -74,13 +99,28 @@ class ToolCallingModel(Protocol):
         """The format; raises InvalidRequestError if the model has none."""
 
 
-def call_format(
+@dataclass(frozen=True, slots=True)
+class ToolPrompt:
+    """The part of a request that the chat template gets.
+
+    Args:
+        messages: the turns.
+        tools: tools for the template's own place.
+        tool_format: the model's format of calls; None if the answer may not have any.
+    """
+
+    messages: list[ChatMessage]
+    tools: tuple[Tool, ...]
+    tool_format: ToolCallFormat | None
+
+
+def tool_prompt(
     model: ToolCallingModel,
     choice: ToolChoice | None,
-    messages: Sequence[ChatMessage],
+    messages: list[ChatMessage],
     field: FieldPath,
-) -> ToolCallFormat | None:
-    """Returns the model's format of calls if the answer may have calls.
+) -> ToolPrompt:
+    """Returns a conversation with its tools as the model's chat template can render it.
 
     Args:
         model: the model.
@@ -93,12 +133,15 @@ def call_format(
             has no format of calls.
     """
     if choice is None and not any(message.tool_calls for message in messages):
-        return None
+        return ToolPrompt(messages, (), None)
     try:
         tool_format = model.tool_call_format
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), field if choice is None else ("tools",)) from None
-    return None if choice is None else tool_format
+    tools = choice.tools if choice else ()
+    if tool_format.tools_place != "template":
+        messages, tools = with_described_tools(messages, tools, tool_format), ()
+    return ToolPrompt(messages, tools, tool_format if choice else None)
 
 
 def answer_grammar(

@@ -1,114 +1,108 @@
-"""Formats of tool calls, and their detection from a model's chat template."""
+"""`ToolCallFormat`: the texts by which a model writes tool calls, as data.
 
-import dataclasses
+`formats/` has one module for each format, `grammar.py` enforces a format, and `parser.py` reads it.
+"""
+
+import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from src.engine.config import ToolCallFormatName
-from src.errors import InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
+from src.tool_calling.arguments import JSON_ARGUMENTS, Arguments, Values
+
+SPACE = " ?"
+"""A piece of a format: at most one space."""
+
+SHORT_ID = "[a-zA-Z0-9]{9}"
+"""A piece of a format: an id of nine letters or digits."""
+
+PATTERNS = {SPACE: "SPACE?", SHORT_ID: "SHORT_ID"}
+"""Pieces that are regular expressions, and the Lark terms for them; all others are texts."""
+
+NAME = "{name}"
+"""Placeholder of the tool's name in a piece of a format."""
+
+USUAL = {SPACE: " ", SHORT_ID: "000000000"}
+"""Texts of `PATTERNS` in calls that are written for a prompt."""
+
+ToolsPlace = Literal["template", "system", "user"]
+
+Pieces = tuple[str, ...]
+"""Texts and `PATTERNS` in their order. Each is one terminal of the grammar."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallFormat:
-    """Format of a call: a JSON object of name and arguments between two tags.
+    """Format of a model's calls.
+
+    An answer with calls is: free text, `tag`, `begin`, the calls with `separator` between them,
+    `end`. A call is: `head`, its arguments, `tail`.
 
     Args:
         name: of the format.
-        begin: opening tag; empty if an answer that begins with a brace is a call.
-        end: closing tag.
-        arguments_key: key of the arguments in the JSON object.
-        separator: text between two calls; None allows a single call.
-        special_tokens: tags that are special tokens of the model, with their ids.
+        tag: begins the calls wherever it stands; empty if an answer that begins with a brace is a
+            call.
+        begin: pieces between the tag and the first call.
+        head: pieces of a call before its arguments, with `NAME` for the tool's name.
+        arguments: notation of the arguments.
+        tail: pieces of a call after its arguments.
+        separator: pieces between two calls; None allows a single call.
+        end: pieces after the last call.
+        markers: texts of the format that are special tokens in some vocabularies.
+        special_tokens: markers that are special tokens of the model, with their ids.
+        tools_place: place of the tools' description: the chat template's, or the first message of a
+            role, for templates without a place for tools.
+        is_in_template: the chat template writes calls and their results.
     """
 
     name: str
-    begin: str
-    end: str
-    arguments_key: str
-    separator: str | None
+    tag: str
+    begin: Pieces
+    head: Pieces
+    tail: Pieces
+    separator: Pieces | None
+    end: Pieces
+    arguments: Arguments = JSON_ARGUMENTS
+    markers: Pieces = ()
     special_tokens: tuple[tuple[str, int], ...] = ()
+    tools_place: ToolsPlace = "template"
+    is_in_template: bool = True
 
-    @property
-    def tag(self) -> str:
-        """The opening tag without whitespace: it begins a call wherever it stands."""
-        return self.begin.strip()
+    def write_calls(self, calls: Sequence[tuple[str, Values]]) -> str:
+        """Returns calls as the model writes them, from pairs of name and arguments."""
+        separator = _texts(self.separator or ())
+        written = separator.join(
+            _texts(named(self.head, name)) + self.arguments.write(arguments) + _texts(self.tail)
+            for name, arguments in calls
+        )
+        return self.tag + _texts(self.begin) + written + _texts(self.end)
 
-
-HERMES = ToolCallFormat("hermes", "<tool_call>\n", "\n</tool_call>", "arguments", "\n")
-LLAMA3 = ToolCallFormat("llama3", "", "", "parameters", None)
-FORMATS = {tool_format.name: tool_format for tool_format in (HERMES, LLAMA3)}
-
-PROBE_NAME = "probe_tool"
-PROBE = {
-    "type": "function",
-    "function": {
-        "name": PROBE_NAME,
-        "description": "Shows whether the template lists tools.",
-        "parameters": {"type": "object", "properties": {}},
-    },
-}
-"""A tool; its name shows up in the prompt if the template lists tools."""
+    def shows_in(self, text: str, name: str) -> bool:
+        """Returns True if a rendered conversation has a call of this tool in this format."""
+        pieces = (self.tag, *self.begin, *named(self.head, name))
+        exact = "".join(piece if piece in PATTERNS else re.escape(piece) for piece in pieces)
+        return re.search(exact + self.arguments.beginning, text) is not None
 
 
-def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:
-    """Returns the format of a model's calls.
+def _texts(pieces: Pieces) -> str:
+    """Returns the text of pieces, in which optional parts have their usual form."""
+    return "".join(USUAL.get(piece, piece) for piece in pieces)
+
+
+def json_head(key: str) -> Pieces:
+    """Returns the head of a call that is a JSON object of name and arguments.
+
+    It has one piece for each JSON token, as in free JSON: a prefix of a call may turn out to be
+    other JSON.
 
     Args:
-        template: the model's chat template.
-        name: TOOL_CALL_FORMAT; `auto` detects the format from the template.
-
-    Raises:
-        InvalidRequestError: the template lists no tools, or its format is unknown.
+        key: key of the arguments.
     """
-    if not _lists_tools(template):
-        raise InvalidRequestError(
-            "The model's chat template has no place for tools, so it cannot call any. Leave tools"
-            " out, or have the server started with a CHAT_TEMPLATE that lists them.",
-            ("tools",),
-        )
-    tool_format = _detect_format(template) if name == "auto" else FORMATS[name]
-    if tool_format is None:
-        raise InvalidRequestError(
-            "The model's chat template does not show in which of the known formats it calls tools."
-            " Have the server started with TOOL_CALL_FORMAT, if it is one of them.",
-            ("tools",),
-        )
-    return _with_special_tokens(tool_format, template)
+    name = ("{", '"name"', ":", SPACE, f'"{NAME}"', ",")
+    return (*name, SPACE, json.dumps(key), ":", SPACE)
 
 
-def _with_special_tokens(tool_format: ToolCallFormat, template: ChatTemplate) -> ToolCallFormat:
-    """Returns the format with the ids of those tags that are special tokens of the model."""
-    tags = [tag for tag in (tool_format.tag, tool_format.end.strip()) if tag]
-    ids = [(tag, template.special_token_id(tag)) for tag in tags]
-    special_tokens = tuple((tag, token_id) for tag, token_id in ids if token_id is not None)
-    if not special_tokens:
-        return tool_format
-    return dataclasses.replace(tool_format, special_tokens=special_tokens)
-
-
-def _lists_tools(template: ChatTemplate) -> bool:
-    try:
-        text = template.render([ChatMessage("user", "Hello")], [PROBE])
-    except InvalidRequestError:
-        return False
-    return PROBE_NAME in text
-
-
-def _detect_format(template: ChatTemplate) -> ToolCallFormat | None:
-    """Returns the format in which the template renders an earlier call, if it is known."""
-    call = MessageToolCall("probe0001", PROBE_NAME, {"probe": "1"})
-    conversation = [
-        ChatMessage("user", "Hello"),
-        ChatMessage("assistant", "", (call,)),
-        ChatMessage("tool", "1", tool_call_id="probe0001", name=PROBE_NAME),
-    ]
-    try:
-        text = template.render(conversation, [PROBE])
-    except InvalidRequestError:
-        return None
-    for tool_format in FORMATS.values():
-        begin, key = re.escape(tool_format.begin), tool_format.arguments_key
-        if re.search(rf'{begin}\{{"name": ?"{PROBE_NAME}", ?"{key}": ?\{{', text):
-            return tool_format
-    return None
+def named(pieces: Iterable[str], name: str) -> Pieces:
+    """Returns the pieces with a tool's name in its place."""
+    return tuple(piece.replace(NAME, name) for piece in pieces)

@@ -1,22 +1,19 @@
 """Tools of a request, and a Lark grammar that makes calls fit the tools' schemas.
 
-Tools are plain dataclasses; each API converts its own. `format.py` has the formats of calls, and
+Tools are plain dataclasses; each API converts its own. `formats/` has the formats of calls, and
 `parser.py` reads calls from generated text.
 """
 
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from src.engine.structured_output.source import (
-    JSON_OPTIONS,
-    JSON_SIGN,
-    GrammarSource,
-    schema_source,
-)
-from src.errors import FieldPath, InvalidRequestError
-from src.tool_calling.format import LLAMA3, ToolCallFormat
+from src.engine.structured_output.source import GrammarSource, schema_source
+from src.errors import FieldPath, InvalidRequestError, InvalidSchemaError
+from src.tool_calling.arguments import json_rule
+from src.tool_calling.format import PATTERNS, SHORT_ID, Pieces, ToolCallFormat, named
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -86,7 +83,7 @@ def tool_grammar(
     tools = choice.callable_tools
     bodies = " | ".join(f"tool_{index}" for index in range(len(tools)))
     rules = [_tool_rules(index, tool, tool_format) for index, tool in enumerate(tools)]
-    lark = [start, f"body: {bodies}", 'SPACE: " "', *rules]
+    lark = [start, f"body: {bodies}", 'SPACE: " "', f"SHORT_ID: /{SHORT_ID}/", *rules]
     parts = tuple(schema_source(_arguments_schema(tool), tool.field) for tool in tools)
     if answer_schema is not None:
         parts = (*parts, answer_schema)
@@ -99,7 +96,7 @@ def _check_differs_from_call(answer_schema: GrammarSource) -> None:
     schema = json.loads(answer_schema.text)
     properties = schema.get("properties", {})
     is_closed = schema.get("type") == "object" and schema.get("additionalProperties") is False
-    if not is_closed or {"name", LLAMA3.arguments_key} <= properties.keys():
+    if not is_closed or {"name", "parameters"} <= properties.keys():
         raise InvalidRequestError(
             "This model writes tool calls as bare JSON objects, for which such an answer could be"
             " mistaken: with tools a schema needs type object, additionalProperties false, and at"
@@ -113,36 +110,31 @@ def _arguments_schema(tool: Tool) -> dict[str, Any]:
 
 
 def _tool_rules(index: int, tool: Tool, tool_format: ToolCallFormat) -> str:
-    """Returns the rules of one tool's JSON object."""
-    # One terminal for each JSON token, as in free JSON: a prefix of a call may turn out to be none.
-    key = f'"{tool_format.arguments_key}"'
-    pieces = [["{", '"name"', ":"], [f'"{tool.name}"', ","], [key, ":"]]
-    head = " SPACE? ".join(" ".join(map(json.dumps, piece)) for piece in pieces)
-    schema = json.dumps(_arguments_schema(tool) | {"x-guidance": JSON_OPTIONS})
-    rule = f'tool_{index}: {head} SPACE? arguments_{index} "}}"'
-    return f"{rule}\narguments_{index}{JSON_SIGN}{schema}"
+    """Returns the rules of a call of one tool."""
+    head = _terms(named(tool_format.head, tool.name), tool_format)
+    tail = _terms(tool_format.tail, tool_format)
+    to_terms = partial(_text_terms, tool_format=tool_format)
+    schema, rule = _arguments_schema(tool), f"arguments_{index}"
+    try:
+        arguments = tool_format.arguments.rules(rule, schema, to_terms)
+    except InvalidSchemaError as error:
+        raise InvalidSchemaError(str(error), (*tool.field, *error.field)) from None
+    return f"tool_{index}: {head} arguments_{index} {tail}\n{arguments}"
 
 
 def _forced_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
     """Returns the rules of answers of calls alone."""
-    return f"start: calls\n{_call_rules(choice, tool_format)}"
+    tag = _text_terms(tool_format.tag, tool_format)
+    return f"start: {tag} calls\n{_call_rules(choice, tool_format)}"
 
 
 def _schema_rules(
     choice: ToolChoice, tool_format: ToolCallFormat, answer_schema: GrammarSource
 ) -> str:
     """Returns the rules of answers of calls, or else of JSON by a schema."""
-    schema = json.dumps(json.loads(answer_schema.text) | {"x-guidance": JSON_OPTIONS})
-    rules = f"start: calls | content\ncontent{JSON_SIGN}{schema}"
-    return f"{rules}\n{_call_rules(choice, tool_format)}"
-
-
-def _call_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
-    begin, end = (_lark_terms(tag, tool_format) for tag in (tool_format.begin, tool_format.end))
-    more = ""
-    if tool_format.separator is not None and choice.is_parallel:
-        more = f" ({_lark_terms(tool_format.separator, tool_format)} call)*"
-    return f"calls: call{more}\ncall: {begin} body {end}"
+    tag = _text_terms(tool_format.tag, tool_format)
+    rules = [f"start: {tag} calls | content", _call_rules(choice, tool_format)]
+    return "\n".join([*rules, json_rule("content", json.loads(answer_schema.text))])
 
 
 def _free_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
@@ -150,26 +142,35 @@ def _free_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
     tag = tool_format.tag
     if not tag:
         return "start: TEXT? | body\nTEXT: /[^{](.|\\n)*/"
-    rest = tool_format.begin.removeprefix(tag)
-    more = ""
-    if tool_format.separator is not None and choice.is_parallel:
-        more = f" ({_lark_terms(tool_format.separator + tag, tool_format)} call)*"
     special = ""
-    if tool_format.special_tokens:
-        special = f" | TEXT? {_lark_terms(tag, tool_format)} call{more}"
+    if tag in dict(tool_format.special_tokens):
+        special = f" | TEXT? {_text_terms(tag, tool_format)} calls"
     return (
-        f"start: TEXT | head call{more}{special}\n"
+        f"start: TEXT | head calls{special}\n"
         f"head[lazy]: TEXT {json.dumps(tag)}\n"  # also for a tag that is spelled letter by letter
-        "TEXT: /(.|\\n)*/\n"
-        f"call: {_lark_terms(rest, tool_format)} body {_lark_terms(tool_format.end, tool_format)}"
+        f"TEXT: /(.|\\n)*/\n{_call_rules(choice, tool_format)}"
     )
 
 
-def _lark_terms(text: str, tool_format: ToolCallFormat) -> str:
+def _call_rules(choice: ToolChoice, tool_format: ToolCallFormat) -> str:
+    """Returns the rule of the calls, without the tag before them."""
+    begin, end = (_terms(pieces, tool_format) for pieces in (tool_format.begin, tool_format.end))
+    more = ""
+    if tool_format.separator is not None and choice.is_parallel:
+        more = f"({_terms(tool_format.separator, tool_format)} body)*"
+    return f"calls: {begin} body {more} {end}"
+
+
+def _terms(pieces: Pieces, tool_format: ToolCallFormat) -> str:
+    """Returns pieces of a format as Lark terms."""
+    return " ".join(PATTERNS.get(piece) or _text_terms(piece, tool_format) for piece in pieces)
+
+
+def _text_terms(text: str, tool_format: ToolCallFormat) -> str:
     """Returns a text as Lark terms: string literals, and special tokens by their ids."""
-    for tag, token_id in tool_format.special_tokens:
-        before, match, after = text.partition(tag)
+    for marker, token_id in tool_format.special_tokens:
+        before, match, after = text.partition(marker)
         if match:
-            terms = (_lark_terms(before, tool_format), f"<[{token_id}]>")
-            return " ".join(term for term in (*terms, _lark_terms(after, tool_format)) if term)
+            terms = (_text_terms(before, tool_format), f"<[{token_id}]>")
+            return " ".join(term for term in (*terms, _text_terms(after, tool_format)) if term)
     return json.dumps(text) if text else ""

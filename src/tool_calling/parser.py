@@ -2,11 +2,15 @@
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from src.text.reasoning import prefix_length
-from src.tool_calling.format import ToolCallFormat
+from src.tool_calling.format import NAME, PATTERNS, ToolCallFormat
+from src.tool_calling.grammar import Tool
+
+NAME_PATTERN = r'([^\s"<>{}\[\]]+)'
+"""Pattern of a tool's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +103,31 @@ class ToolCallParser:
 
     Args:
         tool_format: the model's format of calls.
+        tools: the tools that the answer may call.
         is_forced: the answer is calls alone.
         is_shaped: the answer is calls, or else JSON by a schema, in which a tag is text.
     """
 
     def __init__(
-        self, tool_format: ToolCallFormat, *, is_forced: bool = False, is_shaped: bool = False
+        self,
+        tool_format: ToolCallFormat,
+        tools: Sequence[Tool] = (),
+        *,
+        is_forced: bool = False,
+        is_shaped: bool = False,
     ) -> None:
         self.num_calls = 0
         self._format = tool_format
+        self._schemas = {tool.name: tool.parameters for tool in tools}
         self._is_forced = is_forced
         self._is_shaped = is_shaped and not is_forced
-        key = tool_format.arguments_key
-        head = ['\\{"name":', " ?", '"', '([^"]+)', '",', " ?", f'"{key}":', " ?"]
-        self._head = re.compile(r"\s*" + "".join(head) + r"(?=\{)")
-        self._head_prefix = _prefix_pattern(head)
+        before = (tool_format.tag, *tool_format.begin)
+        between = (*tool_format.tail, *(tool_format.separator or ()))
+        self._head = _head_pattern(before, tool_format)
+        self._next_head = _head_pattern(between, tool_format)
         self._rest = ""
         self._read = self._read_start
-        self._scanner = _ObjectScanner()
+        self._arguments = tool_format.arguments.create_reader({})
 
     def push(self, text: str) -> list[Event]:
         """Takes more text, and returns the new events."""
@@ -143,10 +154,10 @@ class ToolCallParser:
         """Chooses the state by the beginning of the answer."""
         if self._is_shaped:
             self._read_start_of_shaped()
-        elif not self._format.tag and self._rest.startswith("{"):
+        elif self._is_forced or (not self._format.tag and self._rest.startswith("{")):
             self._read = self._read_head
         else:
-            self._read = self._read_between if self._is_forced else self._read_text
+            self._read = self._read_text
         return None
 
     def _read_start_of_shaped(self) -> None:
@@ -154,12 +165,12 @@ class ToolCallParser:
         tag = self._format.tag
         if tag:
             if self._rest.startswith(tag):
-                self._read = self._read_between
+                self._read = self._read_head
             elif not tag.startswith(self._rest):
                 self._read = self._read_all
         elif self._head.match(self._rest):
             self._read = self._read_head
-        elif not self._head_prefix.fullmatch(self._rest):
+        elif not _prefix_pattern(self._format.head).fullmatch(self._rest):
             self._read = self._read_all
 
     def _read_all(self) -> Event | None:
@@ -172,78 +183,60 @@ class ToolCallParser:
         tag = self._format.tag
         text, match, rest = self._rest.partition(tag) if tag else (self._rest, "", "")
         if match:
-            self._read, self._rest = self._read_head, rest
+            self._read, self._rest = self._read_head, tag + rest
         else:
             held = prefix_length(text, tag)
             text, self._rest = text[: len(text) - held], text[len(text) - held :]
         return ContentDelta(text) if text else None
 
     def _read_head(self) -> Event | None:
-        """Starts a call once the tool's name is complete."""
+        """Starts a call once the tool's name is complete; only calls may follow a tag."""
         match = self._head.match(self._rest)
         if match is None:
             return None
         self._rest = self._rest[match.end() :]
-        self._read, self._scanner = self._read_arguments, _ObjectScanner()
+        self._read, self._head = self._read_arguments, self._next_head
+        schema = self._schemas.get(match[1], {})
+        self._arguments = self._format.arguments.create_reader(schema)
         self.num_calls += 1
         return CallStarted(self.num_calls - 1, f"call_{uuid.uuid4().hex[:24]}", match[1])
 
     def _read_arguments(self) -> Event | None:
-        """Emits arguments up to the end of their JSON object."""
-        length = self._scanner.find_end(self._rest)
-        text, self._rest = self._rest[:length], self._rest[length:]
-        if self._scanner.is_done:
-            self._read = self._read_between
-        return ArgumentsDelta(self.num_calls - 1, text)
-
-    def _read_between(self) -> Event | None:
-        """Skips to the next tag; only calls may follow."""
-        tag = self._format.tag
-        if tag and tag in self._rest:
-            self._read, self._rest = self._read_head, self._rest.partition(tag)[2]
-        return None
+        """Emits arguments up to their end."""
+        text, self._rest = self._arguments.read(self._rest)
+        if self._arguments.is_done:
+            self._read = self._read_head
+        return ArgumentsDelta(self.num_calls - 1, text) if text else None
 
 
-class _ObjectScanner:
-    """Finds the end of a JSON object that comes in pieces, by counting braces outside strings."""
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self._depth = 0
-        self._in_string = False
-        self._is_escaped = False
-
-    def find_end(self, text: str) -> int:
-        """Returns the number of characters that belong to the object."""
-        for index, character in enumerate(text):
-            self._take(character)
-            if self.is_done:
-                return index + 1
-        return len(text)
-
-    def _take(self, character: str) -> None:
-        if self._is_escaped:
-            self._is_escaped = False
-        elif self._in_string:
-            self._is_escaped = character == "\\"
-            self._in_string = character != '"'
-        elif character == '"':
-            self._in_string = True
-        elif character in "{}":
-            self._depth += 1 if character == "{" else -1
-            self.is_done = self._depth == 0
-
-
-def _prefix_pattern(pieces: list[str]) -> re.Pattern[str]:
-    """Returns a pattern for every prefix of the texts that a sequence of patterns matches.
+def _head_pattern(before: Iterable[str], tool_format: ToolCallFormat) -> re.Pattern[str]:
+    """Returns a pattern of the text between a call's beginning and its arguments.
 
     Args:
-        pieces: literal texts, optional spaces, and groups of one repeated character class.
+        before: pieces before the head of the call.
+        tool_format: the format.
     """
+    pieces = map(_piece_pattern, (*before, *tool_format.head))
+    return re.compile(r"\s*" + "".join(pieces) + tool_format.arguments.beginning)
+
+
+def _piece_pattern(piece: str) -> str:
+    """Returns a pattern of a piece of a format, in which the amount of whitespace is free."""
+    if piece in PATTERNS:
+        return piece
+    words = [re.escape(word) for word in re.split(r"\s+", piece)]
+    return r"\s*".join(words).replace(re.escape(NAME), NAME_PATTERN)
+
+
+def _prefix_pattern(pieces: Iterable[str]) -> re.Pattern[str]:
+    """Returns a pattern of every prefix of the texts that the pieces of a head match."""
     atoms: list[str] = []
     for piece in pieces:
-        is_pattern = piece == " ?" or piece.startswith("(")
-        atoms += [piece] if is_pattern else re.findall(r"\\?.", piece)
+        if piece in PATTERNS:
+            atoms.append(piece)
+        else:
+            before, name, after = piece.partition(NAME)
+            atoms += [*map(re.escape, before), *[NAME_PATTERN] * bool(name), *map(re.escape, after)]
     pattern = ""
     for atom in reversed(atoms):
         pattern = f"(?:{atom}{pattern})?"

@@ -159,8 +159,8 @@ def test_calls_and_results_that_do_not_match_are_refused(api, server, turns):
     assert (refusal.status, refusal.place.split(".")[0]) == (400, api.turns)
 
 
-def test_a_template_without_tools_refuses_them_and_names_the_setting(api, start_server):
-    server = start_server(chat_template=PLAIN_TEMPLATE)
+def test_a_template_that_lists_no_tools_refuses_them_and_names_the_setting(api, start_server):
+    server = start_server(chat_template="{{ 'Some tools.' if tools }}" + PLAIN_TEMPLATE)
     for asked, place in (
         ({"tools": TOOLS}, "tools"),
         ({"turns": [QUESTION, CALLING, RESULT]}, api.turns),

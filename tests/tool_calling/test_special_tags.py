@@ -16,7 +16,7 @@ from src.engine.structured_output.source import DeadEndError, GrammarSource
 from src.main import create_app
 from src.text.chat_template import ChatTemplate
 from src.text.detokenizer import IncrementalDetokenizer
-from src.tool_calling.format import find_format
+from src.tool_calling.detection import find_format
 from src.tool_calling.grammar import Tool, ToolChoice, tool_grammar
 from tests.api.openai.test_chat_tools import PLACE, SHAPED, TOOLS, ask, calls_of, chat
 from tests.conftest import create_settings

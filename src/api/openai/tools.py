@@ -18,7 +18,7 @@ Arguments = Annotated[
 CallId = Annotated[StrictStr, Field(min_length=1, description="Id that its result refers to.")]
 TOOL_CHOICE = (
     "`none`: no calls. `auto`: the model decides. `required`: at least one call. An object names"
-    " the tool to call. Default: `auto`."
+    " the tool to call, or with the type `allowed_tools` some of the tools. Default: `auto`."
 )
 TOOLS = "Functions that the model may call."
 ParallelToolCalls = Annotated[
@@ -49,29 +49,43 @@ class FunctionFields(WireRequest):
         return Tool(self.name, self.description, schema, (*field, "parameters"))
 
 
-def choice_of(named: type[BaseModel], shape: str) -> PlainValidator:
-    """Returns a validator that accepts one of the words, or an object that names a tool.
+class OfAllowedTools(WireRequest):
+    """Base class of objects with the type `allowed_tools`."""
+
+    type: Literal["allowed_tools"] = Field(description="`allowed_tools` alone.")
+
+
+Mode = Annotated[
+    Literal["auto", "required"],
+    Field(description="`auto`: the model decides. `required`: at least one call."),
+]
+
+
+def choice_of(named: type[BaseModel], allowed: type[BaseModel], shape: str) -> PlainValidator:
+    """Returns a validator that accepts one of the words, or an object that names tools.
 
     A union would answer with the problems of all its members.
 
     Args:
-        named: wire model of the object.
-        shape: example of the object, for the error.
+        named: wire model of the object that names one tool.
+        allowed: wire model of the object that names several tools.
+        shape: example of the object with one tool, for the error.
     """
 
     def parse(value: object) -> object:
         if value in (None, "none", "auto", "required"):
             return value
+        is_several = isinstance(value, dict) and value.get("type") == "allowed_tools"
         try:
-            return named.model_validate(value)
+            return (allowed if is_several else named).model_validate(value)
         except ValidationError:
             raise PydanticCustomError(
                 "invalid_value",
-                "It must be none, auto, required, or {shape}",
+                "It must be none, auto, required, {shape}, or allowed_tools with a mode and tools",
                 {"shape": shape},
             ) from None
 
-    return PlainValidator(parse, json_schema_input_type=ChoiceWord | named | None)
+    return PlainValidator(parse, json_schema_input_type=ChoiceWord | named | allowed | None)
 
 
 def read_call(call_id: str, name: str, arguments: str, field: FieldPath) -> MessageToolCall:

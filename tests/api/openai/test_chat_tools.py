@@ -108,6 +108,45 @@ def test_a_named_tool_is_called_once_and_the_reason_is_stop(server):
         assert found["finish_reason"] == "stop"
 
 
+def allowed(mode: str, *names: str) -> dict[str, object]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_allowed_tools_are_the_only_ones_that_are_called(server):
+    (every,) = ask(server, tool_choice=allowed("auto", "weather", "clock"), temperature=0)
+    assert every == ask(server, tool_choice="auto", temperature=0)[0]
+    for choice in ask(server, tool_choice=allowed("required", "clock"), n=4):
+        assert {name for name, _ in calls_of(choice["message"])} == {"clock"}
+        assert choice["finish_reason"] == "tool_calls"
+
+
+def test_allowed_tools_leave_all_tools_in_the_prompt(server):
+    def count(choice: object) -> int:
+        body = chat(server, tool_choice=choice, max_completion_tokens=1)
+        return post(server, "/v1/chat/completions", **body).json()["usage"]["prompt_tokens"]
+
+    assert count(allowed("required", "clock")) == count("auto")
+
+
+def test_names_of_tools_may_be_long_and_have_dots(server):
+    name = "mcp.server-1." + "a" * 115
+    tools = [{"type": "function", "function": {"name": name}}]
+    call = CALL | {"function": {"name": name, "arguments": "{}"}}
+    messages = [QUESTION, CALLING | {"tool_calls": [call]}, RESULT, QUESTION]
+    (choice,) = ask(server, tools=tools, messages=messages, parallel_tool_calls=False)
+    (made,) = choice["message"]["tool_calls"]
+    assert made["function"] == {"name": name, "arguments": "{}"}
+
+
+def test_an_empty_list_of_calls_is_none(server):
+    def tokens(**fields: object) -> list[int]:
+        said = {"role": "assistant", "content": "Hello."} | fields
+        return post(server, "/tokenize", messages=[QUESTION, said, QUESTION]).json()["tokens"]
+
+    assert tokens(tool_calls=[]) == tokens()
+
+
 def test_parallel_calls_need_the_setting_and_the_format(server):
     counts = {
         is_parallel: {
@@ -326,6 +365,16 @@ REFUSED = [
         "tool_choice.function.name",
     ),
     ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+    ({"tool_choice": allowed("none", "clock")}, "tool_choice"),
+    ({"tool_choice": allowed("auto")}, "tool_choice"),
+    (
+        {"tool_choice": allowed("auto", "clock", "other")},
+        "tool_choice.allowed_tools.tools.[1].function.name",
+    ),
+    (
+        {"tools": [{"type": "function", "function": {"name": "a" * 129}}]},
+        "tools.[0].function.name",
+    ),
     ({"tool_choice": "any"}, "tool_choice"),
     ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.[1].function.name"),
     ({"tools": [{"type": "custom", "custom": {"name": "a"}}]}, "tools.[0].type"),
@@ -366,7 +415,7 @@ REFUSED = [
     ({"messages": [QUESTION, {"role": "tool", "content": "4"}]}, "messages.[1].tool_call_id"),
     ({"messages": [QUESTION | {"tool_calls": [CALL]}]}, "messages.[0].tool_calls"),
     ({"messages": [CALLING | {"tool_calls": [CALL, CALL]}]}, "messages.[0].tool_calls"),
-    ({"messages": [CALLING | {"tool_calls": []}]}, "messages.[0].tool_calls"),
+    ({"messages": [CALLING | {"tool_calls": []}]}, "messages.[0].content"),
     ({"messages": [{"role": "assistant", "content": None}]}, "messages.[0].content"),
     (
         {

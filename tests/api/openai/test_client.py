@@ -15,6 +15,7 @@ from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta
 from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
+from src.tool_calling.choice import ToolPrompt
 from tests.api.openai.test_chat_and_completions import CHAT, MODEL, QUESTION, STORY
 from tests.conftest import wait_until
 from tests.support.servers import LocalServer, Server
@@ -74,7 +75,7 @@ def test_the_asynchronous_stream_helper_tells_events(server):
 
 def test_choices_of_a_stream_begin_in_order(client):
     body = ChatCompletionRequest(**GREEDY, n=3, stream=True)
-    conversation = Conversation([], tool_choice=None, tool_format=None)
+    conversation = Conversation(ToolPrompt([], (), None), tool_choice=None)
     engine, params = client.app.state.service.engine, SamplingParams(max_tokens=5)
     chat = PreparedChat(engine, conversation, [1], params, 3, RequestContext(0), has_schema=False)
     renderer = ChatRenderer(body, chat)

@@ -63,6 +63,17 @@ def test_a_named_tool_is_called_once(server):
     assert response["tool_choice"] == choice
 
 
+def test_allowed_tools_are_the_only_ones_that_are_called(server):
+    clock = {"type": "function", "name": "clock"}
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [clock]}
+    response = ask(server, tool_choice=choice, temperature=1)
+    assert {call["name"] for call in calls_of(response)} == {"clock"}
+    assert response["tool_choice"] == choice
+    unknown = choice | {"tools": [clock, clock | {"name": "other"}]}
+    refused = post(server, RESPONSES, **body(server, tool_choice=unknown))
+    assert error_of(refused, 400)["param"] == "tool_choice.tools.[1].name"
+
+
 def test_a_call_that_is_cut_says_so(server):
     choice = {"type": "function", "name": "weather"}
     response = ask(server, tool_choice=choice, max_output_tokens=45)

@@ -70,9 +70,8 @@ class ChatTurn(WireRequest):
     tool_calls: list[MessageCall] | None = Field(
         fail_fast=True,
         default=None,
-        min_length=1,
         max_length=MAX_TOOLS,
-        description="Calls by the assistant.",
+        description="Calls by the assistant; an empty list is none.",
     )
     tool_call_id: StrictStr | None = Field(
         default=None, description="Id of the call that a message of the role `tool` answers."

@@ -5,18 +5,20 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
 
-from src.api.fields import SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
+from src.api.fields import MAX_TOOLS, SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
 from src.api.openai.tools import (
     Arguments,
     CallId,
     FunctionFields,
+    Mode,
     OfAFunction,
+    OfAllowedTools,
     choice_of,
     read_call,
 )
 from src.errors import FieldPath
 from src.text.chat_template import MessageToolCall
-from src.tool_calling.choice import ChoiceWord, NamedTool
+from src.tool_calling.choice import AllowedTools, ChoiceWord, NamedTool
 from src.tool_calling.grammar import Tool
 
 
@@ -53,9 +55,32 @@ class NamedToolChoice(OfAFunction):
         return NamedTool(self.function.name, ("tool_choice", "function", "name"))
 
 
+class AllowedFunctions(WireRequest):
+    """The tools that may be called."""
+
+    mode: Mode
+    tools: list[NamedToolChoice] = Field(
+        fail_fast=True, min_length=1, max_length=MAX_TOOLS, description="Some of `tools`."
+    )
+
+
+class AllowedToolsChoice(OfAllowedTools):
+    """The tools that may be called; all of them stay in the prompt."""
+
+    allowed_tools: AllowedFunctions = Field(description="The tools, and if one must be called.")
+
+    def to_engine(self) -> AllowedTools:
+        field: FieldPath = ("tool_choice", "allowed_tools", "tools")
+        tools = tuple(
+            NamedTool(tool.function.name, (*field, index, "function", "name"))
+            for index, tool in enumerate(self.allowed_tools.tools)
+        )
+        return AllowedTools(tools, self.allowed_tools.mode == "required")
+
+
 ChatToolChoice = Annotated[
-    ChoiceWord | NamedToolChoice | None,
-    choice_of(NamedToolChoice, '{"type": "function", "function": {"name": …}}'),
+    ChoiceWord | NamedToolChoice | AllowedToolsChoice | None,
+    choice_of(NamedToolChoice, AllowedToolsChoice, '{"type": "function", "function": {"name": …}}'),
 ]
 
 

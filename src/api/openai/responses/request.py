@@ -35,7 +35,9 @@ from src.api.openai.tools import (
     TOOL_CHOICE,
     TOOLS,
     FunctionFields,
+    Mode,
     OfAFunction,
+    OfAllowedTools,
     ParallelToolCalls,
     choice_of,
 )
@@ -44,7 +46,7 @@ from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage
-from src.tool_calling.choice import ChoiceWord, NamedTool, choose
+from src.tool_calling.choice import AllowedTools, ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
@@ -134,9 +136,25 @@ class NamedResponseTool(OfAFunction):
         return NamedTool(self.name, ("tool_choice", "name"))
 
 
+class AllowedResponseTools(OfAllowedTools):
+    """The tools that may be called; all of them stay in the prompt."""
+
+    mode: Mode
+    tools: list[NamedResponseTool] = Field(
+        fail_fast=True, min_length=1, max_length=MAX_TOOLS, description="Some of `tools`."
+    )
+
+    def to_engine(self) -> AllowedTools:
+        tools = tuple(
+            NamedTool(tool.name, ("tool_choice", "tools", index, "name"))
+            for index, tool in enumerate(self.tools)
+        )
+        return AllowedTools(tools, self.mode == "required")
+
+
 ResponseToolChoice = Annotated[
-    ChoiceWord | NamedResponseTool | None,
-    choice_of(NamedResponseTool, '{"type": "function", "name": …}'),
+    ChoiceWord | NamedResponseTool | AllowedResponseTools | None,
+    choice_of(NamedResponseTool, AllowedResponseTools, '{"type": "function", "name": …}'),
 ]
 
 

@@ -1,11 +1,11 @@
-"""Short ids of tool calls for chat templates that demand nine characters, as Mistral's do."""
+"""Tool calls for chat templates that demand short ids, as Mistral's, or arguments as text."""
 
 import json
 
 import pytest
 
 from src.errors import InvalidRequestError
-from src.text.call_ids import SHORT_ID, short_id, with_short_ids
+from src.text.call_adaptations import SHORT_ID, short_id, with_short_ids
 from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
 from tests.support.servers import LocalServer
 from tests.support.tiny_models import create_tokenizer
@@ -64,6 +64,15 @@ def test_a_template_without_limits_on_ids_gets_them_unchanged():
         conversation(LONG_ID)
     )
     assert text.endswith(LONG_ID)
+
+
+@pytest.mark.parametrize("source", [HERMES_TEMPLATE, STRICT_TEMPLATE])
+def test_a_template_that_concatenates_arguments_gets_them_as_text(source):
+    template = create_template(
+        source.replace("~ c.function.arguments | tojson ~", "+ c.function.arguments +")
+    )
+    for _ in range(2):  # the second time the need is known
+        assert '"arguments": {}}' in template.render(conversation(LONG_ID))
 
 
 def test_an_error_for_another_reason_is_kept():
