@@ -138,7 +138,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     names = {**family.field_names, **policy.field_names}
     field = _cleaned(tuple(names.get(part, part) for part in error.field))
     problem = RequestProblem(INVALID_VALUE, ("body", *field), str(error))
-    status_code, code = STATUS.get(type(error), 400), CODES.get(type(error), "invalid_value")
+    status_code, code = status_of(error), CODES.get(type(error), "invalid_value")
     request_id = request.scope.get(REQUEST_ID)
     return _response(family.invalid_request_answer(problem, status_code, code, request_id))
 
@@ -182,4 +182,4 @@ def code_of(error: Exception) -> str | None:
 
 def status_of(error: Exception) -> int:
     """Returns the status of the answer to a request that ended with this error."""
-    return STATUS.get(type(error), 500)
+    return STATUS.get(type(error), 400 if isinstance(error, InvalidRequestError) else 500)

@@ -32,6 +32,7 @@ from src.errors import (
     EngineDeadError,
     EngineNotReadyError,
     GenerationFailedError,
+    InvalidGrammarError,
     OverloadedError,
     ServiceError,
 )
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1
+
+DEAD_END_MESSAGE = (
+    "The answer cannot go on: its grammar or schema allows no next token, or exceeded"
+    " GRAMMAR_TIMEOUT_SECONDS or GRAMMAR_MEMORY_GB. Simplify it."
+)
 
 
 class EngineState(StrEnum):
@@ -220,6 +226,8 @@ class EngineLifecycle:
                 "The queue is full, and the request's place went to a key that has fewer there.",
                 engine.admission.seconds_to_drain(),
             )
+        if reason is FinishReason.DEAD_END:
+            return InvalidGrammarError(DEAD_END_MESSAGE, ())
         return GenerationFailedError("The model failed on this request; the cause is in the log.")
 
 

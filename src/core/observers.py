@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     SHUTDOWN = "shutdown"
     EXPIRED = "expired"  # it waited in the queue too long
     DISPLACED = "displaced"  # another tenant got its place in the full queue
+    DEAD_END = "dead_end"  # its grammar allowed no next token, or exceeded its limits
     ERROR = "error"
 
 
@@ -33,6 +34,7 @@ OUTCOMES = {
     FinishReason.ABORT: Outcome.SHUTDOWN,  # the dispatcher sets the outcome of its own aborts
     FinishReason.EXPIRED: Outcome.EXPIRED,
     FinishReason.DISPLACED: Outcome.DISPLACED,
+    FinishReason.DEAD_END: Outcome.DEAD_END,
     FinishReason.ERROR: Outcome.ERROR,
 }
 

@@ -4,10 +4,17 @@ All work for a single sequence runs in `attempt`, the only place that catches it
 exception elsewhere cannot be attributed to a request, and ends the engine.
 """
 
+import logging
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from src.engine.request import FinishReason, Request
+from src.engine.structured_output.source import DeadEndError
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PANIC = "PanicException"
 """Class name of panics in libraries written in Rust; they do not derive from `Exception`."""
@@ -33,3 +40,16 @@ def attempt(work: Callable[[], T], fail: Callable[[], None]) -> T | None:
             raise
         fail()
         return None
+
+
+def log_failure(request: Request) -> FinishReason:
+    """Logs the exception that is being handled; returns the reason of the request's end.
+
+    A client causes dead ends as it likes, so they have no traceback.
+    """
+    error, extra = sys.exception(), {"request": request.request_id}
+    if isinstance(error, DeadEndError):
+        logger.warning("the request's grammar leads to a dead end: %s", error, extra=extra)
+        return FinishReason.DEAD_END
+    logger.exception("request failed", extra=extra)
+    return FinishReason.ERROR

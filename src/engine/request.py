@@ -23,12 +23,15 @@ class FinishReason(StrEnum):
     ABORT = "abort"  # by its caller, or by the engine's shutdown
     EXPIRED = "expired"  # it exceeded the queue's deadline
     DISPLACED = "displaced"  # its place in the full queue went to another tenant
+    DEAD_END = "dead_end"  # its grammar allowed no next token, or exceeded its limits
     ERROR = "error"  # its work raised, or the engine died
 
 
-FAILURES = frozenset(
-    {FinishReason.ABORT, FinishReason.EXPIRED, FinishReason.DISPLACED, FinishReason.ERROR}
-)
+FAILURES = frozenset(FinishReason) - {
+    FinishReason.STOP,
+    FinishReason.LENGTH,
+    FinishReason.EMBEDDED,
+}
 """Reasons with which a request has no answer."""
 
 

@@ -14,7 +14,7 @@ from src.observability.step_feed import StepFeed
 ADMITTED = "admitted"
 FINISHED = ("stop", "length", "embedded")
 ABORTED = ("cancelled", "timeout", "shutdown")
-FAILED = ("expired", "displaced", "error")
+FAILED = ("expired", "displaced", "dead_end", "error")
 GRAMMAR_OUTCOMES = ("compiled", "cached", "refused")
 EMBEDDINGS = "embeddings"
 """The conventions' name of an operation without a first token."""
@@ -52,7 +52,8 @@ SEQUENCES_ABORTED = TABLE.counter(
 SEQUENCES_FAILED = TABLE.counter(
     "inference_sequences_failed_total",
     "Sequences that failed. reason: expired (too long in the queue), displaced (removed from a full"
-    " queue in favour of another key), error.",
+    " queue in favour of another key), dead_end (its grammar allowed no next token, or exceeded its"
+    " limits of time or memory), error.",
     "reason",
     values=FAILED,
 )

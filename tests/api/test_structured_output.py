@@ -15,11 +15,12 @@ from tokenizers.models import WordLevel
 
 from src.api.structured import schema_source
 from src.engine.structured_output.fork_server import ForkServer
+from src.engine.structured_output.grammar_process import GrammarProcess
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError
 from src.errors import InvalidSchemaError
 from tests.api.openai.test_chat_and_completions import QUESTION, chunks_of
 from tests.conftest import create_settings, wait_until
-from tests.support.servers import LocalServer, serve_app
+from tests.support.servers import LocalServer, parse_events, serve_app
 from tests.support.wire import PLAIN_TEMPLATE, openai_client, post
 
 ENGINES = ("continuous", "reference")
@@ -365,6 +366,30 @@ def test_limits_are_settings(start_server):
     for pattern, status in (("a{2,4}", 200), ("a{2,4}bcd", 400)):
         body = text(server, guided_regex=pattern)
         assert post(server, "/v1/completions", **body).status_code == status
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_leads_to_a_dead_end_is_the_requests_fault(shaped, monkeypatch, stream):
+    real = GrammarProcess.advance
+
+    def advance(process: GrammarProcess, steps: list) -> None:
+        if any(token_ids for _, token_ids in steps):
+            process.kill()  # as the kernel does when it exceeds its limits
+        real(process, steps)
+
+    monkeypatch.setattr(GrammarProcess, "advance", advance)
+    body = text(shaped, max_tokens=12, guided_regex="q{9}" + "a" * stream, stream=stream)
+    response = post(shaped, "/v1/completions", **body)
+    if response.status_code == 200:  # a stream that had begun
+        assert stream
+        *_, (_, last) = parse_events(response.text)
+    else:
+        assert response.status_code == 400
+        last = response.text
+    error = json.loads(last)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert "GRAMMAR_TIMEOUT_SECONDS" in error["message"]
+    assert shaped.sample("inference_sequences_failed_total", "dead_end") > 0
 
 
 def test_closing_a_structured_stream_ends_its_request(start_server):

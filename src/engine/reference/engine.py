@@ -4,7 +4,6 @@ This is the simplest engine that is correct, and therefore the oracle for faster
 as they are made. It is slow under load for one reason: while one request runs, all others wait.
 """
 
-import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from transformers import StoppingCriteria
 
 from src.engine.admission import AdmissionController
 from src.engine.engine_thread import EngineThread
-from src.engine.isolation import is_containable
+from src.engine.isolation import is_containable, log_failure
 from src.engine.logprobs import PositionLogprobs
 from src.engine.model.hidden_states import find_decoder
 from src.engine.model.loader import LoadedModel
@@ -35,8 +34,6 @@ from src.engine.request import (
     RequestOutput,
 )
 from src.engine.sampling.logprobs import find_logprobs
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,8 +123,7 @@ class ReferenceEngine(EngineThread):
         except BaseException as error:
             if not is_containable(error):
                 raise
-            logger.exception("request failed", extra={"request": request.request_id})
-            reason = FinishReason.ERROR
+            reason = log_failure(request)
         finally:
             self._end_step()
         return RequestOutput(

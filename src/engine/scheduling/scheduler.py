@@ -8,14 +8,13 @@ token budget (chunked prefill, as in vLLM; Agrawal et al. 2023, arXiv:2308.16369
 All work for a single sequence goes through `isolate`: an exception fails that sequence alone.
 """
 
-import logging
 import secrets
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from src.engine.isolation import attempt
+from src.engine.isolation import attempt, log_failure
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.fair_queue import FairQueue
@@ -44,8 +43,6 @@ from src.engine.structured_output.matcher import (
 )
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -285,7 +282,7 @@ class Scheduler:
 
         The exception may have interrupted a move, so the sequence may be in several places.
         """
-        logger.exception("request failed", extra={"request": sequence.request.request_id})
+        reason = log_failure(sequence.request)
         if sequence in self._running:
             self._running.remove(sequence)
         self._waiting.discard(sequence)
@@ -293,7 +290,7 @@ class Scheduler:
         if sequence.matcher is not None:
             sequence.matcher.close()
         request_id = sequence.request.request_id
-        failed = RequestOutput(request_id, [], FinishReason.ERROR, admission=sequence.admission)
+        failed = RequestOutput(request_id, [], reason, admission=sequence.admission)
         self._failed.append(failed)
 
     def take_failed(self) -> list[RequestOutput]:

@@ -243,7 +243,7 @@ def test_a_dead_end_fails_only_its_own_request(folder, compiled, kind, monkeypat
             Request("free", PROMPT, params),
         ]
     )
-    assert failed.all()[1] is FinishReason.ERROR
+    assert failed.all()[1] is FinishReason.DEAD_END
     assert fine.all()[1] is FinishReason.STOP
     assert free.all()[1] is FinishReason.LENGTH
     engine.close()
@@ -255,7 +255,7 @@ def test_logits_of_minus_infinity_for_all_allowed_tokens_fail_the_request(folder
     break_logits(engine, kind)
     params = SamplingParams(max_tokens=6, temperature=0)
     shaped = engine.add(Request("shaped", PROMPT, params, grammar=compiled("regex", "q{4}")))
-    assert shaped.all()[1] is FinishReason.ERROR
+    assert shaped.all()[1] is FinishReason.DEAD_END
     engine.close()
 
 

@@ -163,7 +163,7 @@ def test_the_end_of_a_process_fails_only_its_own_sequences(folder, compiled, kil
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     answers = stepped.finish()
-    assert answers["bad"].reason is FinishReason.ERROR
+    assert answers["bad"].reason is FinishReason.DEAD_END
     assert [
         (answers[name].token_ids, answers[name].reason) for name in ("free", "good")
     ] == expected
@@ -195,7 +195,7 @@ def test_the_end_of_a_process_with_a_late_mask_fails_its_old_and_new_sequences(f
     os.kill(process.pid, signal.SIGKILL)
     stepped.add(create_request("new", grammar))
     answers = stepped.finish()
-    assert answers["late"].reason is answers["new"].reason is FinishReason.ERROR
+    assert answers["late"].reason is answers["new"].reason is FinishReason.DEAD_END
     assert (answers["free"].token_ids, answers["free"].reason) == expected
 
 
