@@ -111,6 +111,37 @@ def timeline(title: str, panels: Mapping[str, Sequence[Sequence[int | None]]]) -
     return _figure(title, LEFT * 2 + num_steps * cell, y, shapes)
 
 
+def flow(title: str, lanes: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Draws steps in columns, with arrows between neighbours.
+
+    Args:
+        title: of the figure.
+        lanes: headings of the columns.
+        rows: directions of the arrows (`left...` or right) to the texts of a row, one a column.
+    """
+    width, space = 180, 44
+    shapes: list[str] = []
+    for column, lane in enumerate(lanes):
+        x = LEFT + column * (width + space)
+        shapes.append(_text(x + width / 2, TOP + 12, lane, anchor="middle", bold=True))
+    for number, (direction, texts) in enumerate(rows.items()):
+        y = TOP + 28 + number * 46
+        for column, text in enumerate(texts):
+            x = LEFT + column * (width + space)
+            shapes.append(_box(x, y, width, 30, COLORS[number % len(COLORS)]))
+            shapes.append(_text(x + width / 2, y + 20, text, anchor="middle", color="#fff"))
+            if column:
+                shapes.append(_arrow(x - space + 6, x - 6, y + 15, direction.startswith("left")))
+    full = 2 * LEFT + len(lanes) * (width + space) - space
+    return _figure(title, full, TOP + 36 + 46 * len(rows), shapes)
+
+
+def _arrow(left: float, right: float, y: float, points_left: bool) -> str:
+    start, end, head = (right, left, 7) if points_left else (left, right, -7)
+    path = f"M{start} {y}H{end}m{head} -5l{-head} 5l{head} 5"
+    return f'<path class="axis" stroke-width="2" d="{path}"/>'
+
+
 def _runs(row: Sequence[int | None], left: float, y: float, cell: float) -> list[str]:
     """Draws the runs of equal requests of one place, each as one box with its number."""
     shapes: list[str] = []
