@@ -30,7 +30,8 @@ def bars(title: str, panels: Mapping[str, Mapping[str, float]], width: int = 190
             y = TOP + 24 + row * 22
             shapes.append(_text(x + label_width - 8, y + 13, label, anchor="end", mono=True))
             length = width * value / scale
-            shapes.append(_box(x + label_width, y, length, 16, COLORS[number % len(COLORS)]))
+            if value:
+                shapes.append(_box(x + label_width, y, length, 16, COLORS[number % len(COLORS)]))
             percent = f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
             shapes.append(_text(x + label_width + length + 6, y + 13, percent if value else "-"))
     num_rows = max(map(len, panels.values()))
@@ -78,14 +79,17 @@ def lines(
         shapes.append(_text(x_of(tick), y0 + height + 18, f"{tick:g}", anchor="middle"))
     shapes.append(_text(x0 + width / 2, y0 + height + 38, x_label, anchor="middle"))
     shapes.append(_text(LEFT, y0 - 10, y_label))
+    ends = {name: y_of(points[max(points)]) for name, points in series.items()}
+    label_y = -math.inf
+    for name in sorted(ends, key=ends.__getitem__):
+        label_y = ends[name] = max(ends[name], label_y + 15)  # labels do not overlap
     for number, (name, points) in enumerate(series.items()):
         color = COLORS[number % len(COLORS)]
         path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in sorted(points.items()))
         shapes.append(
             f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.5"/>'
         )
-        last = max(points)
-        shapes.append(_text(x_of(last) + 8, y_of(points[last]) + 4, name, color=color))
+        shapes.append(_text(x_of(max(points)) + 8, ends[name] + 4, name, color=color))
     name_width = 8 * max(map(len, series))
     return _figure(title, x0 + width + name_width + 2 * LEFT, y0 + height + 54, shapes)
 
