@@ -121,7 +121,8 @@ def flow(title: str, lanes: Sequence[str], rows: Mapping[str, Sequence[str]]) ->
     Args:
         title: of the figure.
         lanes: headings of the columns.
-        rows: directions of the arrows (`left...` or right) to the texts of a row, one a column.
+        rows: directions of the arrows (`left...` or right) to the texts of a row, one a column;
+            an empty one draws nothing.
     """
     width, space = 180, 44
     shapes: list[str] = []
@@ -131,10 +132,12 @@ def flow(title: str, lanes: Sequence[str], rows: Mapping[str, Sequence[str]]) ->
     for number, (direction, texts) in enumerate(rows.items()):
         y = TOP + 28 + number * 46
         for column, text in enumerate(texts):
+            if not text:
+                continue
             x = LEFT + column * (width + space)
             shapes.append(_box(x, y, width, 30, COLORS[number % len(COLORS)]))
             shapes.append(_text(x + width / 2, y + 20, text, anchor="middle", color="#fff"))
-            if column:
+            if column and texts[column - 1]:
                 shapes.append(_arrow(x - space + 6, x - 6, y + 15, direction.startswith("left")))
     full = 2 * LEFT + len(lanes) * (width + space) - space
     return _figure(title, full, TOP + 36 + 46 * len(rows), shapes)

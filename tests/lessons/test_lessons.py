@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lessons import exercise
-from lessons.figures import bars, lines, timeline
+from lessons.figures import bars, flow, lines, timeline
 from lessons.run import ROOT, comparable, find, folders, report, run, write
 
 FOLDERS = folders()
@@ -139,9 +139,11 @@ def test_figures_are_svg_for_light_and_dark_pages():
         bars("A & B", {"one": {"a": 0.5, "b": 0}, "two": {"a": 1.0}}),
         lines("Times", {"up": {1: 1, 10: 5}, "flat": {1: 2, 10: 2}}, "x", "y"),
         lines("Times", {"up": {1: 1, 10: 5}}, "x", "y", is_log=True),
+        flow("Way", ["a", "b"], {"right": ["1", "2"], "left": ["", "3"]}),
         timeline("Places", {"static": [[0, 0, None], [1, 2, 2]]}),
     ]
     for svg in figures:
         assert "prefers-color-scheme:dark" in svg
         assert "nan" not in svg
     assert "A &amp; B" in figures[0]
+    assert figures[3].count("<path") == 1  # no arrow from or to an empty step
