@@ -36,6 +36,18 @@ serve: $(STAMP) ## use: serve the bundled model, or MODEL_NAME from the environm
 	@grep -Eiqs '^ *(export +)?MODEL_NAME *= *[^ ]' .env || export MODEL_NAME="$${MODEL_NAME:-storyteller}"; \
 	exec $(BIN)/python -m src.main
 
+.PHONY: lesson
+lesson: $(STAMP) ## use: run the code of lesson N (1) and compare its output with the page (LESSON=--write: update the page)
+	@$(BIN)/python -m lessons.run $(or $(N),1) $(LESSON)
+
+.PHONY: exercise
+exercise: $(STAMP) ## use: check your answer to the exercise of lesson N (1)
+	@$(BIN)/python -m lessons.exercise $(or $(N),1)
+
+.PHONY: lessons
+lessons: $(STAMP) ## use: run all lessons, with the time of each
+	@$(BIN)/python -m lessons.run
+
 # The tests mostly wait, for servers and for deadlines, so two processes pay. Tests of one file run in
 # one process, as they share servers. When a process crashes, the run ends: pytest-xdist 3.8 would start
 # another, give it what is done already, and wait for ever.

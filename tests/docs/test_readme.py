@@ -14,7 +14,12 @@ from tests.support.servers import ROOT, Server
 README = (ROOT / "README.md").read_text()
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "training" / "README.md"]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("lessons/**/*.md"),
+        ROOT / "training" / "README.md",
+    ]
     if path.is_file()
 )
 # A command in a bash block, and the answer after it if there is one: JSON, or a stream.

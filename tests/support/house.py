@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src", "tests", "benchmarks", "training", "deploy", "docs")
+FOLDERS = ("src", "tests", "benchmarks", "training", "deploy", "docs", "lessons")
 OPENERS = re.compile(r"(What|Who|Whose|Whom|Which|How|Where|Whether|When|Why|As|Of|That|If)\b")
 PERSONS = re.compile(
     r"\b(who|whose|whom|whoever|nobody|somebody|anybody|everybody)\b", re.IGNORECASE
