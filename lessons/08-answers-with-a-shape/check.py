@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from src.tool_calling.format import HERMES
+from src.tool_calling.formats.hermes import HERMES
 from src.tool_calling.parser import ContentDelta, ToolCallParser
 
 CASES = [
