@@ -20,8 +20,8 @@ from src.api.anthropic.request import (
     ToolChoiceConfig,
     ToolDefinition,
 )
-from src.api.field_types import StructuredOutputs
-from src.api.fields import NoEffect, Refused
+from src.api.fields.bounds import StructuredOutputs
+from src.api.fields.shared import NoEffect, Refused
 from src.api.openai.chat.messages import ChatTurn, TextPart
 from src.api.openai.chat.request import ChatCompletionRequest, JsonSchemaFormat, ResponseFormat
 from src.api.openai.chat.tools import (

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from src.api.field_types import (
+from src.api.fields.bounds import (
     Count,
     LogitBias,
     MinP,

@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from src.api.field_types import MAX_LOGPROBS
+from src.api.fields.bounds import MAX_LOGPROBS
 from src.models import (
     MAX_PROMPTS,
     MAX_SEQUENCES,

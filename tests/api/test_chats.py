@@ -8,7 +8,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from src.api.fields import NoEffect, Refused
+from src.api.fields.shared import NoEffect, Refused
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
 from tests.support.chat_apis import CHAT_APIS, ChatApi, Turn, last_event

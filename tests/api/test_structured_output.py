@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from src.api.structured import schema_source
+from src.api.fields.structured import schema_source
 from src.engine.structured_output.fork_server import ForkServer
 from src.engine.structured_output.grammar_process import GrammarProcess
 from src.engine.structured_output.vocabulary import UnreadableTokenizerError

@@ -30,7 +30,7 @@ CODE = re.compile(r"`[^`]*`")
 
 CORE_PATH = (
     "src/api/native/generate.py",
-    "src/api/sampling.py",
+    "src/api/fields/sampling.py",
     "src/inference.py",
     "src/text/tokenization.py",
     "src/core/request_runner.py",

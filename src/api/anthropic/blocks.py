@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 
-from src.api.fields import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
-from src.api.tagged_items import known_types, tag_by_type
+from src.api.fields.shared import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
+from src.api.fields.tagged_items import known_types, tag_by_type
 
 CACHED = "prompt prefixes are cached without it"
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from src.api.family import ApiFamily, ErrorAnswer, Failure, RequestProblem
-from src.api.field_paths import field_path, joined_message
+from src.api.fields.paths import field_path, joined_message
 
 INDEX = "{}"
 """Format of an index in a field path, as in `messages.0.content`."""

@@ -31,7 +31,7 @@ from src.api.anthropic.response import (
     TextDeltaPart,
     ThinkingDeltaPart,
 )
-from src.api.chat_pipeline import DeltaReader, PreparedChat
+from src.api.chat.pipeline import DeltaReader, PreparedChat
 from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.tool_calling.parser import (

@@ -7,9 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent
 from src.api.anthropic.conversation import to_conversation
-from src.api.chat_request import AnswerOptions
-from src.api.field_types import Count, NumTokens, StopTextList
-from src.api.fields import (
+from src.api.chat.request import AnswerOptions
+from src.api.chat.thinking import ThinkingOptions
+from src.api.fields.bounds import Count, NumTokens, StopTextList
+from src.api.fields.shared import (
     MAX_MESSAGES,
     MAX_TOOLS,
     RANDOMNESS,
@@ -22,7 +23,6 @@ from src.api.fields import (
     TopPField,
     WireRequest,
 )
-from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage

@@ -17,7 +17,7 @@ from src.api.anthropic.response import (
     MessageStop,
     TokenCount,
 )
-from src.api.chat_pipeline import prepare_chat, tokenize_conversation
+from src.api.chat.pipeline import prepare_chat, tokenize_conversation
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
 from src.api.openapi import error_responses, stream_documentation

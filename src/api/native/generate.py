@@ -5,13 +5,13 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.fields.sampling import sampling_params
+from src.api.fields.structured import structured_source
 from src.api.json_response import json_answer
 from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
 from src.api.openapi import error_responses, stream_documentation
-from src.api.sampling import sampling_params
 from src.api.sse import EventStream, stream_events, stream_times
-from src.api.structured import structured_source
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 
 from src.api.family import ApiFamily, ErrorAnswer, Failure, RequestProblem
-from src.api.field_paths import field_path, joined_message
+from src.api.fields.paths import field_path, joined_message
 
 INVALID_REQUEST = "invalid_request_error"
 INDEX = "[{}]"

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.field_types import (
+from src.api.chat.thinking import Effort
+from src.api.fields.bounds import (
     MAX_TOKENS,
     Choices,
     Count,
@@ -19,9 +20,15 @@ from src.api.field_types import (
     StopTokenIds,
     StructuredOutputs,
 )
-from src.api.fields import ModelName, NoEffect, OnlyFalse, TemperatureField, TopPField, WireRequest
-from src.api.structured import structured_source
-from src.api.thinking import Effort
+from src.api.fields.shared import (
+    ModelName,
+    NoEffect,
+    OnlyFalse,
+    TemperatureField,
+    TopPField,
+    WireRequest,
+)
+from src.api.fields.structured import structured_source
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 

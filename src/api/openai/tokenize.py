@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from src.api.chat_pipeline import tokenize_conversation
+from src.api.chat.pipeline import tokenize_conversation
+from src.api.chat.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.api.deps import EngineDep, while_connected
-from src.api.fields import (
+from src.api.fields.shared import (
     MAX_MESSAGES,
     MAX_MODEL_NAME,
     MAX_TOOLS,
@@ -25,7 +26,6 @@ from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
 from src.api.openapi import error_responses
 from src.api.served_model import check_model
-from src.api.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.core.outputs import TOKEN_SIZE, Operation
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine

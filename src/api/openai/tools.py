@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PlainValidator, StrictBool, StrictStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import FunctionName, StrictTool, ToolDescription, WireRequest
+from src.api.fields.shared import FunctionName, StrictTool, ToolDescription, WireRequest
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import MessageToolCall
 from src.tool_calling.choice import ChoiceWord

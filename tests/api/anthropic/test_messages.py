@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from docs.openai_fields import anthropic_table
 from src.api.anthropic.request import CountTokensRequest, MessageRequest
-from src.api.fields import NoEffect, Refused
+from src.api.fields.shared import NoEffect, Refused
 from tests.conftest import wait_until
 from tests.support.servers import ROOT, LocalServer, Server, parse_events
 from tests.support.wire import (

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from transformers import AutoTokenizer
 
 from docs.openai_fields import openai_table
-from src.api.fields import NoEffect
+from src.api.fields.shared import NoEffect
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.completions.schemas import CompletionRequest
 from tests.conftest import wait_until

@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from src.api.chat_pipeline import Conversation, PreparedChat
+from src.api.chat.pipeline import Conversation, PreparedChat
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.core.outputs import TextDelta

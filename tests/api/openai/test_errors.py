@@ -7,7 +7,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from src.api.fields import Refused
+from src.api.fields.shared import Refused
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.completions.schemas import CompletionRequest
 from src.main import create_app

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from docs.openai_fields import REQUESTS
-from src.api.fields import NoEffect, Refused
+from src.api.fields.shared import NoEffect, Refused
 from src.main import create_app
 from tests.api.openai.test_chat_and_completions import VALUES as USUAL
 from tests.api.openai.test_errors import error_of

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StrictStr
 from pydantic_core import PydanticCustomError
 
-from src.api.fields import (
+from src.api.fields.shared import (
     MAX_PARTS,
     MAX_TOOLS,
     SENT_BACK,

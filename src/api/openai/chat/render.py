@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from src.api.chat_pipeline import DeltaReader, PreparedChat
+from src.api.chat.pipeline import DeltaReader, PreparedChat
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
     AnswerCall,

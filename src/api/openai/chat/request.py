@@ -5,9 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.chat_request import AnswerOptions
-from src.api.field_types import Count, NumLogprobs, NumTokens
-from src.api.fields import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
+from src.api.chat.request import AnswerOptions
+from src.api.chat.thinking import VARIABLES, TemplateVariables, ThinkingOptions
+from src.api.fields.bounds import Count, NumLogprobs, NumTokens
+from src.api.fields.shared import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
+from src.api.fields.structured import ANY_OBJECT, only_one
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.messages import AUDIO, OLD_CALLS, ChatTurn
 from src.api.openai.chat.tools import (
@@ -28,8 +30,6 @@ from src.api.openai.fields import (
     StrictFormat,
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
-from src.api.structured import ANY_OBJECT, only_one
-from src.api.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import ChatMessage

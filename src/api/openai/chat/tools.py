@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
 
-from src.api.fields import MAX_TOOLS, SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
+from src.api.fields.shared import MAX_TOOLS, SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
 from src.api.openai.tools import (
     Arguments,
     CallId,

@@ -6,6 +6,8 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.fields.sampling import sampling_params
+from src.api.fields.structured import only_one
 from src.api.json_response import json_answer
 from src.api.openai.common import UsageCount
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
@@ -17,9 +19,7 @@ from src.api.openai.completions.schemas import (
 from src.api.openai.family import OPENAI
 from src.api.openai.stream import chunk_stream, stream_chunks
 from src.api.openapi import error_responses
-from src.api.sampling import sampling_params
 from src.api.served_model import check_model
-from src.api.structured import only_one
 from src.core.request_context import RequestContext
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine

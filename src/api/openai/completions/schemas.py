@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from src.api.field_types import Count, NumLogprobs
-from src.api.fields import Refused
+from src.api.fields.bounds import Count, NumLogprobs
+from src.api.fields.shared import Refused
 from src.api.openai.common import Usage
 from src.api.openai.fields import MAX_SEQUENCES, GenerationRequest
 from src.api.openai.prompts import prompts_up_to

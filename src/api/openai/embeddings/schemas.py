@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from src.api.field_types import NumTokens
-from src.api.fields import ModelName, WireRequest
+from src.api.fields.bounds import NumTokens
+from src.api.fields.shared import ModelName, WireRequest
 from src.api.openai.fields import User
 from src.api.openai.prompts import prompts_up_to
 from src.errors import InvalidRequestError

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StrictStr, Tag
 
-from src.api.fields import (
+from src.api.fields.shared import (
     MAX_PARTS,
     SENT_BACK,
     FunctionName,
@@ -14,8 +14,8 @@ from src.api.fields import (
     SentBack,
     WireRequest,
 )
+from src.api.fields.tagged_items import known_types, tag_by_type
 from src.api.openai.tools import Arguments, CallId, read_call
-from src.api.tagged_items import known_types, tag_by_type
 from src.errors import FieldPath
 from src.text.chat_template import ChatMessage, MessageToolCall
 

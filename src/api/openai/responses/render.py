@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from src.api.chat_pipeline import DeltaReader, PreparedChat
+from src.api.chat.pipeline import DeltaReader, PreparedChat
 from src.api.family import Failure
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter

@@ -5,9 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.chat_request import AnswerOptions
-from src.api.field_types import Metadata, NumLogprobs, NumTokens
-from src.api.fields import (
+from src.api.chat.request import AnswerOptions
+from src.api.chat.thinking import ThinkingOptions
+from src.api.fields.bounds import Metadata, NumLogprobs, NumTokens
+from src.api.fields.shared import (
     MAX_TOOLS,
     ModelName,
     NoEffect,
@@ -17,6 +18,7 @@ from src.api.fields import (
     TopPField,
     WireRequest,
 )
+from src.api.fields.structured import ANY_OBJECT
 from src.api.openai.fields import (
     NAMED,
     FormatDescription,
@@ -41,8 +43,6 @@ from src.api.openai.tools import (
     ParallelToolCalls,
     choice_of,
 )
-from src.api.structured import ANY_OBJECT
-from src.api.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage

@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from src.api.chat_pipeline import prepare_chat
+from src.api.chat.pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
 from src.api.openai.family import OPENAI

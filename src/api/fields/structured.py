@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from src.api.field_types import StructuredOutputs
+from src.api.fields.bounds import StructuredOutputs
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import FieldPath, InvalidRequestError
 

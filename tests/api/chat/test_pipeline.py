@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from src.api.chat_pipeline import PreparedChat, prepare_chat
-from src.api.chat_request import AnswerOptions
-from src.api.thinking import ThinkingOptions
+from src.api.chat.pipeline import PreparedChat, prepare_chat
+from src.api.chat.request import AnswerOptions
+from src.api.chat.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import ContextLengthError, InvalidRequestError, ModelNotFoundError
 from src.text.chat_template import ChatMessage

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from src.api.field_types import has_up_to
+from src.api.fields.bounds import has_up_to
 from src.core.thinking import Thinking, ThinkingSupport
 from src.errors import FieldPath, InvalidRequestError
 from src.text.chat_template import Scalar

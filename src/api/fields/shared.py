@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from src.api.field_types import Temperature, TopP, has_few_fields
+from src.api.fields.bounds import Temperature, TopP, has_few_fields
 
 MAX_MESSAGES = 2048
 MAX_PARTS = 2048

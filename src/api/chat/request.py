@@ -1,9 +1,9 @@
-"""Interface of the wire models that `chat_pipeline.py` accepts."""
+"""Interface of the wire models that `pipeline.py` accepts."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from src.api.thinking import ThinkingOptions
+from src.api.chat.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource
 from src.text.chat_template import ChatMessage
 from src.tool_calling.grammar import ToolChoice

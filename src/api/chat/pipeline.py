@@ -3,7 +3,7 @@
 `/v1/chat/completions`, `/v1/responses` and `/v1/messages` run the same steps: check the model and
 the fields, read conversation and tools, build grammar and sampling parameters, render and tokenize
 the chat template, and check the length. So a request with an invalid field is refused before the
-costly tokenization. An API adds wire models, which implement `ChatRequest` (`chat_request.py`), and
+costly tokenization. An API adds wire models, which implement `ChatRequest` (`request.py`), and
 a renderer of its answers.
 """
 
@@ -13,11 +13,11 @@ from functools import partial
 
 from fastapi import Request
 
-from src.api.chat_request import AnswerOptions, ChatRequest, ConversationRequest
+from src.api.chat.request import AnswerOptions, ChatRequest, ConversationRequest
+from src.api.chat.thinking import resolve
 from src.api.deps import off_loop, while_connected
-from src.api.sampling import check_min_tokens, sampling_params
+from src.api.fields.sampling import check_min_tokens, sampling_params
 from src.api.served_model import check_model
-from src.api.thinking import resolve
 from src.core.outputs import Completion, Generation, Operation, TextDelta
 from src.core.request_context import RequestContext
 from src.core.thinking import Thinking
