@@ -5,10 +5,10 @@ import pytest
 from tests.support.house import FOLDERS, numbers, problems, python_files
 
 LIMITS = {
-    "most modules in a room": 17,
+    "most modules in a room": 16,
     "lines of the longest module": 424,
     "lines of a function, 90th percentile": 19,
-    "lines of the longest function": 55,
+    "lines of the longest function": 50,
     "lines of the core path": 4510,
 }
 """Lower a limit when its number has become smaller; raise none without a reason in the commit."""
