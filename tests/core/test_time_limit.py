@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import httpx2
 import pytest
@@ -57,6 +59,13 @@ LAST_DATA = {
 }
 
 
+class Asked(NamedTuple):
+    """A server and its answer."""
+
+    server: LocalServer
+    response: httpx2.Response
+
+
 def ask(server: LocalServer, path: str, num_steps: int, **fields: object) -> httpx2.Response:
     """Returns the answer of a model that stops after `num_steps` steps."""
     gate = server.hold()
@@ -77,41 +86,52 @@ def ask(server: LocalServer, path: str, num_steps: int, **fields: object) -> htt
     return response
 
 
-def create_server(start_server: Callable[..., LocalServer]) -> LocalServer:
-    return start_server(
-        timeout_seconds=SECONDS, chat_template=PLAIN_TEMPLATE, num_speculative_tokens=0
-    )
+@pytest.fixture
+def ask_all(start_server) -> Callable[..., dict[str, Asked]]:
+    """Returns a function that asks all routes at once, each on a server of its own."""
+
+    def ask_all(num_steps: int, **fields: object) -> dict[str, Asked]:
+        servers = {
+            path: start_server(
+                timeout_seconds=SECONDS, chat_template=PLAIN_TEMPLATE, num_speculative_tokens=0
+            )
+            for path in ROUTES
+        }
+        with ThreadPoolExecutor(len(servers)) as pool:
+            answers = pool.map(
+                lambda path: ask(servers[path], path, num_steps, **fields), ROUTES, timeout=60
+            )
+            return {
+                path: Asked(servers[path], answer)
+                for path, answer in zip(ROUTES, answers, strict=True)
+            }
+
+    return ask_all
 
 
-@pytest.mark.parametrize("path", ROUTES)
-def test_a_whole_answer_has_the_tokens_so_far(start_server, path):
-    server = create_server(start_server)
-    response = ask(server, path, NUM_TOKENS)
-    assert response.status_code == 200, response.text
-    _, read, expected = ROUTES[path]
-    assert read(response.json()) == expected
-    wait_until(lambda: server.sample("inference_sequences_aborted_total", "timeout") == 1)
-    assert server.sample("generated_tokens_total") == NUM_TOKENS
+def test_a_whole_answer_has_the_tokens_so_far(ask_all):
+    for path, (server, response) in ask_all(NUM_TOKENS).items():
+        assert response.status_code == 200, response.text
+        _, read, expected = ROUTES[path]
+        assert read(response.json()) == expected, path
+        wait_until(lambda: server.sample("inference_sequences_aborted_total", "timeout") == 1)  # noqa: B023
+        assert server.sample("generated_tokens_total") == NUM_TOKENS
 
 
-@pytest.mark.parametrize("path", ROUTES)
-def test_a_stream_ends_with_its_usual_last_event(start_server, path):
-    server = create_server(start_server)
-    response = ask(server, path, NUM_TOKENS, stream=True)
-    assert response.status_code == 200, response.text
-    *_, last = parse_events(response.text)
-    assert last[0] in ("message", "message_stop", "response.incomplete")
-    assert LAST_DATA[path] in response.text.replace(": ", ":")
-    assert "error" not in [name for name, _ in parse_events(response.text)]
+def test_a_stream_ends_with_its_usual_last_event(ask_all):
+    for path, (_, response) in ask_all(NUM_TOKENS, stream=True).items():
+        assert response.status_code == 200, response.text
+        *_, last = parse_events(response.text)
+        assert last[0] in ("message", "message_stop", "response.incomplete")
+        assert LAST_DATA[path] in response.text.replace(": ", ":")
+        assert "error" not in [name for name, _ in parse_events(response.text)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", ROUTES)
-def test_without_a_token_the_answer_is_504_and_names_the_setting(start_server, path, stream):
-    server = create_server(start_server)
-    response = ask(server, path, 0, stream=stream)
-    assert response.status_code == 504
-    assert "TIMEOUT_SECONDS" in json.dumps(response.json())
+def test_without_a_token_the_answer_is_504_and_names_the_setting(ask_all, stream):
+    for path, (_, response) in ask_all(0, stream=stream).items():
+        assert response.status_code == 504, path
+        assert "TIMEOUT_SECONDS" in json.dumps(response.json())
 
 
 def test_sequences_without_a_token_are_empty_beside_one_that_has_some(start_server):
