@@ -30,6 +30,19 @@ def check(folder: Path, file: str = "exercise.py") -> None:
         runpy.run_path(str(folder / "check.py"))["check"](answer)
 
 
+def describe(error: Exception, file: Path) -> str:
+    """Returns an unexpected exception in one line, with its place in the reader's file."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return text
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == str(file)]
+    if frames and frames[-1].name != "<module>":
+        return f"Line {frames[-1].lineno} raises {text}"
+    if frames:
+        return f"Line {frames[-1].lineno} raises {text}, when the file is read."
+    return f"The check cannot use what your code returns ({text}). Does it return what it should?"
+
+
 def main(arguments: list[str]) -> int:
     """Checks the answer to a lesson's exercise; returns 1 if it is missing or wrong."""
     parser = argparse.ArgumentParser(prog="python -m lessons.exercise")
@@ -45,8 +58,8 @@ def main(arguments: list[str]) -> int:
         print(f"{name}: no answer yet. The task is in the file and at the end of its lesson.")
     except AssertionError as error:
         print(f"{name}: not yet. {error}")
-    except Exception:  # noqa: BLE001 - the answer is a reader's code
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the answer is a reader's code
+        print(f"{name}: not yet. {describe(error, folder / file)}")
     else:
         print(f"{name}: right.")
         return 0

@@ -107,7 +107,7 @@ def run(folder: Path, figures: Path, *, verbose: bool = False) -> list[Result]:
                 exec(code, namespace)
             output = printed.getvalue()
             if verbose:
-                print(f"--- line {line + 1}\n{output}", end="", flush=True)
+                print(f"--- README.md, line {line + 1}\n{output}", end="", flush=True)
             end = block.end() - len(block["shown"] or "")
             results.append(Result(line + 1, end, block.end(), block[3] or "", output))
     return results

@@ -24,7 +24,7 @@ HELP = """\
 /help             this list
 /quit             end the chat, as Ctrl-D does
 
-Ctrl-C stops an answer."""
+Ctrl-C stops an answer; at the prompt it ends the chat."""
 
 TYPES = {
     "temperature": float,

@@ -1,6 +1,7 @@
 """Lessons run and print what their pages show; exercises accept solutions and nothing less."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,22 @@ def test_figures_are_svg_for_light_and_dark_pages():
         assert "nan" not in svg
     assert "A &amp; B" in figures[0]
     assert figures[3].count("<path") == 1  # no arrow from or to an empty step
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "cannot use what your code returns (TypeError"),
+        ("return text[99], tag", "Line 2 raises IndexError"),
+        ("return (", "SyntaxError"),
+    ],
+)
+def test_a_fault_of_an_answer_is_told_in_one_line(tmp_path, monkeypatch, capsys, body, said):
+    shutil.copy(find(8) / "check.py", tmp_path)
+    (tmp_path / "exercise.py").write_text(f"def split(text, tag):\n    {body}\n")
+    monkeypatch.setattr(exercise, "ROOT", tmp_path)
+    monkeypatch.setattr(exercise, "find", lambda _: tmp_path)
+    assert exercise.main(["8"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("exercise.py: not yet. ")
+    assert said in line
