@@ -310,6 +310,12 @@ class Settings(BaseSettings):
         le=2**30,
         description="Largest request body in bytes; a larger one gets 413.",
     )
+    unknown_fields: Literal["refuse", "warn"] = Field(
+        default="warn",
+        description="Unknown fields in requests of OpenAI's and Anthropic's APIs, and tools that a"
+        " server would run: `warn` leaves them out and names them in the header `Warning` and in"
+        " the log, `refuse` answers 400. `/generate` always refuses unknown fields.",
+    )
     max_json_depth: int = Field(
         default=500,
         ge=16,

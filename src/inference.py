@@ -26,7 +26,7 @@ from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.engine.thought import ThoughtParams
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate, Scalar
+from src.text.chat_template import ChatMessage, ChatTemplate, PromptEnd, Scalar
 from src.text.tokenization import Chat, Prompt, TextCodec
 from src.tool_calling.detection import find_format
 from src.tool_calling.format import ToolCallFormat
@@ -249,7 +249,7 @@ class InferenceEngine:
         context: RequestContext | None = None,
         tools: Sequence[Tool] = (),
         *,
-        begins_answer: bool = True,
+        end: PromptEnd = PromptEnd.ANSWER_HEAD,
         variables: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> list[int]:
         """Returns the token ids of a conversation, rendered by the model's chat template.
@@ -260,7 +260,7 @@ class InferenceEngine:
             messages: the conversation.
             context: deadline and field; None begins a new call.
             tools: tools for the template.
-            begins_answer: the prompt ends with the head of the assistant's turn.
+            end: end of the prompt.
             variables: values of variables that the template reads.
 
         Raises:
@@ -270,7 +270,7 @@ class InferenceEngine:
         """
         context = context or self.create_context(("messages",), Operation.CHAT)
         documents = [tool.to_template() for tool in tools]
-        chat = Chat(messages, documents, begins_answer, variables)
+        chat = Chat(messages, documents, end, variables)
         check_text = partial(self._validator.check_prompt, field=context.field)
         async with context.time_limit():
             return await self.codec.encode_chat(chat, context.field, check_text)

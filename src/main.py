@@ -21,7 +21,9 @@ from src.auth.middleware import Authenticator, AuthMiddleware
 from src.config import Settings, find_typos, load_settings
 from src.errors import SettingsError
 from src.limits.usage import UsageMiddleware
+from src.middleware.ignored_fields import IgnoredFieldsMiddleware
 from src.middleware.request_body import RequestBodyMiddleware
+from src.middleware.request_line import RequestLineMiddleware
 from src.middleware.request_log import RequestLogMiddleware
 from src.middleware.route_policy import RoutePolicyMiddleware
 from src.middleware.security_headers import SecurityHeadersMiddleware, cors_options
@@ -74,6 +76,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     """Adds the innermost first."""
     settings = service.settings
     app.add_middleware(RequestBodyMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(IgnoredFieldsMiddleware, refuses_unknown=settings.unknown_fields == "refuse")
     app.add_middleware(UsageMiddleware, usage=service.usage)
     app.add_middleware(DrainMiddleware, draining=service.draining)
     _add_auth(app, service)
@@ -82,6 +85,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **cors_options(settings))
     app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestLineMiddleware)
 
 
 def _add_auth(app: FastAPI, service: Service) -> None:

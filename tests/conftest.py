@@ -183,8 +183,12 @@ def tool_server(
 
 
 def create_settings(**values: object) -> Settings:
-    """Settings that neither this machine's environment nor an `.env` can change."""
+    """Settings that neither this machine's environment nor an `.env` can change.
+
+    Unknown fields are refused, so that a test cannot set one by a slip of the pen.
+    """
     defaults = {"model_name": "storyteller", "rate_limit_requests": 10**6, "auth": "none"}
+    defaults["unknown_fields"] = "refuse"
     return Settings(_env_file=None, **(defaults | values))  # type: ignore[call-arg]
 
 

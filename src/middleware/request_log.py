@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.middleware.error_body import CALLER, REQUEST_ID, error_body
+from src.middleware.ignored_fields import IGNORED_FIELDS, IgnoredFields, listed
 from src.middleware.route_policy import policy_of
 from src.observability.http_metrics import UNMATCHED, HttpMetrics
 
@@ -109,7 +110,8 @@ class RequestLogMiddleware:
                 "client": scope["client"][0] if scope.get("client") else None,
                 "caller": scope[CALLER].id if CALLER in scope else None,
             }
-            | _hint(scope, status_code),
+            | _hint(scope, status_code)
+            | _ignored(scope),
         )
         if policy.is_measured or is_refused:
             self._metrics.observe_request(endpoint, status_code, seconds)
@@ -120,6 +122,12 @@ def _hint(scope: Scope, status_code: int) -> dict[str, str]:
     if scope["method"] != "OPTIONS" or status_code not in (401, 405):
         return {}
     return {"hint": "a preflight of a browser: add the page's origin to CORS_ORIGINS"}
+
+
+def _ignored(scope: Scope) -> dict[str, str]:
+    """Returns a log field with the unknown fields of a request, which were left out."""
+    ignored: IgnoredFields | None = scope.get(IGNORED_FIELDS)
+    return {"ignored_fields": listed(ignored.unknown)} if ignored and ignored.unknown else {}
 
 
 def _answer(scope: Scope, status_code: int, message: str) -> JSONResponse:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,14 @@ GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 PLACEHOLDERS = range(0xF0000, 0xFFFFE)
 """Placeholders for spelled special tokens: characters of a private use area of Unicode."""
+
+
+class PromptEnd(Enum):
+    """End of a rendered conversation."""
+
+    ANSWER_HEAD = auto()  # the beginning of the assistant's next turn
+    LAST_TURN = auto()
+    LAST_TEXT = auto()  # the last turn is open: the answer continues its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +172,7 @@ class ChatTemplate:
         messages: list[ChatMessage],
         tools: Sequence[Json] | None = None,
         *,
-        begins_answer: bool = True,
+        end: PromptEnd = PromptEnd.ANSWER_HEAD,
         variables: Mapping[str, Scalar] = MappingProxyType({}),
     ) -> list[int]:
         """Returns the token ids of the conversation.
@@ -171,7 +180,7 @@ class ChatTemplate:
         Args:
             messages: the conversation.
             tools: tools in OpenAI's format; None is no tools.
-            begins_answer: the prompt ends with the head of the assistant's turn.
+            end: end of the prompt.
             variables: values of some of `self.variables`.
 
         Raises:
@@ -179,7 +188,7 @@ class ChatTemplate:
         """
         return self._retry_with_adapted_calls(
             messages,
-            lambda turns: self._encode(turns, tools, variables, begins_answer=begins_answer),
+            lambda turns: self._encode(turns, tools, variables, end),
         )
 
     def _encode(
@@ -187,13 +196,12 @@ class ChatTemplate:
         messages: Sequence[ChatMessage],
         tools: Sequence[Json] | None,
         variables: Mapping[str, Scalar],
-        *,
-        begins_answer: bool,
+        end: PromptEnd,
     ) -> list[int]:
         turns: list[Json] = [message.to_template() for message in messages]
         placeholders = self._choose_placeholders([turns, list(tools or ()), dict(variables)])
         if not placeholders:
-            text = self._render(turns, tools, variables, begins_answer=begins_answer)
+            text = self._render(turns, tools, variables, end)
             return self.encode_text(text)
 
         def hide(text: str) -> str:
@@ -202,7 +210,7 @@ class ChatTemplate:
         hidden = _map_texts(hide, turns), _map_texts(hide, list(tools)) if tools else None
         values = _map_texts(hide, dict(variables))
         spelled = {ord(character): token for token, character in placeholders.items()}
-        text = self._render(*hidden, values, begins_answer=begins_answer)
+        text = self._render(*hidden, values, end)
         return self._encode_pieces(text, spelled)
 
     def render(self, messages: list[ChatMessage], tools: Sequence[Json] | None = None) -> str:
@@ -214,7 +222,7 @@ class ChatTemplate:
 
         def render(turns: Sequence[ChatMessage]) -> str:
             documents = [turn.to_template() for turn in turns]
-            return self._render(documents, tools, {}, begins_answer=True)
+            return self._render(documents, tools, {}, PromptEnd.ANSWER_HEAD)
 
         return self._retry_with_adapted_calls(messages, render)
 
@@ -243,8 +251,7 @@ class ChatTemplate:
         messages: list[Json],
         tools: Sequence[Json] | None,
         variables: Mapping[str, Scalar],
-        *,
-        begins_answer: bool,
+        end: PromptEnd,
     ) -> str:
         # Importing transformers takes seconds; modules that need ChatMessage alone skip it.
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
@@ -255,7 +262,8 @@ class ChatTemplate:
                 conversations=[messages],
                 tools=list(tools) if tools else None,
                 chat_template=self.source,
-                add_generation_prompt=begins_answer,
+                add_generation_prompt=end is PromptEnd.ANSWER_HEAD,
+                continue_final_message=end is PromptEnd.LAST_TEXT,
                 **{**variables, **self._variables},
             )
         except MemoryError:

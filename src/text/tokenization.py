@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate, Scalar
+from src.text.chat_template import ChatMessage, ChatTemplate, PromptEnd, Scalar
 from src.text.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class Chat:
     Args:
         messages: its turns.
         tools: tools for the template, in OpenAI's format.
-        begins_answer: the prompt ends with the head of the assistant's turn.
+        end: end of the prompt.
         variables: values of variables that the template reads.
     """
 
     messages: list[ChatMessage]
     tools: list[dict[str, Any]] = field(default_factory=list)
-    begins_answer: bool = True
+    end: PromptEnd = PromptEnd.ANSWER_HEAD
     variables: Mapping[str, Scalar] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -107,7 +107,7 @@ class TextCodec:
                 return template.encode(
                     chat.messages,
                     chat.tools,
-                    begins_answer=chat.begins_answer,
+                    end=chat.end,
                     variables=chat.variables,
                 )
             except InvalidRequestError as error:  # the template does not know the field's name

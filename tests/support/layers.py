@@ -118,7 +118,9 @@ ROOMS = {
         MODEL,
     ),
     "api.fields": room(
-        "api.family engine.sampling_params engine.structured_output.source errors models", MODEL
+        "api.family engine.sampling_params engine.structured_output.source errors"
+        " middleware.ignored_fields models",
+        MODEL,
     ),
     "api.chat": room(API, MODEL),
     "api.native": room(f"{API} observability.step_feed playground server.draining", MODEL),

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from src.engine.config import EngineConfig
 from src.engine.model.loader import load_model
 from src.errors import InvalidRequestError, ModelLoadError
-from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall
+from src.text.chat_template import ChatMessage, ChatTemplate, MessageToolCall, PromptEnd
 from tests.support.tiny_models import END, create_tokenizer
 
 TURN = "<|user|>"
@@ -57,7 +57,7 @@ def test_token_ids_equal_those_of_huggingface(contents):
 def test_the_head_of_the_answer_is_optional():
     for content in ("the cat", f"the {TURN} cat"):
         whole = create_template().encode(chat(content))
-        without = create_template().encode(chat(content), begins_answer=False)
+        without = create_template().encode(chat(content), end=PromptEnd.LAST_TURN)
         assert decode(whole) == decode(without) + "<|user|> go"
 
 

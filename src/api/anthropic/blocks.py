@@ -5,10 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 
-from src.api.fields.shared import MAX_PARTS, FunctionName, NoEffect, Refused, WireRequest
+from src.api.fields.shared import (
+    ANYTHING,
+    MAX_PARTS,
+    SENT_BACK,
+    FunctionName,
+    NoEffect,
+    WireRequest,
+)
 from src.api.fields.tagged_items import known_types, tag_by_type
 
-CACHED = "prompt prefixes are cached without it"
+CACHED = NoEffect("prompt prefixes are cached without it", silent=ANYTHING)
 
 
 class CacheControl(WireRequest):
@@ -23,8 +30,8 @@ class TextBlock(WireRequest):
 
     type: Literal["text"]
     text: StrictStr
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    citations: Annotated[None, Refused("citations are not supported")] = None
+    cache_control: Annotated[CacheControl | None, CACHED] = None
+    citations: Annotated[Any, NoEffect("citations are not supported")] = None
 
 
 def _text_block(text: str) -> dict[str, Any]:
@@ -42,7 +49,9 @@ class ThinkingBlock(WireRequest):
 
     type: Literal["thinking"]
     thinking: StrictStr = Field(description="The thought; the template decides on its use.")
-    signature: Annotated[StrictStr | None, NoEffect("thoughts are not verified")] = None
+    signature: Annotated[
+        StrictStr | None, NoEffect("thoughts are not verified", silent=ANYTHING)
+    ] = None
 
 
 class RedactedThinkingBlock(WireRequest):
@@ -59,9 +68,9 @@ class ToolUseBlock(WireRequest):
     id: StrictStr = Field(min_length=1, description="Id that its result refers to.")
     name: FunctionName = Field(description="Name of the tool.")
     input: dict[str, Any] = Field(description="Arguments.")
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    toolset_name: Annotated[None, Refused("there are no tool sets")] = None
-    caller: Annotated[dict[str, Any] | None, NoEffect("clients send it back with answers")] = None
+    cache_control: Annotated[CacheControl | None, CACHED] = None
+    toolset_name: Annotated[StrictStr | None, NoEffect("there are no tool sets")] = None
+    caller: Annotated[dict[str, Any] | None, SENT_BACK] = None
 
 
 class ToolResultBlock(WireRequest):
@@ -71,7 +80,7 @@ class ToolResultBlock(WireRequest):
     tool_use_id: StrictStr = Field(description="Id of the call.")
     content: TextContent | None = Field(default=None, description="Result: a text, or text blocks.")
     is_error: Annotated[StrictBool | None, NoEffect("say it in the content")] = None
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
+    cache_control: Annotated[CacheControl | None, CACHED] = None
 
 
 Block = Annotated[

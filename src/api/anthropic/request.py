@@ -5,12 +5,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent
+from src.api.anthropic.blocks import CACHED, CacheControl, MessageTurn, TextContent, text_of
 from src.api.anthropic.conversation import to_conversation
 from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import ThinkingOptions
 from src.api.fields.bounds import Count, NumTokens, StopTextList
 from src.api.fields.shared import (
+    ANYTHING,
     MAX_MESSAGES,
     MAX_TOOLS,
     RANDOMNESS,
@@ -23,9 +24,10 @@ from src.api.fields.shared import (
     TopPField,
     WireRequest,
 )
+from src.api.fields.tagged_items import only_tools_of_clients
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.choice import ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import Tool, ToolChoice
 
@@ -39,15 +41,19 @@ class ToolDefinition(WireRequest):
     name: FunctionName
     description: ToolDescription = None
     input_schema: dict[str, Any] = Field(description="JSON schema of the arguments.")
-    type: Annotated[Literal["custom"] | None, NoEffect("all client tools have this type")] = None
+    type: Annotated[
+        Literal["custom"] | None, NoEffect("all client tools have this type", silent=ANYTHING)
+    ] = None
     strict: StrictTool = None
     eager_input_streaming: Annotated[
-        StrictBool | None, NoEffect("arguments are always streamed")
+        StrictBool | None, NoEffect("arguments are always streamed", silent=ANYTHING)
     ] = None
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    allowed_callers: Annotated[None, Refused("no code is run")] = None
-    defer_loading: Annotated[None, Refused("all tools are in the prompt")] = None
-    input_examples: Annotated[None, Refused("show them in a message")] = None
+    cache_control: Annotated[CacheControl | None, CACHED] = None
+    allowed_callers: Annotated[Any, NoEffect("no code is run; clients call tools")] = None
+    defer_loading: Annotated[
+        StrictBool | None, NoEffect("all tools are in the prompt", silent=(False,))
+    ] = None
+    input_examples: Annotated[Any, NoEffect("show them in a message")] = None
 
 
 class ToolChoiceConfig(WireRequest):
@@ -136,7 +142,7 @@ class CountTokensRequest(WireRequest):
         fail_fast=True,
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="The conversation; the last turn must not be the assistant's.",
+        description="The conversation; the answer continues a last turn of the assistant.",
     )
     system: TextContent | None = Field(
         default=None, description="System message: a text, or text blocks."
@@ -145,23 +151,24 @@ class CountTokensRequest(WireRequest):
         default=None,
         description="Thinking before the answer. Default: ENABLE_THINKING, or the chat template's.",
     )
-    cache_control: Annotated[CacheControl | None, NoEffect(CACHED)] = None
-    tools: list[ToolDefinition] | None = Field(
-        fail_fast=True,
-        default=None,
-        max_length=MAX_TOOLS,
-        description="Tools that the model may call.",
-    )
+    cache_control: Annotated[CacheControl | None, CACHED] = None
+    tools: Annotated[
+        Annotated[list[ToolDefinition], Field(fail_fast=True, max_length=MAX_TOOLS)] | None,
+        only_tools_of_clients("custom"),
+    ] = Field(default=None, description="Tools that the model may call.")
     tool_choice: ToolChoiceConfig | None = Field(
         default=None, description="Tools that the answer may or must call. Default: `auto`."
     )
     output_config: OutputConfig | None = Field(
         default=None, description="Options of the answer: text, or JSON by a schema."
     )
-    mcp_servers: Annotated[None, Refused("the client calls the tools")] = None
-    context_management: Annotated[None, Refused("conversations are not edited")] = None
-    speed: Annotated[Literal["standard"] | None, NoEffect("there is one speed")] = None
-    user_profile_id: Annotated[None, Refused("users are not distinguished")] = None
+    mcp_servers: Annotated[
+        Annotated[list[Any], Field(max_length=0)] | None,
+        NoEffect("the client calls the tools; only an empty list is accepted", silent=([],)),
+    ] = None
+    context_management: Annotated[Any, NoEffect("conversations are not edited")] = None
+    speed: Annotated[StrictStr | None, NoEffect("there is one speed", silent=("standard",))] = None
+    user_profile_id: Annotated[Any, NoEffect("users are not distinguished")] = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -178,11 +185,11 @@ class CountTokensRequest(WireRequest):
         """Raises InvalidRequestError if fields contradict each other."""
         if self.thinking is not None and self.thinking.type != "enabled":
             self._check_no_budget(self.thinking)
-        if self.messages[-1].role == "assistant":
+        if self.messages[-1].role == "assistant" and not text_of(self.messages[-1].content):
             raise InvalidRequestError(
-                "The last message is the assistant's, which answers do not continue here: end with"
-                " the user's.",
-                ("messages", len(self.messages) - 1, "role"),
+                "The last message is the assistant's and has no text that an answer could continue:"
+                " end with the user's.",
+                ("messages", len(self.messages) - 1, "content"),
             )
 
     @staticmethod
@@ -194,6 +201,10 @@ class CountTokensRequest(WireRequest):
 
     def to_conversation(self) -> list[ChatMessage]:
         return to_conversation(self.system, self.messages)
+
+    def prompt_end(self) -> PromptEnd:
+        is_open = self.messages[-1].role == "assistant"
+        return PromptEnd.LAST_TEXT if is_open else PromptEnd.ANSWER_HEAD
 
     def thinking_options(self) -> ThinkingOptions:
         thinking = self.thinking
@@ -237,14 +248,14 @@ class MessageRequest(CountTokensRequest):
     )
     metadata: Annotated[Metadata | None, NoEffect("users are not distinguished by it")] = None
     service_tier: Annotated[
-        Literal["auto", "standard_only"] | None, NoEffect("there is one tier")
+        StrictStr | None, NoEffect("there is one tier", silent=("auto", "standard_only"))
     ] = None
     container: Annotated[None, Refused("no code is run")] = None
     thread: Annotated[
         None, Refused("nothing is stored here; send the whole conversation as messages")
     ] = None
-    diagnostics: Annotated[None, Refused("requests are not stored")] = None
-    inference_geo: Annotated[None, Refused("the server's location is fixed")] = None
+    diagnostics: Annotated[Any, NoEffect("requests are not stored")] = None
+    inference_geo: Annotated[Any, NoEffect("the server's location is fixed")] = None
 
     model_config = ConfigDict(
         json_schema_extra={

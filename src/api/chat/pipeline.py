@@ -24,7 +24,7 @@ from src.core.thinking import Thinking
 from src.engine.sampling_params import SamplingParams
 from src.errors import ContextLengthError
 from src.inference import InferenceEngine
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.choice import ToolPrompt, answer_grammar, tool_prompt
 from src.tool_calling.grammar import ToolChoice
 from src.tool_calling.parser import Answer, Event, ReasoningDelta, TextReader, ToolCallParser
@@ -40,11 +40,13 @@ class Conversation:
         prompt: the turns, and tools for the chat template.
         tool_choice: tools that the answer may or must call.
         thinking: choices about thinking.
+        end: end of the prompt.
     """
 
     prompt: ToolPrompt
     tool_choice: ToolChoice | None
     thinking: Thinking = field(default_factory=Thinking)
+    end: PromptEnd = PromptEnd.ANSWER_HEAD
 
 
 class DeltaReader:
@@ -161,7 +163,8 @@ async def prepare_chat(
     )
     engine.check_params(params, options.num_choices)
     token_ids = await _tokenize(request, conversation, engine, context)
-    params = replace(params, thought=engine.thought(token_ids, conversation.thinking))
+    if conversation.end is not PromptEnd.LAST_TEXT:  # a thought would come before that text
+        params = replace(params, thought=engine.thought(token_ids, conversation.thinking))
     params = _with_max_tokens(params, options, engine, len(token_ids))
     _check_length(body, options, engine, len(token_ids), params)
     return PreparedChat(
@@ -174,8 +177,6 @@ async def tokenize_conversation(
     body: ConversationRequest,
     engine: InferenceEngine,
     context: RequestContext,
-    *,
-    begins_answer: bool = True,
 ) -> list[int]:
     """Returns the token ids of a conversation; raises as `prepare_chat`.
 
@@ -184,10 +185,9 @@ async def tokenize_conversation(
         body: its body.
         engine: holds the chat template.
         context: deadline and field of the conversation.
-        begins_answer: the prompt ends with the beginning of the assistant's turn.
     """
     conversation = await _read_conversation(request, body, engine)
-    return await _tokenize(request, conversation, engine, context, begins_answer=begins_answer)
+    return await _tokenize(request, conversation, engine, context)
 
 
 async def _read_conversation(
@@ -197,7 +197,7 @@ async def _read_conversation(
     messages, tool_choice = await off_loop(request, partial(_read, body))
     prompt = tool_prompt(engine, tool_choice, messages, (body.conversation_field,))
     thinking = resolve(body.thinking_options(), engine.thinking_support)
-    return Conversation(prompt, tool_choice, thinking)
+    return Conversation(prompt, tool_choice, thinking, body.prompt_end())
 
 
 def _read(body: ConversationRequest) -> tuple[list[ChatMessage], ToolChoice | None]:
@@ -210,14 +210,12 @@ async def _tokenize(
     conversation: Conversation,
     engine: InferenceEngine,
     context: RequestContext,
-    *,
-    begins_answer: bool = True,
 ) -> list[int]:
     tokenizing = engine.tokenize_chat(
         conversation.prompt.messages,
         context,
         conversation.prompt.tools,
-        begins_answer=begins_answer,
+        end=conversation.end,
         variables=conversation.thinking.variables,
     )
     return await while_connected(request, tokenizing)

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 
 from src.api.chat.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.grammar import ToolChoice
 
 
@@ -30,6 +30,9 @@ class ConversationRequest(Protocol):
         Raises:
             InvalidRequestError: the tools and the choice do not go together.
         """
+
+    def prompt_end(self) -> PromptEnd:
+        """Returns the end of the prompt."""
 
     def thinking_options(self) -> ThinkingOptions:
         """Returns the choices about thinking."""

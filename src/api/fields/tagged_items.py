@@ -1,10 +1,12 @@
-"""Lists of items that differ by their `type`: blocks of messages, items and parts of responses."""
+"""Lists of items that differ by their `type`: blocks, items and parts of messages, and tools."""
 
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import BeforeValidator, StrictStr
 from pydantic_core import PydanticCustomError
+
+from src.middleware.ignored_fields import ignored_fields
 
 MAX_CHECKED_ITEMS = 2048
 """Longer lists are refused for their length."""
@@ -49,6 +51,31 @@ def _unknown_type(
         "{noun} {index} is of type {type}, which is not supported here; supported: {types}",
         {"noun": noun, "index": index, "type": shown, "types": ", ".join(types)},
     )
+
+
+def only_tools_of_clients(client_type: str) -> BeforeValidator:
+    """Returns a validator that leaves tools out which a server would run, and records them.
+
+    Where unknown fields are refused, so are these tools.
+
+    Args:
+        client_type: type of the tools that clients run.
+    """
+
+    def check(value: object) -> object:
+        ignored = ignored_fields()
+        if ignored is None or ignored.refuses_unknown or not isinstance(value, list):
+            return value
+        kept = []
+        for index, tool in enumerate(value):
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            if isinstance(kind, str) and kind != client_type:
+                ignored.unknown[f"tools[{index}] ({kind})"] = None
+            else:
+                kept.append(tool)
+        return kept
+
+    return BeforeValidator(check)
 
 
 def tag_by_type(*types: str, default: str) -> Callable[[Any], str]:

@@ -21,9 +21,9 @@ from src.api.fields.bounds import (
     StructuredOutputs,
 )
 from src.api.fields.shared import (
+    ANYTHING,
     ModelName,
     NoEffect,
-    OnlyFalse,
     TemperatureField,
     TopPField,
     WireRequest,
@@ -46,7 +46,7 @@ class StreamOptions(WireRequest):
         default=None, description="Send the usage in a last chunk without choices."
     )
     include_obfuscation: Annotated[
-        OnlyFalse | None, NoEffect("chunks are never padded; only false is accepted")
+        StrictBool | None, NoEffect("chunks are never padded", silent=(False,))
     ] = None
 
 
@@ -55,13 +55,23 @@ User = Annotated[StrictStr | None, NoEffect("users are not distinguished by it")
 SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not distinguished")]
 PromptCacheKey = Annotated[StrictStr | None, NoEffect("prompt prefixes are cached without it")]
 PromptCacheRetention = Annotated[
-    Literal["in_memory"] | None, NoEffect("the cache is always in memory")
+    StrictStr | None, NoEffect("the cache is always in memory", silent=("in_memory",))
 ]
-ServiceTier = Annotated[Literal["auto", "default"] | None, NoEffect("there is one tier")]
+ServiceTier = Annotated[
+    Literal["auto", "default", "flex", "priority", "scale"] | None,
+    NoEffect("there is one tier", silent=("auto", "default")),
+]
+Verbosity = Annotated[
+    Literal["low", "medium", "high"] | None,
+    NoEffect("ask for it in a message", silent=("medium",)),
+]
+Store = Annotated[StrictBool | None, NoEffect("nothing is stored", silent=(False,))]
 FormatName = Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-NAMED = NoEffect("the name is not used")
+NAMED = NoEffect("the name is not used", silent=ANYTHING)
 FormatDescription = Annotated[StrictStr | None, NoEffect("describe the format in a message")]
-StrictFormat = Annotated[StrictBool | None, NoEffect("answers always follow the schema")]
+StrictFormat = Annotated[
+    StrictBool | None, NoEffect("answers always follow the schema", silent=ANYTHING)
+]
 ReasoningEffort = Annotated[
     Effort | None,
     Field(
@@ -147,7 +157,7 @@ class GenerationRequest(WireRequest):
     metadata: Annotated[Metadata | None, NoEffect("it tags stored answers; nothing is stored")] = (
         None
     )
-    store: Annotated[OnlyFalse | None, NoEffect("nothing is stored; only false is accepted")] = None
+    store: Store = None
     service_tier: ServiceTier = None
 
     @property

@@ -13,14 +13,19 @@ from src.api.fields.shared import (
     MAX_MESSAGES,
     MAX_MODEL_NAME,
     MAX_TOOLS,
-    NoEffect,
-    OnlyFalse,
     Refused,
     WireRequest,
 )
 from src.api.json_response import json_answer
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.messages import ChatTurn
+from src.api.openai.chat.prompt_end import (
+    PROMPT_ENDS,
+    AddGenerationPrompt,
+    ContinueFinalMessage,
+    check_prompt_end,
+    prompt_end,
+)
 from src.api.openai.chat.tools import FunctionTool, to_tools
 from src.api.openai.family import OPENAI
 from src.api.openai.prompts import MAX_TOKEN_IDS
@@ -30,7 +35,7 @@ from src.core.outputs import TOKEN_SIZE, Operation
 from src.errors import InvalidRequestError
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
@@ -77,14 +82,8 @@ class TokenizeRequest(WireRequest):
         None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
     ] = None
     chat_template_kwargs: TemplateVariables | None = Field(default=None, description=VARIABLES)
-    add_generation_prompt: StrictBool | None = Field(
-        default=None,
-        description="End with the beginning of the assistant's turn, as chats do. Default: true.",
-    )
-    continue_final_message: Annotated[
-        OnlyFalse | None,
-        NoEffect("answers never continue a message; only false is accepted"),
-    ] = None
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "The capital of France is"}]}
@@ -92,9 +91,10 @@ class TokenizeRequest(WireRequest):
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields contradict each other."""
+        check_prompt_end(self)
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequestError("Send either a prompt or messages.", ("prompt",))
-        for name in ("tools", "add_generation_prompt", "chat_template_kwargs"):
+        for name in ("tools", *PROMPT_ENDS, "chat_template_kwargs"):
             if getattr(self, name) not in (None, [], {}) and self.messages is None:
                 raise InvalidRequestError(f"{name} needs messages.", (name,))
         if self.messages is not None and self.add_special_tokens:
@@ -105,6 +105,9 @@ class TokenizeRequest(WireRequest):
 
     def to_conversation(self) -> list[ChatMessage]:
         return to_conversation(self.messages or ())
+
+    def prompt_end(self) -> PromptEnd:
+        return prompt_end(self)
 
     def thinking_options(self) -> ThinkingOptions:
         return ThinkingOptions(variables=self.chat_template_kwargs or {})
@@ -167,7 +170,6 @@ async def _encode(request: Request, body: TokenizeRequest, engine: InferenceEngi
             body,
             engine,
             engine.create_context(("messages",), Operation.CHAT),
-            begins_answer=body.add_generation_prompt is not False,
         )
     check_model(body.model, engine)
     body.check()

@@ -13,7 +13,7 @@ from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import ThinkingOptions
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import ContextLengthError, InvalidRequestError, ModelNotFoundError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.text.tokenization import TextCodec
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import Tool, ToolChoice
@@ -48,6 +48,9 @@ class WireModel:
 
     def to_tool_choice(self) -> ToolChoice | None:
         return self.tool_choice
+
+    def prompt_end(self) -> PromptEnd:
+        return PromptEnd.ANSWER_HEAD
 
     def thinking_options(self) -> ThinkingOptions:
         return ThinkingOptions()

@@ -403,11 +403,13 @@ def test_text_parts_are_lines_and_developer_means_system(server):
 VALUES = {
     "user": "me",
     "metadata": {"a": "b"},
-    "store": False,
-    "service_tier": "auto",
+    "store": True,
+    "service_tier": "flex",
     "safety_identifier": "me",
     "prompt_cache_key": "k",
-    "prompt_cache_retention": "in_memory",
+    "prompt_cache_retention": "24h",
+    "prediction": {"type": "content", "content": "a"},
+    "verbosity": "low",
 }
 
 

@@ -203,7 +203,6 @@ def test_every_object_has_the_fields_of_openais(ai):
             "messages",
             "context_length_exceeded",
         ),
-        ({"extra_body": {"foo": 1}}, openai.BadRequestError, "foo", "unknown_parameter"),
     ],
 )
 def test_an_error_has_its_class_and_its_fields(ai, fields, kind, param, code):

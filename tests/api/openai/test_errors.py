@@ -61,7 +61,6 @@ def said(content: object) -> dict:
             "stream_options.x",
             "unknown_parameter",
         ),
-        ({"store": True}, "store", "invalid_value"),
         ({"store": 0}, "store", "invalid_value"),
         ({"n": 1.5}, "n", "invalid_value"),
         ({"n": "1"}, "n", "invalid_value"),

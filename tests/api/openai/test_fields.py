@@ -27,11 +27,14 @@ BODIES = {
 # What clients send in fields without effect.
 VALUES = USUAL | {
     "background": False,
-    "truncation": "disabled",
+    "truncation": "auto",
+    "max_tool_calls": 1,
+    "context_management": [{"type": "compaction"}],
+    "client_metadata": {"a": "b"},
+    "prompt_cache_options": {"ttl": "30m"},
     "parallel_tool_calls": True,
     "tool_choice": "auto",
     "stream_options": None,
-    "continue_final_message": False,
 }
 DOCUMENTED: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in REQUESTS.values()}
 

@@ -1,5 +1,6 @@
 """Messages in requests of `/v1/chat/completions` and `/tokenize`."""
 
+from collections.abc import Set
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictStr
@@ -14,6 +15,7 @@ from src.api.fields.shared import (
     Refused,
     SentBack,
     WireRequest,
+    may_ignore,
 )
 from src.api.openai.chat.tools import MessageCall
 
@@ -44,13 +46,23 @@ def _join_parts(content: object) -> object:
                 "Part {index} is no text, and this model reads text alone",
                 {"index": index},
             )
-        if not is_part or part.keys() != {"type", "text"} or not isinstance(part["text"], str):
+        if is_part:
+            _record_extra(part.keys() - {"type", "text"})
+        if not is_part or not isinstance(part.get("text"), str) or "type" not in part:
             raise PydanticCustomError(
                 "invalid_value",
                 'Part {index} must be {"type": "text", "text": "…"}',
                 {"index": index},
             )
     return "\n".join(part["text"] for part in content)
+
+
+def _record_extra(names: Set[str]) -> None:
+    """Records unknown fields of a part; raises where they are refused."""
+    if not may_ignore(sorted(names - {"cache_control"})):
+        raise PydanticCustomError(
+            "invalid_value", 'A part must be {"type": "text", "text": "…"} and nothing else'
+        )
 
 
 _PartList = Annotated[list[TextPart], Field(max_length=MAX_PARTS)]
@@ -84,7 +96,7 @@ class ChatTurn(WireRequest):
     )
     name: Annotated[StrictStr | None, NoEffect("chat templates use role and content")] = None
     refusal: Annotated[None, Refused("send refusals as content")] = None
-    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    annotations: Annotated[SentBack | None, SENT_BACK] = None
     parsed: Parsed = None
     audio: Annotated[None, Refused(AUDIO)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None

@@ -8,10 +8,17 @@ from pydantic_core import PydanticCustomError
 from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import VARIABLES, TemplateVariables, ThinkingOptions
 from src.api.fields.bounds import Count, NumLogprobs, NumTokens
-from src.api.fields.shared import MAX_MESSAGES, MAX_TOOLS, Refused, WireRequest
+from src.api.fields.shared import MAX_MESSAGES, MAX_TOOLS, NoEffect, Refused, WireRequest
 from src.api.fields.structured import ANY_OBJECT, only_one
+from src.api.fields.tagged_items import only_tools_of_clients
 from src.api.openai.chat.conversation import to_conversation
 from src.api.openai.chat.messages import AUDIO, OLD_CALLS, ChatTurn
+from src.api.openai.chat.prompt_end import (
+    AddGenerationPrompt,
+    ContinueFinalMessage,
+    check_prompt_end,
+    prompt_end,
+)
 from src.api.openai.chat.tools import (
     ChatToolChoice,
     FunctionTool,
@@ -28,11 +35,12 @@ from src.api.openai.fields import (
     ReasoningEffort,
     SafetyIdentifier,
     StrictFormat,
+    Verbosity,
 )
 from src.api.openai.tools import TOOL_CHOICE, TOOLS, ParallelToolCalls
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.choice import choose
 from src.tool_calling.grammar import ToolChoice
 
@@ -102,9 +110,10 @@ class ChatCompletionRequest(GenerationRequest):
     modalities: list[Literal["text"]] | None = Field(
         fail_fast=True, default=None, min_length=1, max_length=1, description="Only `text`."
     )
-    tools: list[FunctionTool] | None = Field(
-        fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
-    )
+    tools: Annotated[
+        Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None,
+        only_tools_of_clients("function"),
+    ] = Field(default=None, description=TOOLS)
     tool_choice: ChatToolChoice = Field(default=None, description=TOOL_CHOICE)
     parallel_tool_calls: ParallelToolCalls = None
     reasoning_effort: ReasoningEffort = None
@@ -119,12 +128,14 @@ class ChatCompletionRequest(GenerationRequest):
         default=None, description="Extension: another name of `thinking_token_budget`."
     )
     chat_template_kwargs: TemplateVariables | None = Field(default=None, description=VARIABLES)
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
     functions: Annotated[None, Refused(OLD_CALLS)] = None
     function_call: Annotated[None, Refused(OLD_CALLS)] = None
     audio: Annotated[None, Refused(AUDIO)] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
-    prediction: Annotated[None, Refused("predictions are not used")] = None
-    verbosity: Annotated[None, Refused("ask for it in a message")] = None
+    prediction: Annotated[Any, NoEffect("predictions are not used")] = None
+    verbosity: Verbosity = None
     web_search_options: Annotated[None, Refused("there is no web search")] = None
     chat_template: Annotated[
         None, Refused("templates are code; the server's operator sets CHAT_TEMPLATE")
@@ -167,6 +178,9 @@ class ChatCompletionRequest(GenerationRequest):
             is_parallel=self.parallel_tool_calls is not False,
         )
 
+    def prompt_end(self) -> PromptEnd:
+        return prompt_end(self)
+
     def thinking_options(self) -> ThinkingOptions:
         budget = self.thinking_token_budget
         insisted = "enable_thinking" if self.enable_thinking else None
@@ -194,6 +208,7 @@ class ChatCompletionRequest(GenerationRequest):
     def check(self) -> None:
         """Raises InvalidRequestError if fields contradict each other."""
         super().check()
+        check_prompt_end(self)
         if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
             raise InvalidRequestError(
                 "max_tokens is the older name of max_completion_tokens; send one of them.",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt, StrictStr
 
-from src.api.fields.shared import MAX_TOOLS, SENT_BACK, FunctionName, NoEffect, Parsed, WireRequest
+from src.api.fields.shared import MAX_TOOLS, SENT_BACK, FunctionName, Parsed, WireRequest
 from src.api.openai.tools import (
     Arguments,
     CallId,
@@ -97,7 +97,7 @@ class MessageCall(OfAFunction):
 
     id: CallId
     function: CalledFunction = Field(description="Called function.")
-    index: Annotated[StrictInt | None, NoEffect(SENT_BACK)] = None
+    index: Annotated[StrictInt | None, SENT_BACK] = None
 
     def to_engine(self, field: FieldPath) -> MessageToolCall:
         """Raises InvalidRequestError if the arguments are not a JSON object."""

@@ -1,10 +1,11 @@
 """Items in the input of a response: messages, thoughts, tool calls and their results."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictStr, Tag
 
 from src.api.fields.shared import (
+    ANYTHING,
     MAX_PARTS,
     SENT_BACK,
     FunctionName,
@@ -29,8 +30,8 @@ class InputPart(WireRequest):
         description="Text of a client, or of an answer."
     )
     text: StrictStr = Field(description="Text; parts are joined with line ends.")
-    annotations: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
-    logprobs: Annotated[SentBack | None, NoEffect(SENT_BACK)] = None
+    annotations: Annotated[SentBack | None, SENT_BACK] = None
+    logprobs: Annotated[SentBack | None, SENT_BACK] = None
     parsed: Parsed = None
 
 
@@ -54,10 +55,12 @@ class ResponseInputMessage(WireRequest):
         description="Author; `developer` is the same as `system`."
     )
     content: Content = Field(description="A text, or a list of text parts.")
-    type: Annotated[Literal["message"] | None, NoEffect("items are messages by default")] = None
-    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    phase: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+    type: Annotated[
+        Literal["message"] | None, NoEffect("items are messages by default", silent=ANYTHING)
+    ] = None
+    id: Annotated[StrictStr | None, SENT_BACK] = None
+    status: Annotated[StrictStr | None, SENT_BACK] = None
+    phase: Annotated[StrictStr | None, SENT_BACK] = None
 
     def to_engine(self) -> ChatMessage:
         role = "system" if self.role == "developer" else self.role
@@ -71,10 +74,10 @@ class FunctionCallItem(WireRequest):
     call_id: CallId
     name: FunctionName = Field(description="Name of the function.")
     arguments: Arguments
-    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    caller: Annotated[None, Refused("no code is run")] = None
-    namespace: Annotated[None, Refused("functions have no namespaces")] = None
+    id: Annotated[StrictStr | None, SENT_BACK] = None
+    status: Annotated[StrictStr | None, SENT_BACK] = None
+    caller: Annotated[Any, SENT_BACK] = None
+    namespace: Annotated[Any, SENT_BACK] = None
     is_async: Annotated[None, Refused("results must be in the request")] = Field(
         default=None, alias="async"
     )
@@ -92,8 +95,8 @@ class FunctionOutputItem(WireRequest):
     type: Literal["function_call_output"] = Field(description="Only `function_call_output`.")
     call_id: StrictStr = Field(description="Id of the call.")
     output: Content = Field(description="Result: a text, or a list of text parts.")
-    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+    id: Annotated[StrictStr | None, SENT_BACK] = None
+    status: Annotated[StrictStr | None, SENT_BACK] = None
 
 
 class ReasoningText(WireRequest):
@@ -113,9 +116,11 @@ class ReasoningItem(WireRequest):
     summary: Annotated[list[ReasoningText], Field(fail_fast=True, max_length=MAX_PARTS)] | None = (
         Field(default=None, description="Its summary, which counts if there is no `content`.")
     )
-    encrypted_content: Annotated[StrictStr | None, NoEffect("it cannot be read here")] = None
-    id: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
-    status: Annotated[StrictStr | None, NoEffect(SENT_BACK)] = None
+    encrypted_content: Annotated[
+        StrictStr | None, NoEffect("it cannot be read here", silent=ANYTHING)
+    ] = None
+    id: Annotated[StrictStr | None, SENT_BACK] = None
+    status: Annotated[StrictStr | None, SENT_BACK] = None
 
     def to_engine(self) -> str:
         """Returns the text of the thought."""

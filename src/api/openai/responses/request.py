@@ -7,8 +7,9 @@ from pydantic_core import PydanticCustomError
 
 from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import ThinkingOptions
-from src.api.fields.bounds import Metadata, NumLogprobs, NumTokens
+from src.api.fields.bounds import Count, Metadata, NumLogprobs, NumTokens
 from src.api.fields.shared import (
+    ANYTHING,
     MAX_TOOLS,
     ModelName,
     NoEffect,
@@ -19,6 +20,7 @@ from src.api.fields.shared import (
     WireRequest,
 )
 from src.api.fields.structured import ANY_OBJECT
+from src.api.fields.tagged_items import only_tools_of_clients
 from src.api.openai.fields import (
     NAMED,
     FormatDescription,
@@ -28,8 +30,10 @@ from src.api.openai.fields import (
     ReasoningEffort,
     SafetyIdentifier,
     ServiceTier,
+    Store,
     StrictFormat,
     User,
+    Verbosity,
 )
 from src.api.openai.responses.conversation import to_conversation
 from src.api.openai.responses.items import Items
@@ -45,13 +49,21 @@ from src.api.openai.tools import (
 )
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
-from src.text.chat_template import ChatMessage
+from src.text.chat_template import ChatMessage, PromptEnd
 from src.tool_calling.choice import AllowedTools, ChoiceWord, NamedTool, choose
 from src.tool_calling.grammar import ToolChoice
 
 LOGPROBS = "message.output_text.logprobs"
-ENCRYPTED = "reasoning.encrypted_content"
-Included = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
+Included = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+]
 STATE = "nothing is stored here; send the whole conversation as input"
 
 
@@ -116,15 +128,17 @@ class TextConfig(WireRequest):
     """Options of the answer's text."""
 
     format: TextFormat | None = Field(default=None, description="Format: text or JSON.")
-    verbosity: Annotated[None, Refused("ask for it in a message")] = None
+    verbosity: Verbosity = None
 
 
 class ResponseTool(FunctionFields, OfAFunction):
     """A function that the model may call."""
 
-    allowed_callers: Annotated[None, Refused("no code is run")] = None
-    defer_loading: Annotated[None, Refused("all tools are in the prompt")] = None
-    output_schema: Annotated[None, Refused("results are not validated")] = None
+    allowed_callers: Annotated[Any, NoEffect("no code is run; clients call tools")] = None
+    defer_loading: Annotated[
+        StrictBool | None, NoEffect("all tools are in the prompt", silent=(False,))
+    ] = None
+    output_schema: Annotated[Any, NoEffect("results are not validated")] = None
 
 
 class NamedResponseTool(OfAFunction):
@@ -162,7 +176,7 @@ class ResponseStreamOptions(WireRequest):
     """Options of a stream."""
 
     include_obfuscation: Annotated[
-        OnlyFalse | None, NoEffect("events are never padded; only false is accepted")
+        StrictBool | None, NoEffect("events are never padded", silent=(False,))
     ] = None
 
 
@@ -171,14 +185,16 @@ class ReasoningConfig(WireRequest):
 
     effort: ReasoningEffort = None
     summary: Annotated[
-        Literal["auto", "concise", "detailed"] | None, NoEffect("answers have the whole thought")
+        Literal["auto", "concise", "detailed"] | None,
+        NoEffect("answers have the whole thought", silent=ANYTHING),
     ] = None
     generate_summary: Annotated[
-        Literal["auto", "concise", "detailed"] | None, NoEffect("answers have the whole thought")
+        Literal["auto", "concise", "detailed"] | None,
+        NoEffect("answers have the whole thought", silent=ANYTHING),
     ] = None
     context: Annotated[
         Literal["auto", "current_turn", "all_turns"] | None,
-        NoEffect("the chat template decides on the use of earlier thoughts"),
+        NoEffect("the chat template decides on the use of earlier thoughts", silent=ANYTHING),
     ] = None
 
 
@@ -209,7 +225,7 @@ class ResponseRequest(WireRequest):
         default=None,
         max_length=8,
         description=f"`{LOGPROBS}`: return the log-probability of each token of the text."
-        f" `{ENCRYPTED}` has no effect: thoughts are not encrypted.",
+        f" The others have no effect: thoughts are not encrypted, and there are no built-in tools.",
     )
     reasoning: ReasoningConfig | None = Field(
         default=None, description="Thinking before the answer."
@@ -218,9 +234,10 @@ class ResponseRequest(WireRequest):
         default=None,
         description=f"Number of most likely tokens to return beside each; needs `{LOGPROBS}`.",
     )
-    tools: list[ResponseTool] | None = Field(
-        fail_fast=True, default=None, max_length=MAX_TOOLS, description=TOOLS
-    )
+    tools: Annotated[
+        Annotated[list[ResponseTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None,
+        only_tools_of_clients("function"),
+    ] = Field(default=None, description=TOOLS)
     tool_choice: ResponseToolChoice = Field(default=None, description=TOOL_CHOICE)
     parallel_tool_calls: ParallelToolCalls = None
     metadata: Annotated[Metadata | None, NoEffect("the answer repeats it; nothing is stored")] = (
@@ -231,24 +248,29 @@ class ResponseRequest(WireRequest):
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
     service_tier: ServiceTier = None
-    store: Annotated[OnlyFalse | None, NoEffect("answers are never stored")] = None
-    background: Annotated[OnlyFalse | None, NoEffect("answers are always synchronous")] = None
-    truncation: Annotated[Literal["disabled"] | None, NoEffect("prompts are never truncated")] = (
-        None
-    )
-    stream_options: Annotated[
-        ResponseStreamOptions | None, NoEffect("its one field has no effect")
+    store: Store = None
+    background: Annotated[
+        OnlyFalse | None,
+        NoEffect("answers are always synchronous; only false is accepted", silent=(False,)),
     ] = None
-    max_tool_calls: Annotated[None, Refused("use parallel_tool_calls to allow one or several")] = (
-        None
-    )
+    truncation: Annotated[
+        Literal["auto", "disabled"] | None,
+        NoEffect("prompts are never truncated", silent=("disabled",)),
+    ] = None
+    stream_options: Annotated[
+        ResponseStreamOptions | None, NoEffect("its one field has no effect", silent=ANYTHING)
+    ] = None
+    max_tool_calls: Annotated[
+        Count | None, NoEffect("it bounds built-in tools, of which there are none")
+    ] = None
     previous_response_id: Annotated[None, Refused(STATE)] = None
     conversation: Annotated[None, Refused(STATE)] = None
     prompt: Annotated[None, Refused(STATE)] = None
-    context_management: Annotated[None, Refused(STATE)] = None
+    context_management: Annotated[Any, NoEffect("conversations are not edited")] = None
+    client_metadata: Annotated[Any, NoEffect("clients are not distinguished by it")] = None
     background_options: Annotated[None, Refused("answers are always synchronous")] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
-    prompt_cache_options: Annotated[None, Refused("the cache has no options")] = None
+    prompt_cache_options: Annotated[Any, NoEffect("the cache has no options")] = None
     image: Annotated[None, Refused("the served models read and write text alone")] = None
     access_programs: Annotated[None, Refused("there are no access programs")] = None
 
@@ -281,6 +303,9 @@ class ResponseRequest(WireRequest):
     @property
     def text_format(self) -> TextFormat:
         return (self.text and self.text.format) or TextFormat(type="text")
+
+    def prompt_end(self) -> PromptEnd:
+        return PromptEnd.ANSWER_HEAD
 
     def thinking_options(self) -> ThinkingOptions:
         return ThinkingOptions(effort=self.reasoning.effort if self.reasoning else None)
