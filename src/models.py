@@ -49,18 +49,20 @@ class SamplingFields(BaseModel):
     )
     temperature: Temperature | None = Field(
         default=None,
-        description="Sampling temperature; 0 is greedy. Default: the server's TEMPERATURE.",
+        description="Sampling temperature; 0 is greedy. Default: TEMPERATURE, then the model's,"
+        " then 0.7.",
         examples=[0.7],
     )
     top_p: TopP | None = Field(
         default=None,
         description="Sample among the most likely tokens whose probabilities add up to this."
-        " Default: the server's TOP_P.",
+        " Default: TOP_P, then the model's, then 0.9.",
         examples=[0.9],
     )
     top_k: Count | None = Field(
         default=None,
-        description="Sample among this many most likely tokens; 0, the default, is all.",
+        description="Sample among this many most likely tokens; 0 is all. Default: the model's,"
+        " then 0.",
         examples=[50],
     )
     num_return_sequences: StrictInt = Field(
@@ -87,14 +89,16 @@ class SamplingFields(BaseModel):
         description="Minimum of new tokens before an end token or `stop` ends the generation.",
         examples=[0],
     )
-    min_p: MinP = Field(
-        default=0,
-        description="Minimum probability, as a share of the most likely token's; 0 is none.",
+    min_p: MinP | None = Field(
+        default=None,
+        description="Minimum probability, as a share of the most likely token's; 0 is none."
+        " Default: the model's, then 0.",
         examples=[0.05],
     )
-    repetition_penalty: RepetitionPenalty = Field(
-        default=1,
-        description="Above 1, tokens of the prompt and the new text become less likely.",
+    repetition_penalty: RepetitionPenalty | None = Field(
+        default=None,
+        description="Above 1, tokens of the prompt and the new text become less likely. Default:"
+        " the model's, then 1.",
         examples=[1.0],
     )
     presence_penalty: Penalty = Field(

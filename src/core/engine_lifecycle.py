@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -186,6 +186,11 @@ class EngineLifecycle:
         self.require_engine()
         assert self.loaded is not None
         return self.loaded
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, float]:
+        """Sampling parameters of the model's files; empty before it is loaded."""
+        return self.loaded.sampling_defaults if self.loaded is not None else {}
 
     def require_codec(self) -> TextCodec:
         """Returns the tokenizer with its chat template; raises as `require_engine`."""

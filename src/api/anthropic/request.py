@@ -227,7 +227,8 @@ class MessageRequest(CountTokensRequest):
     temperature: StrictFloat | None = Field(default=None, ge=0, le=1, description=RANDOMNESS)
     top_p: TopPField = None
     top_k: Count | None = Field(
-        default=None, description="Sample among this many most likely tokens."
+        default=None,
+        description="Sample among this many most likely tokens; 0 is all. Default: the model's.",
     )
     stop_sequences: StopTextList | None = Field(
         default=None, description="Texts that end the answer and are not part of it."

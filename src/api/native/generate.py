@@ -13,6 +13,7 @@ from src.api.native.render import Renderer
 from src.api.openapi import error_responses, stream_documentation
 from src.api.sse import EventStream, stream_events, stream_times
 from src.config import Settings
+from src.core.sampling_defaults import API_DEFAULTS
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
@@ -47,7 +48,7 @@ async def generate(
     request: Request, body: GenerateRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue one prompt, and answer when all is done or as it is made."""
-    params = await off_loop(request, partial(_sampling_params, body, settings))
+    params = await off_loop(request, partial(_sampling_params, body, engine, settings))
     if body.stream:
         return await _stream(request, body, params, engine, settings)
     generation = await while_connected(
@@ -77,7 +78,7 @@ async def generate_batch(
     request: Request, body: GenerateBatchRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue several prompts in the same way; the answers are in the prompts' order."""
-    params = await off_loop(request, partial(_sampling_params, body, settings))
+    params = await off_loop(request, partial(_sampling_params, body, engine, settings))
     generations = await while_connected(
         request, engine.generate_batch(body.prompts, params, body.num_return_sequences)
     )
@@ -92,8 +93,12 @@ async def generate_batch(
     return await json_answer(respond, size, exclude_none=True)
 
 
-def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
-    """Returns the request's sampling parameters; the settings are the defaults."""
+def _sampling_params(
+    body: SamplingFields, engine: InferenceEngine, settings: Settings
+) -> SamplingParams:
+    """Returns the request's sampling parameters."""
+    sampled = {"temperature": settings.temperature, "top_p": settings.top_p}
+    api_defaults = {**API_DEFAULTS, **sampled}  # the settings have defaults of their own
     structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(
@@ -101,8 +106,7 @@ def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams
         names=("min_length", "max_length"),
         max_tokens=max_tokens,
         min_tokens=body.min_length,
-        temperature=settings.temperature if body.temperature is None else body.temperature,
-        top_p=settings.top_p if body.top_p is None else body.top_p,
+        defaults=engine.sampling_defaults.values(api_defaults),
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         grammar=structured_source(structured) if structured else None,

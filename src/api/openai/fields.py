@@ -107,15 +107,18 @@ class GenerationRequest(WireRequest):
     )
     top_k: TopK | None = Field(
         default=None,
-        description="Extension: sample among this many most likely tokens; 0 and -1 are all.",
+        description="Extension: sample among this many most likely tokens; 0 and -1 are all."
+        " Default: the model's, then all.",
     )
     min_p: MinP | None = Field(
         default=None,
-        description="Extension: minimum probability, as a share of the most likely token's.",
+        description="Extension: minimum probability, as a share of the most likely token's."
+        " Default: the model's, then 0.",
     )
     repetition_penalty: RepetitionPenalty | None = Field(
         default=None,
-        description="Extension: above 1, tokens of the prompt and the answer become less likely.",
+        description="Extension: above 1, tokens of the prompt and the answer become less likely."
+        " Default: the model's, then 1.",
     )
     min_tokens: Count | None = Field(
         default=None,
