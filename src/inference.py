@@ -26,7 +26,7 @@ from src.engine.config import EngineConfig
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.engine.thought import ThoughtParams
-from src.errors import FieldPath, InvalidRequestError
+from src.errors import FieldPath
 from src.text.chat_template import ChatMessage, Scalar
 from src.text.tokenization import Chat, Prompt, TextCodec
 from src.tool_calling.detection import DetectedFormat, detect
@@ -130,10 +130,7 @@ class InferenceEngine:
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digits by which a client sees that a seed may give another answer.
-
-        `src/engine/fingerprint.py` lists what they depend on; empty before the model is loaded.
-        """
+        """Digits that change if a seed may give another answer; see `find_fingerprint`."""
         return self._lifecycle.fingerprint
 
     @property
@@ -299,15 +296,25 @@ class InferenceEngine:
         """
         self._validator.check_length(num_prompt_tokens, max_tokens, field)
 
-    async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
+    async def generate(
+        self,
+        prompt: str,
+        params: SamplingParams,
+        n: int = 1,
+        context: RequestContext | None = None,
+    ) -> Generation:
         """Validates a prompt and continues it n times; errors as `tokenize` and `stream_batch`."""
-        context = self.create_context()
+        context = context or self.create_context()
         token_ids = await self.tokenize(prompt, params, context)
         (generation,) = await self.collect([token_ids], params, n, context)
         return generation
 
     async def generate_batch(
-        self, prompts: list[str], params: SamplingParams, n: int = 1
+        self,
+        prompts: list[str],
+        params: SamplingParams,
+        n: int = 1,
+        context: RequestContext | None = None,
     ) -> list[Generation]:
         """Continues each prompt n times and returns the generations in the prompts' order.
 
@@ -315,7 +322,7 @@ class InferenceEngine:
         """
         if n == 1:  # with larger n the product is the one to check, and `n` the field to name
             self._validator.check_num_sequences(len(prompts), ("prompts",))
-        context = self.create_context()
+        context = context or self.create_context()
         tokenized = [
             await self.tokenize(prompt, params, context.at(("prompts", index)))
             for index, prompt in enumerate(prompts)
@@ -394,12 +401,7 @@ class InferenceEngine:
             ServiceError: as `stream_batch`.
         """
         context = context or self.create_context(("input",), Operation.EMBEDDINGS)
-        if self.embedding_size is None:
-            raise InvalidRequestError(
-                "This model's code does not give access to its hidden states, so it has no"
-                " embeddings: serve another model for them (MODEL_NAME).",
-                ("model",),
-            )
+        self._lifecycle.require_embeddings()
         tokenized: list[list[int]] = []
         for index, prompt in enumerate(prompts):
             field = (*context.field, index) if len(prompts) > 1 else context.field

@@ -30,6 +30,7 @@ from src.api.fields.bounds import (
     TopP,
     has_few_fields,
 )
+from src.api.fields.timings import Timings, TimingsField
 
 MAX_PROMPTS = 32
 MAX_SEQUENCES = 16
@@ -154,6 +155,7 @@ class GenerateRequest(SamplingFields):
     """One prompt to continue."""
 
     prompt: Prompt = Field(description="The text to continue.")
+    timings: TimingsField = Field(default=None, examples=[False])
     stream: StrictBool = Field(
         default=False,
         description="Send the text during generation, as Server-Sent Events: `GenerateDelta`s, then"
@@ -236,6 +238,7 @@ class GenerateResponse(BaseModel):
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="For the prompt's tokens except the first, if requested."
     )
+    timings: Timings | None = Field(default=None, description="If requested.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -276,6 +279,9 @@ class GenerateDelta(BaseModel):
     )
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="In the first delta, if requested."
+    )
+    timings: Timings | None = Field(
+        default=None, description="In the last delta of all, if requested."
     )
 
 

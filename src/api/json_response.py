@@ -1,7 +1,7 @@
 """JSON responses; large ones are serialized in a thread."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Response
 from pydantic import BaseModel
@@ -21,6 +21,7 @@ async def json_answer(
     *,
     exclude_unset: bool = False,
     exclude_none: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Returns an answer as a JSON response.
 
@@ -29,6 +30,7 @@ async def json_answer(
         size: approximate size in bytes.
         exclude_unset: leave out fields that were not set.
         exclude_none: leave out fields that are None.
+        headers: further headers.
     """
 
     def write() -> bytes:
@@ -38,4 +40,4 @@ async def json_answer(
         return text.encode()
 
     content = write() if size <= LARGE_ANSWER else await asyncio.to_thread(write)
-    return Response(content, media_type="application/json")
+    return Response(content, headers=headers, media_type="application/json")

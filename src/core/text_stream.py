@@ -1,5 +1,6 @@
 """`TextStream`: one sequence's request, and the text of its outputs."""
 
+import time
 import uuid
 from collections import deque
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from src.core.answer_parts import AnswerPart, AnswerParts, followed_thought
 from src.core.outputs import TextDelta
+from src.core.timings import CallTimings
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.text.detokenizer import IncrementalDetokenizer
@@ -29,6 +31,7 @@ class TextStream:
         token_bytes: the bytes of the model's tokens.
         prompt_token_ids: the prompt.
         params: sampling parameters.
+        timings: of the call.
         grammar: compiled grammar of the answer; None leaves it free.
     """
 
@@ -40,6 +43,7 @@ class TextStream:
         token_bytes: TokenBytes,
         prompt_token_ids: list[int],
         params: SamplingParams,
+        timings: CallTimings,
         grammar: "Grammar | None" = None,
     ) -> None:
         if params.seed is not None:
@@ -49,6 +53,8 @@ class TextStream:
             uuid.uuid4().hex, prompt_token_ids, params, grammar=grammar, thought=thought
         )
         self._index = index
+        self._is_first = seed_offset == 0
+        self._timings = timings
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
         self._num_tokens = 0
         self._deltas: deque[TextDelta] = deque()  # of outputs that the caller has not read yet
@@ -88,6 +94,9 @@ class TextStream:
                 logprobs=output.logprobs[:num_tokens],
             )
         self._deltas.append(self._delta(output, part, text))
+        if output.admission is not None:
+            self._timings.admit(self.request, output, is_first=self._is_first)
+        self._timings.add_tokens(output, num_tokens, time.monotonic())
         return output
 
     def take(self) -> TextDelta:

@@ -23,6 +23,7 @@ from src.api.fields.shared import (
     TopPField,
     WireRequest,
 )
+from src.api.fields.timings import TimingsField
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage
@@ -236,6 +237,7 @@ class MessageRequest(CountTokensRequest):
     stream: StrictBool | None = Field(
         default=None, description="Send events during generation, as Server-Sent Events."
     )
+    timings: TimingsField = None
     metadata: Annotated[Metadata | None, NoEffect("users are not distinguished by it")] = None
     service_tier: Annotated[
         Literal["auto", "standard_only"] | None, NoEffect("there is one tier")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import structured_source
+from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
@@ -51,11 +52,14 @@ async def generate(
     params = await off_loop(request, partial(_sampling_params, body, engine, settings))
     if body.stream:
         return await _stream(request, body, params, engine, settings)
-    generation = await while_connected(
-        request, engine.generate(body.prompt, params, body.num_return_sequences)
-    )
-    respond = partial(_renderer(body, body.prompt, engine).response, generation)
-    return await json_answer(respond, generation.size, exclude_none=True)
+    context = engine.create_context()
+    generating = engine.generate(body.prompt, params, body.num_return_sequences, context)
+    generation = await while_connected(request, generating)
+    renderer = _renderer(body, body.prompt, engine)
+    renderer.timings = context.timings if body.timings else None
+    respond = partial(renderer.response, generation)
+    headers = server_timing(context.timings)
+    return await json_answer(respond, generation.size, exclude_none=True, headers=headers)
 
 
 async def _stream(
@@ -68,7 +72,10 @@ async def _stream(
     context = engine.create_context()
     tokenizing = engine.tokenize(body.prompt, params, context)
     token_ids = await while_connected(request, tokenizing)
-    renderer = _renderer(body, body.prompt, engine, len(token_ids))
+    renderer = _renderer(body, body.prompt, engine)
+    renderer.num_prompt_tokens = len(token_ids)
+    renderer.num_sequences = body.num_return_sequences
+    renderer.timings = context.timings if body.timings else None
     deltas = engine.stream(token_ids, params, body.num_return_sequences, context)
     return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
 
@@ -79,9 +86,9 @@ async def generate_batch(
 ) -> Response:
     """Continue several prompts in the same way; the answers are in the prompts' order."""
     params = await off_loop(request, partial(_sampling_params, body, engine, settings))
-    generations = await while_connected(
-        request, engine.generate_batch(body.prompts, params, body.num_return_sequences)
-    )
+    context = engine.create_context()
+    generating = engine.generate_batch(body.prompts, params, body.num_return_sequences, context)
+    generations = await while_connected(request, generating)
 
     def respond() -> BatchResponse:
         return BatchResponse(
@@ -90,7 +97,8 @@ async def generate_batch(
         )
 
     size = sum(generation.size for generation in generations)
-    return await json_answer(respond, size, exclude_none=True)
+    headers = server_timing(context.timings)
+    return await json_answer(respond, size, exclude_none=True, headers=headers)
 
 
 def _sampling_params(
@@ -113,7 +121,5 @@ def _sampling_params(
     )
 
 
-def _renderer(
-    body: SamplingFields, prompt: str, engine: InferenceEngine, num_prompt_tokens: int = 0
-) -> Renderer:
-    return Renderer(engine, prompt if body.return_full_text else "", num_prompt_tokens)
+def _renderer(body: SamplingFields, prompt: str, engine: InferenceEngine) -> Renderer:
+    return Renderer(engine, prompt if body.return_full_text else "")

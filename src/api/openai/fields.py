@@ -29,6 +29,7 @@ from src.api.fields.shared import (
     WireRequest,
 )
 from src.api.fields.structured import structured_source
+from src.api.fields.timings import TimingsField
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
@@ -131,6 +132,7 @@ class GenerationRequest(WireRequest):
     ignore_eos: StrictBool | None = Field(
         default=None, description="Extension: generate on after the model's end tokens."
     )
+    timings: TimingsField = None
     structured_outputs: StructuredOutputs | None = Field(
         default=None, description="Extension: required format of the answer; see below."
     )

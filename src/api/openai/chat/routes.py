@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.chat.pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
+from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
@@ -36,9 +37,11 @@ async def create_chat_completion(
     chat = await prepare_chat(request, body, engine)
     renderer = ChatRenderer(body, chat, settings.reasoning_field)
     count = UsageCount(chat.num_prompt_tokens, chat.num_choices)
+    timings = chat.context.timings
     if body.stream:
-        return await stream_chunks(request, body, chat.stream(), renderer, count, settings)
+        return await stream_chunks(request, body, chat.stream(), renderer, count, settings, timings)
     generation = await chat.collect(request)
     count.add_all(generation)
     whole = partial(renderer.whole, generation, count)
-    return await json_answer(whole, generation.size, exclude_unset=True)
+    headers = server_timing(timings)
+    return await json_answer(whole, generation.size, exclude_unset=True, headers=headers)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import only_one
+from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openai.common import UsageCount
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
@@ -52,15 +53,18 @@ async def create_completion(
     count = UsageCount(sum(map(len, token_ids)), body.num_sequences, body.max_tokens == 0)
     if body.stream:
         deltas = engine.stream_batch(token_ids, params, body.num_sequences, context)
-        return await stream_chunks(request, body, deltas, renderer, count, settings)
+        return await stream_chunks(
+            request, body, deltas, renderer, count, settings, context.timings
+        )
     generations = await while_connected(
         request, engine.collect(token_ids, params, body.num_sequences, context)
     )
     for generation in generations:
         count.add_all(generation)
     size = sum(generation.size for generation in generations)
-    whole = partial(renderer.whole, generations, count)
-    return await json_answer(whole, size, exclude_unset=True)
+    whole = partial(renderer.whole, generations, count, context.timings)
+    headers = server_timing(context.timings)
+    return await json_answer(whole, size, exclude_unset=True, headers=headers)
 
 
 def _sampling_params(body: CompletionRequest, engine: InferenceEngine) -> SamplingParams:

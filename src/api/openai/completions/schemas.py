@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from src.api.fields.bounds import Count, NumLogprobs
 from src.api.fields.shared import Refused
+from src.api.fields.timings import Timings
 from src.api.openai.common import Usage
 from src.api.openai.fields import MAX_SEQUENCES, GenerationRequest
 from src.api.openai.prompts import prompts_up_to
@@ -112,3 +113,4 @@ class Completion(BaseModel):
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    timings: Timings | None = Field(default=None, description="Left out unless requested.")
