@@ -296,15 +296,9 @@ class InferenceEngine:
         """
         self._validator.check_length(num_prompt_tokens, max_tokens, field)
 
-    async def generate(
-        self,
-        prompt: str,
-        params: SamplingParams,
-        n: int = 1,
-        context: RequestContext | None = None,
-    ) -> Generation:
+    async def generate(self, prompt: str, params: SamplingParams, n: int = 1) -> Generation:
         """Validates a prompt and continues it n times; errors as `tokenize` and `stream_batch`."""
-        context = context or self.create_context()
+        context = self.create_context()
         token_ids = await self.tokenize(prompt, params, context)
         (generation,) = await self.collect([token_ids], params, n, context)
         return generation

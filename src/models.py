@@ -17,6 +17,7 @@ from pydantic import (
 from src.api.fields.bounds import (
     Count,
     LogitBias,
+    LogprobsModeField,
     MinP,
     NumLogprobs,
     NumTokens,
@@ -132,6 +133,7 @@ class SamplingFields(BaseModel):
         description="Return log-probabilities of each new token and of this many most likely ones.",
         examples=[None],
     )
+    logprobs_mode: LogprobsModeField = Field(default=None, examples=[None])
     prompt_logprobs: NumLogprobs | None = Field(
         default=None,
         description="Likewise for the prompt's tokens except the first.",
@@ -201,7 +203,7 @@ Ending = Literal["stop", "length"]
 
 
 class TokenLogprob(BaseModel):
-    """A token and the natural logarithm of its probability before sampling parameters."""
+    """A token and the natural logarithm of its probability, or as `logprobs_mode` says."""
 
     id: int = Field(description="The token's id.")
     token: str = Field(description="Text; U+FFFD for incomplete characters.")

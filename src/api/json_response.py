@@ -1,10 +1,13 @@
 """JSON responses; large ones are serialized in a thread."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from fastapi import Response
 from pydantic import BaseModel
+
+from src.api.fields.timings import server_timing
+from src.core.timings import CallTimings
 
 LARGE_ANSWER = 2**16
 """Approximate size in bytes above which an answer is serialized in a thread.
@@ -21,7 +24,7 @@ async def json_answer(
     *,
     exclude_unset: bool = False,
     exclude_none: bool = False,
-    headers: Mapping[str, str] | None = None,
+    timings: CallTimings | None = None,
 ) -> Response:
     """Returns an answer as a JSON response.
 
@@ -30,7 +33,7 @@ async def json_answer(
         size: approximate size in bytes.
         exclude_unset: leave out fields that were not set.
         exclude_none: leave out fields that are None.
-        headers: further headers.
+        timings: of a generation, for the header Server-Timing.
     """
 
     def write() -> bytes:
@@ -40,4 +43,5 @@ async def json_answer(
         return text.encode()
 
     content = write() if size <= LARGE_ANSWER else await asyncio.to_thread(write)
+    headers = server_timing(timings) if timings is not None else None
     return Response(content, headers=headers, media_type="application/json")

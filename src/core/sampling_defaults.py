@@ -46,13 +46,18 @@ class SamplingDefaults:
     settings: Mapping[str, float] = field(default_factory=dict)
     model: Mapping[str, float] = field(default_factory=dict)
 
-    def find(self, api_defaults: Mapping[str, float] = API_DEFAULTS) -> dict[str, Default]:
-        """Returns the default of each parameter of an API."""
-        return {name: self._find(name, api_default) for name, api_default in api_defaults.items()}
+    def find(self, **api_defaults: float) -> dict[str, Default]:
+        """Returns the default of each parameter.
 
-    def values(self, api_defaults: Mapping[str, float] = API_DEFAULTS) -> dict[str, float]:
-        """Returns the values alone."""
-        return {name: default.value for name, default in self.find(api_defaults).items()}
+        Args:
+            api_defaults: those of an API that differ from API_DEFAULTS.
+        """
+        defaults = {**API_DEFAULTS, **api_defaults}
+        return {name: self._find(name, api_default) for name, api_default in defaults.items()}
+
+    def values(self, **api_defaults: float) -> dict[str, float]:
+        """Returns the values alone; as `find`."""
+        return {name: default.value for name, default in self.find(**api_defaults).items()}
 
     def _find(self, name: str, api_default: float) -> Default:
         if name in self.settings:

@@ -1,6 +1,5 @@
 """`TextStream`: one sequence's request, and the text of its outputs."""
 
-import time
 import uuid
 from collections import deque
 from dataclasses import replace
@@ -94,9 +93,7 @@ class TextStream:
                 logprobs=output.logprobs[:num_tokens],
             )
         self._deltas.append(self._delta(output, part, text))
-        if output.admission is not None:
-            self._timings.admit(self.request, output, is_first=self._is_first)
-        self._timings.add_tokens(output, num_tokens, time.monotonic())
+        self._timings.add(self.request, output, num_tokens, is_first=self._is_first)
         return output
 
     def take(self) -> TextDelta:

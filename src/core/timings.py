@@ -4,9 +4,10 @@ The engine's outputs are timed when they reach the event loop, so a client that 
 not change them.
 """
 
+import time
 from dataclasses import dataclass
 
-from src.engine.request import Request, RequestOutput
+from src.engine.request import Admission, Request, RequestOutput
 
 
 @dataclass(slots=True, eq=False)
@@ -37,37 +38,35 @@ class CallTimings:
     _first_token_at: float | None = None
     _last_token_at: float | None = None
 
-    def admit(self, request: Request, output: RequestOutput, *, is_first: bool) -> None:
-        """Records the admission of a sequence, which comes with its first output.
+    def add(
+        self, request: Request, output: RequestOutput, num_kept: int, *, is_first: bool
+    ) -> None:
+        """Records an output of a sequence now.
 
         Args:
             request: of the sequence.
-            output: with an admission.
+            output: of one step.
+            num_kept: number of its tokens that belong to the answer.
             is_first: the sequence is the first of its prompt; others share the prompt's tokens.
         """
-        assert output.admission is not None
-        admitted_at = request.arrived_at + output.admission.queue_seconds
+        if output.admission is not None:
+            self._admit(request, output.admission, is_first=is_first)
+        self.num_drafted += output.num_drafted
+        self.num_accepted += max(0, len(output.new_token_ids) - 1)
+        if num_kept:
+            now = time.monotonic()
+            self.num_new_tokens += num_kept
+            self._first_token_at = _earlier(self._first_token_at, now)
+            self._last_token_at = now
+
+    def _admit(self, request: Request, admission: Admission, *, is_first: bool) -> None:
+        admitted_at = request.arrived_at + admission.queue_seconds
         self._arrived_at = _earlier(self._arrived_at, request.arrived_at)
         self._admitted_at = _earlier(self._admitted_at, admitted_at)
         if is_first:
             self.num_prompts += 1
             self.num_prompt_tokens += len(request.prompt_token_ids)
-            self.num_cached_tokens += output.admission.num_cached_tokens
-
-    def add_tokens(self, output: RequestOutput, num_kept: int, now: float) -> None:
-        """Records new tokens of a sequence.
-
-        Args:
-            output: of one step.
-            num_kept: number of its tokens that belong to the answer.
-            now: on the monotonic clock.
-        """
-        self.num_drafted += output.num_drafted
-        self.num_accepted += max(0, len(output.new_token_ids) - 1)
-        if num_kept:
-            self.num_new_tokens += num_kept
-            self._first_token_at = _earlier(self._first_token_at, now)
-            self._last_token_at = now
+            self.num_cached_tokens += admission.num_cached_tokens
 
     @property
     def queue_seconds(self) -> float:

@@ -118,8 +118,8 @@ ROOMS = {
         MODEL,
     ),
     "api.fields": room(
-        "api.family core.timings engine.sampling_params engine.structured_output.source errors"
-        " models",
+        "api.family core.timings engine.logprobs engine.sampling_params"
+        " engine.structured_output.source errors models",
         MODEL,
     ),
     "api.chat": room(API, MODEL),

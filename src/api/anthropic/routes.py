@@ -19,7 +19,6 @@ from src.api.anthropic.response import (
 )
 from src.api.chat.pipeline import prepare_chat, tokenize_conversation
 from src.api.deps import EngineDep, SettingsDep
-from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openapi import error_responses, stream_documentation
 from src.api.sse import stream_events, stream_times
@@ -58,8 +57,9 @@ async def create_message(
         )
     generation = await chat.collect(request)
     whole = partial(renderer.whole, generation)
-    headers = server_timing(chat.context.timings)
-    return await json_answer(whole, generation.size, exclude_unset=True, headers=headers)
+    return await json_answer(
+        whole, generation.size, exclude_unset=True, timings=chat.context.timings
+    )
 
 
 @router.post("/count_tokens", response_model=TokenCount)

@@ -20,6 +20,7 @@ SHARED = (
     "stop",
     "stop_token_ids",
     "ignore_eos",
+    "logprobs_mode",
 )
 
 
@@ -53,6 +54,8 @@ def sampling_params(
     """
     min_tokens = min_tokens or 0
     check_min_tokens(min_tokens, max_tokens, names)
+    if logprobs is None and getattr(body, "logprobs_mode", None) is not None:
+        raise InvalidRequestError("logprobs_mode needs logprobs.", ("logprobs_mode",))
     if grammar is not None:
         _check_goes_with_grammar(body)
     shared: dict[str, Any] = {

@@ -7,14 +7,12 @@ from fastapi import APIRouter, Request, Response
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import structured_source
-from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
 from src.api.openapi import error_responses, stream_documentation
-from src.api.sse import EventStream, stream_events, stream_times
+from src.api.sse import stream_events, stream_times
 from src.config import Settings
-from src.core.sampling_defaults import API_DEFAULTS
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
 from src.limits.rate_limit import RateLimitedRoute
@@ -50,34 +48,18 @@ async def generate(
 ) -> Response:
     """Continue one prompt, and answer when all is done or as it is made."""
     params = await off_loop(request, partial(_sampling_params, body, engine, settings))
-    if body.stream:
-        return await _stream(request, body, params, engine, settings)
-    context = engine.create_context()
-    generating = engine.generate(body.prompt, params, body.num_return_sequences, context)
-    generation = await while_connected(request, generating)
-    renderer = _renderer(body, body.prompt, engine)
-    renderer.timings = context.timings if body.timings else None
-    respond = partial(renderer.response, generation)
-    headers = server_timing(context.timings)
-    return await json_answer(respond, generation.size, exclude_none=True, headers=headers)
-
-
-async def _stream(
-    request: Request,
-    body: GenerateRequest,
-    params: SamplingParams,
-    engine: InferenceEngine,
-    settings: Settings,
-) -> EventStream:
-    context = engine.create_context()
-    tokenizing = engine.tokenize(body.prompt, params, context)
-    token_ids = await while_connected(request, tokenizing)
+    context, n = engine.create_context(), body.num_return_sequences
+    token_ids = await while_connected(request, engine.tokenize(body.prompt, params, context))
     renderer = _renderer(body, body.prompt, engine)
     renderer.num_prompt_tokens = len(token_ids)
-    renderer.num_sequences = body.num_return_sequences
     renderer.timings = context.timings if body.timings else None
-    deltas = engine.stream(token_ids, params, body.num_return_sequences, context)
-    return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
+    if body.stream:
+        deltas = engine.stream(token_ids, params, n, context)
+        return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
+    collecting = engine.collect([token_ids], params, n, context)
+    (generation,) = await while_connected(request, collecting)
+    respond = partial(renderer.response, generation)
+    return await json_answer(respond, generation.size, exclude_none=True, timings=context.timings)
 
 
 @router.post("/generate/batch", response_model=list[GenerateResponse])
@@ -97,16 +79,13 @@ async def generate_batch(
         )
 
     size = sum(generation.size for generation in generations)
-    headers = server_timing(context.timings)
-    return await json_answer(respond, size, exclude_none=True, headers=headers)
+    return await json_answer(respond, size, exclude_none=True, timings=context.timings)
 
 
 def _sampling_params(
     body: SamplingFields, engine: InferenceEngine, settings: Settings
 ) -> SamplingParams:
     """Returns the request's sampling parameters."""
-    sampled = {"temperature": settings.temperature, "top_p": settings.top_p}
-    api_defaults = {**API_DEFAULTS, **sampled}  # the settings have defaults of their own
     structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(
@@ -114,7 +93,9 @@ def _sampling_params(
         names=("min_length", "max_length"),
         max_tokens=max_tokens,
         min_tokens=body.min_length,
-        defaults=engine.sampling_defaults.values(api_defaults),
+        defaults=engine.sampling_defaults.values(
+            temperature=settings.temperature, top_p=settings.top_p
+        ),
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         grammar=structured_source(structured) if structured else None,
@@ -122,4 +103,4 @@ def _sampling_params(
 
 
 def _renderer(body: SamplingFields, prompt: str, engine: InferenceEngine) -> Renderer:
-    return Renderer(engine, prompt if body.return_full_text else "")
+    return Renderer(engine, prompt if body.return_full_text else "", body.num_return_sequences)

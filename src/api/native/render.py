@@ -27,15 +27,15 @@ class Renderer:
     Args:
         engine: decodes tokens.
         prompt: prefix of the texts; empty if they hold the new text alone.
+        num_sequences: number of the prompt's sequences.
         num_prompt_tokens: length of the prompt; needed for deltas alone.
-        num_sequences: number of sequences; likewise.
         timings: of the call; None leaves them out.
     """
 
     engine: InferenceEngine
     prompt: str
-    num_prompt_tokens: int = 0
     num_sequences: int = 1
+    num_prompt_tokens: int = 0
     timings: CallTimings | None = None
     _num_ended: int = 0
     _num_tokens: dict[int, int] = field(default_factory=dict)  # by index of the sequence

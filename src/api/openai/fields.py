@@ -11,6 +11,7 @@ from src.api.fields.bounds import (
     Count,
     JsonSchema,
     LogitBias,
+    LogprobsModeField,
     Metadata,
     MinP,
     Penalty,
@@ -132,6 +133,7 @@ class GenerationRequest(WireRequest):
     ignore_eos: StrictBool | None = Field(
         default=None, description="Extension: generate on after the model's end tokens."
     )
+    logprobs_mode: LogprobsModeField = None
     timings: TimingsField = None
     structured_outputs: StructuredOutputs | None = Field(
         default=None, description="Extension: required format of the answer; see below."

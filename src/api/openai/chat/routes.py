@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.chat.pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
-from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openai.chat.render import ChatRenderer
 from src.api.openai.chat.request import ChatCompletionRequest
@@ -43,5 +42,4 @@ async def create_chat_completion(
     generation = await chat.collect(request)
     count.add_all(generation)
     whole = partial(renderer.whole, generation, count)
-    headers = server_timing(timings)
-    return await json_answer(whole, generation.size, exclude_unset=True, headers=headers)
+    return await json_answer(whole, generation.size, exclude_unset=True, timings=timings)

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import only_one
-from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openai.common import UsageCount
 from src.api.openai.completions.render import CompletionRenderer, EchoedPrompt
@@ -63,8 +62,7 @@ async def create_completion(
         count.add_all(generation)
     size = sum(generation.size for generation in generations)
     whole = partial(renderer.whole, generations, count, context.timings)
-    headers = server_timing(context.timings)
-    return await json_answer(whole, size, exclude_unset=True, headers=headers)
+    return await json_answer(whole, size, exclude_unset=True, timings=context.timings)
 
 
 def _sampling_params(body: CompletionRequest, engine: InferenceEngine) -> SamplingParams:

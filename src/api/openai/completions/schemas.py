@@ -74,6 +74,11 @@ class CompletionRequest(GenerationRequest):
             raise InvalidRequestError(
                 f"best_of must be at least n, {self.num_choices}.", ("best_of",)
             )
+        if self.logprobs_mode not in (None, "raw_logprobs") and self.best_of > self.num_choices:
+            raise InvalidRequestError(
+                "best_of ranks by raw_logprobs: leave out logprobs_mode, or best_of.",
+                ("logprobs_mode",),
+            )
         if self.stream and self.best_of > self.num_choices:
             raise InvalidRequestError(
                 "A stream cannot return the best of several: leave out best_of, or stream.",

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 
 from src.api.chat.pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
-from src.api.fields.timings import server_timing
 from src.api.json_response import json_answer
 from src.api.openai.family import OPENAI
 from src.api.openai.responses.render import ResponseRenderer
@@ -69,5 +68,4 @@ async def create_response(
     generation = await chat.collect(request)
     whole = partial(renderer.whole, generation)
     size = num_bytes + generation.size
-    headers = server_timing(chat.context.timings)
-    return await json_answer(whole, size, exclude_unset=True, headers=headers)
+    return await json_answer(whole, size, exclude_unset=True, timings=chat.context.timings)
