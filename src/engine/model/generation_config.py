@@ -61,6 +61,21 @@ def read_sampling_entries(folder: Path) -> SamplingEntries:
     }
 
 
+def load_generation_config(folder: Path) -> GenerationConfig | None:
+    """Returns generation_config.json without sampling parameters; None without the file.
+
+    transformers would warn of some of those parameters, valid ones too, and use none of them here.
+
+    Raises:
+        Exception: transformers refuses an entry.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    raw = read_json(folder / FILE)
+    entries = {name: value for name, value in raw.items() if name not in SAMPLING_NAMES}
+    return GenerationConfig(**entries)  # type: ignore[no-untyped-call]
+
+
 def find_sampling_defaults(entries: SamplingEntries) -> dict[str, float]:
     """Returns the values of sampling parameters; logs invalid ones, and leaves them out."""
     defaults: dict[str, float] = {}

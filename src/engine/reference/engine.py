@@ -221,6 +221,7 @@ def _logprobs(job: _Job, token_id: int) -> list[PositionLogprobs]:
     params, logits = job.request.sampling_params, job.recorder.logits
     if params.logprobs is None or logits is None:
         return []
+    order = logits
     if reports_processed(params):
         logits = process_logits(logits[0].float(), params, token_id)[None]
-    return find_logprobs(logits, [token_id], [params.logprobs], params.logprobs_mode)
+    return find_logprobs(logits, [token_id], [params.logprobs], params.logprobs_mode, order)

@@ -31,18 +31,24 @@ class LogprobsReport:
             logits: (num_rows, vocab_size), after bias, penalties, bans and grammars.
             token_ids: the sampled tokens, one for each row.
         """
+        indices, order = list(self._params), self._logits
+        if any(map(reports_processed, self._params.values())):
+            order = order.clone()
         places: dict[LogprobsMode, list[int]] = {}
-        indices = list(self._params)
         for place, (index, params) in enumerate(self._params.items()):
             places.setdefault(params.logprobs_mode, []).append(place)
             if reports_processed(params):
+                order[place] = logits[index]
                 self._logits[place] = process_logits(logits[index], params, token_ids[index])
         positions: dict[int, PositionLogprobs] = {}
         for mode, those in places.items():
             chosen = [indices[place] for place in those]
-            part = self._logits if len(those) == len(indices) else self._logits[those]
             num_top = [self._params[index].logprobs or 0 for index in chosen]
-            found = find_logprobs(part, [token_ids[index] for index in chosen], num_top, mode)
+            is_all = len(those) == len(indices)
+            rows = slice(None) if is_all else torch.tensor(those, device=logits.device)
+            found = find_logprobs(
+                self._logits[rows], [token_ids[i] for i in chosen], num_top, mode, order[rows]
+            )
             positions.update(zip(chosen, found, strict=True))
         return positions
 
@@ -52,6 +58,7 @@ def find_logprobs(
     token_ids: list[int],
     num_top: list[int],
     mode: LogprobsMode = "raw_logprobs",
+    order: torch.Tensor | None = None,
 ) -> list[PositionLogprobs]:
     """Returns the values of each row's token and of the most likely tokens.
 
@@ -60,12 +67,15 @@ def find_logprobs(
         token_ids: the token at each row's position.
         num_top: number of most likely tokens for each row.
         mode: log-probabilities or logits; the caller has processed them.
+        order: logits, (num_rows, vocab_size), by which the most likely tokens are found: those
+            before the filters put the impossible ones in order too. None takes `logits`.
     """
+    order = logits if order is None else order
     logprobs: list[PositionLogprobs] = []
     for start in range(0, len(token_ids), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
         values = logits[block] if mode.endswith("logits") else logits[block].log_softmax(dim=-1)
-        logprobs += _find_in_block(values, token_ids[block], num_top[block])
+        logprobs += _find_in_block(values, order[block], token_ids[block], num_top[block])
     return logprobs
 
 
@@ -94,18 +104,19 @@ def process_logits(logits: torch.Tensor, params: SamplingParams, token_id: int) 
 
 
 def _find_in_block(
-    values: torch.Tensor, token_ids: list[int], num_top: list[int]
+    values: torch.Tensor, order: torch.Tensor, token_ids: list[int], num_top: list[int]
 ) -> list[PositionLogprobs]:
     # Without a possible token the log-probabilities are NaN.
     values = values.nan_to_num(nan=MIN_LOGPROB).clamp(min=MIN_LOGPROB)
     chosen = values[list(range(len(token_ids))), token_ids].tolist()
-    top, top_ids = values.topk(min(max(num_top), values.shape[-1]), dim=-1)
+    top_ids = order.topk(min(max(num_top), values.shape[-1]), dim=-1).indices
+    top = values.gather(1, top_ids)
     return [
         PositionLogprobs(
             TokenLogprob(token_id, logprob),
-            [TokenLogprob(*pair) for pair in zip(ids[:count], values[:count], strict=True)],
+            [TokenLogprob(*pair) for pair in zip(ids[:count], row[:count], strict=True)],
         )
-        for token_id, logprob, count, ids, values in zip(
+        for token_id, logprob, count, ids, row in zip(
             token_ids, chosen, num_top, top_ids.tolist(), top.tolist(), strict=True
         )
     ]
