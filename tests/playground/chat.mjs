@@ -16,7 +16,7 @@ const sent = page.waitForRequest("**/v1/chat/completions");
 await ask(page, "What is the capital of France?");
 const { messages, ...parameters } = (await sent).postDataJSON();
 assert.deepEqual(messages, [{ role: "user", content: "What is the capital of France?" }]);
-const stream = { stream: true, stream_options: { include_usage: true } };
+const stream = { stream: true, stream_options: { include_usage: true }, timings: true };
 assert.deepEqual(parameters, { model: "storyteller", temperature: 0, seed: 1, ...stream });
 await answered(page);
 assert.equal(await answers(page).locator(".text").innerText(), "The capital of France is Paris.");
