@@ -8,7 +8,9 @@ const page = await open();
 await page.getByRole("heading", { name: "Ask storyteller" }).waitFor();
 assert.equal(await page.getByRole("combobox", { name: "Model" }).inputValue(), "storyteller");
 await page.getByRole("spinbutton", { name: "Seed" }).fill("1");
-await page.getByRole("slider", { name: "Temperature" }).fill("0");
+const temperature = page.getByRole("slider", { name: "Temperature" });
+assert.equal(await temperature.inputValue(), "0.7", "the model's default");
+await temperature.fill("0");
 await page.getByText("2 changed").waitFor();
 
 // The first answer; only changed parameters are sent.
