@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from src.core.sampling_defaults import API_DEFAULTS
 from src.engine.config import EngineConfig
+from src.engine.model.generation_config import SAMPLING_NAMES
+from src.engine.model.gguf.entries import SAMPLING_KEYS
 from src.engine.model.loader import load_model
 from src.errors import ModelLoadError
 
@@ -65,6 +68,10 @@ def sampling_defaults(folder: Path, *, setting: str = "auto", **entries: object)
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
     config = EngineConfig(str(folder), device="cpu", generation_config=setting)
     return dict(load_model(config).sampling_defaults)
+
+
+def test_each_parameter_with_a_default_of_models_has_one_of_the_apis():
+    assert API_DEFAULTS.keys() == set(SAMPLING_NAMES) == SAMPLING_KEYS.keys()
 
 
 VALID = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1}
