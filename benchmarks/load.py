@@ -58,6 +58,19 @@ def _completions_body(request: Request) -> dict[str, object]:
     }
 
 
+def _llama_server_body(request: Request) -> dict[str, object]:
+    return _completions_body(request) | {
+        "ignore_eos": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def _read_usage_last(event: dict[str, Any]) -> tuple[str, int]:
+    """Reads an event of llama.cpp's server; the last one has usage and no choice."""
+    text = "".join(choice["text"] for choice in event["choices"])
+    return text, (event.get("usage") or {}).get("completion_tokens", 0)
+
+
 def _read_completion(event: dict[str, Any]) -> tuple[str, int]:
     usage = event.get("usage") or {}
     return event["choices"][0]["text"], usage.get("completion_tokens", 0)
@@ -75,6 +88,7 @@ PROTOCOLS = {
     ),
     "completions": Protocol("/v1/completions", _completions_body, _read_completion),
     "llama-cpp": Protocol("/v1/completions", _completions_body, _read_text),
+    "llama-server": Protocol("/v1/completions", _llama_server_body, _read_usage_last),
 }
 
 

@@ -34,7 +34,8 @@ def measure(name: str, folder: Path) -> list[object]:
         context = served["max_model_len"]
         cache = NUM_CONTEXTS * context * per_token / MIB
         held = [server.memory()]
-        for num_tokens, number in [(10, 1), (context - 1, NUM_CONTEXTS)]:
+        # One more than fit: the last block of each is not full, so it is free again.
+        for num_tokens, number in [(10, 1), (context - 1, NUM_CONTEXTS + 1)]:
             for prompt in prompts(num_tokens, number, config["vocab_size"]):
                 ask(server, served["id"], prompt)
             held.append(server.memory())

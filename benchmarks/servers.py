@@ -102,6 +102,20 @@ def serve_llama_cpp(python: Path, model: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def serve_llama_server(
+    program: Path, model: Path, num_slots: int, context: int
+) -> Iterator[Server]:
+    """Runs llama.cpp's own server on a GGUF file, with a context of this length for each slot."""
+    port = free_port()
+    sizes = ["--parallel", str(num_slots), "--ctx-size", str(num_slots * context)]
+    threads = ["--threads", str(os.cpu_count())]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    command = [str(program), "--model", str(model), *sizes, *threads, *address]
+    with _run(command, dict(os.environ), port, "/health") as server:
+        yield server
+
+
+@contextmanager
 def _run(command: list[str], environment: dict[str, str], port: int, path: str) -> Iterator[Server]:
     """Starts a server, waits until a GET of `path` returns 200, and ends it with the context."""
     BENCH_FOLDER.mkdir(exist_ok=True)

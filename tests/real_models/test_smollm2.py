@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from src.engine.factory import BLOCK_SIZE
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
 from tests.support.chat_apis import CHAT_APIS, ChatApi, Turn
@@ -18,6 +19,18 @@ from tests.support.wire import post
 FOLDER = ROOT / ".real-models" / "SmolLM2-135M-Instruct"
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 MAX_TOKENS = 24
+COUNTRIES = [
+    "France",
+    "Japan",
+    "Italy",
+    "Spain",
+    "Egypt",
+    "Norway",
+    "Peru",
+    "Kenya",
+    "India",
+    "Cuba",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,11 +53,15 @@ def server() -> Iterator[LocalServer]:
         wait_until(lambda: server.engine.num_live == 0)
 
 
-def chat(server: LocalServer, messages: list[dict], **fields: object) -> str:
+def ask(server: LocalServer, messages: list[dict], **fields: object) -> dict:
     body = {"model": server.engine.model_name, "messages": messages, "max_tokens": MAX_TOKENS}
     answer = post(server, "/v1/chat/completions", **body | {"temperature": 0} | fields)
     assert answer.status_code == 200, answer.text
-    return answer.json()["choices"][0]["message"]["content"]
+    return answer.json()
+
+
+def chat(server: LocalServer, messages: list[dict], **fields: object) -> str:
+    return ask(server, messages, **fields)["choices"][0]["message"]["content"]
 
 
 def expected(oracle: PreTrainedModel, messages: list[dict]) -> str:
@@ -71,10 +88,30 @@ def test_each_chat_api_answers_and_streams(api: ChatApi, server):
     assert api.stream(server, **asked) == whole
 
 
-def test_a_prompt_of_two_thousand_tokens_equals_that_of_huggingface(server, oracle):
-    text = (ROOT / "docs" / "architecture.md").read_text()[:6000]
-    messages = [{"role": "user", "content": f"{text}\n\nSummarize the text in one sentence."}]
-    assert chat(server, messages) == expected(oracle, messages)
+def test_each_of_ten_turns_finds_the_turns_before_it_though_others_came_between(server, oracle):
+    messages = [{"role": "system", "content": "You are a patient teacher of geography."}]
+    num_tokens = 0
+    for turn, country in enumerate(COUNTRIES):
+        messages.append({"role": "user", "content": f"What is the capital of {country}?"})
+        others = [[{"role": "user", "content": f"{turn} times {one} is?"}] for one in range(3)]
+        with ThreadPoolExecutor(4) as pool:
+            ours, *_ = pool.map(lambda one: ask(server, one), [messages, *others])
+        answer = ours["choices"][0]["message"]["content"]
+        assert answer == expected(oracle, messages)
+        cached = ours["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert cached >= num_tokens - BLOCK_SIZE["cpu"]
+        num_tokens = ours["usage"]["total_tokens"]
+        messages.append({"role": "assistant", "content": answer})
+
+
+def test_a_prompt_of_eight_thousand_tokens_equals_that_of_huggingface(server, oracle):
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    text = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+    prompt = tokenizer(text)["input_ids"][: 8192 - 4]
+    output = oracle.generate(torch.tensor([prompt]), max_new_tokens=4, do_sample=False)
+    body = {"model": server.engine.model_name, "prompt": prompt, "max_tokens": 4}
+    answer = post(server, "/v1/completions", **body, temperature=0).json()
+    assert answer["choices"][0]["text"] == tokenizer.decode(output[0][len(prompt) :])
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(server):
