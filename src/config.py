@@ -24,6 +24,7 @@ from src.engine.config import (
     DType,
     EngineConfig,
     EngineName,
+    GenerationConfigName,
     Kernels,
     Quantization,
     ReasoningFormatName,
@@ -139,10 +140,20 @@ class Settings(BaseSettings):
         default=0.7,
         ge=0,
         le=MAX_TEMPERATURE,
-        description="Temperature if a request sets none; 0 is greedy decoding.",
+        description="Temperature if a request sets none, for all APIs; 0 is greedy decoding. If it"
+        " is not set, the model's default counts, then 0.7 for `/generate` and 1 for the others.",
     )
     top_p: float = Field(
-        default=0.9, gt=0, le=1, description="Nucleus sampling (top-p) if a request sets none."
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Nucleus sampling (top-p) if a request sets none, for all APIs. If it is not"
+        " set, the model's default counts, then 0.9 for `/generate` and 1 for the others.",
+    )
+    generation_config: GenerationConfigName = Field(
+        default="auto",
+        description="Sampling parameters that requests leave out: `auto` takes the model's"
+        " defaults, from its generation_config.json or GGUF file; `none` does not.",
     )
 
     environment: Environment = Field(
@@ -519,6 +530,12 @@ class Settings(BaseSettings):
     def cors_origin_list(self) -> list[str]:
         """The items of CORS_ORIGINS."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def sampling_settings(self) -> dict[str, float]:
+        """TEMPERATURE and TOP_P, by their names, as far as they are set."""
+        names = {"temperature", "top_p"} & self.model_fields_set
+        return {name: getattr(self, name) for name in sorted(names)}
 
     @property
     def fallback_model_name(self) -> str | None:

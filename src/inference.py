@@ -20,15 +20,16 @@ from src.core.outputs import Completion, Embedding, Generation, Operation, TextD
 from src.core.request_context import RequestContext
 from src.core.request_runner import RequestRunner
 from src.core.request_validation import RequestLimits, RequestValidator
+from src.core.sampling_defaults import SamplingDefaults
 from src.core.thinking import Thinking, ThinkingSupport, thinking_support, thought_params
 from src.engine.config import EngineConfig
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.engine.thought import ThoughtParams
-from src.errors import FieldPath, InvalidRequestError
-from src.text.chat_template import ChatMessage, ChatTemplate, PromptEnd, Scalar
+from src.errors import FieldPath
+from src.text.chat_template import ChatMessage, PromptEnd, Scalar
 from src.text.tokenization import Chat, Prompt, TextCodec
-from src.tool_calling.detection import find_format
+from src.tool_calling.detection import DetectedFormat, detect
 from src.tool_calling.format import ToolCallFormat
 from src.tool_calling.grammar import Tool
 
@@ -45,6 +46,7 @@ class InferenceEngine:
         meter: usage accounts.
         request_limits: bounds on one request.
         served_model_name: SERVED_MODEL_NAME; None derives the name from the config.
+        sampling_settings: TEMPERATURE and TOP_P by the parameters' names, if they are set.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class InferenceEngine:
         meter: Meter | None = None,
         request_limits: RequestLimits | None = None,
         served_model_name: str | None = None,
+        sampling_settings: Mapping[str, float] | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._dispatcher = OutputDispatcher(observer, tracer, meter)
@@ -69,8 +72,8 @@ class InferenceEngine:
             served_model_name,
         )
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
-        self._tool_call_format: ToolCallFormat | None = None
-        self._tool_call_problem = ""  # the reason why there is no format
+        self._tool_calls = DetectedFormat()
+        self._sampling_settings = sampling_settings or {}
         self._thinking_support = ThinkingSupport()
         self.created_at = int(time.time())
 
@@ -97,7 +100,7 @@ class InferenceEngine:
         def prepare(max_model_len: int, codec: TextCodec) -> None:
             if check_context_length is not None:
                 check_context_length(max_model_len)
-            self._find_tool_call_format(codec.chat_template)
+            self._tool_calls = detect(codec.chat_template, config.tool_call_format)
             name, is_enabled = config.reasoning_format, config.enable_thinking
             self._thinking_support = thinking_support(codec, name, is_enabled)
 
@@ -127,10 +130,7 @@ class InferenceEngine:
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digits by which a client sees that a seed may give another answer.
-
-        `src/engine/fingerprint.py` lists what they depend on; empty before the model is loaded.
-        """
+        """Digits that change if a seed may give another answer; see `find_fingerprint`."""
         return self._lifecycle.fingerprint
 
     @property
@@ -161,18 +161,12 @@ class InferenceEngine:
             InvalidRequestError: the chat template is missing, or shows no known format.
         """
         self.codec.require_chat_template(("messages",))
-        if self._tool_call_format is None:
-            raise InvalidRequestError(self._tool_call_problem, ("tools",))
-        return self._tool_call_format
+        return self._tool_calls.require()
 
-    def _find_tool_call_format(self, template: ChatTemplate | None) -> None:
-        """Detects the format while the model loads, as that renders two conversations."""
-        if template is None:
-            return
-        try:
-            self._tool_call_format = find_format(template, self._lifecycle.config.tool_call_format)
-        except InvalidRequestError as error:
-            self._tool_call_problem = str(error)
+    @property
+    def sampling_defaults(self) -> SamplingDefaults:
+        """Defaults of sampling parameters; without the model's before it is loaded."""
+        return SamplingDefaults(self._sampling_settings, self._lifecycle.sampling_defaults)
 
     @property
     def thinking_support(self) -> ThinkingSupport:
@@ -310,7 +304,11 @@ class InferenceEngine:
         return generation
 
     async def generate_batch(
-        self, prompts: list[str], params: SamplingParams, n: int = 1
+        self,
+        prompts: list[str],
+        params: SamplingParams,
+        n: int = 1,
+        context: RequestContext | None = None,
     ) -> list[Generation]:
         """Continues each prompt n times and returns the generations in the prompts' order.
 
@@ -318,7 +316,7 @@ class InferenceEngine:
         """
         if n == 1:  # with larger n the product is the one to check, and `n` the field to name
             self._validator.check_num_sequences(len(prompts), ("prompts",))
-        context = self.create_context()
+        context = context or self.create_context()
         tokenized = [
             await self.tokenize(prompt, params, context.at(("prompts", index)))
             for index, prompt in enumerate(prompts)
@@ -397,12 +395,7 @@ class InferenceEngine:
             ServiceError: as `stream_batch`.
         """
         context = context or self.create_context(("input",), Operation.EMBEDDINGS)
-        if self.embedding_size is None:
-            raise InvalidRequestError(
-                "This model's code does not give access to its hidden states, so it has no"
-                " embeddings: serve another model for them (MODEL_NAME).",
-                ("model",),
-            )
+        self._lifecycle.require_embeddings()
         tokenized: list[list[int]] = []
         for index, prompt in enumerate(prompts):
             field = (*context.field, index) if len(prompts) > 1 else context.field

@@ -17,6 +17,7 @@ from pydantic import (
 from src.api.fields.bounds import (
     Count,
     LogitBias,
+    LogprobsModeField,
     MinP,
     NumLogprobs,
     NumTokens,
@@ -30,6 +31,7 @@ from src.api.fields.bounds import (
     TopP,
     has_few_fields,
 )
+from src.api.fields.timings import Timings, TimingsField
 
 MAX_PROMPTS = 32
 MAX_SEQUENCES = 16
@@ -49,18 +51,20 @@ class SamplingFields(BaseModel):
     )
     temperature: Temperature | None = Field(
         default=None,
-        description="Sampling temperature; 0 is greedy. Default: the server's TEMPERATURE.",
+        description="Sampling temperature; 0 is greedy. Default: TEMPERATURE, then the model's,"
+        " then 0.7.",
         examples=[0.7],
     )
     top_p: TopP | None = Field(
         default=None,
         description="Sample among the most likely tokens whose probabilities add up to this."
-        " Default: the server's TOP_P.",
+        " Default: TOP_P, then the model's, then 0.9.",
         examples=[0.9],
     )
     top_k: Count | None = Field(
         default=None,
-        description="Sample among this many most likely tokens; 0, the default, is all.",
+        description="Sample among this many most likely tokens; 0 is all. Default: the model's,"
+        " then 0.",
         examples=[50],
     )
     num_return_sequences: StrictInt = Field(
@@ -87,14 +91,16 @@ class SamplingFields(BaseModel):
         description="Minimum of new tokens before an end token or `stop` ends the generation.",
         examples=[0],
     )
-    min_p: MinP = Field(
-        default=0,
-        description="Minimum probability, as a share of the most likely token's; 0 is none.",
+    min_p: MinP | None = Field(
+        default=None,
+        description="Minimum probability, as a share of the most likely token's; 0 is none."
+        " Default: the model's, then 0.",
         examples=[0.05],
     )
-    repetition_penalty: RepetitionPenalty = Field(
-        default=1,
-        description="Above 1, tokens of the prompt and the new text become less likely.",
+    repetition_penalty: RepetitionPenalty | None = Field(
+        default=None,
+        description="Above 1, tokens of the prompt and the new text become less likely. Default:"
+        " the model's, then 1.",
         examples=[1.0],
     )
     presence_penalty: Penalty = Field(
@@ -127,6 +133,7 @@ class SamplingFields(BaseModel):
         description="Return log-probabilities of each new token and of this many most likely ones.",
         examples=[None],
     )
+    logprobs_mode: LogprobsModeField = Field(default=None, examples=[None])
     prompt_logprobs: NumLogprobs | None = Field(
         default=None,
         description="Likewise for the prompt's tokens except the first.",
@@ -150,6 +157,7 @@ class GenerateRequest(SamplingFields):
     """One prompt to continue."""
 
     prompt: Prompt = Field(description="The text to continue.")
+    timings: TimingsField = Field(default=None, examples=[False])
     stream: StrictBool = Field(
         default=False,
         description="Send the text during generation, as Server-Sent Events: `GenerateDelta`s, then"
@@ -195,7 +203,7 @@ Ending = Literal["stop", "length"]
 
 
 class TokenLogprob(BaseModel):
-    """A token and the natural logarithm of its probability before sampling parameters."""
+    """A token and the natural logarithm of its probability, or as `logprobs_mode` says."""
 
     id: int = Field(description="The token's id.")
     token: str = Field(description="Text; U+FFFD for incomplete characters.")
@@ -232,6 +240,7 @@ class GenerateResponse(BaseModel):
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="For the prompt's tokens except the first, if requested."
     )
+    timings: Timings | None = Field(default=None, description="If requested.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -272,6 +281,9 @@ class GenerateDelta(BaseModel):
     )
     prompt_logprobs: Iterable[PositionLogprobs] | None = Field(
         default=None, description="In the first delta, if requested."
+    )
+    timings: Timings | None = Field(
+        default=None, description="In the last delta of all, if requested."
     )
 
 

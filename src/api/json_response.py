@@ -6,6 +6,9 @@ from collections.abc import Callable
 from fastapi import Response
 from pydantic import BaseModel
 
+from src.api.fields.timings import server_timing
+from src.core.timings import CallTimings
+
 LARGE_ANSWER = 2**16
 """Approximate size in bytes above which an answer is serialized in a thread.
 
@@ -21,6 +24,7 @@ async def json_answer(
     *,
     exclude_unset: bool = False,
     exclude_none: bool = False,
+    timings: CallTimings | None = None,
 ) -> Response:
     """Returns an answer as a JSON response.
 
@@ -29,6 +33,7 @@ async def json_answer(
         size: approximate size in bytes.
         exclude_unset: leave out fields that were not set.
         exclude_none: leave out fields that are None.
+        timings: of a generation, for the header Server-Timing.
     """
 
     def write() -> bytes:
@@ -38,4 +43,5 @@ async def json_answer(
         return text.encode()
 
     content = write() if size <= LARGE_ANSWER else await asyncio.to_thread(write)
-    return Response(content, media_type="application/json")
+    headers = server_timing(timings) if timings is not None else None
+    return Response(content, headers=headers, media_type="application/json")

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from src.errors import (
     EngineNotReadyError,
     GenerationFailedError,
     InvalidGrammarError,
+    InvalidRequestError,
     OverloadedError,
     ServiceError,
 )
@@ -186,6 +187,20 @@ class EngineLifecycle:
         self.require_engine()
         assert self.loaded is not None
         return self.loaded
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, float]:
+        """Sampling parameters of the model's files; empty before it is loaded."""
+        return self.loaded.sampling_defaults if self.loaded is not None else {}
+
+    def require_embeddings(self) -> None:
+        """Raises InvalidRequestError if the model has no embeddings; else as `require_engine`."""
+        if self.require_model().embedding_size is None:
+            raise InvalidRequestError(
+                "This model's code does not give access to its hidden states, so it has no"
+                " embeddings: serve another model for them (MODEL_NAME).",
+                ("model",),
+            )
 
     def require_codec(self) -> TextCodec:
         """Returns the tokenizer with its chat template; raises as `require_engine`."""

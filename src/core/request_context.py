@@ -1,11 +1,13 @@
 """`RequestContext`: deadline, field and operation of one API call."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from src.core.outputs import Operation
+from src.core.timings import CallTimings
 from src.errors import FieldPath, GenerationTimeoutError
 
 
@@ -17,11 +19,13 @@ class RequestContext:
         deadline: time on the event loop's clock, in seconds.
         field: path of the prompt in the request's body, for error messages.
         operation: label for metrics and traces.
+        timings: filled in while the call's sequences run.
     """
 
     deadline: float
     field: FieldPath = ("prompt",)
     operation: Operation = Operation.TEXT_COMPLETION
+    timings: CallTimings = dataclasses.field(default_factory=CallTimings, compare=False)
 
     def at(self, field: FieldPath) -> "RequestContext":
         """Returns the same context for a prompt at another path of the body."""

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from src.core.engine_lifecycle import EngineLifecycle
@@ -74,8 +75,9 @@ class RequestRunner:
             grammar = await self._compile(params)
         loaded = self._lifecycle.require_model()
         token_bytes = self._lifecycle.require_codec().token_bytes
+        create = partial(TextStream, params=params, timings=context.timings, grammar=grammar)
         streams = [
-            TextStream(index, index % n, loaded, token_bytes, prompts[index // n], params, grammar)
+            create(index, index % n, loaded, token_bytes, prompts[index // n])
             for index in range(n * len(prompts))
         ]
         by_id = {stream.request.request_id: stream for stream in streams}

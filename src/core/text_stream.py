@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from src.core.answer_parts import AnswerPart, AnswerParts, followed_thought
 from src.core.outputs import TextDelta
+from src.core.timings import CallTimings
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.text.detokenizer import IncrementalDetokenizer
@@ -29,6 +30,7 @@ class TextStream:
         token_bytes: the bytes of the model's tokens.
         prompt_token_ids: the prompt.
         params: sampling parameters.
+        timings: of the call.
         grammar: compiled grammar of the answer; None leaves it free.
     """
 
@@ -40,6 +42,7 @@ class TextStream:
         token_bytes: TokenBytes,
         prompt_token_ids: list[int],
         params: SamplingParams,
+        timings: CallTimings,
         grammar: "Grammar | None" = None,
     ) -> None:
         if params.seed is not None:
@@ -49,6 +52,8 @@ class TextStream:
             uuid.uuid4().hex, prompt_token_ids, params, grammar=grammar, thought=thought
         )
         self._index = index
+        self._is_first = seed_offset == 0
+        self._timings = timings
         self._end_token_ids = params.end_token_ids(loaded.eos_token_ids)
         self._num_tokens = 0
         self._deltas: deque[TextDelta] = deque()  # of outputs that the caller has not read yet
@@ -88,6 +93,7 @@ class TextStream:
                 logprobs=output.logprobs[:num_tokens],
             )
         self._deltas.append(self._delta(output, part, text))
+        self._timings.add(self.request, output, num_tokens, is_first=self._is_first)
         return output
 
     def take(self) -> TextDelta:

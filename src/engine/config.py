@@ -24,6 +24,7 @@ ToolCallFormatName = Literal[
     "gemma4",
     "llama3",
 ]
+GenerationConfigName = Literal["auto", "none"]
 ReasoningFormatName = Literal["auto", "none", "think"]
 
 SETTING_NAMES = {"max_num_seqs": "max_batch_size", "max_queue_seconds": "queue_timeout_seconds"}
@@ -50,6 +51,7 @@ class EngineConfig:
     tool_call_format: ToolCallFormatName = "auto"
     reasoning_format: ReasoningFormatName = "auto"
     enable_thinking: bool | None = None
+    generation_config: GenerationConfigName = "auto"
     engine: EngineName = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None

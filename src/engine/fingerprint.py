@@ -1,9 +1,9 @@
 """Fingerprint of a loaded model: changes with what the answer to a seed depends on.
 
 It covers the versions of this service, PyTorch and transformers; the model's configuration,
-tokenizer, chat template and context length; a sample of each weight; and device, number format,
-quantization, engine and kernels. Weights that differ outside of the sample, and processors with the
-same kernels, have the same fingerprint.
+sampling defaults, tokenizer, chat template and context length; a sample of each weight; and device,
+number format, quantization, engine and kernels. Weights that differ outside of the sample, and
+processors with the same kernels, have the same fingerprint.
 """
 
 import hashlib
@@ -39,10 +39,12 @@ def find_fingerprint(loaded: LoadedModel, config: EngineConfig) -> str:
 
 def _parts(loaded: LoadedModel, config: EngineConfig) -> Iterator[bytes]:
     template = loaded.chat_template.source if loaded.chat_template else ""
+    defaults = json.dumps(dict(loaded.sampling_defaults), sort_keys=True)
     texts = (
         *(__version__, torch.__version__, transformers.__version__),
         *(config.engine, config.quantization, _kernels(config), _device_name(loaded.model.device)),
         *(str(loaded.max_model_len), template, loaded.tokenizer.to_str(), _model_config(loaded)),
+        defaults,
     )
     for text in texts:
         yield text.encode("utf-8", "surrogatepass")

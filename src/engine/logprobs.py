@@ -1,11 +1,25 @@
 """Sampled tokens and log-probabilities: records that cross the engine's boundary. No torch."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"]
+"""Values reported for tokens, by vLLM's names.
+
+`raw_logprobs` are of the model's own logits, `processed_logprobs` of the distribution that the
+token is sampled from. A greedy token is processed at temperature 1, without filters.
+"""
+
+MIN_LOGPROB = -9999.0
+"""Value of impossible tokens, as in OpenAI's API and vLLM: JSON has no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability."""
+    """A token and the natural logarithm of its probability, or its logit.
+
+    `logprobs_mode` decides. The value is at least MIN_LOGPROB.
+    """
 
     token_id: int
     logprob: float
@@ -15,7 +29,7 @@ class TokenLogprob:
 class PositionLogprobs:
     """Log-probabilities of one position.
 
-    They are the model's own: penalties, temperature and grammars do not change them.
+    By default they are the model's own: penalties, temperature and grammars do not change them.
 
     Args:
         chosen: the token at this position.

@@ -96,6 +96,7 @@ class RequestOutput:
         admission: with the first new token or the embedding; with the end of a request that ends
             before.
         embedding: of the prompt, scaled to length 1, in the last output of an embedding request.
+        num_drafted: number of drafted tokens that the step verified.
     """
 
     request_id: str
@@ -105,6 +106,7 @@ class RequestOutput:
     prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
     admission: Admission | None = None
     embedding: list[float] = field(default_factory=list)
+    num_drafted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Other modules take the bounds from here: the settings' defaults and the fields o
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from src.engine.logprobs import LogprobsMode
 from src.engine.structured_output.source import GrammarSource
 from src.engine.thought import ThoughtParams
 
@@ -59,7 +60,8 @@ class SamplingParams:
         ignore_eos: the model's end tokens do not end the generation.
         logprobs: number of most likely tokens, up to 20, to report for each new token beside its
             own log-probability; None reports nothing.
-        prompt_logprobs: likewise for the prompt's tokens.
+        logprobs_mode: values that `logprobs` reports.
+        prompt_logprobs: `raw_logprobs` of the prompt's tokens, likewise.
         grammar: shape of the answer. Tokens that do not fit are impossible, whatever their bias;
             end tokens are until the answer is complete. Where nothing can follow the sequence ends,
             before min_tokens too. Goes neither with stop nor with ignore_eos.
@@ -85,6 +87,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    logprobs_mode: LogprobsMode = "raw_logprobs"
     prompt_logprobs: int | None = None
     grammar: GrammarSource | None = None
     thought: ThoughtParams | None = None

@@ -50,6 +50,7 @@ EXPOSED = (
     "Retry-After",
     "RateLimit",
     "RateLimit-Policy",
+    "Server-Timing",
     "WWW-Authenticate",
 )
 """Headers of an answer that a page's script may read (CORS)."""

@@ -121,6 +121,7 @@ function answer(question) {
     messages: toApi(chat, pathTo(chat, question)),
     ...changedOf(chat.parameters),
     ...format,
+    timings: true,
   };
   return generate(chat, message, (signal) => stream("v1/chat/completions", body, signal));
 }
@@ -140,6 +141,7 @@ export function continueAnswer(message) {
       ...changedOf(chat.parameters),
       model,
       prompt,
+      timings: true,
     };
     yield* stream("v1/completions", body, signal);
   });
@@ -181,12 +183,10 @@ function read(event, message, running) {
   }
   if (choice?.finish_reason) message.finish = choice.finish_reason;
   if (event.usage) {
-    const seconds = (performance.now() - running.firstAt) / 1000;
-    const numTokens = event.usage.completion_tokens;
-    message.usage = { prompt: event.usage.prompt_tokens, answer: numTokens };
+    message.usage = { prompt: event.usage.prompt_tokens, answer: event.usage.completion_tokens };
     message.usage.cached = event.usage.prompt_tokens_details?.cached_tokens ?? 0;
     message.timeToFirst = running.firstAt - running.startedAt;
-    message.speed = numTokens > 1 && seconds > 0.01 ? (numTokens - 1) / seconds : 0;
+    message.speed = event.timings?.predicted_per_second ?? 0;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { html } from "./vendor/preact.js";
 
-// `initial` is the server's default. A number without bounds is a field, else it is a slider.
+// `initial` is the server's default, which `takeDefaults` replaces by the model's. A number without bounds is a field, else it is a slider.
 export const PARAMETERS = [
   {
     name: "temperature", label: "Temperature", initial: 1, min: 0, max: 2, step: 0.05,
@@ -41,6 +41,14 @@ export const PARAMETERS = [
     hint: "Above 1, tokens of the prompt and the answer become less likely.",
   },
 ];
+
+// defaults: of a model in /v1/models, by the parameters' names.
+export function takeDefaults(defaults) {
+  for (const parameter of PARAMETERS) {
+    const known = defaults?.[parameter.name];
+    if (known) parameter.initial = known.value;
+  }
+}
 
 const isSlider = (parameter) => parameter.step !== undefined;
 

@@ -1,6 +1,7 @@
 // Facts about the server that all views share: models, context length, chat template.
 
 import { ServerError, getJson } from "./api.js";
+import { takeDefaults } from "./parameters.js";
 import { createStore } from "./store.js";
 
 export const server = createStore({
@@ -21,6 +22,7 @@ export async function connect() {
     const models = (await getJson("v1/models")).data;
     // It counts against the rate limit, and a chat needs no knowledge of the template.
     const info = await getJson("tokenizer_info").catch(() => null);
+    takeDefaults(models[0].sampling_defaults);
     const isKnown = models.some((model) => model.id === state.model);
     Object.assign(state, {
       models,

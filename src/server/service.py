@@ -131,4 +131,5 @@ def _create_engine(
             settings.max_request_logprobs,
         ),
         settings.served_model_name,
+        settings.sampling_settings,
     )

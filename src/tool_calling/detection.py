@@ -22,6 +22,33 @@ PROBE = {
 """A tool; its name shows up in the prompt if the template lists tools."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class DetectedFormat:
+    """Format of the model's tool calls, or the reason why it has none."""
+
+    tool_format: ToolCallFormat | None = None
+    problem: str = ""
+
+    def require(self) -> ToolCallFormat:
+        """Returns the format; raises InvalidRequestError if there is none."""
+        if self.tool_format is None:
+            raise InvalidRequestError(self.problem, ("tools",))
+        return self.tool_format
+
+
+def detect(template: ChatTemplate | None, name: ToolCallFormatName) -> DetectedFormat:
+    """Detects the format of a model with or without a chat template; as `find_format`.
+
+    It renders conversations, so it is called while the model loads.
+    """
+    if template is None:
+        return DetectedFormat()
+    try:
+        return DetectedFormat(find_format(template, name))
+    except InvalidRequestError as error:
+        return DetectedFormat(problem=str(error))
+
+
 def find_format(template: ChatTemplate, name: ToolCallFormatName) -> ToolCallFormat:
     """Returns the format of a model's calls.
 

@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "engine": "reference",
     "max_num_seqs": 7,
     "max_num_batched_tokens": 99,
+    "generation_config": "none",
     "num_speculative_tokens": 3,
     "kv_cache_gb": 0.5,
     "kv_cache_dtype": "bfloat16",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial, wraps
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import GenerationConfig
 
 from src.engine.config import EngineConfig
 from src.engine.factory import create_engine
+from src.engine.logprobs import MIN_LOGPROB, LogprobsMode
 from src.engine.model.loader import LoadedModel, load_model
 from src.engine.request import FinishReason, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
@@ -392,10 +394,26 @@ def test_prompt_logprobs_cover_each_token_but_the_first(both, num_top):
     assert told.logprobs == []
 
 
+@pytest.mark.parametrize("mode", get_args(LogprobsMode))
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"logit_bias": {17: 3.0}, "repetition_penalty": 1.3, "ignore_eos": True},
+        {"temperature": 0.5, "top_k": 1, "min_tokens": 8},
+    ],
+)
+def test_each_mode_of_logprobs_is_the_same_in_both_engines(both, mode, params):
+    told = both.answer(logprobs=3, logprobs_mode=mode, **params)
+    tokens = [token for position in told.logprobs for token in position.top]
+    has_filter = mode.startswith("processed") and "top_k" in params
+    assert has_filter == any(token.logprob == MIN_LOGPROB for token in tokens)
+    assert mode.endswith("logprobs") == all(token.logprob <= 0 for token in tokens)
+
+
 def test_every_parameter_is_compared_between_engines():
     """Stop texts, grammars and thoughts are compared elsewhere, with their tags and sources."""
     compared = {"max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"}
-    compared |= {"stop_token_ids", "ignore_eos", "logprobs", "prompt_logprobs"}
+    compared |= {"stop_token_ids", "ignore_eos", "logprobs", "prompt_logprobs", "logprobs_mode"}
     compared |= {name for params in CHANGES for name in params}
     elsewhere = {"stop", "grammar", "thought"}
     assert compared == {field.name for field in fields(SamplingParams)} - elsewhere

@@ -8,7 +8,9 @@ const page = await open();
 await page.getByRole("heading", { name: "Ask storyteller" }).waitFor();
 assert.equal(await page.getByRole("combobox", { name: "Model" }).inputValue(), "storyteller");
 await page.getByRole("spinbutton", { name: "Seed" }).fill("1");
-await page.getByRole("slider", { name: "Temperature" }).fill("0");
+const temperature = page.getByRole("slider", { name: "Temperature" });
+assert.equal(await temperature.inputValue(), "0.7", "the model's default");
+await temperature.fill("0");
 await page.getByText("2 changed").waitFor();
 
 // The first answer; only changed parameters are sent.
@@ -16,7 +18,7 @@ const sent = page.waitForRequest("**/v1/chat/completions");
 await ask(page, "What is the capital of France?");
 const { messages, ...parameters } = (await sent).postDataJSON();
 assert.deepEqual(messages, [{ role: "user", content: "What is the capital of France?" }]);
-const stream = { stream: true, stream_options: { include_usage: true } };
+const stream = { stream: true, stream_options: { include_usage: true }, timings: true };
 assert.deepEqual(parameters, { model: "storyteller", temperature: 0, seed: 1, ...stream });
 await answered(page);
 assert.equal(await answers(page).locator(".text").innerText(), "The capital of France is Paris.");

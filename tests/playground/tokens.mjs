@@ -58,6 +58,7 @@ await tokens.first().hover();
 let numRequests = 0;
 page.on("request", (request) => (numRequests += request.resourceType() === "fetch"));
 await page.getByRole("slider", { name: "Temperature" }).fill("2");
+await page.getByRole("slider", { name: "Top-p" }).fill("1");
 await page.getByRole("slider", { name: "Top-k" }).fill("4");
 await page.waitForFunction(() => document.querySelectorAll("tr.cut").length === 16);
 const shown = await rows();
@@ -66,7 +67,7 @@ const total = weights.reduce((sum, weight) => sum + weight);
 weights.forEach((weight, index) => near(shown[index].after, weight / total));
 await page.getByRole("slider", { name: "Min-p" }).fill("1");
 await page.waitForFunction(() => document.querySelectorAll("tr.cut").length === 19);
-await page.waitForURL(/temperature=2&top_k=4&min_p=1/);
+await page.waitForURL(/temperature=2&top_p=1&top_k=4&min_p=1/);
 assert.equal(numRequests, 0);
 await button(page, "Reset Min-p").click();
 

@@ -139,3 +139,19 @@ def test_int8_weights_give_a_sensible_answer():
     settings = create_settings(model_name=str(FOLDER), quantization="int8", kv_cache_gb=1)
     with serve_app(create_app(settings)) as server:
         assert "Paris" in chat(server, CAPITAL)
+
+
+def test_processed_logprobs_are_those_of_huggingface_at_the_temperature(server, oracle):
+    prompt = "The largest city of France is"
+    body = {"prompt": prompt, "max_length": 6, "temperature": 0.5, "top_p": 1, "seed": 1}
+    body |= {"logprobs": 5, "logprobs_mode": "processed_logprobs"}
+    positions = post(server, "/generate", **body).json()["generated"][0]["logprobs"]
+    prompt_ids = AutoTokenizer.from_pretrained(FOLDER)(prompt)["input_ids"]
+    token_ids = prompt_ids + [position["id"] for position in positions]
+    with torch.inference_mode():
+        logits = oracle(torch.tensor([token_ids])).logits[0, len(prompt_ids) - 1 : -1]
+    for row, position in zip((logits / 0.5).log_softmax(dim=-1), positions, strict=True):
+        tokens = [position, *position["top"]]
+        expected = row[[token["id"] for token in tokens]].tolist()
+        assert [token["logprob"] for token in tokens] == pytest.approx(expected, abs=0.01)
+        assert expected[1] == row.max().item()

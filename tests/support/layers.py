@@ -44,7 +44,7 @@ API = (
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
     "config": room("core.model_names engine.config engine.sampling_params errors", WEB, MODEL),
-    "models": room("api.fields.bounds", MODEL),
+    "models": room("api.fields.bounds api.fields.timings", MODEL),
     "engine": room(
         "errors engine.attention engine.cpu_layers engine.kernels engine.model engine.reference"
         " engine.sampling engine.scheduling engine.structured_output",
@@ -118,8 +118,8 @@ ROOMS = {
         MODEL,
     ),
     "api.fields": room(
-        "api.family engine.sampling_params engine.structured_output.source errors"
-        " middleware.ignored_fields models",
+        "api.family core.timings engine.logprobs engine.sampling_params"
+        " engine.structured_output.source errors middleware.ignored_fields models",
         MODEL,
     ),
     "api.chat": room(API, MODEL),

@@ -32,6 +32,7 @@ from src.api.anthropic.response import (
     ThinkingDeltaPart,
 )
 from src.api.chat.pipeline import DeltaReader, PreparedChat
+from src.api.fields.timings import timings_fields
 from src.core.outputs import Generation, TextDelta
 from src.engine.request import FinishReason
 from src.tool_calling.parser import (
@@ -145,7 +146,8 @@ class MessageRenderer:
         if not self._num_blocks:
             yield from self._start_block(_text(""))
         yield from self._stop_block()
-        yield MessageDelta(type="message_delta", delta=ending, usage=self._usage())
+        usage = self._usage()
+        yield MessageDelta(type="message_delta", delta=ending, usage=usage, **self._timings())
         yield MessageStop(type="message_stop")
 
     def _message(self, content: list[OutputBlock], ending: Ending | None) -> Message:
@@ -158,7 +160,11 @@ class MessageRenderer:
             stop_reason=ending.stop_reason if ending else None,
             stop_sequence=ending.stop_sequence if ending else None,
             usage=self._usage(),
+            **(self._timings() if ending else {}),
         )
+
+    def _timings(self) -> dict[str, Any]:
+        return timings_fields(self.body.timings, self.chat.context.timings)
 
     def _ending(self, reason: FinishReason | None, stop_text: str | None) -> Ending:
         stop_reason: StopReason = "tool_use" if self._reader.num_calls else "end_turn"

@@ -25,6 +25,7 @@ from src.api.fields.shared import (
     WireRequest,
 )
 from src.api.fields.tagged_items import only_tools_of_clients
+from src.api.fields.timings import TimingsField
 from src.engine.structured_output.source import GrammarSource, schema_source
 from src.errors import InvalidRequestError
 from src.text.chat_template import ChatMessage, PromptEnd
@@ -238,7 +239,8 @@ class MessageRequest(CountTokensRequest):
     temperature: StrictFloat | None = Field(default=None, ge=0, le=1, description=RANDOMNESS)
     top_p: TopPField = None
     top_k: Count | None = Field(
-        default=None, description="Sample among this many most likely tokens."
+        default=None,
+        description="Sample among this many most likely tokens; 0 is all. Default: the model's.",
     )
     stop_sequences: StopTextList | None = Field(
         default=None, description="Texts that end the answer and are not part of it."
@@ -246,6 +248,7 @@ class MessageRequest(CountTokensRequest):
     stream: StrictBool | None = Field(
         default=None, description="Send events during generation, as Server-Sent Events."
     )
+    timings: TimingsField = None
     metadata: Annotated[Metadata | None, NoEffect("users are not distinguished by it")] = None
     service_tier: Annotated[
         StrictStr | None, NoEffect("there is one tier", silent=("auto", "standard_only"))

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.fields.timings import Timings
+
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
 ]
@@ -74,6 +76,7 @@ class Message(BaseModel):
         description="The one of `stop_sequences` that ended the answer."
     )
     usage: MessageUsage
+    timings: Timings | None = Field(default=None, description="Left out unless requested.")
 
 
 class MessageStart(BaseModel):
@@ -147,6 +150,7 @@ class MessageDelta(BaseModel):
     type: Literal["message_delta"]
     delta: Ending
     usage: MessageUsage
+    timings: Timings | None = Field(default=None, description="Left out unless requested.")
 
 
 class MessageStop(BaseModel):

@@ -57,7 +57,9 @@ async def create_message(
         )
     generation = await chat.collect(request)
     whole = partial(renderer.whole, generation)
-    return await json_answer(whole, generation.size, exclude_unset=True)
+    return await json_answer(
+        whole, generation.size, exclude_unset=True, timings=chat.context.timings
+    )
 
 
 @router.post("/count_tokens", response_model=TokenCount)

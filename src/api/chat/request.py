@@ -63,13 +63,8 @@ class AnswerOptions:
 class ChatRequest(ConversationRequest, Protocol):
     """Wire model of a request for the answer to a conversation.
 
-    Fields that APIs name alike, such as `stop` and `seed`, are read by `sampling_params`.
+    Fields that APIs name alike, such as `temperature` and `seed`, are read by `sampling_params`.
     """
-
-    @property
-    def temperature(self) -> float | None: ...
-    @property
-    def top_p(self) -> float | None: ...
 
     def answer_schema(self) -> GrammarSource | None:
         """Returns the required format of answers that are not tool calls; None for any text.

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from src.engine.logprobs import LogprobsMode
+
 MAX_FIELDS = 64
 MAX_CHOICES = 2**16
 """Maximum number of texts in `choice`: as many as fit the default of MAX_GRAMMAR_BYTES."""
@@ -41,6 +43,15 @@ Seed = Annotated[StrictInt, Field(ge=-MAX_SEED, le=MAX_SEED)]
 NumTokens = Annotated[StrictInt, Field(ge=1, le=MAX_TOKENS)]
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_TOKENS)]
 NumLogprobs = Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)]
+LogprobsModeField = Annotated[
+    LogprobsMode | None,
+    Field(
+        description="Values to report for tokens: `raw_logprobs`, the default, are the model's own;"
+        " `processed_logprobs` those after penalties, bias, grammar, temperature and filters;"
+        " `raw_logits` and `processed_logits` likewise, without the softmax. Impossible tokens have"
+        " -9999."
+    ),
+]
 StopTokenIds = Annotated[
     list[Annotated[StrictInt, Field(ge=0)]], Field(fail_fast=True, max_length=64)
 ]

@@ -8,6 +8,8 @@ from src.errors import InvalidRequestError
 
 # Fields with the same name in all APIs; null is the default, as in a request without the field.
 SHARED = (
+    "temperature",
+    "top_p",
     "top_k",
     "min_p",
     "repetition_penalty",
@@ -18,6 +20,7 @@ SHARED = (
     "stop",
     "stop_token_ids",
     "ignore_eos",
+    "logprobs_mode",
 )
 
 
@@ -26,8 +29,7 @@ def sampling_params(
     *,
     max_tokens: int,
     min_tokens: int | None,
-    temperature: float,
-    top_p: float,
+    defaults: dict[str, float],
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
     grammar: GrammarSource | None = None,
@@ -37,12 +39,11 @@ def sampling_params(
 
     Args:
         body: wire model with the fields of SHARED that its API has. A missing or null field takes
-            the default of `SamplingParams`.
+            the value in `defaults`, then that of `SamplingParams`.
         max_tokens: maximum number of new tokens. This and the following arguments are fields that
             the APIs name or default differently.
         min_tokens: minimum number of new tokens; None is 0.
-        temperature: 0 is greedy.
-        top_p: nucleus sampling.
+        defaults: values of parameters that the request leaves out, by `SamplingDefaults`.
         logprobs: alternatives of each new token; None wants no log-probabilities.
         prompt_logprobs: likewise of each prompt token.
         grammar: required format of the answer; None for any text.
@@ -53,6 +54,8 @@ def sampling_params(
     """
     min_tokens = min_tokens or 0
     check_min_tokens(min_tokens, max_tokens, names)
+    if logprobs is None and getattr(body, "logprobs_mode", None) is not None:
+        raise InvalidRequestError("logprobs_mode needs logprobs.", ("logprobs_mode",))
     if grammar is not None:
         _check_goes_with_grammar(body)
     shared: dict[str, Any] = {
@@ -63,12 +66,10 @@ def sampling_params(
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        temperature=temperature,
-        top_p=top_p,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         grammar=grammar,
-        **shared,
+        **(defaults | shared),
     )
 
 

@@ -150,8 +150,11 @@ SENT_BACK = NoEffect("clients send it back with answers", silent=ANYTHING)
 Parsed = Annotated[Any, NoEffect("clients add it to answers, and send it back", silent=ANYTHING)]
 """Parsed text of an answer, which OpenAI's clients add to it."""
 
-RANDOMNESS = "Sampling temperature; 0 is greedy. Default: 1."
-NUCLEUS = "Sample among the most likely tokens whose probabilities add up to this. Default: 1."
+RANDOMNESS = "Sampling temperature; 0 is greedy. Default: TEMPERATURE, then the model's, then 1."
+NUCLEUS = (
+    "Sample among the most likely tokens whose probabilities add up to this. Default: TOP_P, then"
+    " the model's, then 1."
+)
 
 ModelName = Annotated[
     StrictStr,

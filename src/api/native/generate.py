@@ -11,7 +11,7 @@ from src.api.json_response import json_answer
 from src.api.native.family import NATIVE
 from src.api.native.render import Renderer
 from src.api.openapi import error_responses, stream_documentation
-from src.api.sse import EventStream, stream_events, stream_times
+from src.api.sse import stream_events, stream_times
 from src.config import Settings
 from src.engine.sampling_params import SamplingParams
 from src.inference import InferenceEngine
@@ -47,29 +47,19 @@ async def generate(
     request: Request, body: GenerateRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue one prompt, and answer when all is done or as it is made."""
-    params = await off_loop(request, partial(_sampling_params, body, settings))
+    params = await off_loop(request, partial(_sampling_params, body, engine, settings))
+    context, n = engine.create_context(), body.num_return_sequences
+    token_ids = await while_connected(request, engine.tokenize(body.prompt, params, context))
+    renderer = _renderer(body, body.prompt, engine)
+    renderer.num_prompt_tokens = len(token_ids)
+    renderer.timings = context.timings if body.timings else None
     if body.stream:
-        return await _stream(request, body, params, engine, settings)
-    generation = await while_connected(
-        request, engine.generate(body.prompt, params, body.num_return_sequences)
-    )
-    respond = partial(_renderer(body, body.prompt, engine).response, generation)
-    return await json_answer(respond, generation.size, exclude_none=True)
-
-
-async def _stream(
-    request: Request,
-    body: GenerateRequest,
-    params: SamplingParams,
-    engine: InferenceEngine,
-    settings: Settings,
-) -> EventStream:
-    context = engine.create_context()
-    tokenizing = engine.tokenize(body.prompt, params, context)
-    token_ids = await while_connected(request, tokenizing)
-    renderer = _renderer(body, body.prompt, engine, len(token_ids))
-    deltas = engine.stream(token_ids, params, body.num_return_sequences, context)
-    return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
+        deltas = engine.stream(token_ids, params, n, context)
+        return await stream_events(request, deltas, renderer.deltas, stream_times(settings))
+    collecting = engine.collect([token_ids], params, n, context)
+    (generation,) = await while_connected(request, collecting)
+    respond = partial(renderer.response, generation)
+    return await json_answer(respond, generation.size, exclude_none=True, timings=context.timings)
 
 
 @router.post("/generate/batch", response_model=list[GenerateResponse])
@@ -77,10 +67,10 @@ async def generate_batch(
     request: Request, body: GenerateBatchRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue several prompts in the same way; the answers are in the prompts' order."""
-    params = await off_loop(request, partial(_sampling_params, body, settings))
-    generations = await while_connected(
-        request, engine.generate_batch(body.prompts, params, body.num_return_sequences)
-    )
+    params = await off_loop(request, partial(_sampling_params, body, engine, settings))
+    context = engine.create_context()
+    generating = engine.generate_batch(body.prompts, params, body.num_return_sequences, context)
+    generations = await while_connected(request, generating)
 
     def respond() -> BatchResponse:
         return BatchResponse(
@@ -89,11 +79,13 @@ async def generate_batch(
         )
 
     size = sum(generation.size for generation in generations)
-    return await json_answer(respond, size, exclude_none=True)
+    return await json_answer(respond, size, exclude_none=True, timings=context.timings)
 
 
-def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams:
-    """Returns the request's sampling parameters; the settings are the defaults."""
+def _sampling_params(
+    body: SamplingFields, engine: InferenceEngine, settings: Settings
+) -> SamplingParams:
+    """Returns the request's sampling parameters."""
     structured = body.structured_outputs
     max_tokens = settings.max_length if body.max_length is None else body.max_length
     return sampling_params(
@@ -101,15 +93,14 @@ def _sampling_params(body: SamplingFields, settings: Settings) -> SamplingParams
         names=("min_length", "max_length"),
         max_tokens=max_tokens,
         min_tokens=body.min_length,
-        temperature=settings.temperature if body.temperature is None else body.temperature,
-        top_p=settings.top_p if body.top_p is None else body.top_p,
+        defaults=engine.sampling_defaults.values(
+            temperature=settings.temperature, top_p=settings.top_p
+        ),
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         grammar=structured_source(structured) if structured else None,
     )
 
 
-def _renderer(
-    body: SamplingFields, prompt: str, engine: InferenceEngine, num_prompt_tokens: int = 0
-) -> Renderer:
-    return Renderer(engine, prompt if body.return_full_text else "", num_prompt_tokens)
+def _renderer(body: SamplingFields, prompt: str, engine: InferenceEngine) -> Renderer:
+    return Renderer(engine, prompt if body.return_full_text else "", body.num_return_sequences)

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from src.api.fields.timings import create_timings
 from src.core.outputs import Completion, Generation, TextDelta
+from src.core.timings import CallTimings
 from src.engine import logprobs
 from src.engine.request import FinishReason
 from src.inference import InferenceEngine
@@ -25,12 +27,17 @@ class Renderer:
     Args:
         engine: decodes tokens.
         prompt: prefix of the texts; empty if they hold the new text alone.
+        num_sequences: number of the prompt's sequences.
         num_prompt_tokens: length of the prompt; needed for deltas alone.
+        timings: of the call; None leaves them out.
     """
 
     engine: InferenceEngine
     prompt: str
+    num_sequences: int = 1
     num_prompt_tokens: int = 0
+    timings: CallTimings | None = None
+    _num_ended: int = 0
     _num_tokens: dict[int, int] = field(default_factory=dict)  # by index of the sequence
     _texts: dict[int, str] = field(default_factory=dict)  # of tokens, by their ids
 
@@ -41,6 +48,7 @@ class Renderer:
             model=self.engine.model_name,
             prompt_tokens=len(generation.prompt_token_ids),
             prompt_logprobs=self._logprobs(generation.prompt_logprobs),
+            timings=create_timings(self.timings) if self.timings else None,
         )
 
     def _generated_text(self, completion: Completion) -> GeneratedText:
@@ -66,6 +74,9 @@ class Renderer:
         if reason is not None:
             fields["tokens"] = self._num_tokens[index]
             fields["prompt_tokens"] = self.num_prompt_tokens
+            self._num_ended += 1
+            if self.timings is not None and self._num_ended == self.num_sequences:
+                fields["timings"] = create_timings(self.timings)
         if text or fields:
             yield GenerateDelta.model_validate(
                 {"index": index, "text": text, "finish_reason": reason} | fields

@@ -11,6 +11,7 @@ from src.api.fields.bounds import (
     Count,
     JsonSchema,
     LogitBias,
+    LogprobsModeField,
     Metadata,
     MinP,
     Penalty,
@@ -29,6 +30,7 @@ from src.api.fields.shared import (
     WireRequest,
 )
 from src.api.fields.structured import structured_source
+from src.api.fields.timings import TimingsField
 from src.engine.structured_output.source import GrammarSource
 from src.errors import InvalidRequestError
 
@@ -117,15 +119,18 @@ class GenerationRequest(WireRequest):
     )
     top_k: TopK | None = Field(
         default=None,
-        description="Extension: sample among this many most likely tokens; 0 and -1 are all.",
+        description="Extension: sample among this many most likely tokens; 0 and -1 are all."
+        " Default: the model's, then all.",
     )
     min_p: MinP | None = Field(
         default=None,
-        description="Extension: minimum probability, as a share of the most likely token's.",
+        description="Extension: minimum probability, as a share of the most likely token's."
+        " Default: the model's, then 0.",
     )
     repetition_penalty: RepetitionPenalty | None = Field(
         default=None,
-        description="Extension: above 1, tokens of the prompt and the answer become less likely.",
+        description="Extension: above 1, tokens of the prompt and the answer become less likely."
+        " Default: the model's, then 1.",
     )
     min_tokens: Count | None = Field(
         default=None,
@@ -138,6 +143,8 @@ class GenerationRequest(WireRequest):
     ignore_eos: StrictBool | None = Field(
         default=None, description="Extension: generate on after the model's end tokens."
     )
+    logprobs_mode: LogprobsModeField = None
+    timings: TimingsField = None
     structured_outputs: StructuredOutputs | None = Field(
         default=None, description="Extension: required format of the answer; see below."
     )

@@ -9,9 +9,21 @@ from src.api.deps import EngineDep
 from src.api.openai.family import OPENAI
 from src.api.openapi import error_responses
 from src.api.served_model import check_model
+from src.core.sampling_defaults import Source
 from src.inference import InferenceEngine
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=error_responses(OPENAI, 503))
+
+
+class SamplingDefault(BaseModel):
+    """Value of a sampling parameter that a request leaves out."""
+
+    value: int | float
+    source: Source = Field(
+        description="`setting`: TEMPERATURE or TOP_P. `model`: the model's generation_config.json"
+        " or GGUF file. `api`: none of them; `/generate` then has a temperature of 0.7 and a top_p"
+        " of 0.9."
+    )
 
 
 class Model(BaseModel):
@@ -26,6 +38,9 @@ class Model(BaseModel):
         " model is not from the hub."
     )
     max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
+    sampling_defaults: dict[str, SamplingDefault] = Field(
+        description="Sampling parameters of requests that leave them out, by their names."
+    )
 
 
 class ModelList(BaseModel):
@@ -55,4 +70,8 @@ def _model(name: str, engine: InferenceEngine) -> Model:
         owned_by="llm-inference",
         root=engine.names.root,
         max_model_len=engine.max_model_len,
+        sampling_defaults={
+            name: SamplingDefault(value=default.value, source=default.source)
+            for name, default in engine.sampling_defaults.find().items()
+        },
     )

@@ -6,13 +6,15 @@ from typing import Any, Protocol
 from fastapi import Request
 from pydantic import BaseModel
 
-from src.api.openai.common import Usage, UsageCount
+from src.api.fields.timings import timings_fields
+from src.api.openai.common import UsageCount
 from src.api.openai.family import OpenAIErrorResponse
 from src.api.openai.fields import GenerationRequest
 from src.api.openapi import stream_documentation
 from src.api.sse import EventStream, stream_events, stream_times
 from src.config import Settings
 from src.core.outputs import TextDelta
+from src.core.timings import CallTimings
 
 
 def chunk_stream(chunk: type[BaseModel]) -> dict[str, Any]:
@@ -26,7 +28,8 @@ class ChunkRenderer(Protocol):
 
     def chunks(self, delta: TextDelta) -> Iterable[BaseModel]: ...
 
-    def usage_chunk(self, usage: Usage) -> BaseModel: ...
+    def end_chunk(self, fields: dict[str, Any]) -> BaseModel:
+        """Returns the last chunk, which has fields of the whole answer and no choices."""
 
 
 async def stream_chunks(
@@ -36,6 +39,7 @@ async def stream_chunks(
     renderer: ChunkRenderer,
     count: UsageCount,
     settings: Settings,
+    timings: CallTimings,
 ) -> EventStream:
     """Returns a stream of chunks, once the first delta exists; raises as `stream_events`."""
 
@@ -44,7 +48,9 @@ async def stream_chunks(
         return renderer.chunks(delta)
 
     def render_end() -> Iterable[BaseModel]:
-        return [renderer.usage_chunk(count.usage())] if body.includes_usage else []
+        fields: dict[str, Any] = {"usage": count.usage()} if body.includes_usage else {}
+        fields |= timings_fields(body.timings, timings)
+        return [renderer.end_chunk(fields)] if fields else []
 
     times = stream_times(settings)
     return await stream_events(request, deltas, render, times, render_end=render_end)

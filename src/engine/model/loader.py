@@ -23,6 +23,11 @@ from transformers.utils import logging as transformers_logging
 from src.engine.config import EngineConfig
 from src.engine.model.adapters import adapt_attention
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
+from src.engine.model.generation_config import (
+    SamplingEntries,
+    find_sampling_defaults,
+    read_sampling_entries,
+)
 from src.engine.model.gguf.checkpoint import GgufCheckpoint
 from src.engine.model.gguf.names import is_gguf
 from src.engine.model.hidden_states import find_hidden_size
@@ -64,6 +69,8 @@ class LoadedModel:
         chat_template: renders conversations; None if the model has none.
         tokenizer_class: HuggingFace's class that read the tokenizer's files.
         special_tokens: names such as `eos_token`, to the special tokens' texts.
+        sampling_defaults: the model's values of sampling parameters, by their names in
+            `SamplingParams`; empty with GENERATION_CONFIG=none.
     """
 
     model: PreTrainedModel
@@ -76,6 +83,7 @@ class LoadedModel:
     chat_template: ChatTemplate | None = None
     tokenizer_class: str = ""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 class Checkpoint(Protocol):
@@ -91,6 +99,9 @@ class Checkpoint(Protocol):
 
     def find_named_ids(self) -> list[NamedId]:
         """Returns the token ids that the files name."""
+
+    def find_sampling_entries(self) -> SamplingEntries:
+        """Returns the entries of the files that give sampling parameters."""
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Loads the tokenizer with its chat template."""
@@ -115,6 +126,10 @@ class FolderCheckpoint:
     def find_named_ids(self) -> list[NamedId]:
         """Returns the token ids that the files name."""
         return read_named_ids(self.path)
+
+    def find_sampling_entries(self) -> SamplingEntries:
+        """Returns those of generation_config.json."""
+        return read_sampling_entries(self.path)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Loads the tokenizer with its chat template; see `tokenizer.py`."""
@@ -149,7 +164,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     warn_of_unknown_ids(named_ids, vocab_size)
     eos_token_ids = find_end_token_ids(model, tokenizer, vocab_size)
     _ignore_padding(model)
-    # Requests and settings say how to sample; `generate` would add the file's entries.
+    # `SamplingParams` say how to sample; `generate` would add the file's entries.
     model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     return LoadedModel(
         model=model,
@@ -162,7 +177,14 @@ def load_model(config: EngineConfig) -> LoadedModel:
         chat_template=load_chat_template(tokenizer, backend, config),
         tokenizer_class=type(tokenizer).__name__,
         special_tokens=dict(tokenizer.special_tokens_map),
+        sampling_defaults=_find_sampling_defaults(checkpoint, config),
     )
+
+
+def _find_sampling_defaults(checkpoint: Checkpoint, config: EngineConfig) -> dict[str, float]:
+    if config.generation_config == "none":
+        return {}
+    return find_sampling_defaults(checkpoint.find_sampling_entries())
 
 
 def _open_checkpoint(config: EngineConfig) -> Checkpoint:

@@ -33,7 +33,7 @@ from src.engine.request import (
     Request,
     RequestOutput,
 )
-from src.engine.sampling.logprobs import find_logprobs
+from src.engine.sampling.logprobs import find_logprobs, process_logits, reports_processed
 
 
 @dataclass(slots=True, eq=False)
@@ -218,7 +218,10 @@ class ReferenceEngine(EngineThread):
 
 
 def _logprobs(job: _Job, token_id: int) -> list[PositionLogprobs]:
-    num_top = job.request.sampling_params.logprobs
-    if num_top is None or job.recorder.logits is None:
+    params, logits = job.request.sampling_params, job.recorder.logits
+    if params.logprobs is None or logits is None:
         return []
-    return find_logprobs(job.recorder.logits, [token_id], [num_top])
+    order = logits
+    if reports_processed(params):
+        logits = process_logits(logits[0].float(), params, token_id)[None]
+    return find_logprobs(logits, [token_id], [params.logprobs], params.logprobs_mode, order)

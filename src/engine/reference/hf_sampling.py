@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from src.engine.sampling.logits_processors import ban, keep_allowed, keep_only
+from src.engine.sampling.logprobs import reports_processed
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Matcher, find_allowed, send, wait_for_answers
 from src.engine.thought import ThoughtTracker
@@ -37,7 +38,7 @@ def generation_config(params: SamplingParams, end_token_ids: list[int]) -> Gener
 
 
 class LogitsRecorder(LogitsProcessor):
-    """Keeps the model's own logits of the newest token."""
+    """Keeps the logits of the newest token: the model's own, or those after all processors."""
 
     logits: torch.Tensor | None = None
 
@@ -56,7 +57,7 @@ def logits_processors(
 ) -> LogitsProcessorList:
     """Returns the processors before temperature and filters, in the sampler's order."""
     processors = LogitsProcessorList()
-    if params.logprobs is not None:
+    if params.logprobs is not None and not reports_processed(params):
         processors.append(recorder)
     if params.logit_bias:
         bias: list[list[list[int] | float]] = [
@@ -78,6 +79,8 @@ def logits_processors(
         )
     if thought is not None:
         processors.append(_ForceTokens(thought))
+    if reports_processed(params):
+        processors.append(recorder)
     return processors
 
 

@@ -20,7 +20,7 @@ from src.engine.sampling.logits_processors import (
     keep_allowed,
     keep_only,
 )
-from src.engine.sampling.logprobs import find_logprobs
+from src.engine.sampling.logprobs import LogprobsReport
 from src.engine.sampling.top_k_top_p import NUM_UNIFORMS, sample_filtered, sample_unfiltered
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.matcher import Matcher, find_allowed
@@ -80,7 +80,8 @@ class Sampler:
         """Selects a token for each row; None if the row's token mask was not ready in time.
 
         Log-probabilities are those of the raw logits, before bias, penalties, bans, grammar and
-        temperature. If all tokens of a row are impossible, it gets one of them.
+        temperature, or of the processed ones, as `logprobs_mode` says. If all tokens of a row are
+        impossible, it gets one of them.
 
         Args:
             logits: (num_rows, vocab_size), float32; they are changed in place.
@@ -89,21 +90,15 @@ class Sampler:
         Raises:
             DeadEndError: a row's grammar allows no token.
         """
-        with_logprobs = [index for index, row in enumerate(rows) if row.params.logprobs is not None]
-        raw = logits[with_logprobs] if with_logprobs else None  # a copy
+        report = LogprobsReport(logits, [row.params for row in rows])
         _process_logits(logits, rows)
         late = _apply_grammars(logits, rows)
         token_ids = self._select(logits, rows)
-        sampled: list[SampledToken | None] = [SampledToken(i, None) for i in token_ids]
-        if raw is not None:
-            selected = [token_ids[index] for index in with_logprobs]
-            num_top = [rows[index].params.logprobs or 0 for index in with_logprobs]
-            logprobs = find_logprobs(raw, selected, num_top)
-            for index, position in zip(with_logprobs, logprobs, strict=True):
-                sampled[index] = SampledToken(token_ids[index], position)
-        for index in late:
-            sampled[index] = None
-        return sampled
+        positions = report.find(logits, token_ids)
+        return [
+            None if index in late else SampledToken(token_id, positions.get(index))
+            for index, token_id in enumerate(token_ids)
+        ]
 
     def _select(self, logits: torch.Tensor, rows: list[SamplingRow]) -> list[int]:
         """Returns a token id for each row."""

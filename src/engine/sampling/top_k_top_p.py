@@ -105,8 +105,32 @@ def _sample_top(
         candidates, so that the token does not follow the distribution.
     """
     num_candidates = top_probs.shape[-1]
-    top_k, top_p, min_p = torch.split(filters, 1, dim=1)  # each (num_rows, 1)
+    top_k, top_p, _ = torch.split(filters, 1, dim=1)  # each (num_rows, 1)
     cumulated = top_probs.double().cumsum(dim=-1)  # (num_rows, num_candidates)
+    last, ends_inside = _last_kept(top_probs, cumulated, filters)
+    index = _inverse_transform(cumulated, uniforms * cumulated.gather(1, last))
+    is_mass_known = (top_k >= vocab_size) | (top_p >= 1)
+    is_exact = (top_k <= num_candidates) | (is_mass_known & ends_inside)
+    if num_candidates == vocab_size:
+        is_exact = torch.ones_like(is_exact)
+    return top_ids.gather(1, index).squeeze(1), is_exact.squeeze(1)
+
+
+def _last_kept(
+    top_probs: torch.Tensor, cumulated: torch.Tensor, filters: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the index of the last token that all filters keep, and whether top-p or min-p end.
+
+    Args:
+        top_probs: (num_rows, num_candidates), the largest first.
+        cumulated: their cumulated sums, double.
+        filters: (num_rows, 3): top_k, top_p and min_p.
+
+    Returns:
+        (num_rows, 1) each; False if the prefix of top-p and min-p may be longer.
+    """
+    num_candidates = top_probs.shape[-1]
+    top_k, top_p, min_p = torch.split(filters, 1, dim=1)  # each (num_rows, 1)
     last = (top_k.clamp(max=num_candidates) - 1).long()
     mass = torch.where(top_k <= num_candidates, cumulated.gather(1, last), 1.0)
     # The nucleus ends with the first token that reaches this mass.
@@ -114,13 +138,8 @@ def _sample_top(
     num_nucleus = (cumulated < nucleus_mass).sum(dim=-1, keepdim=True) + 1
     num_likely = (top_probs >= min_p * top_probs[:, :1]).sum(dim=-1, keepdim=True)
     last = torch.minimum(last, torch.minimum(num_nucleus, num_likely) - 1)
-    index = _inverse_transform(cumulated, uniforms * cumulated.gather(1, last))
     ends_inside = (cumulated[:, -1:] >= nucleus_mass) | (num_likely < num_candidates)
-    is_mass_known = (top_k >= vocab_size) | (top_p >= 1)
-    is_exact = (top_k <= num_candidates) | (is_mass_known & ends_inside)
-    if num_candidates == vocab_size:
-        is_exact = torch.ones_like(is_exact)
-    return top_ids.gather(1, index).squeeze(1), is_exact.squeeze(1)
+    return last, ends_inside
 
 
 def sample_by_rejection(
@@ -150,6 +169,23 @@ def sample_sorted(
     vocab_size = probs.shape[-1]
     top_probs, top_ids = striped_top_k(probs, vocab_size)
     return _sample_top(top_probs, top_ids, filters, uniforms[:, -1:], vocab_size)[0]
+
+
+def keep_filtered(probs: torch.Tensor, top_k: int, top_p: float, min_p: float) -> torch.Tensor:
+    """Returns the tokens that the filters keep, as a mask: (vocab_size,), bool.
+
+    Args:
+        probs: (vocab_size,), of one sequence.
+        top_k: in [1, vocab_size].
+        top_p: in (0, 1].
+        min_p: in [0, 1].
+    """
+    filters = torch.tensor([[top_k, top_p, min_p]], dtype=torch.double, device=probs.device)
+    top_probs, top_ids = striped_top_k(probs[None], len(probs))
+    last, _ = _last_kept(top_probs, top_probs.double().cumsum(dim=-1), filters)
+    kept = torch.zeros_like(probs, dtype=torch.bool)
+    kept[top_ids[0, : int(last) + 1]] = True
+    return kept
 
 
 def _is_kept(probs: torch.Tensor, filters: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:

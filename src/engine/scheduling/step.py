@@ -137,7 +137,7 @@ def record(one: ScheduledSequence, result: SequenceResult) -> RequestOutput | No
     if sequence.request.embeds:
         output = _add_hidden_sum(sequence, result.hidden_sum)
     elif result.tokens:
-        output = _add_tokens(sequence, result.tokens)
+        output = _add_tokens(sequence, result.tokens, len(one.draft))
         # The accepted tokens were computed; the last one was only sampled.
         sequence.num_computed_tokens += max(0, len(output.new_token_ids) - 1)
     return output
@@ -156,7 +156,7 @@ def _add_hidden_sum(sequence: Sequence, hidden_sum: list[float]) -> RequestOutpu
     )
 
 
-def _add_tokens(sequence: Sequence, tokens: list[SampledToken]) -> RequestOutput:
+def _add_tokens(sequence: Sequence, tokens: list[SampledToken], num_drafted: int) -> RequestOutput:
     """Appends new tokens, up to the one that ends the sequence."""
     reason = None
     kept: list[SampledToken] = []
@@ -175,6 +175,7 @@ def _add_tokens(sequence: Sequence, tokens: list[SampledToken]) -> RequestOutput
         [token.logprobs for token in kept if token.logprobs],
         sequence.prompt_logprobs,
         sequence.admission,
+        num_drafted=num_drafted,
     )
     sequence.prompt_logprobs, sequence.admission = [], None
     return output

@@ -81,7 +81,8 @@ def test_fills_in_what_the_request_leaves_out(prepare):
     chat = prepare(seed=5)
     room = chat.engine.max_model_len - chat.num_prompt_tokens
     params = chat.params
-    assert (params.max_tokens, params.temperature, params.top_p, params.seed) == (room, 1, 1, 5)
+    assert (params.max_tokens, params.seed) == (room, 5)
+    assert (params.temperature, params.top_p, params.top_k) == (0.7, 0.9, 0)  # the model's
     assert (params.min_tokens, params.grammar, chat.num_choices) == (0, None, 1)
 
 

@@ -59,6 +59,7 @@ def test_the_served_model_is_listed(ai):
     data = model.to_dict()
     assert data.pop("max_model_len") == 1024  # vLLM's additions
     assert data.pop("root") == MODEL
+    assert data.pop("sampling_defaults")["top_p"] == {"value": 0.9, "source": "model"}
     assert_shape(Model, data)
 
 
@@ -227,10 +228,9 @@ def test_both_apis_draw_the_same_texts(server, fields):
         "max_length": 20,
         "return_full_text": False,
         "num_return_sequences": fields.get("n", 1),
-        "temperature": fields.get("temperature", 1),
-        "top_p": 1,
         "seed": 5,
     }
+    native |= {name: value for name, value in fields.items() if name == "temperature"}
     generated = post(server, "/generate", **native).json()["generated"]
     answer = post(server, "/v1/completions", **STORY | {"max_tokens": 20, "seed": 5} | fields)
     assert [one["text"] for one in answer.json()["choices"]] == [one["text"] for one in generated]

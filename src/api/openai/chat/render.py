@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.api.chat.pipeline import DeltaReader, PreparedChat
+from src.api.fields.timings import timings_fields
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
     AnswerCall,
@@ -22,7 +23,7 @@ from src.api.openai.chat.response import (
     Function,
     FunctionDelta,
 )
-from src.api.openai.common import Usage, UsageCount, answer_head, token_logprob
+from src.api.openai.common import UsageCount, answer_head, token_logprob
 from src.config import ReasoningField
 from src.core.outputs import Completion, Generation, TextDelta
 from src.engine import logprobs
@@ -77,7 +78,8 @@ class ChatRenderer:
             )
             for index, completion in enumerate(generation.completions)
         ]
-        return ChatCompletion(**self._head | {"choices": choices, "usage": count.usage()})
+        fields = timings_fields(self.body.timings, self.chat.context.timings)
+        return ChatCompletion(**self._head, choices=choices, **{"usage": count.usage()} | fields)
 
     def _message(self, index: int, completion: Completion) -> AnswerMessage:
         answer = self._reader(index).read_all(completion)
@@ -139,8 +141,9 @@ class ChatRenderer:
         is_call = self._reader(index).num_calls and not self.body.has_named_tool
         return "tool_calls" if is_call else "stop"
 
-    def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
-        return ChatCompletionChunk(**self._head | {"choices": [], "usage": usage})
+    def end_chunk(self, fields: dict[str, Any]) -> ChatCompletionChunk:
+        """Returns the last chunk, which has fields of the whole answer and no choices."""
+        return ChatCompletionChunk(**self._head | {"choices": []} | fields)
 
     def _chunk(
         self,

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.fields.timings import Timings
 from src.api.openai.common import Usage, WrittenLogprob
 
 THOUGHT = "The thought before the answer; left out without one, and by REASONING_FIELD."
@@ -78,6 +79,7 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    timings: Timings | None = Field(default=None, description="Left out unless requested.")
 
 
 class FunctionDelta(BaseModel):
@@ -126,3 +128,4 @@ class ChatCompletionChunk(BaseModel):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    timings: Timings | None = None

@@ -36,9 +36,10 @@ async def create_chat_completion(
     chat = await prepare_chat(request, body, engine)
     renderer = ChatRenderer(body, chat, settings.reasoning_field)
     count = UsageCount(chat.num_prompt_tokens, chat.num_choices)
+    timings = chat.context.timings
     if body.stream:
-        return await stream_chunks(request, body, chat.stream(), renderer, count, settings)
+        return await stream_chunks(request, body, chat.stream(), renderer, count, settings, timings)
     generation = await chat.collect(request)
     count.add_all(generation)
     whole = partial(renderer.whole, generation, count)
-    return await json_answer(whole, generation.size, exclude_unset=True)
+    return await json_answer(whole, generation.size, exclude_unset=True, timings=timings)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from src.api.openai.common import Usage, UsageCount, answer_head
+from src.api.fields.timings import timings_fields
+from src.api.openai.common import UsageCount, answer_head
 from src.api.openai.completions.schemas import (
     Completion,
     CompletionChoice,
@@ -15,6 +16,7 @@ from src.api.openai.completions.schemas import (
 )
 from src.core.outputs import Completion as Sequence
 from src.core.outputs import Generation, TextDelta
+from src.core.timings import CallTimings
 from src.engine.logprobs import PositionLogprobs
 from src.engine.request import FinishReason
 from src.inference import InferenceEngine
@@ -50,14 +52,17 @@ class CompletionRenderer:
         if self.body.includes_usage:
             self._head["usage"] = None
 
-    def whole(self, generations: list[Generation], count: UsageCount) -> Completion:
+    def whole(
+        self, generations: list[Generation], count: UsageCount, timings: CallTimings
+    ) -> Completion:
         """Returns the whole answer."""
         choices = [
             self._choice(delta)
             for number, generation in enumerate(generations)
             for delta in self._best(number * self.body.num_choices, generation)
         ]
-        return Completion(**self._head | {"choices": choices, "usage": count.usage()})
+        fields = timings_fields(self.body.timings, timings)
+        return Completion(**self._head | {"choices": choices, "usage": count.usage()} | fields)
 
     def chunks(self, delta: TextDelta) -> Iterator[Completion]:
         """Yields the chunk of a delta; none for a delta without text, logprobs or end."""
@@ -65,8 +70,9 @@ class CompletionRenderer:
         if choice.text or choice.logprobs or choice.finish_reason:
             yield Completion(**self._head | {"choices": [choice]})
 
-    def usage_chunk(self, usage: Usage) -> Completion:
-        return Completion(**self._head | {"choices": [], "usage": usage})
+    def end_chunk(self, fields: dict[str, Any]) -> Completion:
+        """Returns the last chunk, which has fields of the whole answer and no choices."""
+        return Completion(**self._head | {"choices": []} | fields)
 
     def _best(self, first_index: int, generation: Generation) -> list[TextDelta]:
         """Returns the best sequences of a prompt, each as one delta."""

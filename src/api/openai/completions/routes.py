@@ -45,25 +45,27 @@ async def create_completion(
     """Continue texts or token ids."""
     context = engine.create_context()
     check_model(body.model, engine)
-    params = await off_loop(request, partial(_sampling_params, body))
+    params = await off_loop(request, partial(_sampling_params, body, engine))
     prompts = await while_connected(request, _tokenize(body, params, engine, context))
     token_ids = [prompt.token_ids for prompt in prompts]
     renderer = CompletionRenderer(engine, body, prompts)
     count = UsageCount(sum(map(len, token_ids)), body.num_sequences, body.max_tokens == 0)
     if body.stream:
         deltas = engine.stream_batch(token_ids, params, body.num_sequences, context)
-        return await stream_chunks(request, body, deltas, renderer, count, settings)
+        return await stream_chunks(
+            request, body, deltas, renderer, count, settings, context.timings
+        )
     generations = await while_connected(
         request, engine.collect(token_ids, params, body.num_sequences, context)
     )
     for generation in generations:
         count.add_all(generation)
     size = sum(generation.size for generation in generations)
-    whole = partial(renderer.whole, generations, count)
-    return await json_answer(whole, size, exclude_unset=True)
+    whole = partial(renderer.whole, generations, count, context.timings)
+    return await json_answer(whole, size, exclude_unset=True, timings=context.timings)
 
 
-def _sampling_params(body: CompletionRequest) -> SamplingParams:
+def _sampling_params(body: CompletionRequest, engine: InferenceEngine) -> SamplingParams:
     body.check()
     max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     logprobs = body.logprobs
@@ -73,8 +75,7 @@ def _sampling_params(body: CompletionRequest) -> SamplingParams:
         body,
         max_tokens=max(1, max_tokens),  # an echo without new tokens drops the generated one
         min_tokens=body.min_tokens,
-        temperature=1 if body.temperature is None else body.temperature,
-        top_p=1 if body.top_p is None else body.top_p,
+        defaults=engine.sampling_defaults.values(),
         logprobs=logprobs,
         grammar=only_one(body.grammars()),
     )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from src.api.fields.bounds import Count, NumLogprobs
 from src.api.fields.shared import Refused
+from src.api.fields.timings import Timings
 from src.api.openai.common import Usage
 from src.api.openai.fields import MAX_SEQUENCES, GenerationRequest
 from src.api.openai.prompts import prompts_up_to
@@ -73,6 +74,11 @@ class CompletionRequest(GenerationRequest):
             raise InvalidRequestError(
                 f"best_of must be at least n, {self.num_choices}.", ("best_of",)
             )
+        if self.logprobs_mode not in (None, "raw_logprobs") and self.best_of > self.num_choices:
+            raise InvalidRequestError(
+                "best_of ranks by raw_logprobs: leave out logprobs_mode, or best_of.",
+                ("logprobs_mode",),
+            )
         if self.stream and self.best_of > self.num_choices:
             raise InvalidRequestError(
                 "A stream cannot return the best of several: leave out best_of, or stream.",
@@ -112,3 +118,4 @@ class Completion(BaseModel):
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    timings: Timings | None = Field(default=None, description="Left out unless requested.")

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from src.api.chat.pipeline import DeltaReader, PreparedChat
 from src.api.family import Failure
+from src.api.fields.timings import timings_fields
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
 from src.api.openai.responses.request import ReasoningConfig, ResponseRequest
@@ -135,7 +136,10 @@ class ResponseRenderer:
         error: ResponseError | None = None,
     ) -> Response:
         body = self.body
-        is_cut = status == "incomplete"
+        is_cut, is_over = status == "incomplete", status != "in_progress"
+        extra = timings_fields(body.timings and is_over, self.chat.context.timings)
+        if body.reasoning:
+            extra["reasoning"] = _reasoning(body)
         return Response(
             id=self._id,
             object="response",
@@ -155,15 +159,15 @@ class ResponseRenderer:
             prompt_cache_key=body.prompt_cache_key,
             safety_identifier=body.safety_identifier,
             service_tier="default",
-            **({"reasoning": _reasoning(body)} if body.reasoning else {}),
-            temperature=1 if body.temperature is None else body.temperature,
+            **extra,
+            temperature=self.chat.params.temperature,
             text=AnswerText(format=_dumped(body.text_format)),
             tool_choice=_dumped(body.tool_choice or "auto"),
             tools=[_dumped(tool) for tool in body.tools or ()],
             top_logprobs=body.top_logprobs or 0,
-            top_p=1 if body.top_p is None else body.top_p,
+            top_p=self.chat.params.top_p,
             truncation="disabled",
-            usage=None if status == "in_progress" else self._usage(),
+            usage=self._usage() if is_over else None,
             user=body.user,
         )
 

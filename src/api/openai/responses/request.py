@@ -21,6 +21,7 @@ from src.api.fields.shared import (
 )
 from src.api.fields.structured import ANY_OBJECT
 from src.api.fields.tagged_items import only_tools_of_clients
+from src.api.fields.timings import TimingsField
 from src.api.openai.fields import (
     NAMED,
     FormatDescription,
@@ -220,6 +221,7 @@ class ResponseRequest(WireRequest):
         default=None, description="Send events during generation, as Server-Sent Events."
     )
     text: TextConfig | None = Field(default=None, description="Options of the answer's text.")
+    timings: TimingsField = None
     include: list[Included] | None = Field(
         fail_fast=True,
         default=None,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.fields.timings import Timings
 from src.api.openai.common import WrittenLogprob
 
 
@@ -153,6 +154,9 @@ class Response(BaseModel):
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
     user: str | None
+    timings: Timings | None = Field(
+        default=None, description="At the end, and left out unless requested."
+    )
 
 
 class ResponseEvent(BaseModel):

@@ -67,4 +67,5 @@ async def create_response(
         )
     generation = await chat.collect(request)
     whole = partial(renderer.whole, generation)
-    return await json_answer(whole, num_bytes + generation.size, exclude_unset=True)
+    size = num_bytes + generation.size
+    return await json_answer(whole, size, exclude_unset=True, timings=chat.context.timings)

@@ -7,13 +7,14 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from src.engine.model.generation_config import SamplingEntries
 from src.engine.model.gguf.architectures import (
     Convert,
     create_config,
     find_architecture,
     weight_name,
 )
-from src.engine.model.gguf.entries import ROPE_FACTORS
+from src.engine.model.gguf.entries import ROPE_FACTORS, sampling_entries
 from src.engine.model.gguf.reader import StoredTensor, read_gguf
 from src.engine.model.gguf.tokenizer import find_special_ids, load_gguf_tokenizer
 from src.engine.model.source import REMEDY, one_line
@@ -39,6 +40,10 @@ class GgufCheckpoint:
     def find_named_ids(self) -> list[NamedId]:
         """Returns the token ids that the files name."""
         return find_named_ids(self.path, self._ids)
+
+    def find_sampling_entries(self) -> SamplingEntries:
+        """Returns the metadata that give sampling parameters."""
+        return sampling_entries(self._file)
 
     def load_tokenizer(self) -> Tokenizer:
         """Builds the tokenizer; see `load_gguf_tokenizer`."""

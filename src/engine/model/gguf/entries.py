@@ -6,12 +6,24 @@ import torch
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from src.engine.model.generation_config import SamplingEntries, SamplingEntry
 from src.engine.model.gguf.reader import GgufFile
 from src.engine.model.source import REMEDY
 from src.errors import ModelLoadError
 
 ROPE_FACTORS = "rope_freqs.weight"
 """Divisors of the RoPE frequencies, for each pair of a head's dimensions."""
+
+SAMPLING_KEYS = {
+    "temperature": "general.sampling.temp",
+    "top_p": "general.sampling.top_p",
+    "top_k": "general.sampling.top_k",
+    "min_p": "general.sampling.min_p",
+    "repetition_penalty": "general.sampling.penalty_repeat",
+}
+"""Sampling parameters to their keys, by llama.cpp's names."""
+
+NUM_DIGITS = 7  # of a float32, which is how a file keeps 0.6
 
 
 def architecture_name(file: GgufFile) -> str:
@@ -33,6 +45,18 @@ def entry(file: GgufFile, name: str, default: float | None = None) -> Any:
         f"{file.path} gives {key} as {str(value)[:60]}, where one number is needed. Models with"
         f" layers that differ in it cannot be read here; fetch them in safetensors form. {REMEDY}"
     )
+
+
+def sampling_entries(file: GgufFile) -> SamplingEntries:
+    """Returns the metadata that give sampling parameters, by their keys."""
+    entries = {}
+    for name, key in SAMPLING_KEYS.items():
+        value = file.metadata.get(key)
+        if isinstance(value, float):
+            value = float(f"{value:.{NUM_DIGITS}g}")
+        if value is not None:
+            entries[name] = SamplingEntry(file.path.name, key, value)
+    return entries
 
 
 def unsupported(file: GgufFile, part: str) -> ModelLoadError:

@@ -12,14 +12,13 @@ from safetensors.torch import load_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from src.engine.config import EngineConfig
 from src.engine.model.checkpoint_config import read_json
-from src.engine.model.generation_config import check_generation_entries
+from src.engine.model.generation_config import check_generation_entries, load_generation_config
 from src.engine.model.source import REMEDY, one_line
 from src.engine.model.text_part import find_key_mapping
 from src.engine.model.weights.stored import LazyWeight, WeightSource, store_linears
@@ -51,8 +50,7 @@ def load_weights(
     try:
         if _is_plain(model_config):
             model, info = build_model(model_config, _read_folder(folder), dtype)
-            if (folder / "generation_config.json").is_file():
-                model.generation_config = GenerationConfig.from_pretrained(folder)
+            model.generation_config = load_generation_config(folder) or model.generation_config
         else:
             model, info = _from_pretrained(folder, model_config, dtype, config)
     except ImportError as error:

@@ -178,3 +178,23 @@ def test_a_file_without_embeddings_is_refused(tmp_path, monkeypatch):
 def test_a_context_that_the_model_does_not_have_is_refused(tmp_path):
     with pytest.raises(ModelLoadError, match="more than the model's context of 128 tokens"):
         load(write(tmp_path), max_model_len=129)
+
+
+def test_sampling_defaults_come_from_the_metadata(tmp_path):
+    keys = {"temp": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05, "penalty_repeat": 1.1}
+    changes = {f"general.sampling.{key}": value for key, value in keys.items()}
+    path = write(tmp_path, **changes)
+    assert load(path).sampling_defaults == {
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "top_k": 20,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+    }
+    assert load(path, generation_config="none").sampling_defaults == {}
+
+
+def test_an_invalid_sampling_default_is_ignored_with_its_key(tmp_path, caplog):
+    changes = {"general.sampling.temp": -1.0, "general.sampling.top_p": 0.5}
+    assert load(write(tmp_path, **changes)).sampling_defaults == {"top_p": 0.5}
+    assert "model.gguf has general.sampling.temp=-1.0: temperature must be" in caplog.text
