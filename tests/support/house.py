@@ -109,6 +109,14 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
             block = []
 
 
+def parse(source: str) -> ast.Module:
+    """Parses Python; Python 3.11 may fail once if another thread parses (python/cpython#106905)."""
+    try:
+        return ast.parse(source)
+    except SystemError:
+        return ast.parse(source)
+
+
 def problems_of_text(path: Path, line: int, text: str) -> Iterator[Problem]:
     """Yields persons and long sentences."""
     plain = CODE.sub("x", text)
@@ -123,7 +131,7 @@ def problems_of_text(path: Path, line: int, text: str) -> Iterator[Problem]:
 def problems(path: Path) -> Iterator[Problem]:
     """Yields the problems of a file's docstrings and comments, and of the names of its tests."""
     source = path.read_text()
-    tree = ast.parse(source)
+    tree = parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and TEST_NAME.match(node.name):
             yield Problem(path, node.lineno, "opener", node.name)
@@ -141,7 +149,7 @@ def _around(text: str, position: int) -> str:
 
 def function_lines(folder: str) -> list[int]:
     """Returns the sizes of all functions below a folder, sorted."""
-    trees = [ast.parse(path.read_text()) for path in python_files(folder)]
+    trees = [parse(path.read_text()) for path in python_files(folder)]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     functions = (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return sorted((node.end_lineno or 0) - node.lineno + 1 for node in functions)
