@@ -13,6 +13,7 @@ const THEMES = { "": "System", light: "Light", dark: "Dark" };
 // Views beside the chat: their titles, and their modules, which load when they are first shown.
 const VIEWS = {
   tokens: { title: "Prompt and tokens", load: () => import("./tokens.js") },
+  compare: { title: "Side by side", load: () => import("./compare.js") },
   engine: { title: "Engine", load: () => import("./engine.js") },
 };
 

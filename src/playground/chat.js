@@ -12,6 +12,7 @@ import {
   setParameter,
   setSchema,
   setSystem,
+  setTools,
   stop,
 } from "./conversation.js";
 import { shownPath } from "./chat_tree.js";
@@ -198,6 +199,16 @@ function ChatSettings({ chat }) {
       placeholder="A JSON schema that every answer has to fit"
       value=${chat.schema}
       onInput=${(event) => setSchema(event.target.value)}
+    />
+    <h2>Tools</h2>
+    <textarea
+      aria-label="Tools"
+      class="code-box"
+      rows="4"
+      spellcheck="false"
+      placeholder='[{"type": "function", "function": {"name": …}}]'
+      value=${chat.tools ?? ""}
+      onInput=${(event) => setTools(event.target.value)}
     />
   </aside>`;
 }

@@ -13,6 +13,7 @@ export function createChat(settings = {}) {
     updated: now,
     system: settings.system ?? "",
     schema: settings.schema ?? "", // JSON schema of the answers, as text
+    tools: settings.tools ?? "", // tools that answers may call: a JSON list in OpenAI's format
     parameters: { ...settings.parameters },
     count: 0, // of messages ever added; ids come from it
     messages: {}, // by id
@@ -59,7 +60,26 @@ export function select(chat, message) {
 // Returns the conversation as the API reads it.
 export function toApi(chat, path) {
   const system = chat.system.trim() ? [{ role: "system", content: chat.system }] : [];
-  return [...system, ...path.map(({ role, content }) => ({ role, content }))];
+  return [...system, ...path.map(toApiMessage)];
+}
+
+function toApiMessage({ role, content, thought, calls, call }) {
+  const message = { role, content };
+  if (role === "tool") message.tool_call_id = call;
+  if (thought) message.reasoning_content = thought;
+  if (calls?.length) {
+    message.tool_calls = calls.map(({ id, name, arguments: text }) => ({
+      id,
+      type: "function",
+      function: { name, arguments: text },
+    }));
+  }
+  return message;
+}
+
+// Returns the field with the chat's tools; throws SyntaxError if they are no JSON.
+export function toolsOf(chat) {
+  return chat.tools?.trim() ? { tools: JSON.parse(chat.tools) } : {};
 }
 
 // Returns the field that makes answers fit the chat's schema; throws SyntaxError if it is no JSON.
@@ -77,11 +97,21 @@ export function readChat(value) {
     const { id, parent, role, content } = message;
     // Parents come first, so there is no circle; an answer follows a message.
     const isKnown = parent === null ? role === "user" : Object.hasOwn(chat.messages, parent);
-    if (!/^m\d+$/.test(id) || !isKnown || !["user", "assistant"].includes(role)) {
+    if (!/^m\d+$/.test(id) || !isKnown || !["user", "assistant", "tool"].includes(role)) {
       throw new TypeError();
     }
-    chat.messages[id] = { id, parent, role, content: String(content) };
-    if (typeof message.finish === "string") chat.messages[id].finish = message.finish;
+    const read = { id, parent, role, content: String(content) };
+    for (const name of ["finish", "thought", "call", "tool"]) {
+      if (typeof message[name] === "string") read[name] = message[name];
+    }
+    if (Array.isArray(message.calls)) {
+      read.calls = message.calls.map((one) => ({
+        id: String(one.id),
+        name: String(one.name),
+        arguments: String(one.arguments),
+      }));
+    }
+    chat.messages[id] = read;
     chat.selected[parent ?? "root"] = id;
     chat.count = Math.max(chat.count, Number(id.slice(1)));
   }
@@ -92,6 +122,7 @@ export function readChat(value) {
   chat.title = String(value.title ?? "").slice(0, 200);
   chat.system = String(value.system ?? "");
   chat.schema = String(value.schema ?? "");
+  chat.tools = String(value.tools ?? "");
   chat.created = Number(value.created) || chat.created;
   for (const [name, set] of Object.entries(value.parameters ?? {})) {
     if (typeof set === "number" || typeof set === "string") chat.parameters[name] = set;

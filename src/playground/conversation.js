@@ -11,6 +11,7 @@ import {
   shownPath,
   siblings,
   toApi,
+  toolsOf,
 } from "./chat_tree.js";
 import { loadChats, removeChat, saveChat } from "./chat_storage.js";
 import { changedOf } from "./parameters.js";
@@ -70,6 +71,11 @@ export function setSchema(text) {
   keep(state.chat);
 }
 
+export function setTools(text) {
+  state.chat.tools = text;
+  keep(state.chat);
+}
+
 export function setParameter(name, value) {
   state.chat.parameters[name] = value;
   keep(state.chat);
@@ -79,6 +85,16 @@ export function send(text) {
   const path = shownPath(state.chat);
   const message = addMessage(state.chat, path.at(-1)?.id ?? null, "user", text);
   return answer(message);
+}
+
+// Sends the results of an answer's calls, in their order; the model goes on with them.
+export function sendResults(message, results) {
+  let last = message;
+  message.calls.forEach(({ id, name }, index) => {
+    last = addMessage(state.chat, last.id, "tool", results[index] ?? "");
+    Object.assign(last, { call: id, tool: name });
+  });
+  return answer(last);
 }
 
 export function regenerate(message) {
@@ -107,10 +123,13 @@ export function stop() {
 function answer(question) {
   const { chat } = state;
   let format;
+  let part = "JSON schema";
   try {
     format = formatOf(chat);
+    part = "list of tools";
+    Object.assign(format, toolsOf(chat));
   } catch (error) {
-    state.error = `The JSON schema in the settings is not valid JSON. ${error.message}`;
+    state.error = `The ${part} in the settings is not valid JSON. ${error.message}`;
     keep(chat);
     return undefined;
   }
@@ -168,7 +187,8 @@ async function generate(chat, message, open) {
     fail(error, message);
   } finally {
     state.running = null;
-    if (!message.content && !message.finish) dropMessage(chat, message);
+    const isEmpty = !message.content && !message.thought && !message.calls;
+    if (isEmpty && !message.finish) dropMessage(chat, message);
     keep(chat);
   }
 }
@@ -176,10 +196,14 @@ async function generate(chat, message, open) {
 function read(event, message, running) {
   const [choice] = event.choices;
   const text = choice?.delta?.content ?? choice?.text ?? "";
-  if (text) {
+  const thought = choice?.delta?.reasoning_content ?? choice?.delta?.reasoning ?? "";
+  const calls = choice?.delta?.tool_calls ?? [];
+  if (text || thought || calls.length) {
     running.firstAt ||= performance.now();
     running.numChunks += 1;
     message.content += text;
+    if (thought) message.thought = (message.thought ?? "") + thought;
+    for (const call of calls) addToCall(message, call);
   }
   if (choice?.finish_reason) message.finish = choice.finish_reason;
   if (event.usage) {
@@ -188,6 +212,14 @@ function read(event, message, running) {
     message.timeToFirst = running.firstAt - running.startedAt;
     message.speed = event.timings?.predicted_per_second ?? 0;
   }
+}
+
+// A call comes in pieces: its id and name first, then its arguments.
+function addToCall(message, { index, id, function: called }) {
+  message.calls ??= [];
+  message.calls[index] ??= { id, name: "", arguments: "" };
+  message.calls[index].name += called?.name ?? "";
+  message.calls[index].arguments += called?.arguments ?? "";
 }
 
 function fail(error, message) {
@@ -201,7 +233,7 @@ function fail(error, message) {
     console.error(error);
     return;
   }
-  if (message.content) message.finish = "broken";
+  if (message.content || message.thought || message.calls) message.finish = "broken";
   if (error.status === 401) askForKey(error);
   state.error = error.message;
 }

@@ -6,6 +6,7 @@ import {
   conversation,
   edit,
   regenerate,
+  sendResults,
   showSibling,
 } from "./conversation.js";
 import { siblings } from "./chat_tree.js";
@@ -27,11 +28,14 @@ export function Message({ message, isLast, contextLength }) {
   const isRunning = running?.message === message;
   const isBusy = running !== null;
   const isAnswer = message.role === "assistant";
-  const name = isAnswer ? "Answer" : "Question";
+  const name = { assistant: "Answer", user: "Question" }[message.role] ?? "Tool result";
   return html`<article class=${`message ${message.role}`} aria-label=${name} aria-busy=${isRunning}>
     ${isEditing
       ? html`<${Editor} message=${message} onEnd=${() => setEditing(false)} />`
-      : html`<${Text} text=${message.content} isMarkdown=${isAnswer} isRunning=${isRunning} />`}
+      : html`${message.thought && html`<${Thought} message=${message} isRunning=${isRunning} />`}
+          ${message.role === "tool" && html`<p class="hint">Result of <code>${message.tool}</code></p>`}
+          <${Text} text=${message.content} isMarkdown=${isAnswer} isRunning=${isRunning} />`}
+    ${message.calls && html`<${Calls} message=${message} isOpen=${isLast && !isBusy} />`}
     <footer>
       <${Branches} chat=${chat} message=${message} isBusy=${isBusy} />
       ${isAnswer && html`<${Figures} message=${message} running=${isRunning ? running : null} contextLength=${contextLength} />`}
@@ -46,10 +50,55 @@ export function Message({ message, isLast, contextLength }) {
         ${isAnswer &&
         isLast &&
         message.finish in FINISHES &&
+        !message.thought &&
+        !message.calls &&
         html`<button type="button" disabled=${isBusy} onClick=${() => continueAnswer(message)}>Continue</button>`}
       </span>`}
     </footer>
   </article>`;
+}
+
+function Thought({ message, isRunning }) {
+  const isThinking = isRunning && !message.content && !message.calls;
+  return html`<details class="thought">
+    <summary>${isThinking ? "Thinking …" : "Thought"}</summary>
+    <div class="text plain">${message.thought}</div>
+  </details>`;
+}
+
+function indented(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text; // still being written
+  }
+}
+
+// Calls of tools; after the last answer the reader plays the tools.
+function Calls({ message, isOpen }) {
+  const [results, setResults] = useState([]);
+  const submit = (event) => {
+    event.preventDefault();
+    sendResults(message, results);
+  };
+  const change = (index) => (event) => setResults(Object.assign([...results], { [index]: event.target.value }));
+  return html`<form class="calls" onSubmit=${submit}>
+    ${message.calls.map(
+      ({ id, name, arguments: text }, index) => html`<section key=${id} aria-label=${`Call of ${name}`}>
+        <p>Call of <code>${name}</code></p>
+        <pre tabindex="0">${indented(text)}</pre>
+        ${isOpen &&
+        html`<textarea
+          aria-label=${`Result of ${name}`}
+          rows="2"
+          placeholder="What the tool answers"
+          value=${results[index] ?? ""}
+          onInput=${change(index)}
+        />`}
+      </section>`,
+    )}
+    ${isOpen && html`<button type="submit" class="primary">Send results</button>`}
+  </form>`;
 }
 
 function Text({ text, isMarkdown, isRunning }) {

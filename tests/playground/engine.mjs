@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { assertAccessible, button, close, end, open } from "./browser.mjs";
 
-const page = await open("/#/engine");
+const page = await open("/#/engine", { colorScheme: "dark" });
 await page.getByText("No step yet").waitFor();
 await assertAccessible(page);
 // The largest number that any column has shown: a slow browser may look when it is out of view.

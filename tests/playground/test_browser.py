@@ -58,7 +58,10 @@ def browse(scenario: str, browser: str, folder: Path, url: str, **environment: s
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("scenario", ["chat", "tokens", "engine", "failures", "hostile", "looks"])
+SCENARIOS = ["chat", "tokens", "compare", "engine", "failures", "hostile", "looks", "thoughts"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(storyteller, browser, tmp_path, scenario):
     browse(scenario, browser, tmp_path, storyteller.url)
 
