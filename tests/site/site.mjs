@@ -1,0 +1,83 @@
+// The site: search, next and previous through all lessons, figures in both modes, no other server.
+
+import assert from "node:assert/strict";
+import { close, end, open, URL } from "../playground/browser.mjs";
+
+const lessons = process.env.LESSONS.split(",");
+const foreign = [];
+
+async function visit(path, options) {
+  const page = await open(path, options);
+  page.on("request", (request) => {
+    const url = request.url();
+    if (url.startsWith("http") && !url.startsWith(URL)) foreign.push(url);
+  });
+  await page.reload({ waitUntil: "networkidle" });
+  return page;
+}
+
+const footer = (page, name) => page.locator(`a.md-footer__link--${name}`);
+
+// Next and previous, from the lessons' first page to the last and back.
+let page = await visit("/lessons/index.html");
+for (const name of lessons) {
+  await footer(page, "next").click();
+  await page.waitForURL(`**/lessons/${name}/index.html`);
+}
+for (const name of lessons.slice(0, -1).reverse()) {
+  await footer(page, "prev").click();
+  await page.waitForURL(`**/lessons/${name}/index.html`);
+}
+await close(page);
+
+// Search.
+page = await visit("/index.html");
+await page.keyboard.press("/");
+await page.keyboard.type("KV cache");
+const hit = page.locator("a", { hasText: /Why the KV cache/ }).filter({ visible: true }).last();
+await hit.waitFor();
+if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/search.png` });
+await close(page);
+
+// A figure is shown in both modes, at the width of a phone too: nothing is wider than the page.
+for (const colorScheme of ["light", "dark"]) {
+  for (const width of [1280, 390]) {
+    page = await visit("/lessons/03-why-the-kv-cache/index.html", {
+      colorScheme,
+      viewport: { width, height: 800 },
+    });
+    const scheme = await page.locator("body").getAttribute("data-md-color-scheme");
+    assert.equal(scheme, colorScheme === "dark" ? "slate" : "default");
+    const figure = page.locator("article img[src$='.svg']");
+    await figure.scrollIntoViewIfNeeded();
+    const { drawn, box } = await figure.evaluate((image) => ({
+      drawn: image.complete && image.naturalWidth > 0,
+      box: image.getBoundingClientRect().toJSON(),
+    }));
+    assert.ok(drawn && box.left >= 0 && box.right <= width, JSON.stringify(box));
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(overflow <= width, `${overflow} pixels in ${width}`);
+    if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/lesson-${colorScheme}-${width}.png` });
+    await close(page);
+  }
+}
+
+// Code is shown at the line that a lesson means.
+page = await visit("/lessons/03-why-the-kv-cache/index.html");
+await page.locator("article a[href*='factory.py']").click();
+await page.waitForURL("**/factory.py.html#__codelineno-*");
+if (process.env.SHOTS) await page.screenshot({ path: `${process.env.SHOTS}/source.png` });
+await close(page);
+
+if (process.env.SHOTS) {
+  for (const colorScheme of ["light", "dark"]) {
+    page = await visit("/index.html", { colorScheme });
+    await page.screenshot({ path: `${process.env.SHOTS}/start-${colorScheme}.png` });
+    await page.goto(`${URL}/lessons/index.html`);
+    await page.screenshot({ path: `${process.env.SHOTS}/lessons-${colorScheme}.png` });
+    await close(page);
+  }
+}
+
+assert.deepEqual(foreign, []);
+await end();
