@@ -48,13 +48,22 @@ def save(name, svg):
     (folder / name).write_text(svg)
     display(SVG(svg))'''
 
+ASYNCIO = """
+
+# A notebook's cells run in an event loop already, so `asyncio.run` gets one in a thread.
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+_run = asyncio.run
+asyncio.run = lambda *given, **named: ThreadPoolExecutor().submit(_run, *given, **named).result()"""
+
 
 def convert(folder: Path, output: Path = OUTPUT) -> NotebookNode:
     """Returns a lesson's page as a notebook, with links as they are from a folder."""
     text = (folder / "README.md").read_text()
     first_heading = text.index("\n\n", text.index("# "))
     cells = [new_markdown_cell(text[:first_heading].strip() + "\n\n" + _start(folder))]
-    cells.append(new_code_cell(SETUP.replace("{name}", folder.name)))
+    cells.append(new_code_cell(_setup(folder, text)))
     at = first_heading
     for block in CELL.finditer(text, at):
         cells += _texts(text[at : block.start()], folder, output)
@@ -69,6 +78,11 @@ def convert(folder: Path, output: Path = OUTPUT) -> NotebookNode:
 
 def _start(folder: Path) -> str:
     return START.format(number=int(folder.name[:2]), name=folder.name)
+
+
+def _setup(folder: Path, text: str) -> str:
+    needs_thread = "asyncio.run(" in text
+    return SETUP.replace("{name}", folder.name) + (ASYNCIO if needs_thread else "")
 
 
 def _code(block: re.Match[str]) -> NotebookNode:

@@ -22,7 +22,7 @@ TERM = re.compile(r"^\*\*(.+?)\.\*\* ", re.MULTILINE)
 NAME = re.compile(r"`(\w+)(?:\(\))?`")
 GLOSSARY = "docs/glossary.md"
 PLAYGROUND = "http://127.0.0.1:8000/#/"
-HINT = "\n\n!!! tip \"The playground's links\"\n    They work while `make serve` runs on your machine.\n"
+HINT = '\n\n!!! tip "The playground\'s links"\n    They work while `make serve` runs on your machine.\n'
 ASSETS = (".svg", ".png")
 
 
