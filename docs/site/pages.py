@@ -22,7 +22,11 @@ TERM = re.compile(r"^\*\*(.+?)\.\*\* ", re.MULTILINE)
 NAME = re.compile(r"`(\w+)(?:\(\))?`")
 GLOSSARY = "docs/glossary.md"
 PLAYGROUND = "http://127.0.0.1:8000/#/"
-HINT = '\n\n!!! tip "The playground\'s links"\n    They work while `make serve` runs on your machine.\n'
+HINT = """
+
+!!! tip "Links to the playground"
+    They work while `make serve` runs on your machine.
+"""
 ASSETS = (".svg", ".png")
 
 
@@ -52,7 +56,7 @@ def source_page(path: str) -> str:
 
 def slug(term: str) -> str:
     """Returns the anchor of a term in the glossary: lower case, without what is in brackets."""
-    words = " ".join(term.lower().partition(" (")[0].split())
+    words = " ".join(term.lower().split()).partition(" (")[0]
     return "term-" + re.sub(r"[^\w]+", "-", words).strip("-")
 
 
@@ -60,6 +64,12 @@ def slug(term: str) -> str:
 def terms() -> frozenset[str]:
     """Returns the anchors of the glossary."""
     return frozenset(map(slug, TERM.findall((ROOT / GLOSSARY).read_text())))
+
+
+def term_anchor(text: str) -> str:
+    """Returns the anchor of a link's text in the glossary, in singular too; empty without one."""
+    anchor = slug(text)
+    return next((one for one in (anchor, anchor.removesuffix("s")) if one in terms()), "")
 
 
 @cache
@@ -113,6 +123,54 @@ def fold(match: re.Match[str]) -> str:
     return f'??? question "{title}"\n\n{body}\n'
 
 
+@dataclass(slots=True)
+class Converter:
+    """Changes the links of a page, and collects them.
+
+    Args:
+        path: of the Markdown file in the repository.
+        repo_url: as for `convert`.
+        links: the targets so far.
+    """
+
+    path: str
+    repo_url: str
+    links: Links = field(default_factory=Links)
+
+    def change(self, text: str) -> str:
+        """Returns a text with the links of the site."""
+        return LINK.sub(self._point, text)
+
+    def _point(self, match: re.Match[str]) -> str:
+        label, (target, _, anchor) = match[1], match[2].partition("#")
+        if not target or re.match(r"[a-z]+:", target):
+            return match[0]
+        name = os.path.normpath(PurePosixPath(self.path).parent / target)
+        file = ROOT / name
+        if name.startswith("..") or not file.exists():
+            raise DeadLinkError(f"{self.path} links to {match[2]}, which does not exist")
+        if file.suffix == ".md":
+            self.links.pages.add(name)
+            anchor = anchor or (term_anchor(label[1:-1]) if name == GLOSSARY else "")
+            address = self._relative(staged(name))
+        elif file.suffix in ASSETS:
+            self.links.assets.add(name)
+            address = self._relative(name)
+        else:
+            line = line_meant(match.string, match.start(), match.end(), file)
+            address, anchor = self._source(name, line)
+        return f"{label}({address}{'#' * bool(anchor)}{anchor})"
+
+    def _source(self, name: str, line: int | None) -> tuple[str, str]:
+        self.links.sources.add(name)
+        if self.repo_url:
+            return f"{self.repo_url.rstrip('/')}/{name}", f"L{line}" if line else ""
+        return self._relative(source_page(name)), line_anchor(line) if line else ""
+
+    def _relative(self, target: str) -> str:
+        return os.path.relpath(target, PurePosixPath(staged(self.path)).parent)
+
+
 def convert(path: str, repo_url: str = "") -> tuple[str, Links]:
     """Returns a page of the repository as a page of the site, and what it links to.
 
@@ -124,48 +182,14 @@ def convert(path: str, repo_url: str = "") -> tuple[str, Links]:
     Raises:
         DeadLinkError: a link leads to no file.
     """
-    links = Links()
-    folder = PurePosixPath(path).parent
-    here = PurePosixPath(staged(path)).parent
-
-    def relative(target: str) -> str:
-        return os.path.relpath(target, here)
-
-    def point(match: re.Match[str]) -> str:
-        label, (target, _, anchor) = match[1], match[2].partition("#")
-        if not target or re.match(r"[a-z]+:", target):
-            return match[0]
-        name = os.path.normpath(folder / target)
-        file = ROOT / name
-        if name.startswith("..") or not file.exists():
-            raise DeadLinkError(f"{path} links to {match[2]}, which does not exist")
-        if file.suffix == ".md":
-            links.pages.add(name)
-            if name == GLOSSARY and not anchor and slug(label[1:-1]) in terms():
-                anchor = slug(label[1:-1])
-            elif name == GLOSSARY and not anchor and slug(label[1:-1]).removesuffix("s") in terms():
-                anchor = slug(label[1:-1]).removesuffix("s")
-            target = relative(staged(name))
-        elif file.suffix in ASSETS:
-            links.assets.add(name)
-            return f"{label}({relative(name)})"
-        else:
-            links.sources.add(name)
-            line = line_meant(match.string, match.start(), match.end(), file)
-            target = f"{repo_url.rstrip('/')}/{name}" if repo_url else relative(source_page(name))
-            anchor = "" if line is None else f"L{line}" if repo_url else line_anchor(line)
-        return f"{label}({target}{'#' * bool(anchor)}{anchor})"
-
-    def change(text: str) -> str:
-        return LINK.sub(point, text)
-
-    text = outside_fences((ROOT / path).read_text(), change)
+    converter = Converter(path, repo_url)
+    text = outside_fences((ROOT / path).read_text(), converter.change)
     text = ANSWER.sub(fold, text)
     if path == GLOSSARY:
         text = TERM.sub(lambda match: f'<span id="{slug(match[1])}"></span>{match[0]}', text)
     if path.startswith("lessons/") and PLAYGROUND in text:
         text += HINT
-    return text, links
+    return text, converter.links
 
 
 def line_anchor(line: int) -> str:

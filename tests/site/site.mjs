@@ -7,16 +7,14 @@ const lessons = process.env.LESSONS.split(",");
 
 const footer = (page, name) => page.locator(`a.md-footer__link--${name}`);
 
-// Next and previous, from the lessons' first page to the last and back.
+// Next and previous; test_site.py follows them through all lessons.
 let page = await open("/lessons/index.html");
-for (const name of lessons) {
+for (const name of lessons.slice(0, 2)) {
   await footer(page, "next").click();
   await page.waitForURL(`**/lessons/${name}/index.html`);
 }
-for (const name of lessons.slice(0, -1).reverse()) {
-  await footer(page, "prev").click();
-  await page.waitForURL(`**/lessons/${name}/index.html`);
-}
+await footer(page, "prev").click();
+await page.waitForURL(`**/lessons/${lessons[0]}/index.html`);
 await close(page);
 
 // Search.

@@ -1,9 +1,11 @@
 """The site builds without dead links, and works in a browser that reaches no other server."""
 
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,23 @@ def test_all_pages_are_in_the_navigation(site):
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")} <= named
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("lessons/*/README.md")} <= named
     links = read(site / "index.html").links
-    assert all(f"lessons/{folder.name}/index.html" in links for folder in folders())
+    assert all(f"./lessons/{folder.name}/index.html" in links for folder in folders())
+
+
+def test_next_and_previous_lead_through_all_lessons(site):
+    lessons = [f"lessons/{folder.name}/index.html" for folder in folders()]
+    for before, after in pairwise(["lessons/index.html", *lessons]):
+        assert resolved(site, before, "next") == after
+        assert resolved(site, after, "prev") == before
+
+
+def resolved(site: Path, page: str, direction: str) -> str:
+    """Returns the page to which a link in the foot of another leads."""
+    (target,) = re.findall(
+        rf'<a href="([^"]+)" class="md-footer__link md-footer__link--{direction}"',
+        (site / page).read_text(),
+    )
+    return str((site / page).parent.joinpath(target).resolve().relative_to(site.resolve()))
 
 
 def test_links_lead_to_the_line_meant_and_to_the_term(site):
