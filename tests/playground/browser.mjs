@@ -34,7 +34,6 @@ export async function open(path = "/", { expected = /^$/, ...options } = {}) {
 
 export async function close(page) {
   assert.deepEqual(page.complaints, []);
-  assert.deepEqual(page.foreign, []);
   await page.context().close();
 }
 

@@ -1,9 +1,14 @@
 // The site: search, next and previous through all lessons, figures in both modes, no other server.
 
 import assert from "node:assert/strict";
-import { close, end, open, URL } from "../playground/browser.mjs";
+import { close as closePage, end, open, URL } from "../playground/browser.mjs";
 
 const lessons = process.env.LESSONS.split(",");
+
+async function close(page) {
+  assert.deepEqual(page.foreign, []);
+  await closePage(page);
+}
 
 const footer = (page, name) => page.locator(`a.md-footer__link--${name}`);
 
