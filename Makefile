@@ -48,6 +48,21 @@ exercise: $(STAMP) ## use: check your answer to the exercise of lesson N (1)
 lessons: $(STAMP) ## use: run all lessons, with the time of each
 	@$(BIN)/python -m lessons.run
 
+.PHONY: site
+site: $(STAMP) ## use: build the site of lessons and documentation into .site/html (REPO_URL=...: links to code lead there)
+	@$(BIN)/python -m docs.site.build --repo-url '$(REPO_URL)'
+
+SITE_PORT ?= 8080
+
+.PHONY: site-serve
+site-serve: site ## use: build the site and show it on SITE_PORT (8080)
+	@echo "http://127.0.0.1:$(SITE_PORT)"; \
+	exec $(BIN)/python -m http.server $(SITE_PORT) --bind 127.0.0.1 --directory .site/html
+
+.PHONY: notebooks
+notebooks: $(STAMP) ## use: write the lessons as Jupyter notebooks into notebooks/
+	@$(BIN)/python -m lessons.notebooks
+
 # The tests mostly wait, for servers and for deadlines, so two processes pay. Tests of one file run in
 # one process, as they share servers. When a process crashes, the run ends: pytest-xdist 3.8 would start
 # another, give it what is done already, and wait for ever.

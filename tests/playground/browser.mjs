@@ -20,6 +20,11 @@ export async function open(path = "/", { expected = /^$/, ...options } = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   page.complaints = [];
+  page.foreign = []; // requests to other servers
+  page.on("request", (request) => {
+    const url = request.url();
+    if (url.startsWith("http") && !url.startsWith(URL)) page.foreign.push(url);
+  });
   const complain = (text) => expected.test(text) || page.complaints.push(text);
   page.on("console", (message) => message.type() === "error" && complain(message.text()));
   page.on("pageerror", (error) => complain(String(error)));
