@@ -230,7 +230,9 @@ def compose_config(
     """
     (folder / "empty.env").touch()  # instead of an existing `.env`
     files = [f"--file={name}" for name in ("docker-compose.yml", *overrides)]
-    profiles = [f"--profile={name}" for name in ("keys", "monitoring", "alerting", "scale", "webui")]
+    profiles = [
+        f"--profile={name}" for name in ("keys", "monitoring", "alerting", "scale", "webui")
+    ]
     command = [*compose, f"--env-file={folder}/empty.env", *files, *profiles, "config"]
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(

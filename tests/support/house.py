@@ -166,14 +166,23 @@ def num_lines(*paths: str) -> int:
     return sum(len((ROOT / path).read_text().splitlines()) for path in paths)
 
 
-def numbers() -> dict[str, int]:
-    """Returns the numbers that CI keeps from getting worse."""
-    sizes = function_lines("src")
+def num_problems() -> dict[str, int]:
+    """Returns the numbers of problems of language, by rule."""
     rules = Counter(
         "long sentences" if one.rule.endswith("words") else f"{one.rule}s"
         for path in python_files(*FOLDERS)
         for one in problems(path)
     )
+    return {
+        "docstrings and test names that open with a question word": rules["openers"],
+        "persons": rules["persons"],
+        "sentences of more than 30 words": rules["long sentences"],
+    }
+
+
+def numbers() -> dict[str, int]:
+    """Returns the sizes that CI keeps from growing."""
+    sizes = function_lines("src")
     return {
         "most modules in a room": max(modules_by_room().values()),
         "lines of the longest module": max(
@@ -184,9 +193,6 @@ def numbers() -> dict[str, int]:
         "lines of a function, 90th percentile": int(statistics.quantiles(sizes, n=10)[-1]),
         "lines of the longest function": sizes[-1],
         "lines of the core path": num_lines(*CORE_PATH),
-        "docstrings and test names that open with a question word": rules["openers"],
-        "persons": rules["persons"],
-        "sentences of more than 30 words": rules["long sentences"],
     }
 
 
@@ -200,7 +206,7 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         for name, modules in sorted(modules_by_room().items()):
             print(f"{modules:6}  modules in {name}")
-        for name, number in numbers().items():
+        for name, number in (numbers() | num_problems()).items():
             print(f"{number:6}  {name}")
 
 
