@@ -26,7 +26,7 @@ START_SECONDS = 120
 SAMPLE = re.compile(r"^(\w+(?:\{.*\})?) (\S+)$", re.MULTILINE)
 
 
-@dataclass
+@dataclass(eq=False)
 class Server:
     """A server that was started.
 
