@@ -12,6 +12,18 @@ from lessons.run import ROOT, are_alike, comparable, find, folders, report, run,
 
 FOLDERS = folders()
 IDS = [folder.name for folder in FOLDERS]
+
+
+def starts_servers(folder: Path) -> bool:
+    return "from lessons.servers import" in (folder / "README.md").read_text()
+
+
+PAGES = [
+    pytest.param(
+        folder, id=folder.name, marks=[pytest.mark.server] if starts_servers(folder) else []
+    )
+    for folder in FOLDERS
+]
 GLOSSARY_ENTRY = re.compile(r'<a id="([^"]+)"></a>\*\*(.+?)\.\*\*')
 GLOSSARY_LINK = re.compile(r"\[([^\]]+)\]\(\.\./\.\./docs/glossary\.md(?:#([\w-]+))?\)")
 PAGE = """# 9. Sums
@@ -40,7 +52,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=IDS)
+@pytest.mark.parametrize("folder", PAGES)
 def test_a_page_prints_what_it_shows(folder: Path, tmp_path: Path):
     results = run(folder, tmp_path)
     assert [(one.line, one.output) for one in results if not one.is_as_shown] == []
