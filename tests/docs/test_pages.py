@@ -13,14 +13,17 @@ LINK = re.compile(r"\]\(\s*([^)\s]*?)(?:#([^)\s]+))?\s*\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SOURCE_FILE = re.compile(r"`([\w/]+\.(?:py|h|cpp))`")
-ENTRY = re.compile(r"^\*\*(.+?)\.\*\* (.+?)\n\n", re.MULTILINE | re.DOTALL)
+ANCHOR = re.compile(r'<a id="([^"]+)"></a>')
+ENTRY = re.compile(r'^<a id="[^"]+"></a>\*\*(.+?)\.\*\* (.+?)\n\n', re.MULTILINE | re.DOTALL)
 GLOSSARY = ENTRY.findall((ROOT / "docs" / "glossary.md").read_text() + "\n")
 
 
 def anchors(page: Path) -> set[str]:
-    """Returns the anchors of a page's headings, as GitHub makes them."""
-    headings = HEADING.findall(FENCE.sub("", page.read_text()))
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """Returns the anchors of a page: of headings, as GitHub makes them, and its own."""
+    text = FENCE.sub("", page.read_text())
+    headings = [heading.lower() for heading in HEADING.findall(text)]
+    named = {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+    return named | set(ANCHOR.findall(text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -45,6 +48,8 @@ def test_the_glossary_is_sorted_and_each_entry_is_short_and_links_to_code():
     assert len(GLOSSARY) >= 40
     terms = [term.lower() for term, _ in GLOSSARY]
     assert terms == sorted(terms)
+    ids = ANCHOR.findall((ROOT / "docs" / "glossary.md").read_text())
+    assert len(set(ids)) == len(ids) == len(GLOSSARY)
     for term, text in GLOSSARY:
         explanation, _, link = text.replace("\n", " ").rpartition(" ")
         assert re.fullmatch(r"\[code\]\(\.\./src/.+\)", link), term

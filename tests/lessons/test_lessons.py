@@ -12,6 +12,20 @@ from lessons.run import ROOT, are_alike, comparable, find, folders, report, run,
 
 FOLDERS = folders()
 IDS = [folder.name for folder in FOLDERS]
+
+
+def starts_servers(folder: Path) -> bool:
+    return "from lessons.servers import" in (folder / "README.md").read_text()
+
+
+PAGES = [
+    pytest.param(
+        folder, id=folder.name, marks=[pytest.mark.server] if starts_servers(folder) else []
+    )
+    for folder in FOLDERS
+]
+GLOSSARY_ENTRY = re.compile(r'<a id="([^"]+)"></a>\*\*(.+?)\.\*\*')
+GLOSSARY_LINK = re.compile(r"\[([^\]]+)\]\(\.\./\.\./docs/glossary\.md(?:#([\w-]+))?\)")
 PAGE = """# 9. Sums
 
 ```python
@@ -38,7 +52,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=IDS)
+@pytest.mark.parametrize("folder", PAGES)
 def test_a_page_prints_what_it_shows(folder: Path, tmp_path: Path):
     results = run(folder, tmp_path)
     assert [(one.line, one.output) for one in results if not one.is_as_shown] == []
@@ -63,7 +77,7 @@ def test_a_page_has_terms_questions_and_an_exercise(folder: Path):
     assert text.startswith(f"# {number}. ")
     assert f"make lesson N={number}`" in text
     assert f"make exercise N={number}`" in text
-    assert text.count("](../../docs/glossary.md)") >= 1
+    assert "](../../docs/glossary.md#" in text
     assert text.count("<details>") == text.count("</details>") == 3
     assert "](../../src/" in text
     index = (ROOT / "lessons" / "README.md").read_text()
@@ -71,14 +85,13 @@ def test_a_page_has_terms_questions_and_an_exercise(folder: Path):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=IDS)
-def test_linked_terms_are_in_the_glossary(folder: Path):
-    glossary = (ROOT / "docs" / "glossary.md").read_text().lower()
-    terms = re.findall(
-        r"\[([^\]]+)\]\(../../docs/glossary.md\)", (folder / "README.md").read_text()
-    )
-    for term in terms:
+def test_linked_terms_reach_their_entry_of_the_glossary(folder: Path):
+    entries = dict(GLOSSARY_ENTRY.findall((ROOT / "docs" / "glossary.md").read_text()))
+    links = GLOSSARY_LINK.findall((folder / "README.md").read_text())
+    assert links
+    for term, anchor in links:
         words = re.sub(r"\s+", " ", term).lower().partition(" (")[0]
-        assert words in glossary or words.removesuffix("s") in glossary, term
+        assert words.removesuffix("s") in entries[anchor].lower(), term
 
 
 def test_a_measured_number_is_not_compared_and_all_else_is(page: Path):
