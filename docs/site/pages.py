@@ -18,9 +18,7 @@ LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\[\]]*\])*\])\(\s*([^)\s]+)\s*\)")
 ANSWER = re.compile(
     r"^<details><summary>(.*?)</summary>\n(.*?)^</details>$", re.MULTILINE | re.DOTALL
 )
-TERM = re.compile(r"^\*\*(.+?)\.\*\* ", re.MULTILINE)
 NAME = re.compile(r"`(\w+)(?:\(\))?`")
-GLOSSARY = "docs/glossary.md"
 PLAYGROUND = "http://127.0.0.1:8000/#/"
 HINT = """
 
@@ -50,26 +48,8 @@ def staged(path: str) -> str:
 
 
 def source_page(path: str) -> str:
-    """Returns the path of the page that shows a file or lists a folder."""
-    return f"source/{path}.md"
-
-
-def slug(term: str) -> str:
-    """Returns the anchor of a term in the glossary: lower case, without what is in brackets."""
-    words = " ".join(term.lower().split()).partition(" (")[0]
-    return "term-" + re.sub(r"[^\w]+", "-", words).strip("-")
-
-
-@cache
-def terms() -> frozenset[str]:
-    """Returns the anchors of the glossary."""
-    return frozenset(map(slug, TERM.findall((ROOT / GLOSSARY).read_text())))
-
-
-def term_anchor(text: str) -> str:
-    """Returns the anchor of a link's text in the glossary, in singular too; empty without one."""
-    anchor = slug(text)
-    return next((one for one in (anchor, anchor.removesuffix("s")) if one in terms()), "")
+    """Returns the path of the page for a file or a folder; no name begins with a dot."""
+    return f"source/{path.removeprefix('.')}.md"
 
 
 @cache
@@ -151,7 +131,6 @@ class Converter:
             raise DeadLinkError(f"{self.path} links to {match[2]}, which does not exist")
         if file.suffix == ".md":
             self.links.pages.add(name)
-            anchor = anchor or (term_anchor(label[1:-1]) if name == GLOSSARY else "")
             address = self._relative(staged(name))
         elif file.suffix in ASSETS:
             self.links.assets.add(name)
@@ -185,8 +164,6 @@ def convert(path: str, repo_url: str = "") -> tuple[str, Links]:
     converter = Converter(path, repo_url)
     text = outside_fences((ROOT / path).read_text(), converter.change)
     text = ANSWER.sub(fold, text)
-    if path == GLOSSARY:
-        text = TERM.sub(lambda match: f'<span id="{slug(match[1])}"></span>{match[0]}', text)
     if path.startswith("lessons/") and PLAYGROUND in text:
         text += HINT
     return text, converter.links

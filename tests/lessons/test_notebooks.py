@@ -42,7 +42,7 @@ def test_links_of_a_notebook_lead_to_the_same_files():
     notebook = notebooks.convert(find(3), ROOT / "notebooks")
     text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert "](../lessons/03-why-the-kv-cache/step-time.svg)" in text
-    assert "](../docs/glossary.md)" in text
+    assert "](../docs/glossary.md#kv-cache)" in text
     assert "](http://127.0.0.1:8000/#/engine)" in text
 
 

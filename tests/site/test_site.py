@@ -13,7 +13,7 @@ import pytest
 from docs.site import pages
 from docs.site.build import build, navigation
 from docs.site.links import find_faults, read
-from docs.site.pages import DeadLinkError, convert, line_meant, slug
+from docs.site.pages import DeadLinkError, convert, line_meant
 from lessons.run import ROOT, folders
 from tests.playground.test_browser import browse, browser  # noqa: F401  a fixture
 
@@ -79,7 +79,7 @@ def test_links_lead_to_the_line_meant_and_to_the_term(site):
     lines = (ROOT / "src" / "engine" / "factory.py").read_text().splitlines()
     line = next(n for n, text in enumerate(lines, 1) if text.startswith("def _choose_layout("))
     assert f"../../source/src/engine/factory.py.html#__codelineno-0-{line}" in links
-    assert "../../docs/glossary.html#term-kv-cache" in links
+    assert "../../docs/glossary.html#kv-cache" in links
 
 
 def test_with_a_repository_links_lead_there():
@@ -113,13 +113,10 @@ def test_faults_of_built_pages_are_found(tmp_path):
     ]
 
 
-def test_answers_are_folded_and_terms_are_anchors():
+def test_answers_are_folded():
     text, _ = convert("lessons/03-why-the-kv-cache/README.md")
     assert text.count('\n??? question "') == 3
     assert "<details>" not in text
-    glossary, _ = convert("docs/glossary.md")
-    assert '<span id="term-kv-cache"></span>**KV cache.**' in glossary
-    assert slug("Time to first token (TTFT)") == "term-time-to-first-token"
 
 
 def test_the_nearest_name_counts(tmp_path):
