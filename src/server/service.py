@@ -11,6 +11,8 @@ from src.core.model_names import find_model_names
 from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.inference import InferenceEngine
+from src.jobs.access import JobsAccess
+from src.jobs.files import Quota
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage
 from src.middleware.route_policy import RoutePolicies
@@ -35,6 +37,7 @@ class Service:
         usage: accounts of requests.
         tracing: None without OTEL_EXPORTER_OTLP_ENDPOINT.
         watched_keys: API keys or JWKS that are read again when their file changes; None without.
+        jobs: files and batches.
         playground: files of the page at `/`; None with PLAYGROUND=false.
         wait_for_model: the server listens only once the model is loaded.
         draining: state of a graceful shutdown.
@@ -52,6 +55,7 @@ class Service:
     usage: Usage
     tracing: Tracing | None
     watched_keys: Watched | None
+    jobs: JobsAccess
     playground: Playground | None
     wait_for_model: bool
     draining: Draining = field(default_factory=Draining)
@@ -103,6 +107,9 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         usage=usage,
         tracing=tracing,
         watched_keys=watch_keys(settings),
+        jobs=JobsAccess(
+            settings.batch_dir, Quota(settings.batch_max_file_bytes, settings.batch_quota_bytes)
+        ),
         playground=load_playground() if settings.playground else None,
         wait_for_model=settings.listen_when_loaded,
     )

@@ -1,0 +1,52 @@
+"""The runner of batches in a server's process: from the first file to the shutdown."""
+
+import asyncio
+
+from fastapi import FastAPI
+
+from src.jobs.batch_run import RunOptions
+from src.jobs.batches import Backlog
+from src.jobs.runner import Runner
+from src.server.internal_route import InternalRoute
+from src.server.service import Service, service_of
+
+LOOK_SECONDS = 1.0
+"""Pause between looks for a folder that another process has created."""
+
+
+async def run_batches(app: FastAPI) -> None:
+    """Runs batches until cancelled; waits for the model and for the first file before."""
+    service = service_of(app)
+    opened = asyncio.Event()
+    service.jobs.wake = opened.set
+    while not (service.is_loaded and service.jobs.exists):
+        opened.clear()
+        try:
+            await asyncio.wait_for(opened.wait(), LOOK_SECONDS)
+        except TimeoutError:
+            continue
+    jobs = await service.jobs.open()
+    runner = Runner(
+        jobs,
+        InternalRoute(app),
+        _options(service),
+        service.engine.model_name,
+        lambda backlog, num_running: _report(service, backlog, num_running),
+    )
+    service.jobs.wake = runner.wake
+    await runner.run()
+
+
+def _options(service: Service) -> RunOptions:
+    settings = service.settings
+    return RunOptions(
+        max_lines=settings.batch_max_lines,
+        max_line_bytes=settings.max_body_bytes,
+        concurrency=settings.batch_concurrency,
+        is_served=lambda name: name in service.engine.names,
+        is_stopping=lambda: service.draining.is_draining,
+    )
+
+
+def _report(service: Service, backlog: Backlog, num_running: int) -> None:
+    """Sets the gauges of batches."""
