@@ -52,6 +52,18 @@ class Route(Protocol):
         """
 
 
+class Observer(Protocol):
+    """Counts the work on batches."""
+
+    def backlog_measured(
+        self, num_batches: int, num_lines: int, num_running: int, oldest_seconds: float
+    ) -> None:
+        """Gets figures of all unfinished batches, and this process's running lines."""
+
+    def line_ended(self, *, is_error: bool) -> None:
+        """Counts a line with an answer."""
+
+
 def new_request_id() -> str:
     """Returns an id for a line's request."""
     return REQUEST_ID + secrets.token_hex(12)

@@ -19,6 +19,7 @@ from src.jobs.answers import (
     CANCELLED,
     EXPIRED,
     FAILED,
+    Observer,
     Route,
     RouteAnswer,
     new_request_id,
@@ -93,6 +94,7 @@ class BatchRun:
         route: answers the lines.
         options: bounds.
         slots: bounds the running lines of all batches of this process.
+        observer: counts lines.
     """
 
     def __init__(
@@ -102,9 +104,10 @@ class BatchRun:
         route: Route,
         options: RunOptions,
         slots: asyncio.Semaphore,
+        observer: Observer,
     ) -> None:
         self._lease, self._jobs, self._route = lease, jobs, route
-        self._options, self._slots = options, slots
+        self._options, self._slots, self._observer = options, slots, observer
         self._batch = lease.batch
         self._worklist = Worklist(jobs.folder.batch_lines(lease.batch.id))
         self._input = jobs.folder.batch_input(lease.batch.id)
@@ -256,6 +259,7 @@ class BatchRun:
         text = route_line(line.custom_id, answer)
         if await self._worklist.save(line.number, text):
             is_error = int(text.is_error)
+            self._observer.line_ended(is_error=text.is_error)
             self.counts = replace(
                 self.counts,
                 completed=self.counts.completed + 1 - is_error,

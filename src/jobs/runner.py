@@ -5,14 +5,14 @@ Several processes may share a folder; each batch has one runner at a time (`batc
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 
 from src.errors import ServiceError
 from src.jobs.access import Jobs
-from src.jobs.answers import Route
+from src.jobs.answers import Observer, Route
 from src.jobs.batch_run import BatchRun, RunOptions
-from src.jobs.batches import Backlog, Lease
+from src.jobs.batches import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Runner:
         route: answers lines.
         options: bounds.
         served_model: first name of the served model; batches of other models are left alone.
-        report: gets the backlog and this process's running lines, once a second.
+        observer: gets figures once a second, and counts lines.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Runner:
         route: Route,
         options: RunOptions,
         served_model: str,
-        report: Callable[[Backlog, int], None],
+        observer: Observer,
     ) -> None:
         self._jobs, self._route, self._options = jobs, route, options
-        self._served_model, self._report = served_model, report
+        self._served_model, self._observer = served_model, observer
         self._slots = asyncio.Semaphore(options.concurrency)
         self._runs: dict[asyncio.Task[None], BatchRun] = {}
         self._wake = asyncio.Event()
@@ -93,14 +93,23 @@ class Runner:
             if lease is None:
                 break
             self._start(lease)
-        num_running = sum(run.num_running for run in self._runs.values())
-        self._report(await self._jobs.batches.measure(), num_running)
+        await self._measure()
+
+    async def _measure(self) -> None:
+        backlog = await self._jobs.batches.measure()
+        oldest = backlog.oldest_created_at
+        self._observer.backlog_measured(
+            backlog.num_batches,
+            backlog.num_lines,
+            sum(run.num_running for run in self._runs.values()),
+            0 if oldest is None else max(0, self._jobs.clock.now() - oldest),
+        )
 
     def _start(self, lease: Lease) -> None:
         logger.info(
             "a batch runs", extra={"batch": lease.batch.id, "status": lease.batch.status.value}
         )
-        run = BatchRun(lease, self._jobs, self._route, self._options, self._slots)
+        run = BatchRun(lease, self._jobs, self._route, self._options, self._slots, self._observer)
         task = asyncio.create_task(run.run())
         self._runs[task] = run
         task.add_done_callback(self._end)

@@ -5,7 +5,6 @@ import asyncio
 from fastapi import FastAPI
 
 from src.jobs.batch_run import RunOptions
-from src.jobs.batches import Backlog
 from src.jobs.runner import Runner
 from src.server.internal_route import InternalRoute
 from src.server.service import Service, service_of
@@ -31,7 +30,7 @@ async def run_batches(app: FastAPI) -> None:
         InternalRoute(app),
         _options(service),
         service.engine.model_name,
-        lambda backlog, num_running: _report(service, backlog, num_running),
+        service.batch_metrics,
     )
     service.jobs.wake = runner.wake
     await runner.run()
@@ -46,7 +45,3 @@ def _options(service: Service) -> RunOptions:
         is_served=lambda name: name in service.engine.names,
         is_stopping=lambda: service.draining.is_draining,
     )
-
-
-def _report(service: Service, backlog: Backlog, num_running: int) -> None:
-    """Sets the gauges of batches."""

@@ -16,6 +16,7 @@ from src.jobs.files import Quota
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage
 from src.middleware.route_policy import RoutePolicies
+from src.observability.batch_metrics import BatchMetrics
 from src.observability.engine_metrics import EngineMetrics
 from src.observability.http_metrics import HttpMetrics
 from src.observability.tracing import Tracing, create_tracing
@@ -33,6 +34,7 @@ class Service:
         engine: generates text; has no model before the lifespan has loaded one.
         http_metrics: of the process and of HTTP requests; owns the registry.
         engine_metrics: of the engine, in the same registry.
+        batch_metrics: of batches, in the same registry.
         rate_limit: counts requests, tokens and open requests against limits.
         usage: accounts of requests.
         tracing: None without OTEL_EXPORTER_OTLP_ENDPOINT.
@@ -51,6 +53,7 @@ class Service:
     engine: InferenceEngine
     http_metrics: HttpMetrics
     engine_metrics: EngineMetrics
+    batch_metrics: BatchMetrics
     rate_limit: RateLimit
     usage: Usage
     tracing: Tracing | None
@@ -103,6 +106,7 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         engine=_create_engine(settings, engine_metrics, tracing, usage),
         http_metrics=http_metrics,
         engine_metrics=engine_metrics,
+        batch_metrics=BatchMetrics(http_metrics.registry),
         rate_limit=rate_limit,
         usage=usage,
         tracing=tracing,

@@ -142,7 +142,8 @@ ROOMS = {
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),
-    "cli": room("errors auth.key_file config engine.model.source", WEB, WIRE, MODEL),
+    "offline": room("errors config core.identity jobs main server", MODEL),
+    "cli": room("errors offline auth.key_file config engine.model.source", WEB, WIRE, MODEL),
     "__main__": room("cli.app", WEB, WIRE, MODEL),
     "main": room(
         "errors config api auth limits middleware observability server",
