@@ -1,5 +1,8 @@
 """`/v1/files`: uploads, lists, content and deletion, each for the key that stored the file."""
 
+import socket
+import time
+
 import httpx2
 import openai
 import pytest
@@ -163,3 +166,29 @@ def test_a_folder_that_cannot_be_made_refuses_files_alone(start_server, tmp_path
         upload(connect(server.url), b"x")
     assert (refused.value.status_code, refused.value.code) == (503, "storage_unavailable")
     assert server.post({"prompt": "a", "max_length": 2}).status_code == 200
+
+
+def send_slowly(server: LocalServer, pieces: list[bytes], length: int) -> bytes:
+    """Sends a form's pieces with pauses, and returns the answer."""
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Type: {MULTIPART}\r\n"
+        f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    )
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(head.encode())
+        for piece in pieces:
+            time.sleep(0.6)
+            connection.sendall(piece)
+        answer = b""
+        while data := connection.recv(2**16):
+            answer += data
+    return answer
+
+
+def test_an_upload_may_take_long_while_it_goes_on(start_server, tmp_path):
+    server = start_server(batch_dir=tmp_path / "batches", receive_timeout_seconds=1)
+    body = form(FILE, PURPOSE) + END
+    pieces = [body[:50], body[50:60], body[60:70], body[70:]]
+    assert send_slowly(server, pieces, len(body)).startswith(b"HTTP/1.1 200 ")
+    assert send_slowly(server, pieces[:2], len(body)).startswith(b"HTTP/1.1 408 ")
