@@ -192,6 +192,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
     if isinstance(error, LimitStorageDownError):
         headers["Retry-After"] = str(RETRY_AFTER_STORAGE)
+    if isinstance(error, UploadTooLargeError | StorageFullError | StorageDownError):
+        headers["Connection"] = "close"  # the rest of an upload is not read
     if isinstance(error, RateLimitedError):
         headers = limit_headers(error)
     if isinstance(error, OverloadedError):

@@ -223,8 +223,6 @@ class BatchRun:
             await all_done
             return End.STOPPED if self._options.is_stopping() else End.DONE
         finally:
-            # A route may answer instead of raising when it is cancelled; this ends the loops.
-            self._finish_with(End.STOPPED)
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
@@ -278,8 +276,6 @@ class BatchRun:
                     )
                 finally:
                     self.num_running -= 1
-            if self._end.done():
-                return None
             num_attempts += answer.status_code == 504
             if answer.retry_after is None or num_attempts == MAX_ATTEMPTS:
                 return answer

@@ -1,5 +1,6 @@
 """Wall-clock time that does not jump while the process runs."""
 
+import sys
 import time
 
 
@@ -20,5 +21,6 @@ class Clock:
 
 def _monotonic() -> float:
     """Returns seconds of a clock that also counts while the machine sleeps, where there is one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime(clock)
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

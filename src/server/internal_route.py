@@ -71,6 +71,10 @@ class InternalRoute:
             await self._app(scope, _Body(body).receive, answer.send)
         finally:
             current_priority.reset(token)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # RequestLogMiddleware has answered 503 instead, for a client that waits.
+            raise asyncio.CancelledError
         retry_after = None
         if answer.status_code in RETRIED:
             retry_after = float(answer.headers.get("Retry-After", RETRY_SECONDS))

@@ -53,6 +53,18 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(tmp_path):
     assert [line["error"]["code"] for line in failed[1:]] == ["url_mismatch", "invalid_json_line"]
 
 
+def test_an_interrupt_ends_it_at_once_and_keeps_the_answers(tmp_path):
+    fields = {"max_tokens": 100, "ignore_eos": True}
+    (tmp_path / "in.jsonl").write_bytes(as_text(chat_line(one, **fields) for one in range(2000)))
+    output = tmp_path / "out.jsonl"
+    process = start_batch(tmp_path)
+    wait_until(lambda: output.exists() and output.stat().st_size > 20_000)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 10 < len(lines_of(output)) < 2000
+
+
 def test_files_that_cannot_be_used_are_named(run, tmp_path):
     missing, other = tmp_path / "none", tmp_path / "other"
     other.write_text("hello\n")

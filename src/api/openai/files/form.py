@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
-from src.errors import InvalidRequestError
+from src.errors import ClientDisconnectedError, InvalidRequestError
 
 MAX_FIELD_BYTES = 4096
 FLUSH_BYTES = 2**20
@@ -156,4 +157,7 @@ def _malformed() -> InvalidRequestError:
 async def read_form(request: Request, sink: Sink) -> UploadForm:
     """Reads the form of a request; raises as `FormReader` does."""
     reader = FormReader(request.headers.get("content-type", ""), sink)
-    return await reader.read(request.stream())
+    try:
+        return await reader.read(request.stream())
+    except ClientDisconnect:
+        raise ClientDisconnectedError from None
