@@ -225,7 +225,7 @@ class BatchRun:
         finally:
             for worker in workers:
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*workers, all_done, return_exceptions=True)
 
     async def _open_lines(self) -> AsyncIterator[OpenLine]:
         last = 0

@@ -11,8 +11,8 @@ from src.jobs.records import Problem
 from src.jobs.worklist import OpenLine, Worklist
 
 MAX_PROBLEMS = 100
-SLICE_LINES = 100
-PAUSE_SECONDS = 0.001
+SLICE_LINES = 50
+PAUSE_SECONDS = 0.002
 """After each slice of lines: parsing holds the GIL, which running requests need too."""
 
 
