@@ -38,7 +38,7 @@ FROM ${BASE_IMAGE} AS runtime
 # The numbers are fixed, so that Kubernetes can see that the user is not root.
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --no-create-home --home-dir /models --shell /usr/sbin/nologin app \
- && install -d -o app -g app /models /keys /usage
+ && install -d -o app -g app /models /keys /usage /batches
 # Separate layers: a change of the code keeps the packages' layer, in the registry and on each node.
 COPY --from=builder /app/venv /app/venv
 COPY --from=builder /app/LICENSE /app/LICENSE
@@ -51,6 +51,7 @@ ENV PATH=/app/venv/bin:$PATH \
     PORT=8000 \
     MODEL_NAME=storyteller \
     MODEL_CACHE_DIR=/models \
+    BATCH_DIR=/batches \
     HF_HOME=/models/.huggingface
 VOLUME /models
 EXPOSE 8000

@@ -13,7 +13,7 @@ from deploy.grafana import dashboard
 from docs import draw_blocks
 from docs.openai_fields import anthropic_table, openai_table
 from src.config import Settings
-from src.observability import engine_metrics, http_metrics
+from src.observability import batch_metrics, engine_metrics, http_metrics
 from tests.faults.table import faults_table
 from tests.support.layers import MODEL, ROOMS, SRC, WEB, WIRE, Room
 
@@ -77,12 +77,21 @@ QUERIES = {
     " (rate(gen_ai_server_time_to_first_token_seconds_bucket[5m])))",
     "gen_ai_server_time_per_output_token_seconds": "histogram_quantile(0.95, sum by (le)"
     " (rate(gen_ai_server_time_per_output_token_seconds_bucket[5m])))",
+    "inference_batch_lines_total": "sum by (result) (rate(inference_batch_lines_total[5m]))",
+    "inference_batch_lines_running": "sum(inference_batch_lines_running)",
+    "inference_batch_lines_open": "max(inference_batch_lines_open)",
+    "inference_batches_open": "max(inference_batches_open)",
+    "inference_batch_oldest_seconds": "max(inference_batch_oldest_seconds)",
     "gen_ai_server_request_duration_seconds": "histogram_quantile(0.95, sum by (error_type, le)"
     " (rate(gen_ai_server_request_duration_seconds_bucket[5m])))",
 }
 
 
-METRICS = (*http_metrics.TABLE.specs, *engine_metrics.TABLE.specs)
+METRICS = (
+    *http_metrics.TABLE.specs,
+    *engine_metrics.TABLE.specs,
+    *batch_metrics.TABLE.specs,
+)
 
 LIBRARIES = {"web": WEB, "pydantic": WIRE, "model": MODEL}
 """Names for groups of libraries in the table of rooms."""

@@ -447,6 +447,37 @@ class Settings(BaseSettings):
         " `closed` answers those that need the model with 503.",
     )
 
+    batch_dir: Path = Field(
+        default=Path("./batches"),
+        description="Folder of files and batches, created with the first file. Processes of one"
+        " machine may share it. The file system must be local: SQLite's WAL does not work on NFS.",
+    )
+    batch_concurrency: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Lines of batches that a process answers at the same time.",
+    )
+    batch_max_lines: int = Field(
+        default=50_000,
+        ge=1,
+        le=10**8,
+        description="Largest number of lines of a batch; one with more fails.",
+    )
+    batch_max_file_bytes: int = Field(
+        default=200 * 2**20,
+        ge=1024,
+        le=2**40,
+        description="Largest file of `/v1/files` in bytes; a larger one gets 413.",
+    )
+    batch_quota_bytes: int = Field(
+        default=2**31,
+        ge=1024,
+        le=2**50,
+        description="Largest size of all files of a key together, in bytes; with AUTH=none of all"
+        " clients. Answers of batches count, but are stored beyond it.",
+    )
+
     _check_names = field_validator("served_model_name")(check_names)
 
     @model_validator(mode="after")

@@ -11,6 +11,11 @@
     │   ├── InvalidGrammarError   a grammar that structured output cannot use
     │   │   └── InvalidSchemaError  likewise a JSON schema
     │   └── ModelNotFoundError    the request names a model that is not served
+    ├── JobNotFoundError          the caller has no such file or batch
+    ├── JobStateError             a file or batch is not in the state that the request needs
+    ├── UploadTooLargeError       a file exceeds a quota
+    ├── StorageFullError          the disk of files and batches is full
+    ├── StorageDownError          that disk, or the database on it, does not work
     ├── AuthenticationError       missing or unknown credentials
     ├── EngineNotReadyError       the model is still loading
     ├── OverloadedError           the queue is full, or the request waited in it too long
@@ -82,6 +87,55 @@ class InvalidSchemaError(InvalidGrammarError):
 
 class ModelNotFoundError(InvalidRequestError):
     """The request names a model that is not served."""
+
+
+class JobNotFoundError(ServiceError):
+    """The caller has no such file or batch.
+
+    Args:
+        kind: `files` or `batches`.
+        job_id: the id in the request.
+        param: field or parameter that holds the id.
+    """
+
+    def __init__(self, kind: str, job_id: str, param: str = "id") -> None:
+        name = {"files": "file", "batches": "batch"}[kind]
+        super().__init__(f"There is no {name} {ascii(job_id[:80])[1:-1]}.")
+        self.param = param
+
+
+class JobStateError(ServiceError):
+    """A file or batch is not in the state that the request needs."""
+
+
+class UploadTooLargeError(ServiceError):
+    """A file exceeds a quota.
+
+    Args:
+        max_file_bytes: of one file.
+        max_owner_bytes: of all files of an owner.
+    """
+
+    def __init__(self, max_file_bytes: int, max_owner_bytes: int) -> None:
+        super().__init__(
+            f"The file is too large: one may have {max_file_bytes} bytes (the server's"
+            f" BATCH_MAX_FILE_BYTES), all of a key {max_owner_bytes} (BATCH_QUOTA_BYTES). Delete"
+            " files, or send a smaller one."
+        )
+
+
+class StorageFullError(ServiceError):
+    """The disk of files and batches is full."""
+
+    def __init__(self) -> None:
+        super().__init__("The server's disk for files is full; try again later.")
+
+
+class StorageDownError(ServiceError):
+    """The disk of files and batches, or the database on it, does not work."""
+
+    def __init__(self) -> None:
+        super().__init__("Files cannot be stored: the server's BATCH_DIR cannot be used.")
 
 
 class AuthenticationError(ServiceError):

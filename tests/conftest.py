@@ -13,6 +13,7 @@ os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ from tests.support.redis_server import Redis, RedisProxy
 from tests.support.servers import LocalServer, Server, free_port, serve, serve_app
 from tests.support.tiny_models import CONTEXT, SHAPE, create_model_folder, create_tokenizer
 from tests.support.tools import TEMPLATES
+
+BATCH_DIR = Path(tempfile.gettempdir()) / f"llm-inference-tests-{os.getpid()}"
+"""Folder of files and batches of tests that name none."""
 
 SERVING_NAMES = {"serve", "serve_app", "create_app", "TestClient", "subprocess"}
 SERVING_FIXTURES = {
@@ -66,6 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert isinstance(item, pytest.Function)
         if SERVING_NAMES & vars(item.module).keys() or SERVING_FIXTURES & {*item.fixturenames}:
             item.add_marker("server")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remove_batches() -> Iterator[None]:
+    """Removes the folder after all tests."""
+    yield
+    shutil.rmtree(BATCH_DIR, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -187,8 +198,13 @@ def create_settings(**values: object) -> Settings:
 
     Unknown fields are refused, so that a test cannot set one by a slip of the pen.
     """
-    defaults = {"model_name": "storyteller", "rate_limit_requests": 10**6, "auth": "none"}
-    defaults["unknown_fields"] = "refuse"
+    defaults = {
+        "model_name": "storyteller",
+        "rate_limit_requests": 10**6,
+        "auth": "none",
+        "unknown_fields": "refuse",
+        "batch_dir": BATCH_DIR,
+    }
     return Settings(_env_file=None, **(defaults | values))  # type: ignore[call-arg]
 
 

@@ -365,12 +365,38 @@ KEYS_AND_ROUTES = [
     ),
 ]
 
+BATCHES = [
+    Panel(
+        "Lines of batches per second",
+        "completed: in output files. failed: in error files.",
+        {"{{result}}": rate("inference_batch_lines_total", "result")},
+        unit="ops",
+    ),
+    Panel(
+        "Lines to answer",
+        "open: of all batches that have not ended. running: in the engine or its queue, at most"
+        " BATCH_CONCURRENCY for each process.",
+        {
+            "open": gauge("inference_batch_lines_open", "max"),
+            "running": gauge("inference_batch_lines_running"),
+        },
+    ),
+    Panel(
+        "Oldest batch",
+        "Time since the oldest batch that has not ended was created. It grows until then; open"
+        " lines fail at the end of its completion window.",
+        {"age": gauge("inference_batch_oldest_seconds", "max")},
+        unit="s",
+    ),
+]
+
 ROWS = {
     "Is it up?": IS_IT_UP,
     "Are users served?": ARE_USERS_SERVED,
     "How fast is it?": HOW_FAST,
     "Why is it slow?": WHY_SLOW,
     "Which keys use it?": KEYS_AND_ROUTES,
+    "How far are batches?": BATCHES,
 }
 
 

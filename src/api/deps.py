@@ -7,8 +7,12 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from src.config import Settings
+from src.core.identity import ANONYMOUS
 from src.errors import ClientDisconnectedError
 from src.inference import InferenceEngine
+from src.jobs.access import Jobs
+from src.jobs.records import Owner
+from src.middleware.error_body import CALLER
 from src.middleware.request_body import JSONRequest
 from src.observability.http_metrics import HttpMetrics
 from src.observability.step_feed import StepFeed
@@ -43,11 +47,28 @@ def get_step_feed(request: Request) -> StepFeed:
     return service_of(request.app).engine_metrics.step_feed
 
 
+async def get_jobs(request: Request) -> Jobs:
+    """Opens BATCH_DIR; raises StorageDownError or StorageFullError if that fails."""
+    return await service_of(request.app).jobs.open()
+
+
+def get_owner(request: Request) -> Owner:
+    client = request.scope.get("client")
+    return Owner(request.scope.get(CALLER, ANONYMOUS), client[0] if client else None)
+
+
+def get_runner_wake(request: Request) -> Callable[[], None]:
+    return service_of(request.app).jobs.wake
+
+
 EngineDep = Annotated[InferenceEngine, Depends(get_engine)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 MetricsDep = Annotated[HttpMetrics, Depends(get_metrics)]
 DrainingDep = Annotated[Draining, Depends(get_draining)]
 StepFeedDep = Annotated[StepFeed, Depends(get_step_feed)]
+JobsDep = Annotated[Jobs, Depends(get_jobs)]
+OwnerDep = Annotated[Owner, Depends(get_owner)]
+RunnerWakeDep = Annotated[Callable[[], None], Depends(get_runner_wake)]
 PlaygroundDep = Annotated[Playground | None, Depends(get_playground)]
 
 

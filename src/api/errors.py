@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -25,11 +26,16 @@ from src.errors import (
     InvalidGrammarError,
     InvalidRequestError,
     InvalidSchemaError,
+    JobNotFoundError,
+    JobStateError,
     LimitStorageDownError,
     ModelNotFoundError,
     OverloadedError,
     RateLimitedError,
     ServiceError,
+    StorageDownError,
+    StorageFullError,
+    UploadTooLargeError,
 )
 from src.limits.rate_limit import limit_headers
 from src.middleware.error_body import REQUEST_ID, error_body
@@ -45,6 +51,11 @@ STATUS: dict[type[Exception], int] = {
     GenerationTimeoutError: 504,
     GenerationFailedError: 500,
     ModelNotFoundError: 404,
+    JobNotFoundError: 404,
+    JobStateError: 409,
+    UploadTooLargeError: 413,
+    StorageFullError: 507,
+    StorageDownError: 503,
 }
 CODES: dict[type[Exception], str] = {
     ContextLengthError: "context_length_exceeded",
@@ -52,6 +63,11 @@ CODES: dict[type[Exception], str] = {
     InvalidSchemaError: "invalid_json_schema",
     ModelNotFoundError: "model_not_found",
     OverloadedError: "overloaded",
+    JobNotFoundError: "not_found",
+    JobStateError: "invalid_state",
+    UploadTooLargeError: "storage_quota_exceeded",
+    StorageFullError: "insufficient_storage",
+    StorageDownError: "storage_unavailable",
 }
 """OpenAI's error codes, where the status alone does not determine the code."""
 
@@ -129,7 +145,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     is_unknown = error.status_code == 404
     message = family_of(request.scope).unknown_path if is_unknown else str(error.detail)
-    return _error_response(request, error.status_code, message, error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(_methods_of(request.app, policy_of(request.scope).path))}
+    return _error_response(request, error.status_code, message, headers)
+
+
+def _methods_of(app: FastAPI, path: str) -> list[str]:
+    """Returns the methods of all routes of a path; the router knows those of the first alone."""
+    routes = [route for route in iter_route_contexts(app.routes) if route.path == path]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -152,9 +177,8 @@ def _error_response(
     status_code: int,
     message: str,
     headers: Mapping[str, str] | None = None,
-    code: str | None = None,
 ) -> Response:
-    body = error_body(request.scope, status_code, message, code=code)
+    body = error_body(request.scope, status_code, message)
     return JSONResponse(body, status_code, headers)
 
 
@@ -168,11 +192,15 @@ async def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_LOADING)
     if isinstance(error, LimitStorageDownError):
         headers["Retry-After"] = str(RETRY_AFTER_STORAGE)
+    if isinstance(error, UploadTooLargeError | StorageFullError | StorageDownError):
+        headers["Connection"] = "close"  # the rest of an upload is not read
     if isinstance(error, RateLimitedError):
         headers = limit_headers(error)
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
-    return _error_response(request, status_of(error), str(error), headers, code_of(error))
+    param = error.param if isinstance(error, JobNotFoundError) else None
+    body = error_body(request.scope, status_of(error), str(error), param=param, code=code_of(error))
+    return JSONResponse(body, status_of(error), headers)
 
 
 def code_of(error: Exception) -> str | None:

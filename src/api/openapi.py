@@ -13,11 +13,13 @@ Schema = dict[str, Any]
 
 ERROR_DESCRIPTIONS = {
     404: "The model is not served here.",
+    409: "The state does not allow it.",
     413: "The body is larger than MAX_BODY_BYTES.",
     415: "The content type is not JSON.",
     429: "Too many requests; see Retry-After.",
     500: "The model failed on this request.",
     503: "The model is loading, the queue is full (see Retry-After), or the engine has stopped.",
+    507: "The server's disk for files is full.",
     504: "The first token did not come within TIMEOUT_SECONDS.",
 }
 SECURITY_SCHEMES = {

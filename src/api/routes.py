@@ -18,10 +18,12 @@ from src.api.family import ApiFamily
 from src.api.native import engine_events, generate, health, playground
 from src.api.native.family import NATIVE
 from src.api.openai import models, tokenize
+from src.api.openai.batches import routes as batches
 from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.family import OPENAI
+from src.api.openai.files import routes as files
 from src.api.openai.responses import routes as responses
 from src.auth.api_keys import Scope
 from src.middleware.route_policy import RouteKind, RoutePolicies, RoutePolicy
@@ -51,6 +53,7 @@ class Row:
         kind: purpose; decides on metering, draining, metrics and logs (`RoutePolicy`).
         access: scope that a key needs; ANY_KEY for all valid keys, PUBLIC without a key.
         field_names: the engine's field names to this route's, for errors.
+        is_upload: the body is a multipart form, which the route reads itself.
     """
 
     path: str
@@ -59,9 +62,10 @@ class Row:
     kind: RouteKind
     access: Scope | Access
     field_names: Mapping[str | int, str] = field(default_factory=dict)
+    is_upload: bool = False
 
 
-INFERENCE, CATALOG = RouteKind.INFERENCE, RouteKind.CATALOG
+INFERENCE, JOBS, CATALOG = RouteKind.INFERENCE, RouteKind.JOBS, RouteKind.CATALOG
 PROBE, DOCUMENTATION = RouteKind.PROBE, RouteKind.DOCUMENTATION
 
 # In this order /openapi.json lists them.
@@ -80,6 +84,12 @@ ROWS = (
     Row("/v1/messages", messages.router, ANTHROPIC, INFERENCE, Scope.GENERATE,
         {"prompt": "messages"}),
     Row("/v1/messages/count_tokens", messages.router, ANTHROPIC, INFERENCE, Scope.GENERATE),
+    Row("/v1/files", files.router, OPENAI, JOBS, Scope.GENERATE, is_upload=True),
+    Row("/v1/files/{file_id}", files.router, OPENAI, JOBS, Scope.GENERATE),
+    Row("/v1/files/{file_id}/content", files.router, OPENAI, JOBS, Scope.GENERATE),
+    Row("/v1/batches", batches.router, OPENAI, JOBS, Scope.GENERATE),
+    Row("/v1/batches/{batch_id}", batches.router, OPENAI, JOBS, Scope.GENERATE),
+    Row("/v1/batches/{batch_id}/cancel", batches.router, OPENAI, JOBS, Scope.GENERATE),
     Row("/v1/models", models.router, OPENAI, CATALOG, ANY_KEY),
     Row("/v1/models/{model_id:path}", models.router, OPENAI, CATALOG, ANY_KEY),
     Row("/tokenize", tokenize.router, OPENAI, INFERENCE, Scope.GENERATE),
@@ -111,6 +121,7 @@ def route_policies() -> RoutePolicies:
             scope=row.access if isinstance(row.access, Scope) else None,
             is_public=row.access is PUBLIC,
             field_names=row.field_names,
+            is_upload=row.is_upload,
         )
         for row in ROWS
     ]

@@ -125,6 +125,17 @@ class KeyVerifier:
             raise AuthenticationError(WRONG)
         return key.caller()
 
+    def refresh(self, caller: Caller) -> Caller:
+        """Returns a key's caller with its present scopes and limits.
+
+        Raises:
+            AuthenticationError: the key is expired, revoked or removed.
+        """
+        key = self._keys.get(caller.id)
+        if key is None or not key.is_valid:
+            raise AuthenticationError(WRONG)
+        return key.caller()
+
 
 def create_secret() -> tuple[str, str]:
     """Returns the id of a new key, and the key itself."""

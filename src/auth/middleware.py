@@ -15,7 +15,7 @@ from src.auth.api_keys import Scope
 from src.core.identity import ANONYMOUS, Caller, current_caller
 from src.errors import AuthenticationError, LimitStorageDownError, RateLimitedError
 from src.limits.rate_limit import RateLimit, limit_response
-from src.middleware.error_body import CALLER, error_body
+from src.middleware.error_body import CALLER, INTERNAL_CALLER, error_body
 from src.middleware.route_policy import policy_of
 
 REALM = 'Bearer realm="llm-inference"'
@@ -26,6 +26,9 @@ class Authenticator(Protocol):
 
     def find(self, credential: bytes) -> Caller:
         """Returns the caller that a credential identifies; raises AuthenticationError."""
+
+    def refresh(self, caller: Caller) -> Caller:
+        """Returns an earlier caller as it is now; raises AuthenticationError if it lost access."""
 
 
 class AuthMiddleware:
@@ -73,6 +76,8 @@ class AuthMiddleware:
     async def _find(self, scope: Connection) -> Caller:
         if self._finder is None:
             return ANONYMOUS
+        if INTERNAL_CALLER in scope:
+            return self._finder().refresh(scope[INTERNAL_CALLER])
         try:
             await self._limits.count_address(scope)
         except LimitStorageDownError:

@@ -1,1 +1,1 @@
-"""Command line: `python -m src` with serve, chat, generate, bench, models, keys and usage."""
+"""Command line, `python -m src`: serve, chat, generate, batch, bench, models, keys, usage."""

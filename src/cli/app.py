@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from src import __version__
+from src.cli.batch import batch
 from src.cli.bench import bench
 from src.cli.chat import chat
 from src.cli.generate import generate
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command(rich_help_panel="Server")(serve)
 app.command(rich_help_panel="Use")(chat)
 app.command(rich_help_panel="Use")(generate)
+app.command(rich_help_panel="Use")(batch)
 app.command(rich_help_panel="Use")(bench)
 app.add_typer(models_app, name="models", rich_help_panel="Server")
 app.add_typer(keys_app, name="keys", rich_help_panel="Server")

@@ -31,7 +31,7 @@ from src.limits.token_quota import (
     Reservation,
     TokenQuota,
 )
-from src.middleware.error_body import CALLER, error_body
+from src.middleware.error_body import CALLER, INTERNAL_CALLER, error_body
 from src.middleware.request_body import BYTES_PER_CONTAINER, JSONLimits, JSONRequest
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class RateLimit:
             await self._storage.close()
 
     async def count(self, request: Request) -> None:
-        """Counts a request of its caller.
+        """Counts a request of its caller; not a batch's line, as the batch was counted.
 
         Raises:
             RateLimitedError: over the limit.
@@ -115,7 +115,7 @@ class RateLimit:
         """
         caller = _caller(request)
         quota = caller.limits.requests or self._max_requests
-        if quota is None:
+        if quota is None or INTERNAL_CALLER in request.scope:
             return
         key = caller.id or rate_limit_key(request.scope)
         budget = wait_budget(request.scope)
@@ -250,3 +250,12 @@ class RateLimitedRoute(APIRoute):
         if errors:
             raise RequestValidationError(errors)
         return value
+
+
+class RateLimitedPost(RateLimitedRoute):
+    """Such a route for POST; other methods cost little, and polling clients call them often."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        if self.methods == {"POST"}:
+            return super().get_route_handler()
+        return APIRoute.get_route_handler(self)

@@ -35,7 +35,7 @@ from src.limits.rate_limit import (
 )
 from src.limits.storage import WaitBudget, wait_budget
 from src.limits.token_quota import Reservation
-from src.middleware.error_body import CALLER, REQUEST_ID
+from src.middleware.error_body import CALLER, INTERNAL_CALLER, REQUEST_ID
 from src.middleware.route_policy import policy_of
 from src.observability.http_metrics import HttpMetrics
 
@@ -153,7 +153,7 @@ class Usage:
         budget = wait_budget(scope)
         max_running = caller.limits.concurrent or self._settings.rate_limit_concurrent
         lease = None
-        if max_running is not None:
+        if max_running is not None and INTERNAL_CALLER not in scope:
             lease = await self._limits.start(key, max_running, budget)
         self._metrics.caller_requests.labels(self._metrics.caller_label(caller.id)).inc()
         allowances = scope.setdefault(ALLOWANCES, {})

@@ -12,6 +12,12 @@ REQUEST_ID = "request_id"
 CALLER = "caller"
 """Key of a request's `Caller` in its ASGI scope; `AuthMiddleware` sets it."""
 
+INTERNAL_CALLER = "internal_caller"
+"""Key of the `Caller` of a request that this process makes itself, such as for a batch's line.
+
+It stands for a credential. No request from the network can have it, as servers set no such key.
+"""
+
 
 def error_body(
     scope: Scope,

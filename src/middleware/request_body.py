@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.errors import InvalidRequestError
+from src.middleware.route_policy import policy_of
 
 LARGE_BODY = 2**16
 """Bytes; larger bodies are parsed in a thread, which takes 0.1 ms longer."""
@@ -38,7 +39,7 @@ ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|
 
 
 class RequestBodyMiddleware:
-    """Accepts JSON bodies up to a size.
+    """Accepts JSON bodies up to a size; uploads are left to their route.
 
     Args:
         app: the app inside, which reads the body.
@@ -50,7 +51,7 @@ class RequestBodyMiddleware:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or policy_of(scope).is_upload:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

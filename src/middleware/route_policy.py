@@ -21,6 +21,7 @@ class RouteKind(StrEnum):
     """Purpose of a route."""
 
     INFERENCE = "inference"  # uses the model or its tokenizer
+    JOBS = "jobs"  # files and batches
     CATALOG = "catalog"  # describes the served models
     PROBE = "probe"  # health checks and scrapes, called every few seconds
     DOCUMENTATION = "documentation"
@@ -61,6 +62,7 @@ class RoutePolicy:
         scope: scope that the caller needs; None accepts any valid key.
         is_public: needs no authentication.
         field_names: the engine's field names to those of the route's request body, for errors.
+        is_upload: the body is a multipart form of any size, which the route bounds itself.
     """
 
     path: str
@@ -69,6 +71,7 @@ class RoutePolicy:
     scope: str | None = None
     is_public: bool = False
     field_names: Mapping[str | int, str] = field(default_factory=dict)
+    is_upload: bool = False
 
     @property
     def is_metered(self) -> bool:
@@ -78,12 +81,12 @@ class RoutePolicy:
     @property
     def is_drained(self) -> bool:
         """Requests are refused while the server shuts down; earlier ones are waited for."""
-        return self.kind is RouteKind.INFERENCE
+        return self.kind in (RouteKind.INFERENCE, RouteKind.JOBS)
 
     @property
     def is_measured(self) -> bool:
         """Requests count in the request metrics."""
-        return self.kind in (RouteKind.INFERENCE, RouteKind.UNKNOWN)
+        return self.kind in (RouteKind.INFERENCE, RouteKind.JOBS, RouteKind.UNKNOWN)
 
     @property
     def is_probe(self) -> bool:

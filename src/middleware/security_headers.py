@@ -64,7 +64,7 @@ def cors_options(settings: Settings) -> dict[str, Any]:
     """
     return {
         "allow_origins": settings.cors_origin_list,
-        "allow_methods": ("GET", "POST"),
+        "allow_methods": ("GET", "POST", "DELETE"),
         "allow_headers": ("*",),
         "allow_credentials": False,
         "expose_headers": EXPOSED,

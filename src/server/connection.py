@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._is_in_head, self._has_begun = True, False
         self._num_received = 0  # bytes that came while the head was not whole
+        self._num_uploaded = 0  # bytes that came since the receive timer started
         self._num_head_bytes = 0  # of the head, as far as it is parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -107,6 +108,7 @@ class Connection(HttpToolsProtocol):
         if self._receive_timer is None:  # also for line ends between requests, which begin none
             self._await_request()
         self._num_received += len(data) if self._is_in_head else 0
+        self._num_uploaded += len(data)
         super().data_received(data)
         if self._is_in_head and self._num_received > self._limits.max_header_bytes:
             self._refuse_head()
@@ -167,7 +169,8 @@ class Connection(HttpToolsProtocol):
         self._receive_timer = self.loop.call_later(timeout, self._on_receive_timeout)
 
     def _on_receive_timeout(self) -> None:
-        if self._is_answering:
+        if self._is_answering or self._is_uploading:
+            self._num_uploaded = 0
             self._await_request()
         elif self._is_in_head and not self._has_begun:
             self.transport.close()
@@ -179,6 +182,12 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         """An earlier request of this connection arrived whole and is not answered yet."""
         return self._num_unanswered > (0 if self._is_in_head else 1)
+
+    @property
+    def _is_uploading(self) -> bool:
+        """A file is arriving, which may take any time while some of it arrives in each period."""
+        is_upload = not self._is_in_head and self._policies.find(self._path).is_upload
+        return is_upload and self._num_uploaded > 0
 
     @property
     def _can_refuse(self) -> bool:

@@ -18,6 +18,7 @@ from uvicorn.config import STARTUP_FAILURE
 from src.config import Settings
 from src.errors import SettingsError, StartupError
 from src.observability.event_loop_watchdog import EventLoopWatchdog
+from src.server.batch_runner import run_batches
 from src.server.graceful import FLUSH_SECONDS, POLL_SECONDS
 from src.server.process_end import end_process
 from src.server.service import Service, service_of
@@ -38,14 +39,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if service.watched_keys is not None:
         tasks.append(_start(service.watched_keys.watch()))
     tasks.append(_start(service.rate_limit.watch()))
+    batches = _start(run_batches(app))
     if service.wait_for_model:
         await _wait_for_model(service)
     yield
     gc.unfreeze()
+    await _end(batches)
     for task in tasks:
         task.cancel()
     await asyncio.to_thread(service.shutdown)
     await service.rate_limit.close()
+    await service.jobs.close()
 
 
 def _start(background: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -53,6 +57,12 @@ def _start(background: Coroutine[None, None, None]) -> asyncio.Task[None]:
     task = asyncio.create_task(background)
     task.add_done_callback(_log_fault)
     return task
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits until it has cleaned up."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _log_fault(task: asyncio.Task[None]) -> None:

@@ -11,9 +11,12 @@ from src.core.model_names import find_model_names
 from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.inference import InferenceEngine
+from src.jobs.access import JobsAccess
+from src.jobs.files import Quota
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage
 from src.middleware.route_policy import RoutePolicies
+from src.observability.batch_metrics import BatchMetrics
 from src.observability.engine_metrics import EngineMetrics
 from src.observability.http_metrics import HttpMetrics
 from src.observability.tracing import Tracing, create_tracing
@@ -31,10 +34,12 @@ class Service:
         engine: generates text; has no model before the lifespan has loaded one.
         http_metrics: of the process and of HTTP requests; owns the registry.
         engine_metrics: of the engine, in the same registry.
+        batch_metrics: of batches, in the same registry.
         rate_limit: counts requests, tokens and open requests against limits.
         usage: accounts of requests.
         tracing: None without OTEL_EXPORTER_OTLP_ENDPOINT.
         watched_keys: API keys or JWKS that are read again when their file changes; None without.
+        jobs: files and batches.
         playground: files of the page at `/`; None with PLAYGROUND=false.
         wait_for_model: the server listens only once the model is loaded.
         draining: state of a graceful shutdown.
@@ -48,10 +53,12 @@ class Service:
     engine: InferenceEngine
     http_metrics: HttpMetrics
     engine_metrics: EngineMetrics
+    batch_metrics: BatchMetrics
     rate_limit: RateLimit
     usage: Usage
     tracing: Tracing | None
     watched_keys: Watched | None
+    jobs: JobsAccess
     playground: Playground | None
     wait_for_model: bool
     draining: Draining = field(default_factory=Draining)
@@ -99,10 +106,14 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         engine=_create_engine(settings, engine_metrics, tracing, usage),
         http_metrics=http_metrics,
         engine_metrics=engine_metrics,
+        batch_metrics=BatchMetrics(http_metrics.registry),
         rate_limit=rate_limit,
         usage=usage,
         tracing=tracing,
         watched_keys=watch_keys(settings),
+        jobs=JobsAccess(
+            settings.batch_dir, Quota(settings.batch_max_file_bytes, settings.batch_quota_bytes)
+        ),
         playground=load_playground() if settings.playground else None,
         wait_for_model=settings.listen_when_loaded,
     )

@@ -10,7 +10,7 @@ from src.main import create_app
 from src.middleware.route_policy import RouteKind
 from tests.conftest import create_settings
 
-INFERENCE, CATALOG = RouteKind.INFERENCE, RouteKind.CATALOG
+INFERENCE, JOBS, CATALOG = RouteKind.INFERENCE, RouteKind.JOBS, RouteKind.CATALOG
 PROBE, DOCUMENTATION = RouteKind.PROBE, RouteKind.DOCUMENTATION
 PUBLIC = "public"
 
@@ -24,6 +24,12 @@ EXPECTED = {
     "/v1/embeddings": (OPENAI, INFERENCE, "embeddings"),
     "/v1/messages": (ANTHROPIC, INFERENCE, "generate"),
     "/v1/messages/count_tokens": (ANTHROPIC, INFERENCE, "generate"),
+    "/v1/files": (OPENAI, JOBS, "generate"),
+    "/v1/files/{file_id}": (OPENAI, JOBS, "generate"),
+    "/v1/files/{file_id}/content": (OPENAI, JOBS, "generate"),
+    "/v1/batches": (OPENAI, JOBS, "generate"),
+    "/v1/batches/{batch_id}": (OPENAI, JOBS, "generate"),
+    "/v1/batches/{batch_id}/cancel": (OPENAI, JOBS, "generate"),
     "/v1/models": (OPENAI, CATALOG, None),
     "/v1/models/{model_id:path}": (OPENAI, CATALOG, None),
     "/tokenize": (OPENAI, INFERENCE, "generate"),
@@ -59,10 +65,12 @@ def test_each_route_of_the_app_has_the_expected_policy():
 
 
 @pytest.mark.parametrize("path", EXPECTED)
-def test_inference_routes_alone_are_metered_and_drained(path):
+def test_inference_routes_alone_are_metered(path):
     policy = route_policies().find(path)
-    is_inference = EXPECTED[path][1] is INFERENCE
-    assert (policy.is_metered, policy.is_drained, policy.is_measured) == (is_inference,) * 3
+    kind = EXPECTED[path][1]
+    assert policy.is_metered == (kind is INFERENCE)
+    assert (policy.is_drained, policy.is_measured) == (kind in (INFERENCE, JOBS),) * 2
+    assert policy.is_upload == (path == "/v1/files")
     assert policy.is_probe == (EXPECTED[path][1] is PROBE)
 
 
@@ -76,7 +84,7 @@ def test_inference_routes_alone_are_metered_and_drained(path):
         ("/static-offline-docs", NATIVE),
         ("/v1", OPENAI),
         ("/v1/", OPENAI),
-        ("/v1/files", OPENAI),
+        ("/v1/uploads", OPENAI),
         ("/v1/modelsx", OPENAI),
         ("/tokenize/", OPENAI),
         ("/v1/messages/batches", ANTHROPIC),
@@ -98,8 +106,8 @@ def test_a_parameter_of_a_path_may_hold_slashes(model):
 
 def test_a_route_without_a_row_stops_the_start():
     app = create_app(create_settings())
-    app.add_api_route("/v1/files", lambda: None)
-    with pytest.raises(RuntimeError, match=r"without a row: \['/v1/files'\].*Add or remove rows"):
+    app.add_api_route("/v1/uploads", lambda: None)
+    with pytest.raises(RuntimeError, match=r"without a row: \['/v1/uploads'\].*Add or remove rows"):
         check_routes(app)
 
 

@@ -192,7 +192,7 @@ def test_keys_and_the_log_of_use_have_a_place_in_compose(service):
     assert compose_service("keys")["volumes"] == ["keys:/keys"]
     assert compose_service("keys")["environment"] == {"API_KEYS_FILE": "/keys/keys.json"}
     (folders,) = re.findall(r"install -d -o app -g app (.*)", DOCKERFILE)
-    assert folders.split() == ["/models", "/keys", "/usage"]
+    assert folders.split() == ["/models", "/keys", "/usage", "/batches"]
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_pages_of_other_origins_are_not_allowed(cross_origin, origin):
     answer_to_post = client.post("/generate", json=BODY, headers=bearer(key) | {"Origin": origin})
     for answer in (preflight(client, origin), answer_to_post):
         assert "access-control-allow-origin" not in answer.headers
-    assert preflight(client, method="DELETE").status_code == 400
+    assert preflight(client, method="PUT").status_code == 400
 
 
 def test_a_page_can_read_answers_and_refusals(cross_origin):

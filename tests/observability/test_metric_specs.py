@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from src.observability import engine_metrics, http_metrics
+from src.observability import batch_metrics, engine_metrics, http_metrics
 from src.observability.metric_specs import MetricTable
 
 
@@ -23,6 +23,10 @@ def test_each_registry_has_its_own_metrics():
 
 
 def test_every_specification_has_its_own_name_and_a_sentence():
-    specs = [*http_metrics.TABLE.specs, *engine_metrics.TABLE.specs]
+    specs = [
+        *http_metrics.TABLE.specs,
+        *engine_metrics.TABLE.specs,
+        *batch_metrics.TABLE.specs,
+    ]
     assert len({spec.name for spec in specs}) == len(specs) > 30
     assert all(spec.meaning.endswith(".") for spec in specs)

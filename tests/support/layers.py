@@ -113,8 +113,8 @@ ROOMS = {
         MODEL,
     ),
     "api": room(
-        f"{API} auth.api_keys limits.rate_limit middleware observability playground server.draining"
-        " server.connection server.service",
+        f"{API} auth.api_keys jobs limits.rate_limit middleware observability playground"
+        " server.draining server.connection server.service",
         MODEL,
     ),
     "api.fields": room(
@@ -124,8 +124,9 @@ ROOMS = {
     ),
     "api.chat": room(API, MODEL),
     "api.native": room(f"{API} observability.step_feed playground server.draining", MODEL),
-    "api.openai": room(API, MODEL),
+    "api.openai": room(f"{API} jobs", MODEL),
     "api.anthropic": room(API, MODEL),
+    "jobs": room("core.identity errors", WEB, WIRE, MODEL),
     "auth": room(
         "errors config core.identity limits.rate_limit middleware.error_body"
         " middleware.route_policy",
@@ -138,12 +139,13 @@ ROOMS = {
     "middleware": room("errors config observability.http_metrics", MODEL),
     "server": room(
         "errors config core.model_names core.request_validation"
-        " engine.structured_output.compile_pool inference auth.authenticators limits middleware"
-        " observability playground",
+        " engine.structured_output.compile_pool inference auth.authenticators core.identity jobs"
+        " limits middleware observability playground",
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),
-    "cli": room("errors auth.key_file config engine.model.source", WEB, WIRE, MODEL),
+    "offline": room("errors config core.identity jobs main server", MODEL),
+    "cli": room("errors offline auth.key_file config engine.model.source", WEB, WIRE, MODEL),
     "__main__": room("cli.app", WEB, WIRE, MODEL),
     "main": room(
         "errors config api auth limits middleware observability server",

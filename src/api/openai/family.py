@@ -20,6 +20,7 @@ TYPES: dict[int, tuple[str, str | None]] = {
     404: (INVALID_REQUEST, "unknown_url"),
     405: (INVALID_REQUEST, "method_not_supported"),
     408: (INVALID_REQUEST, "request_timeout"),
+    409: (INVALID_REQUEST, "invalid_state"),
     413: (INVALID_REQUEST, "request_too_large"),
     415: (INVALID_REQUEST, "unsupported_media_type"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
@@ -27,6 +28,7 @@ TYPES: dict[int, tuple[str, str | None]] = {
     500: ("server_error", "internal_error"),
     503: ("server_error", "unavailable"),
     504: ("server_error", "timeout"),
+    507: ("server_error", "insufficient_storage"),
 }
 
 # pydantic's kinds of problems to codes.
