@@ -31,7 +31,7 @@ INVALID: list[tuple[bytes, int]] = [
     (b"{", 400),
     (b"[]", 400),
     (b'{"prompt": "a", "model": "storyteller", "max_tokens": -1}', 400),
-    (b'{"prompt": "a", "model": "storyteller", "temprature": 1}', 400),
+    (b'{"prompt": "a", "model": "storyteller", "temperature": "hot"}', 400),
     (b'{"prompt": "a", "model": "another"}', 404),
     (b"[" * 20_000, 400),
 ]

@@ -22,6 +22,7 @@ from src.api.anthropic.request import (
 )
 from src.api.fields.bounds import StructuredOutputs
 from src.api.fields.shared import NoEffect, Refused
+from src.api.openai.batches.schemas import BatchRequest
 from src.api.openai.chat.messages import ChatTurn, TextPart
 from src.api.openai.chat.request import ChatCompletionRequest, JsonSchemaFormat, ResponseFormat
 from src.api.openai.chat.tools import (
@@ -37,6 +38,7 @@ from src.api.openai.chat.tools import (
 from src.api.openai.completions.schemas import CompletionRequest
 from src.api.openai.embeddings.schemas import EmbeddingRequest
 from src.api.openai.fields import StreamOptions
+from src.api.openai.files.schemas import ExpiresAfter
 from src.api.openai.responses.items import (
     FunctionCallItem,
     FunctionOutputItem,
@@ -89,6 +91,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,
     "`POST /v1/embeddings`": EmbeddingRequest,
+    "`POST /v1/batches`": BatchRequest,
+    "Its `output_expires_after`": ExpiresAfter,
     "`POST /tokenize`": TokenizeRequest,
     "`POST /detokenize`": DetokenizeRequest,
 }

@@ -80,11 +80,13 @@ def remove_batches() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hangups_reach_servers() -> None:
-    """Under nohup what this process starts would ignore the signal, which it inherits; a handler is
-    as good for us and is not inherited."""
+def signals_reach_servers() -> None:
+    """Under nohup, and in the background of a shell script, what this process starts would ignore
+    signals, which it inherits; a handler is as good for us and is not inherited."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST_HOLD = 5

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
+from tests.support.wire import bodies, with_a_stored_file
 
 
 def post(client: TestClient, **body: object):
@@ -449,13 +450,9 @@ def test_while_the_model_loads(tiny_model):
 def test_every_documented_example_works_as_it_stands(client):
     openapi = client.get("/openapi.json").json()
     tried = 0
-    for path, operations in openapi["paths"].items():
-        if "post" not in operations:
-            continue
-        schema = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
-        name = schema["$ref"].rpartition("/")[2]
+    for path, name in bodies(openapi).items():
         for example in openapi["components"]["schemas"][name]["examples"]:
-            response = client.post(path, json=example)
+            response = client.post(path, json=with_a_stored_file(client, example))
             assert response.status_code == 200, (path, example, response.text)
             tried += 1
     assert tried >= 2

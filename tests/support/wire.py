@@ -1,11 +1,13 @@
 """Requests over HTTP as tests send them, and checks of answers against the clients' own types."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import anthropic
 import httpx2
 import openai
+from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from tests.support.servers import LocalServer, Server
@@ -25,6 +27,26 @@ def openai_client(server: Server | LocalServer) -> openai.OpenAI:
 
 def anthropic_client(server: Server | LocalServer) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0)
+
+
+def bodies(document: Mapping[str, Any], tag: str | None = None) -> dict[str, str]:
+    """Returns the schema's name for each path of an OpenAPI document that takes a JSON body."""
+    return {
+        path: content["application/json"]["schema"]["$ref"].split("/")[-1]
+        for path, operations in document["paths"].items()
+        for operation in operations.values()
+        if "application/json" in (content := operation.get("requestBody", {}).get("content", {}))
+        and tag in (None, *operation["tags"])
+    }
+
+
+def with_a_stored_file(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+    """Returns a documented body; a file that it names is uploaded."""
+    if "input_file_id" not in body:
+        return body
+    form = {"purpose": "batch"}
+    uploaded = client.post("/v1/files", data=form, files={"file": ("in.jsonl", b"{}")})
+    return body | {"input_file_id": uploaded.json()["id"]}
 
 
 def assert_shape(kind: type[BaseModel], data: object) -> None:

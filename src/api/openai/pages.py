@@ -1,7 +1,7 @@
 """Lists with OpenAI's cursors: `after`, `limit`, `has_more`."""
 
 from collections.abc import Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -25,7 +25,7 @@ class ItemPage(BaseModel, Generic[ItemT]):
     has_more: bool = Field(description="There is another page.")
 
     @classmethod
-    def of(cls, items: Sequence[ItemT], *, has_more: bool) -> "ItemPage[ItemT]":
+    def of(cls, items: Sequence[ItemT], *, has_more: bool) -> Self:
         """Returns a page of these items."""
         first, last = (items[0].id, items[-1].id) if items else (None, None)
         return cls(data=list(items), first_id=first, last_id=last, has_more=has_more)

@@ -13,17 +13,11 @@ from src.main import create_app
 from tests.api.openai.test_chat_and_completions import VALUES as USUAL
 from tests.api.openai.test_errors import error_of
 from tests.conftest import create_settings
-from tests.support.wire import marked
+from tests.support.wire import bodies, marked, with_a_stored_file
 
 DOCUMENT = create_app(create_settings()).openapi()
 SCHEMAS = DOCUMENT["components"]["schemas"]
-# Path of each route that takes a body: the name of its schema.
-BODIES = {
-    path: operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
-    for path, operations in DOCUMENT["paths"].items()
-    for operation in operations.values()
-    if "requestBody" in operation and "OpenAI" in operation["tags"]
-}
+BODIES = bodies(DOCUMENT, "OpenAI")
 # What clients send in fields without effect.
 VALUES = USUAL | {
     "background": False,
@@ -79,7 +73,7 @@ def test_every_field_is_in_its_table_with_what_it_is_for():
 
 @pytest.mark.parametrize("path", BODIES)
 def test_the_documents_example_is_answered(client: TestClient, path: str):
-    assert client.post(path, json=example(path)).status_code == 200
+    assert client.post(path, json=with_a_stored_file(client, example(path))).status_code == 200
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -100,7 +94,7 @@ def test_a_refused_field_is_refused_by_name(client: TestClient, path: str, field
 @pytest.mark.parametrize("path", BODIES)
 def test_fields_without_effect_are_accepted(client: TestClient, path: str):
     names = marked(DOCUMENTED[BODIES[path]], NoEffect)
-    body = example(path) | {name: VALUES[name] for name in names}
+    body = with_a_stored_file(client, example(path)) | {name: VALUES[name] for name in names}
     assert client.post(path, json=body).status_code == 200
 
 

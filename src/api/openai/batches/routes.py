@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from src.api.deps import EngineDep, JobsDep, OwnerDep, RunnerWakeDep
-from src.api.openai.batches.schemas import BatchObject, BatchRequest
+from src.api.openai.batches.schemas import BatchObject, BatchPage, BatchRequest
 from src.api.openai.family import OPENAI
-from src.api.openai.pages import ItemPage
 from src.api.openapi import error_responses
 from src.errors import InvalidRequestError, JobNotFoundError, JobStateError
 from src.jobs.files import Page
@@ -34,16 +33,16 @@ async def create_batch(
     return BatchObject.of(batch)
 
 
-@router.get("", response_model=ItemPage[BatchObject])
+@router.get("", response_model=BatchPage)
 async def list_batches(
     jobs: JobsDep,
     owner: OwnerDep,
     after: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> ItemPage[BatchObject]:
+) -> BatchPage:
     """List the key's batches, newest first."""
     batches, has_more = await jobs.batches.find_page(owner.id, Page(limit, after))
-    return ItemPage[BatchObject].of([BatchObject.of(batch) for batch in batches], has_more=has_more)
+    return BatchPage.of([BatchObject.of(batch) for batch in batches], has_more=has_more)
 
 
 @router.get("/{batch_id}", response_model=BatchObject)

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from src.api.fields.bounds import Metadata
 from src.api.fields.shared import WireRequest
 from src.api.openai.files.schemas import ExpiresAfter
-from src.api.openai.pages import Item
+from src.api.openai.pages import Item, ItemPage
 from src.jobs.batches import NewBatch
 from src.jobs.records import Batch, Status, TokenUsage
 
@@ -28,6 +28,18 @@ class BatchRequest(WireRequest):
     metadata: Metadata | None = Field(default=None, description="Up to 16 texts by name.")
     output_expires_after: ExpiresAfter | None = Field(
         default=None, description="Lifetime of the output files. Default: 30 days."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "input_file_id": "file-0f1e2d3c4b5a69788796a5b4",
+                    "endpoint": "/v1/chat/completions",
+                    "completion_window": "24h",
+                }
+            ]
+        }
     )
 
     def new_batch(self, served_model: str) -> NewBatch:
@@ -69,11 +81,11 @@ class RequestCounts(BaseModel):
     failed: int
 
 
-class InputTokensDetails(BaseModel):
+class BatchInputTokensDetails(BaseModel):
     cached_tokens: int
 
 
-class OutputTokensDetails(BaseModel):
+class BatchOutputTokensDetails(BaseModel):
     reasoning_tokens: int
 
 
@@ -81,9 +93,9 @@ class BatchUsage(BaseModel):
     """Tokens of all answers."""
 
     input_tokens: int
-    input_tokens_details: InputTokensDetails
+    input_tokens_details: BatchInputTokensDetails
     output_tokens: int
-    output_tokens_details: OutputTokensDetails
+    output_tokens_details: BatchOutputTokensDetails
     total_tokens: int
 
     @classmethod
@@ -91,9 +103,9 @@ class BatchUsage(BaseModel):
         """Returns the wire form of a record."""
         return cls(
             input_tokens=usage.input_tokens,
-            input_tokens_details=InputTokensDetails(cached_tokens=usage.cached_tokens),
+            input_tokens_details=BatchInputTokensDetails(cached_tokens=usage.cached_tokens),
             output_tokens=usage.output_tokens,
-            output_tokens_details=OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+            output_tokens_details=BatchOutputTokensDetails(reasoning_tokens=usage.reasoning_tokens),
             total_tokens=usage.input_tokens + usage.output_tokens,
         )
 
@@ -164,3 +176,7 @@ def _errors(batch: Batch) -> BatchErrors | None:
             for problem in batch.problems
         ]
     )
+
+
+class BatchPage(ItemPage[BatchObject]):
+    """A part of the list of batches."""

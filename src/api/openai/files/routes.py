@@ -14,10 +14,10 @@ from src.api.openai.files.schemas import (
     FORM_SCHEMA,
     FileDeleted,
     FileObject,
+    FilePage,
     upload_purpose,
     upload_seconds,
 )
-from src.api.openai.pages import ItemPage
 from src.api.openapi import error_responses
 from src.jobs.files import Page
 from src.limits.rate_limit import RateLimitedPost
@@ -47,7 +47,7 @@ async def create_file(request: Request, jobs: JobsDep, owner: OwnerDep) -> FileO
         await asyncio.to_thread(upload.close)
 
 
-@router.get("", response_model=ItemPage[FileObject])
+@router.get("", response_model=FilePage)
 async def list_files(
     jobs: JobsDep,
     owner: OwnerDep,
@@ -55,11 +55,11 @@ async def list_files(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=100)] = None,
-) -> ItemPage[FileObject]:
+) -> FilePage:
     """List the key's files, newest first."""
     page = Page(limit, after, is_ascending=order == "asc")
     files, has_more = await jobs.files.find_page(owner.id, page, purpose)
-    return ItemPage[FileObject].of([FileObject.of(file) for file in files], has_more=has_more)
+    return FilePage.of([FileObject.of(file) for file in files], has_more=has_more)
 
 
 @router.get("/{file_id}", response_model=FileObject)

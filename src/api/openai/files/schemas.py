@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from src.api.fields.shared import WireRequest
 from src.api.openai.files.form import UploadForm
-from src.api.openai.pages import Item
+from src.api.openai.pages import Item, ItemPage
 from src.errors import InvalidRequestError
 from src.jobs.records import Purpose, StoredFile
 
@@ -41,7 +41,7 @@ FORM_SCHEMA = {
 class ExpiresAfter(WireRequest):
     """Lifetime of a file."""
 
-    anchor: Literal["created_at"]
+    anchor: Literal["created_at"] = Field(description="What the seconds count from.")
     seconds: Seconds = Field(description="Seconds from the file's creation.")
 
 
@@ -109,3 +109,7 @@ def upload_seconds(form: UploadForm) -> int | None:
         message = f"A number from {MIN_SECONDS} to {MAX_SECONDS} is needed."
         raise InvalidRequestError(message, ("expires_after", "seconds"))
     return int(seconds or 0)
+
+
+class FilePage(ItemPage[FileObject]):
+    """A part of the list of files."""
