@@ -453,7 +453,7 @@ class Settings(BaseSettings):
         " machine may share it. The file system must be local: SQLite's WAL does not work on NFS.",
     )
     batch_concurrency: int = Field(
-        default=8,
+        default=32,
         ge=1,
         le=1024,
         description="Lines of batches that a process answers at the same time.",

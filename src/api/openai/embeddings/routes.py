@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, while_connected
+from src.api.fields.priority import use_priority
 from src.api.openai.embeddings.render import render_embeddings
 from src.api.openai.embeddings.schemas import EmbeddingList, EmbeddingRequest
 from src.api.openai.family import OPENAI
@@ -23,6 +24,7 @@ async def create_embeddings(
     request: Request, body: EmbeddingRequest, engine: EngineDep
 ) -> Response:
     """Embed texts or token ids: the mean of the model's last hidden states, at length 1."""
+    use_priority(body)
     check_model(body.model, engine)
     body.check(engine.embedding_size)
     embeddings = await while_connected(request, engine.embed(body.input))

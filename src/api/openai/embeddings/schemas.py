@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from src.api.fields.bounds import NumTokens
+from src.api.fields.priority import PriorityField
 from src.api.fields.shared import ModelName, WireRequest
 from src.api.openai.fields import User
 from src.api.openai.prompts import prompts_up_to
@@ -28,6 +29,7 @@ class EmbeddingRequest(WireRequest):
         default=None,
         description="Only the model's own size; parts of an embedding have no meaning here.",
     )
+    priority: PriorityField = None
     user: User = None
 
     model_config = ConfigDict(
