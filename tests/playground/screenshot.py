@@ -28,7 +28,6 @@ def main(folder: Path) -> None:
         browse("screenshot", "chromium", Path(profile), server.url, SCREENSHOTS=str(folder))
     for name, documented in CHOSEN.items():
         shutil.copyfile(folder / name, ROOT / "docs" / documented)
-    print(f"screenshots of all views are in {folder}")
 
 
 if __name__ == "__main__":
