@@ -30,6 +30,12 @@ const VIEWS = {
     await button(page, "Send 8").click();
     await page.waitForTimeout(250);
   },
+  async batches(page) {
+    await button(page, "Send an example").click();
+    await page.getByText("completed").first().waitFor();
+    await button(page, "Send an example").click();
+    await page.waitForTimeout(400);
+  },
   async compare(page) {
     await button(page, "Answer both").click();
     await button(page, "Answer both").waitFor();
@@ -39,6 +45,7 @@ const PATHS = {
   chat: "/",
   tokens: `/#/tokens?${new URLSearchParams(TOKENS)}`,
   engine: "/#/engine",
+  batches: "/#/batches",
   compare: `/#/compare?${new URLSearchParams(COMPARE)}`,
 };
 
