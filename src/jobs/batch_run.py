@@ -265,10 +265,10 @@ class BatchRun:
             )
 
     async def _send(self, line: OpenLine) -> RouteAnswer | None:
-        body = await asyncio.to_thread(_read_body, self._input, line)
         num_attempts = 0
         while not self._is_ending:
             async with self._slots:
+                body = await asyncio.to_thread(_read_body, self._input, line)
                 self.num_running += 1
                 try:
                     answer = await self._route(

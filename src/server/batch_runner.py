@@ -2,11 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from src.celery_queue.tokens import LineTokens
+from src.config import Settings
 from src.errors import ServiceError
 from src.jobs.access import Jobs
+from src.jobs.answers import Route
 from src.jobs.batch_run import RunOptions
 from src.jobs.runner import Runner
 from src.server.internal_route import InternalRoute
@@ -33,15 +38,36 @@ async def run_batches(app: FastAPI) -> None:
         except TimeoutError:
             continue
     jobs = await _open(service)
-    runner = Runner(
-        jobs,
-        InternalRoute(app),
-        _options(service),
-        service.engine.model_name,
-        service.batch_metrics,
+    async with _batch_route(app) as route:
+        runner = Runner(
+            jobs, route, _options(service), service.engine.model_name, service.batch_metrics
+        )
+        service.jobs.wake = runner.wake
+        await runner.run()
+
+
+@asynccontextmanager
+async def _batch_route(app: FastAPI) -> AsyncIterator[Route]:
+    """Yields what answers lines: this process, or Celery's workers."""
+    service = service_of(app)
+    settings = service.settings
+    if settings.batch_backend == "local":
+        yield InternalRoute(app)
+        return
+    from src.celery_queue.app import create_celery  # noqa: PLC0415 - an extra's package
+    from src.celery_queue.route import CeleryRoute, RouteOptions  # noqa: PLC0415
+
+    url, secret = settings.batch_broker_url, settings.batch_token_secret
+    assert url is not None
+    assert secret is not None
+    options = RouteOptions(
+        settings.batch_chunk_lines,
+        settings.batch_chunk_seconds,
+        lambda: service.draining.is_draining,
     )
-    service.jobs.wake = runner.wake
-    await runner.run()
+    celery = create_celery(url, settings.batch_chunk_seconds)
+    async with CeleryRoute(celery, url, LineTokens(secret), options) as route:
+        yield route
 
 
 async def _open(service: Service) -> Jobs:
@@ -54,12 +80,18 @@ async def _open(service: Service) -> Jobs:
             await asyncio.sleep(RETRY_SECONDS)
 
 
+def _concurrency(settings: Settings) -> int:
+    """Returns the lines that run at the same time, or that are handed to workers."""
+    is_local = settings.batch_backend == "local"
+    return settings.batch_concurrency if is_local else settings.batch_queue_lines
+
+
 def _options(service: Service) -> RunOptions:
     settings = service.settings
     return RunOptions(
         max_lines=settings.batch_max_lines,
         max_line_bytes=settings.max_body_bytes,
-        concurrency=settings.batch_concurrency,
+        concurrency=_concurrency(settings),
         is_served=lambda name: name in service.engine.names,
         is_stopping=lambda: service.draining.is_draining,
     )

@@ -11,7 +11,7 @@ from tests.conftest import create_settings
 from tests.support.servers import ROOT, serve_app
 
 PAGE = (ROOT / "docs" / "batches.md").read_text()
-(SHELL,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+SHELL, *_ = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 (PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -127,6 +127,7 @@ ROOMS = {
     "api.openai": room(f"{API} jobs", MODEL),
     "api.anthropic": room(API, MODEL),
     "jobs": room("core.identity errors", WEB, WIRE, MODEL),
+    "celery_queue": room("config core.identity errors jobs middleware.error_body", MODEL),
     "auth": room(
         "errors config core.identity limits.rate_limit middleware.error_body"
         " middleware.route_policy",
@@ -140,7 +141,7 @@ ROOMS = {
     "server": room(
         "errors config core.model_names core.request_validation"
         " engine.structured_output.compile_pool inference auth.authenticators core.identity jobs"
-        " limits middleware observability playground",
+        " celery_queue limits middleware observability playground",
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),
@@ -148,7 +149,7 @@ ROOMS = {
     "cli": room("errors offline auth.key_file config engine.model.source", WEB, WIRE, MODEL),
     "__main__": room("cli.app", WEB, WIRE, MODEL),
     "main": room(
-        "errors config api auth limits middleware observability server",
+        "errors config api auth celery_queue.tokens limits middleware observability server",
         MODEL,
     ),
 }
