@@ -1,4 +1,4 @@
-"""The runner of batches in a server's process: from the first file to the shutdown."""
+"""Runners of batches and background responses in a server's process, until it shuts down."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from src.config import Settings
 from src.errors import ServiceError
 from src.jobs.access import Jobs
 from src.jobs.answers import Route
+from src.jobs.background.runner import BackgroundOptions, BackgroundRunner
 from src.jobs.batch_run import RunOptions
 from src.jobs.runner import Runner
 from src.server.internal_route import InternalRoute
@@ -27,7 +28,7 @@ LOOK_SECONDS = 1.0
 
 
 async def run_batches(app: FastAPI) -> None:
-    """Runs batches until cancelled; waits for the model and for the first file before."""
+    """Runs jobs until cancelled; waits for the model and for the first job before."""
     service = service_of(app)
     opened = asyncio.Event()
     service.jobs.wake = opened.set
@@ -38,12 +39,20 @@ async def run_batches(app: FastAPI) -> None:
         except TimeoutError:
             continue
     jobs = await _open(service)
-    async with _batch_route(app) as route:
-        runner = Runner(
-            jobs, route, _options(service), service.engine.model_name, service.batch_metrics
+    served_model = service.engine.model_name
+    async with _batch_route(app) as route, asyncio.TaskGroup() as group:
+        runner = Runner(jobs, route, _options(service), served_model, service.batch_metrics)
+        responses = BackgroundRunner(
+            jobs.background, InternalRoute(app), _background_options(service)
         )
-        service.jobs.wake = runner.wake
-        await runner.run()
+
+        def wake() -> None:
+            runner.wake()
+            responses.wake()
+
+        service.jobs.wake = wake
+        group.create_task(runner.run())
+        group.create_task(responses.run())
 
 
 @asynccontextmanager
@@ -78,6 +87,14 @@ async def _open(service: Service) -> Jobs:
         except ServiceError as error:
             logger.error("batches wait: %s", error, exc_info=error.__cause__)
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def _background_options(service: Service) -> BackgroundOptions:
+    return BackgroundOptions(
+        service.settings.batch_concurrency,
+        service.engine.model_name,
+        lambda: service.draining.is_draining,
+    )
 
 
 def _concurrency(settings: Settings) -> int:
