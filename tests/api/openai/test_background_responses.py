@@ -11,7 +11,7 @@ from openai.types.responses import Response
 
 from src.main import create_app
 from tests.conftest import create_settings, wait_until
-from tests.support.batches import chat_line, connect, start, wait_for
+from tests.support.batches import connect
 from tests.support.keys import create_key, id_of, run_keys
 from tests.support.servers import LocalServer, Server, serve, serve_app
 from tests.support.wire import assert_shape
@@ -200,12 +200,6 @@ def test_without_room_for_any_they_are_refused(start_client, tmp_path):
     answer = client.post(URL, json=BODY | {"background": True})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "background")
     assert not (tmp_path / "batches").exists()
-
-
-def test_lines_of_a_batch_cannot_ask_for_the_background(ai):
-    line = chat_line(1, background=True)
-    batch = wait_for(ai, start(ai, (str(line).replace("'", '"').replace("True", "true")).encode()))
-    assert (batch.status, batch.errors.data[0].param) == ("failed", "body.background")
 
 
 def create_stories(server: Server) -> tuple[openai.OpenAI, list[Response]]:
