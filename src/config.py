@@ -38,6 +38,7 @@ ENV_FILE = Path(".env")
 TYPO_SIMILARITY = 0.85
 """Smallest similarity (difflib ratio) of a typo to a setting; other programs' names differ more."""
 
+SECRETS = ("api_keys", "batch_token_secret")
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
 PASSWORD = re.compile("//[^/]*@")
@@ -691,5 +692,8 @@ def load_settings() -> Settings:
 def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:  # a validator of several settings
         return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
     value = PASSWORD.sub("//***@", str(problem["input"]))
-    return f"{str(problem['loc'][0]).upper()}={value}: {problem['msg']}"
+    if name in SECRETS:
+        value = "***"
+    return f"{name.upper()}={value}: {problem['msg']}"

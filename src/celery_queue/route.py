@@ -44,6 +44,9 @@ MAX_CHUNK_BYTES = 2**20
 
 READ_LINES = 100
 CLOSE_SECONDS = 3
+WARN_SECONDS = 15.0
+"""Shortest pause between warnings of the same kind."""
+
 BROKER_ERRORS = (RedisError, OperationalError, OSError)
 STOPPED = RouteAnswer(503, "", b"{}", retry_after=RETRY_SECONDS)
 
@@ -102,6 +105,7 @@ class CeleryRoute:
         self._server_id = secrets.token_hex(8)
         self._waiting: dict[str, asyncio.Future[RouteAnswer]] = {}
         self._gathering: dict[_Kind, _Chunk] = {}
+        self._warn_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "CeleryRoute":
@@ -165,16 +169,20 @@ class CeleryRoute:
             try:
                 await self._hand_out(chunk, secrets.token_hex(12))
             except BROKER_ERRORS as error:
-                logger.warning(
-                    "batches wait: the Redis of BATCH_BROKER_URL fails: %s: %s",
-                    type(error).__name__,
-                    error,
-                )
+                self._warn(error)
             except Exception:
                 logger.exception("batches wait: lines were not handed out")
             else:
                 continue
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _warn(self, error: Exception) -> None:
+        """Logs a failure of Redis, not for each of the chunks that wait."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_SECONDS
+            name = type(error).__name__
+            logger.warning("batches wait: the Redis of BATCH_BROKER_URL fails: %s: %s", name, error)
 
     async def _hand_out(self, chunk: _Chunk, chunk_id: str) -> None:
         """Hands the open lines of a chunk out; returns when they are answered, or given up."""
