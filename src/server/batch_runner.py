@@ -43,7 +43,10 @@ async def run_batches(app: FastAPI) -> None:
     async with _batch_route(app) as route, asyncio.TaskGroup() as group:
         runner = Runner(jobs, route, _options(service), served_model, service.batch_metrics)
         responses = BackgroundRunner(
-            jobs.background, InternalRoute(app), _background_options(service)
+            jobs.background,
+            InternalRoute(app),
+            _background_options(service),
+            service.batch_metrics,
         )
 
         def wake() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from src.errors import ServiceError
 from src.jobs.answers import Route, RouteAnswer
@@ -26,6 +26,16 @@ MAX_ATTEMPTS = 3
 """Attempts at a request that the server's time limit ended; other refusals for now do not count."""
 
 MAX_WAIT_SECONDS = 60.0
+
+
+class BackgroundObserver(Protocol):
+    """Counts the work on background responses."""
+
+    def responses_measured(self, num_open: int, num_running: int) -> None:
+        """Gets the number of all that have not ended, and of those that run in this process."""
+
+    def response_ended(self, status: str) -> None:
+        """Counts a response that was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +60,18 @@ class BackgroundRunner:
         store: of all responses.
         route: answers the requests.
         options: bounds.
+        observer: counts responses.
     """
 
-    def __init__(self, store: BackgroundStore, route: Route, options: BackgroundOptions) -> None:
+    def __init__(
+        self,
+        store: BackgroundStore,
+        route: Route,
+        options: BackgroundOptions,
+        observer: BackgroundObserver,
+    ) -> None:
         self._store, self._route, self._options = store, route, options
+        self._observer = observer
         self._token = secrets.token_hex(8)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -92,6 +110,10 @@ class BackgroundRunner:
             kept = await self._store.renew(renewed, self._token)
             for response_id in renewed.keys() - kept:
                 renewed[response_id].cancel()
+        await self._start_waiting()
+        self._observer.responses_measured(await self._store.count_open(), len(self._running))
+
+    async def _start_waiting(self) -> None:
         while len(self._running) < self._options.concurrency and not self._options.is_stopping():
             leased = await self._store.claim(self._options.served_model, self._token)
             if leased is None:
@@ -122,6 +144,7 @@ class BackgroundRunner:
             return
         status, values = _outcome(leased, answer)
         if await self._store.finish(leased.id, self._token, status, values):
+            self._observer.response_ended(status.value)
             logger.info(
                 "a background response has ended",
                 extra={"response": leased.id, "status": status.value},

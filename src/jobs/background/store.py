@@ -264,6 +264,15 @@ class BackgroundStore:
 
         await self._database.run(release)
 
+    async def count_open(self) -> int:
+        """Returns the number of responses of all owners that have not ended."""
+
+        def count(connection: sqlite3.Connection) -> int:
+            query = "SELECT count(*) FROM responses WHERE expires_at IS NULL"
+            return int(connection.execute(query).fetchone()[0])
+
+        return await self._database.run(count)
+
     async def sweep(self) -> None:
         """Deletes expired responses."""
         now = self._clock.now()

@@ -13,7 +13,7 @@ from src.main import create_app
 from tests.conftest import create_settings, wait_until
 from tests.support.batches import connect
 from tests.support.keys import create_key, id_of, run_keys
-from tests.support.servers import LocalServer, Server, serve, serve_app
+from tests.support.servers import LocalServer, Server, parse_samples, serve, serve_app
 from tests.support.wire import assert_shape
 
 BODY = {"model": "storyteller", "input": "What is the capital of France?", "temperature": 0}
@@ -90,6 +90,10 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def samples_of(server: LocalServer) -> dict[tuple[str, ...], float]:
+    return parse_samples(server.service.http_metrics.render("")[0].decode())
+
+
 def test_a_cut_answer_is_incomplete(ai):
     response = finish(ai, ai.responses.create(**BODY, background=True, max_output_tokens=2))
     assert (response.status, response.usage.output_tokens) == ("incomplete", 2)
@@ -106,6 +110,9 @@ def test_a_cancelled_response_ends_and_others_go_on(ai, background_server):
     gate.open()
     wait_until(lambda: background_server.engine.num_live == 0)
     assert finish(ai, other).output_text == ANSWER
+    answered = ("inference_background_responses_total", "completed")
+    assert samples_of(background_server)[answered] > 0
+    wait_until(lambda: not samples_of(background_server)[("inference_background_responses_open",)])
     assert ai.responses.cancel(other.id).status == "completed"
     assert ai.responses.retrieve(running.id).output == []
 
