@@ -132,8 +132,8 @@ $(REAL_MODELS)/.made: tests/real_models/packages.txt tests/real_models/convert.p
 # Libraries of the playground: files of npm packages, unchanged, at the versions of the lock.
 PLAYGROUND_LIBRARIES := src/playground/vendor
 .PHONY: playground-screenshot
-playground-screenshot: $(STAMP) $(CLIENTS)/node/.installed ## develop: take the screenshot of README.md (needs chromium)
-	@$(BIN)/python -m tests.playground.screenshot
+playground-screenshot: $(STAMP) $(CLIENTS)/node/.installed ## develop: take screenshots of the playground into SCREENSHOTS (.screenshots), three of them for README.md (needs chromium)
+	@$(BIN)/python -m tests.playground.screenshot $(or $(SCREENSHOTS),.screenshots) && echo "screenshots are in $(or $(SCREENSHOTS),.screenshots)"
 
 .PHONY: playground-libraries
 playground-libraries: ## develop: copy the playground's libraries and their licences from npm, and write their hashes (needs npm)

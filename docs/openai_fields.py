@@ -36,9 +36,18 @@ from src.api.openai.chat.tools import (
     NamedToolChoice,
 )
 from src.api.openai.completions.schemas import CompletionRequest
+from src.api.openai.decisions.schemas import (
+    DecisionChoice,
+    DecisionItem,
+    DecisionLevel,
+    DecisionPart,
+    DecisionQuestion,
+    DecisionRequest,
+)
 from src.api.openai.embeddings.schemas import EmbeddingRequest
 from src.api.openai.fields import StreamOptions
 from src.api.openai.files.schemas import ExpiresAfter
+from src.api.openai.ranking.schemas import RerankRequest, ScoreRequest
 from src.api.openai.responses.items import (
     FunctionCallItem,
     FunctionOutputItem,
@@ -91,6 +100,14 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "Its `format`": TextFormat,
     "`stream_options` of a response": ResponseStreamOptions,
     "`POST /v1/embeddings`": EmbeddingRequest,
+    "`POST /v1/rerank`, `/rerank`, `/v2/rerank`": RerankRequest,
+    "`POST /v1/score`, `/score`": ScoreRequest,
+    "`POST /v1/decisions`": DecisionRequest,
+    "Each item of a decision's `input`": DecisionItem,
+    "Each part of its content": DecisionPart,
+    "Each of a decision's `questions`": DecisionQuestion,
+    "Each of its `choices`": DecisionChoice,
+    "Each of its `levels`": DecisionLevel,
     "`POST /v1/batches`": BatchRequest,
     "Its `output_expires_after`": ExpiresAfter,
     "`POST /tokenize`": TokenizeRequest,

@@ -153,6 +153,13 @@ class Settings(BaseSettings):
         description="Nucleus sampling (top-p) if a request sets none, for all APIs. If it is not"
         " set, the model's default counts, then 0.9 for `/generate` and 1 for the others.",
     )
+    embedding_dimensions: str = Field(
+        default="auto",
+        pattern=r"^(auto|any|[1-9][0-9]{0,5}(,[1-9][0-9]{0,5}){0,63})$",
+        description="Sizes to which requests may have embeddings cut (`dimensions`): `any`, or"
+        " sizes separated by commas, for a model that was trained for it. `auto`: those that the"
+        " model's config.json names.",
+    )
     generation_config: GenerationConfigName = Field(
         default="auto",
         description="Sampling parameters that requests leave out: `auto` takes the model's"
@@ -456,7 +463,7 @@ class Settings(BaseSettings):
         " machine may share it. The file system must be local: SQLite's WAL does not work on NFS.",
     )
     batch_concurrency: int = Field(
-        default=8,
+        default=32,
         ge=1,
         le=1024,
         description="Lines of batches that a process answers at the same time; with"

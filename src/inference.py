@@ -22,7 +22,7 @@ from src.core.request_runner import RequestRunner
 from src.core.request_validation import RequestLimits, RequestValidator
 from src.core.sampling_defaults import SamplingDefaults
 from src.core.thinking import Thinking, ThinkingSupport, thinking_support, thought_params
-from src.engine.config import EngineConfig
+from src.engine.config import EmbeddingConfig, EngineConfig
 from src.engine.sampling_params import SamplingParams
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.engine.thought import ThoughtParams
@@ -142,6 +142,11 @@ class InferenceEngine:
     def max_live(self) -> int:
         """Number of sequences that may run and wait; more are refused."""
         return self._lifecycle.require_engine().admission.max_live
+
+    @property
+    def embedding_config(self) -> EmbeddingConfig:
+        """Pooling, prompts and sizes of the model's embeddings."""
+        return self._lifecycle.require_model().embedding
 
     @property
     def embedding_size(self) -> int | None:

@@ -31,6 +31,7 @@ from src.api.fields.bounds import (
     TopP,
     has_few_fields,
 )
+from src.api.fields.priority import PriorityField
 from src.api.fields.timings import Timings, TimingsField
 
 MAX_PROMPTS = 32
@@ -85,6 +86,7 @@ class SamplingFields(BaseModel):
         description="Text, or list of texts, that ends the generation and is left out.",
         examples=[["\n\n"]],
     )
+    priority: PriorityField = None
     min_length: StrictInt = Field(
         default=0,
         ge=0,

@@ -21,9 +21,11 @@ from src.api.openai import models, tokenize
 from src.api.openai.batches import routes as batches
 from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
+from src.api.openai.decisions import routes as decisions
 from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.family import OPENAI
 from src.api.openai.files import routes as files
+from src.api.openai.ranking import routes as ranking
 from src.api.openai.responses import background as background_responses
 from src.api.openai.responses import routes as responses
 from src.auth.api_keys import Scope
@@ -39,7 +41,7 @@ class Access(Enum):
 
 PUBLIC, ANY_KEY = Access.PUBLIC, Access.ANY_KEY
 
-PREFIXES: dict[str, ApiFamily] = {"/v1/messages": ANTHROPIC, "/v1": OPENAI}
+PREFIXES: dict[str, ApiFamily] = {"/v1/messages": ANTHROPIC, "/v1": OPENAI, "/v2": OPENAI}
 """Families of unknown paths; the first matching prefix wins. Others are the native API's."""
 
 
@@ -85,6 +87,12 @@ ROWS = (
         Scope.GENERATE),
     Row("/v1/embeddings", embeddings.router, OPENAI, INFERENCE, Scope.EMBEDDINGS,
         {"prompt": "input", "max_tokens": "input"}),
+    Row("/v1/rerank", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),
+    Row("/rerank", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),
+    Row("/v2/rerank", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),
+    Row("/v1/score", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),
+    Row("/score", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),
+    Row("/v1/decisions", decisions.router, OPENAI, INFERENCE, Scope.GENERATE),
     Row("/v1/messages", messages.router, ANTHROPIC, INFERENCE, Scope.GENERATE,
         {"prompt": "messages"}),
     Row("/v1/messages/count_tokens", messages.router, ANTHROPIC, INFERENCE, Scope.GENERATE),

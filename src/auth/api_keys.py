@@ -31,6 +31,7 @@ class Scope(StrEnum):
     GENERATE = "generate"
     EMBEDDINGS = "embeddings"
     METRICS = "metrics"
+    PRIORITY = "priority"  # requests before the key's other ones; opens no route
     ADMIN = "admin"  # everything
 
 

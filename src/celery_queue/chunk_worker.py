@@ -17,17 +17,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from src.celery_queue.keys import (
+    ACCEPTED_HEADER,
     ANSWERS_SECONDS,
     LEASE_SECONDS,
     MAX_WAIT_SECONDS,
     RENEW_SECONDS,
+    TOKEN_HEADER,
     LineAnswer,
     answers_key,
     chunk_key,
     lease_key,
     token_key,
 )
-from src.celery_queue.tokens import ACCEPTED_HEADER, TOKEN_HEADER
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Keys in Redis of a server and its workers, besides Celery's own queue.
+"""Keys in Redis, and headers, of a server and its workers, besides Celery's own queue.
 
 chunk/ID    hash of a chunk's open lines: request id to the request's body
 token/ID    line token of a chunk; the server renews it
@@ -19,6 +19,10 @@ QUEUE = "llm-inference-batches"
 """Celery's queue, a list in Redis."""
 
 TASK = "llm_inference.answer_chunk"
+TOKEN_HEADER = "X-Batch-Token"  # noqa: S105 # nosec B105 - a header's name
+ACCEPTED_HEADER = "X-Batch-Token-Accepted"  # nosec B105
+"""Header of answers to requests with a valid token; errors of a proxy do not have it."""
+
 CHUNK_SECONDS = 15
 """Lifetime of a chunk that its server does not renew."""
 

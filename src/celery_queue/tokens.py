@@ -14,13 +14,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.core.identity import current_priority
+from src.celery_queue.keys import ACCEPTED_HEADER, TOKEN_HEADER
+from src.core.priority import current_priority
+from src.engine.request import Priority
 from src.jobs.records import Owner
 from src.middleware.error_body import INTERNAL_CALLER, error_body
-
-TOKEN_HEADER = "X-Batch-Token"  # noqa: S105 # nosec B105 - a header's name
-ACCEPTED_HEADER = "X-Batch-Token-Accepted"  # nosec B105
-"""Header of answers to requests with a valid token; errors of a proxy do not have it."""
 
 ALGORITHM = "HS256"
 ISSUER = "llm-inference"
@@ -116,7 +114,7 @@ class LineTokenMiddleware:
 
         scope[INTERNAL_CALLER] = owner.caller
         scope["client"] = (owner.address, 0) if owner.address else None
-        reset = current_priority.set(priority)
+        reset = current_priority.set(Priority[priority.upper()])
         try:
             await self._app(scope, receive, send_accepted)
         finally:

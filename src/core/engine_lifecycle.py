@@ -201,6 +201,12 @@ class EngineLifecycle:
                 " embeddings: serve another model for them (MODEL_NAME).",
                 ("model",),
             )
+        if (obstacle := self.require_model().embedding.obstacle) is not None:
+            raise InvalidRequestError(
+                "This model's embeddings cannot be computed here, as its files ask for more than"
+                f" pooling of mean, last or first token: {obstacle}.",
+                ("model",),
+            )
 
     def require_codec(self) -> TextCodec:
         """Returns the tokenizer with its chat template; raises as `require_engine`."""

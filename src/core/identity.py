@@ -45,6 +45,3 @@ ANONYMOUS = Caller()
 """The caller of all requests without authentication."""
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=ANONYMOUS)
-
-current_priority: ContextVar[str] = ContextVar("current_priority", default="default")
-"""Priority class of a request; has no effect yet."""

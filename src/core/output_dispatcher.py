@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from src.core.identity import current_caller
 from src.core.observers import OUTCOMES, Meter, Observer, Outcome, SequenceStats, Tracer
+from src.core.priority import current_priority
 from src.engine.interface import Engine
 from src.engine.request import EngineUpdate, FinishReason, Request, RequestOutput
 from src.errors import ServiceError
@@ -106,10 +107,10 @@ class OutputDispatcher:
     ) -> asyncio.Queue[RequestOutput | None]:
         self._loop = asyncio.get_running_loop()
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
-        caller = current_caller.get()
+        caller, priority = current_caller.get(), current_priority.get()
         group = requests[0].request_id if requests else ""
         requests = [
-            replace(request, tenant=caller.id, weight=caller.weight, group=group)
+            replace(request, tenant=caller.id, weight=caller.weight, group=group, priority=priority)
             for request in requests
         ]
         engine.add_requests(requests)

@@ -1,6 +1,7 @@
 """`EngineConfig`: the settings of the engine, as plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,8 @@ ToolCallFormatName = Literal[
     "llama3",
 ]
 GenerationConfigName = Literal["auto", "none"]
+Pooling = Literal["mean", "last", "cls"]
+"""Pooling of the last hidden states: their mean, that of the last token, that of the first one."""
 ReasoningFormatName = Literal["auto", "none", "think"]
 
 SETTING_NAMES = {"max_num_seqs": "max_batch_size", "max_queue_seconds": "queue_timeout_seconds"}
@@ -52,6 +55,7 @@ class EngineConfig:
     reasoning_format: ReasoningFormatName = "auto"
     enable_thinking: bool | None = None
     generation_config: GenerationConfigName = "auto"
+    embedding_dimensions: str = "auto"
     engine: EngineName = "continuous"
     max_num_seqs: int = 32
     max_num_batched_tokens: int | None = None
@@ -61,3 +65,25 @@ class EngineConfig:
     max_queue_size: int = 512
     max_queue_seconds: float = 30
     fallback_model_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """Embeddings of a model.
+
+    Args:
+        pooling: of its hidden states.
+        prompts: texts to put before an input, by name.
+        default_prompt_name: the one of inputs that name none; None for no text.
+        dimensions: sizes to which embeddings may be cut (Matryoshka representations; Kusupati et
+            al. 2022, arXiv:2205.13147); empty if the model was not trained for it.
+        has_any_dimension: they may be cut to any size.
+        obstacle: reason why embeddings of these files cannot be computed; None if they can be.
+    """
+
+    pooling: Pooling = "mean"
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    dimensions: frozenset[int] = frozenset()
+    has_any_dimension: bool = False
+    obstacle: str | None = None

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from src.engine.logprobs import PositionLogprobs
@@ -35,6 +35,14 @@ FAILURES = frozenset(FinishReason) - {
 """Reasons with which a request has no answer."""
 
 
+class Priority(IntEnum):
+    """Class of a request; lower ones come first."""
+
+    INTERACTIVE = 0
+    DEFAULT = 1
+    BATCH = 2  # in the background: takes what others leave
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sequence to continue, or to embed.
@@ -50,6 +58,7 @@ class Request:
         tenant: fairness and prefix caching are by tenant.
         weight: the tenant's share, relative to a tenant of weight 1; at least 1.
         group: shared by the sequences of one API request; empty if it has only one.
+        priority: class among the tenant's requests, or background work of all tenants.
     """
 
     request_id: str
@@ -62,6 +71,7 @@ class Request:
     tenant: str = ""
     weight: int = 1
     group: str = ""
+    priority: Priority = Priority.DEFAULT
 
     @property
     def needs_every_position(self) -> bool:

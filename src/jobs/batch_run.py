@@ -34,7 +34,7 @@ from src.jobs.worklist import OpenLine, Worklist
 logger = logging.getLogger(__name__)
 
 PRIORITY = "batch"
-"""Priority class of all lines; has no effect yet."""
+"""Priority class of all lines."""
 
 MAX_ATTEMPTS = 3
 """Attempts at a line that the server's time limit ended; other refusals for now do not count."""

@@ -70,6 +70,10 @@ const post = (path, body, signal) =>
     signal,
   });
 
+export const postForm = async (path, form) =>
+  (await request(path, { method: "POST", body: form })).json();
+
+export const getText = async (path) => (await request(path)).text();
 export const getJson = async (path) => (await request(path)).json();
 export const postJson = async (path, body, signal) => (await post(path, body, signal)).json();
 

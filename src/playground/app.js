@@ -15,6 +15,7 @@ const VIEWS = {
   tokens: { title: "Prompt and tokens", load: () => import("./tokens.js") },
   compare: { title: "Side by side", load: () => import("./compare.js") },
   engine: { title: "Engine", load: () => import("./engine.js") },
+  batches: { title: "Batches", load: () => import("./batches.js") },
 };
 
 const viewOf = (hash) => Object.keys(VIEWS).find((name) => hash.startsWith(`#/${name}`)) ?? "chat";

@@ -102,16 +102,16 @@ function Side({ name }) {
         ${models.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
       </select>
     </label>
+    ${side.thought && html`<details class="thought"><summary>Thought</summary><div class="text plain">${side.thought}</div></details>`}
+    <div class="text plain side-answer" role="region" tabindex="0" aria-label=${`Answer ${title}`}>${side.text}</div>
+    ${side.error && html`<p class="error" role="alert">${side.error}</p>`}
+    <p class="hint" role="status">${side.figures}</p>
     <${ParameterPanel}
       id=${`compare-${name}`}
       names=${NAMES}
       values=${side.parameters}
       onChange=${(parameter, value) => { side.parameters[parameter] = value; changed(); }}
     />
-    ${side.thought && html`<details class="thought"><summary>Thought</summary><div class="text plain">${side.thought}</div></details>`}
-    <div class="text plain side-answer" role="region" tabindex="0" aria-label=${`Answer ${title}`}>${side.text}</div>
-    ${side.error && html`<p class="error" role="alert">${side.error}</p>`}
-    <p class="hint" role="status">${side.figures}</p>
   </section>`;
 }
 

@@ -12,7 +12,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
-from src.core.identity import current_priority
+from src.core.priority import current_priority
+from src.engine.request import Priority
 from src.jobs.answers import RouteAnswer
 from src.jobs.records import Owner
 from src.middleware.error_body import INTERNAL_CALLER
@@ -65,7 +66,7 @@ class InternalRoute:
         self, owner: Owner, path: str, body: bytes, request_id: str, priority: str
     ) -> RouteAnswer:
         answer = _Answer()
-        token = current_priority.set(priority)
+        token = current_priority.set(Priority[priority.upper()])
         try:
             scope = _scope(owner, path, body, request_id)
             await self._app(scope, _Body(body).receive, answer.send)

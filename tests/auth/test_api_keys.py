@@ -33,6 +33,9 @@ PUBLIC = {
     "/openapi.json",
     "/static-offline-docs/swagger-ui.css",
 }
+UNVERSIONED = ("/tokenize", "/detokenize", "/tokenizer_info", "/rerank", "/score")
+"""Paths of OpenAI's family without a version."""
+
 BODIES = {
     "/generate": {"prompt": "the", "max_length": 1},
     "/v1/completions": {"prompt": "the", "max_tokens": 1},
@@ -79,7 +82,7 @@ def assert_refused(response: httpx2.Response, status_code: int, path: str) -> No
     body = response.json()
     if path.startswith("/v1/messages"):
         assert (body["type"], body["error"]["type"]) == ("error", kind)
-    elif path.startswith(("/v1", "/tokenize", "/detokenize", "/tokenizer_info")):
+    elif path.startswith(("/v1", "/v2", *UNVERSIONED)):
         assert set(body["error"]) == {"message", "type", "param", "code"}
         assert body["error"]["type"] == kind
     else:

@@ -10,8 +10,15 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from src.celery_queue.chunk_worker import ChunkTask, WorkerOptions, answer_chunk
-from src.celery_queue.keys import answers_key, chunk_key, lease_key, token_key
-from src.celery_queue.tokens import ACCEPTED_HEADER, TOKEN_HEADER, LineTokens
+from src.celery_queue.keys import (
+    ACCEPTED_HEADER,
+    TOKEN_HEADER,
+    answers_key,
+    chunk_key,
+    lease_key,
+    token_key,
+)
+from src.celery_queue.tokens import LineTokens
 from src.core.identity import ANONYMOUS, Caller
 from src.jobs.records import Owner
 from tests.conftest import wait_until

@@ -58,7 +58,9 @@ def browse(scenario: str, browser: str, folder: Path, url: str, **environment: s
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-SCENARIOS = ["chat", "tokens", "compare", "engine", "failures", "hostile", "looks", "thoughts"]
+SCENARIOS = [
+    "batches", "chat", "tokens", "compare", "engine", "failures", "hostile", "looks", "thoughts",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

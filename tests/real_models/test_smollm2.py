@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from src.engine.factory import BLOCK_SIZE
 from src.main import create_app
+from tests.api.openai.test_ranking import expected_scores
 from tests.conftest import create_settings, wait_until
 from tests.support.chat_apis import CHAT_APIS, ChatApi, Turn
 from tests.support.servers import ROOT, LocalServer, serve_app
@@ -155,3 +156,13 @@ def test_processed_logprobs_are_those_of_huggingface_at_the_temperature(server, 
         expected = row[[token["id"] for token in tokens]].tolist()
         assert [token["logprob"] for token in tokens] == pytest.approx(expected, abs=0.01)
         assert expected[1] == row.max().item()
+
+
+def test_a_document_is_ranked_by_huggingfaces_probability_of_yes(server):
+    documents = ["The capital of France is Paris.", "A dragon slept."]
+    body = {"model": server.engine.model_name, "query": "What is the capital of France?"}
+    answer = post(server, "/v1/rerank", **body, documents=documents)
+    assert answer.status_code == 200, answer.text
+    found = {one["index"]: one["relevance_score"] for one in answer.json()["results"]}
+    expected = expected_scores(server, FOLDER, documents)
+    assert [found[0], found[1]] == pytest.approx(expected, abs=1e-3)

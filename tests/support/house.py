@@ -45,6 +45,7 @@ CORE_PATH = (
     "src/engine/scheduling/step.py",
     "src/engine/scheduling/kv_cache_manager.py",
     "src/engine/scheduling/token_budget.py",
+    "src/engine/scheduling/waiting_queue.py",
     "src/engine/scheduling/fair_queue.py",
     "src/engine/scheduling/blocks.py",
     "src/engine/scheduling/stop_conditions.py",

@@ -44,7 +44,7 @@ API = (
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
     "config": room("core.model_names engine.config engine.sampling_params errors", WEB, MODEL),
-    "models": room("api.fields.bounds api.fields.timings", MODEL),
+    "models": room("api.fields.bounds api.fields.priority api.fields.timings", MODEL),
     "engine": room(
         "errors engine.attention engine.cpu_layers engine.kernels engine.model engine.reference"
         " engine.sampling engine.scheduling engine.structured_output",
@@ -103,6 +103,7 @@ ROOMS = {
     ),
     "core": room("core errors engine text", WEB, WIRE, MODEL),
     "core.identity": room("", WEB, WIRE, MODEL),
+    "core.priority": room("engine.request", WEB, WIRE, MODEL),
     "core.model_names": room("", WEB, WIRE, MODEL),
     "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
     "inference": room(
@@ -118,8 +119,9 @@ ROOMS = {
         MODEL,
     ),
     "api.fields": room(
-        "api.family core.timings engine.logprobs engine.sampling_params"
-        " engine.structured_output.source errors middleware.ignored_fields models",
+        "api.family auth.api_keys core.identity core.priority core.timings engine.logprobs"
+        " engine.request engine.sampling_params engine.structured_output.source errors"
+        " middleware.ignored_fields models",
         MODEL,
     ),
     "api.chat": room(API, MODEL),
@@ -127,7 +129,9 @@ ROOMS = {
     "api.openai": room(f"{API} jobs", MODEL),
     "api.anthropic": room(API, MODEL),
     "jobs": room("core.identity errors", WEB, WIRE, MODEL),
-    "celery_queue": room("config core.identity errors jobs middleware.error_body", MODEL),
+    "celery_queue": room(
+        "config core.priority engine.request errors jobs middleware.error_body", MODEL
+    ),
     "auth": room(
         "errors config core.identity limits.rate_limit middleware.error_body"
         " middleware.route_policy",
@@ -140,8 +144,8 @@ ROOMS = {
     "middleware": room("errors config observability.http_metrics", MODEL),
     "server": room(
         "errors config core.model_names core.request_validation"
-        " engine.structured_output.compile_pool inference auth.authenticators core.identity jobs"
-        " celery_queue limits middleware observability playground",
+        " engine.request engine.structured_output.compile_pool inference auth.authenticators"
+        " core.identity core.priority jobs celery_queue limits middleware observability playground",
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),

@@ -3,12 +3,13 @@
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import takewhile
 
 from hypothesis import strategies as st
 
 from src.engine.logprobs import PositionLogprobs, SampledToken, TokenLogprob
-from src.engine.request import FinishReason, Request, RequestOutput
+from src.engine.request import FinishReason, Priority, Request, RequestOutput
 from src.engine.sampling_params import SamplingParams
 from src.engine.scheduling.blocks import BlockPool
 from src.engine.scheduling.scheduler import Scheduler
@@ -28,6 +29,8 @@ def create_request(
     token_ids: list[int] | None = None,
     tenant: str = "",
     weight: int = 1,
+    priority: Priority = Priority.DEFAULT,
+    arrived_at: float | None = None,
     **params: object,
 ) -> Request:
     """Creates a request; prompts of different names share no prefix, unless `token_ids` do."""
@@ -35,7 +38,9 @@ def create_request(
         first = zlib.crc32(request_id.encode())
         token_ids = list(range(first, first + num_tokens))
     params = {"max_tokens": 4} | params
-    return Request(request_id, token_ids, SamplingParams(**params), tenant=tenant, weight=weight)
+    request = Request(request_id, token_ids, SamplingParams(**params), tenant=tenant, weight=weight)
+    arrived_at = request.arrived_at if arrived_at is None else arrived_at
+    return replace(request, priority=priority, arrived_at=arrived_at)
 
 
 class Simulation:
@@ -149,7 +154,8 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
         ignore_eos=draw(st.booleans()),
         prompt_logprobs=draw(st.sampled_from([None, None, 0])),
     )
-    return Request(request_id, beginning + end or [1], params)
+    priority = draw(st.sampled_from(Priority))
+    return Request(request_id, beginning + end or [1], params, priority=priority)
 
 
 def check_blocks(pool: BlockPool, running: list[Sequence]) -> None:

@@ -10,6 +10,7 @@ from src.api.anthropic.conversation import to_conversation
 from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import ThinkingOptions
 from src.api.fields.bounds import Count, NumTokens, StopTextList
+from src.api.fields.priority import PriorityField
 from src.api.fields.shared import (
     ANYTHING,
     MAX_MESSAGES,
@@ -248,6 +249,7 @@ class MessageRequest(CountTokensRequest):
     stream: StrictBool | None = Field(
         default=None, description="Send events during generation, as Server-Sent Events."
     )
+    priority: PriorityField = None
     timings: TimingsField = None
     metadata: Annotated[Metadata | None, NoEffect("users are not distinguished by it")] = None
     service_tier: Annotated[

@@ -16,6 +16,7 @@ from fastapi import Request
 from src.api.chat.request import AnswerOptions, ChatRequest, ConversationRequest
 from src.api.chat.thinking import resolve
 from src.api.deps import off_loop, while_connected
+from src.api.fields.priority import use_priority
 from src.api.fields.sampling import check_min_tokens, sampling_params
 from src.api.served_model import check_model
 from src.core.outputs import Completion, Generation, Operation, TextDelta
@@ -155,6 +156,7 @@ async def prepare_chat(
         GenerationTimeoutError: the time was up before the prompt was tokenized.
         ClientDisconnectedError: the client has left.
     """
+    use_priority(body)
     context = engine.create_context((body.conversation_field,), Operation.CHAT)
     conversation = await _read_conversation(request, body, engine)
     options = body.answer_options()

@@ -5,6 +5,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.fields.priority import use_priority
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import structured_source
 from src.api.json_response import json_answer
@@ -47,6 +48,7 @@ async def generate(
     request: Request, body: GenerateRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue one prompt, and answer when all is done or as it is made."""
+    use_priority(body)
     params = await off_loop(request, partial(_sampling_params, body, engine, settings))
     context, n = engine.create_context(), body.num_return_sequences
     token_ids = await while_connected(request, engine.tokenize(body.prompt, params, context))
@@ -67,6 +69,7 @@ async def generate_batch(
     request: Request, body: GenerateBatchRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue several prompts in the same way; the answers are in the prompts' order."""
+    use_priority(body)
     params = await off_loop(request, partial(_sampling_params, body, engine, settings))
     context = engine.create_context()
     generating = engine.generate_batch(body.prompts, params, body.num_return_sequences, context)

@@ -21,6 +21,7 @@ from src.api.fields.bounds import (
     StopTokenIds,
     StructuredOutputs,
 )
+from src.api.fields.priority import PriorityField, ServiceTier
 from src.api.fields.shared import (
     ANYTHING,
     ModelName,
@@ -58,10 +59,6 @@ SafetyIdentifier = Annotated[StrictStr | None, NoEffect("users are not distingui
 PromptCacheKey = Annotated[StrictStr | None, NoEffect("prompt prefixes are cached without it")]
 PromptCacheRetention = Annotated[
     StrictStr | None, NoEffect("the cache is always in memory", silent=("in_memory",))
-]
-ServiceTier = Annotated[
-    Literal["auto", "default", "flex", "priority", "scale"] | None,
-    NoEffect("there is one tier", silent=("auto", "default")),
 ]
 Verbosity = Annotated[
     Literal["low", "medium", "high"] | None,
@@ -165,6 +162,7 @@ class GenerationRequest(WireRequest):
         None
     )
     store: Store = None
+    priority: PriorityField = None
     service_tier: ServiceTier = None
 
     @property

@@ -20,9 +20,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from src.engine.config import EngineConfig
+from src.engine.config import EmbeddingConfig, EngineConfig
 from src.engine.model.adapters import adapt_attention
 from src.engine.model.checkpoint_config import find_max_model_len, load_model_config
+from src.engine.model.embedding_config import find_embedding_config
 from src.engine.model.generation_config import (
     SamplingEntries,
     find_sampling_defaults,
@@ -66,6 +67,7 @@ class LoadedModel:
         max_prompt_bytes: size of the longest text that may fit the context; None if unknown.
         vocab_size: the model reads, and gives logits for, token ids below this.
         embedding_size: size of an embedding; None if the hidden states are not accessible.
+        embedding: pooling, prompts and sizes of embeddings.
         chat_template: renders conversations; None if the model has none.
         tokenizer_class: HuggingFace's class that read the tokenizer's files.
         special_tokens: names such as `eos_token`, to the special tokens' texts.
@@ -84,6 +86,7 @@ class LoadedModel:
     tokenizer_class: str = ""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
 
 
 class Checkpoint(Protocol):
@@ -178,6 +181,9 @@ def load_model(config: EngineConfig) -> LoadedModel:
         tokenizer_class=type(tokenizer).__name__,
         special_tokens=dict(tokenizer.special_tokens_map),
         sampling_defaults=_find_sampling_defaults(checkpoint, config),
+        embedding=find_embedding_config(
+            checkpoint.path, checkpoint.config, config.embedding_dimensions
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from src.engine.attention.kv_cache import CacheLayout, KVCache, LayerShape
 from src.engine.attention.packed_attention import Attention, PackedAttention
 from src.engine.attention.packed_step import Segment, Step
+from src.engine.config import Pooling
 from src.engine.logprobs import PositionLogprobs, SampledToken
 from src.engine.model.hidden_states import catch_hidden_states
 from src.engine.model.loader import LoadedModel
@@ -39,6 +40,7 @@ class ModelRunner:
         sampler: Sampler,
     ) -> None:
         self._model = loaded.model
+        self._pooling = loaded.embedding.pooling
         self._sampler = sampler
         self._device = loaded.model.device
         self._cache = KVCache(layers, layout, self._device)
@@ -72,7 +74,7 @@ class ModelRunner:
         if self._sampler.has_nan(logits):
             raise FloatingPointError("the model's logits are NaN")
         prompt_logprobs = _prompt_logprobs(scheduled, rows, logits)
-        hidden_sums = _hidden_sums(scheduled, hidden_states)
+        hidden_sums = _hidden_sums(scheduled, hidden_states, self._pooling)
         tokens = iter(self._sample(scheduled, rows, logits))  # changes the logits
         return [
             SequenceResult(next(tokens) if item.samples else [], logprobs, hidden_sum)
@@ -191,16 +193,21 @@ def _prompt_logprobs(
 
 
 def _hidden_sums(
-    scheduled: list[ScheduledSequence], hidden_states: list[torch.Tensor]
+    scheduled: list[ScheduledSequence], hidden_states: list[torch.Tensor], pooling: Pooling
 ) -> list[list[float]]:
-    """Returns for each sequence that is embedded the sum of its tokens' hidden states."""
+    """Returns for each sequence that is embedded the sum of its pooled tokens' hidden states."""
     sums: list[list[float]] = []
     end = 0
     for item in scheduled:
         start, end = end, end + item.size
         if item.sequence.request.embeds:
             (hidden,) = hidden_states  # (1, num_tokens, size)
-            total = hidden[0, start:end].sum(dim=0, dtype=torch.float32)
+            states = hidden[0, start:end]
+            if pooling == "last":
+                states = states[-1:] if item.is_last else states[:0]
+            elif pooling == "cls":
+                states = states[:1] if not item.sequence.num_computed_tokens else states[:0]
+            total = states.sum(dim=0, dtype=torch.float32)
             if not total.isfinite().all():
                 raise FloatingPointError("the model's hidden states are NaN or infinite")
             sums.append(total.tolist())

@@ -135,10 +135,11 @@ class ReferenceEngine(EngineThread):
         decoder = find_decoder(self._loaded.model)
         assert decoder is not None
         states = decoder(input_ids=self._prompt(request), use_cache=False)[0]  # (1, tokens, size)
-        mean = states[0].float().mean(dim=0)
-        if not mean.isfinite().all():
+        pooled = {"mean": states[0], "last": states[0, -1:], "cls": states[0, :1]}
+        total = pooled[self._loaded.embedding.pooling].float().mean(dim=0)
+        if not total.isfinite().all():
             raise FloatingPointError("the model's hidden states are NaN or infinite")
-        embedding: list[float] = torch.nn.functional.normalize(mean, dim=0).tolist()
+        embedding: list[float] = torch.nn.functional.normalize(total, dim=0).tolist()
         return embedding
 
     def _prompt(self, request: Request) -> torch.Tensor:

@@ -1,16 +1,20 @@
 """The queue, fair between tenants by stride scheduling (Waldspurger & Weihl 1995). No torch.
 
 Each tenant has a position. The tenant with the lowest one is next, and moves on by 1 / weight. Its
-own requests keep their order of arrival. A tenant that comes back after a while starts at the
-position of the others, so unused turns are not saved up.
+own requests are in order of arrival, where a lower class counts as a later arrival. A tenant that
+comes back after a while starts at the position of the others, so unused turns are not saved up.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from src.engine.request import Request
 from src.engine.scheduling.preemption import Tenant
 from src.engine.scheduling.sequence import Sequence
+
+AGEING_SECONDS = 10.0
+"""Time by which a request may pass those of the next higher class."""
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class FairQueue:
         """Returns the tenants with a sequence that may be admitted, the next one first."""
         queues = sorted(self._queues.items(), key=lambda item: item[1].position)
         return [
-            Tenant(name, queue.weight)
+            Tenant(name, queue.weight, queue.sequences[0].in_background)
             for name, queue in queues
             if any(is_ready(one) for one in queue.sequences)
         ]
@@ -65,8 +69,12 @@ class FairQueue:
         return next(one for one in self._queues[tenant].sequences if is_ready(one))
 
     def append(self, sequence: Sequence) -> None:
-        """Adds a sequence after the others of its tenant."""
-        self._queue_of(sequence).sequences.append(sequence)
+        """Adds a sequence among its tenant's, by class and arrival; preempted ones are first."""
+        sequences = self._queue_of(sequence).sequences
+        index = len(sequences)
+        while index and _is_before(sequence, sequences[index - 1]):
+            index -= 1
+        sequences.insert(index, sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """Adds a preempted sequence before the others of its tenant, and takes the turn back."""
@@ -110,3 +118,12 @@ class FairQueue:
             queue.sequences.remove(sequence)
             if not queue.sequences:
                 del self._queues[sequence.request.tenant]
+
+
+def _is_before(new: Sequence, other: Sequence) -> bool:
+    """Returns True if a new sequence of the same tenant comes before this one."""
+    return not other.num_preemptions and _due(new.request) < _due(other.request)
+
+
+def _due(request: Request) -> float:
+    return request.arrived_at + AGEING_SECONDS * request.priority

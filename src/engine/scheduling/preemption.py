@@ -19,7 +19,10 @@ one place, then another one, and both hold two. A third one would leave B three 
 The preempted sequence, the victim, is its tenant's newest one, which loses the least work. It is
 computed again later (preemption by recomputation, as in vLLM; Kwon et al. 2023, arXiv:2309.06180).
 
-Four properties follow:
+Background work (`waiting_queue`) makes way for all other work, whatever the shares. Places and
+blocks are shared among it, and among the rest, as if the others were not there.
+
+Four properties follow, in the foreground, and in the background without it:
 - A tenant alone is never preempted.
 - The oldest sequence of a tenant is never preempted, so each tenant that runs makes progress.
 - Each preemption lowers the sum of places² / weight over all tenants, so places do not go back and
@@ -46,10 +49,12 @@ class Tenant:
     Args:
         name: as in its requests.
         weight: the tenant's share of the places, relative to a tenant of weight 1.
+        in_background: these sequences are in the background.
     """
 
     name: str
     weight: int
+    in_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,11 @@ class Placement:
     """The next admission.
 
     Args:
-        tenant: its first waiting sequence gets a place.
+        tenant: its first waiting sequence, of the foreground or background, gets a place.
         victim: running sequence to preempt; None if a place is free.
     """
 
-    tenant: str
+    tenant: Tenant
     victim: Sequence | None = None
 
 
@@ -72,20 +77,20 @@ def choose_placement(
 
     Args:
         running: in the order of their admission.
-        waiting: at least one tenant, in the order of the queue.
+        waiting: at least one tenant, in the order of the queue; either all or none are in the
+            background.
         has_room: True if a place is free.
     """
-    num_held = Counter(one.request.tenant for one in running)
+    in_background = waiting[0].in_background
+    num_held = Counter(one.request.tenant for one in running if one.in_background == in_background)
     # `min` takes the first of equals, which is the next one in the queue.
     taker = min(waiting, key=lambda one: (num_held[one.name] + 1) / one.weight)
     share = (num_held[taker.name] + 1) / taker.weight  # of the taker, with the new place
     if has_room:
         # A tenant that holds that share already would lose the place to the taker at once.
-        return Placement(
-            next(one.name for one in waiting if num_held[one.name] / one.weight < share)
-        )
-    victim = _find_victim(running, lambda _: 1, share)
-    return None if victim is None else Placement(taker.name, victim)
+        return Placement(next(one for one in waiting if num_held[one.name] / one.weight < share))
+    victim = _find_victim(running, lambda _: 1, share, of_background=in_background)
+    return None if victim is None else Placement(taker, victim)
 
 
 def choose_victim(running: list[Sequence], taker: Sequence, num_blocks: int) -> Sequence | None:
@@ -97,36 +102,51 @@ def choose_victim(running: list[Sequence], taker: Sequence, num_blocks: int) -> 
         num_blocks: number of blocks of these tokens.
     """
     tenant = taker.request.tenant
-    num_held = sum(len(one.blocks) for one in running if one.request.tenant == tenant)
+    rivals = [one for one in running if one.in_background == taker.in_background]
+    num_held = sum(len(one.blocks) for one in rivals if one.request.tenant == tenant)
     share = (num_held + num_blocks) / taker.request.weight
-    return _find_victim(running, lambda one: len(one.blocks), share)
+    of_background = taker.in_background
+    return _find_victim(running, lambda one: len(one.blocks), share, of_background=of_background)
 
 
 def choose_victim_of_growth(running: list[Sequence]) -> Sequence:
     """Returns the sequence that gives its blocks to running ones, which have none for a new token.
 
-    It is the newest sequence of the tenant with the most blocks for its weight. The oldest of all
-    sequences is not chosen, so one at least always goes on to its end.
+    It is the newest sequence of the tenant with the most blocks for its weight, of the background
+    if it can be. The oldest of all sequences, first of the foreground, is not chosen, so one at
+    least always goes on to its end.
 
     Args:
         running: at least two, in the order of their admission.
     """
-    _, *others = running
+    _, *others = sorted(running, key=lambda one: one.in_background)
     victim = _find_victim(others, lambda one: len(one.blocks), 0)
     assert victim is not None
     return victim
 
 
 def _find_victim(
-    running: list[Sequence], size: Callable[[Sequence], int], min_share: float
+    running: list[Sequence],
+    size: Callable[[Sequence], int],
+    min_share: float,
+    *,
+    of_background: bool = False,
 ) -> Sequence | None:
     """Returns the newest sequence of the tenant with the largest share without it.
+
+    A sequence of the background makes way for one of the foreground, whatever their shares.
 
     Args:
         running: in the order of their admission.
         size: what a sequence holds.
         min_share: None is returned if that share is lower.
+        of_background: it makes way for a sequence of the background.
     """
+    background = [one for one in running if one.in_background]
+    if background and not of_background:
+        min_share = 0
+    if background or of_background:
+        running = background
     held: Counter[str] = Counter()
     for one in running:
         held[one.request.tenant] += size(one)

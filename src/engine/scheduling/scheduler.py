@@ -17,7 +17,6 @@ from typing import TypeVar
 from src.engine.isolation import attempt, log_failure
 from src.engine.request import Admission, EngineStats, FinishReason, Request, RequestOutput
 from src.engine.scheduling.blocks import BlockPool
-from src.engine.scheduling.fair_queue import FairQueue
 from src.engine.scheduling.kv_cache_manager import KVCacheManager
 from src.engine.scheduling.preemption import (
     choose_placement,
@@ -35,6 +34,7 @@ from src.engine.scheduling.step import (
 )
 from src.engine.scheduling.stop_conditions import find_late_end
 from src.engine.scheduling.token_budget import TokenBudget
+from src.engine.scheduling.waiting_queue import Recess, WaitingQueue
 from src.engine.structured_output.matcher import (
     END_WAIT_SECONDS,
     receive,
@@ -76,7 +76,8 @@ class Scheduler:
         self._max_queue_seconds = max_queue_seconds
         self._max_live = max_num_seqs + max_queue_size
         self._drafts = drafts or DraftLimits()
-        self._waiting = FairQueue()
+        self._waiting = WaitingQueue()
+        self._recess = Recess()
         self._running: list[Sequence] = []
         self._failed: list[RequestOutput] = []
 
@@ -133,6 +134,7 @@ class Scheduler:
         for one in self._waiting:
             if self._cache.is_computing_for(one):
                 one.waits_since = now
+        self._waiting.age(now)
         latest = now - self._max_queue_seconds
         late = [one for one in self._waiting if one.expires and one.waits_since < latest]
         outputs = [self._end(sequence, FinishReason.EXPIRED) for sequence in late]
@@ -145,7 +147,8 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Plans the next step, within the token budget."""
         num_preempted = self._grow_running() + self._admit_waiting()
-        shares = self._budget.share([one for one in self._running if not one.awaits_grammar])
+        ready = [one for one in self._running if not one.awaits_grammar]
+        shares = self._budget.share(self._recess.present(ready))
         max_drafted = self._drafts.per_sequence(sum(shares.values()), len(shares))
         parts = [
             self.isolate(one, partial(self._part, one, num_tokens, max_drafted))

@@ -34,9 +34,10 @@ class Sequence:
         num_registered_blocks: number of first blocks that other sequences can share.
         awaited: digest of a block that a running sequence is computing for this one too.
         admission: reported with the first token, then None.
+        in_background: it makes way for all sequences that are not.
         waits_since: time from which the queue's deadline counts.
         expires: the queue's deadline holds: no sequence of the same request has been admitted.
-        num_preemptions: number of times that another tenant took the sequence's place.
+        num_preemptions: number of times that another sequence took this one's place.
         num_prefilled_tokens: number of prompt tokens computed for this sequence, repeated ones too.
         prompt_logprobs: reported with the first token, then empty.
         hidden_sum: sum of the last hidden states of the computed tokens, for an embedding.
@@ -57,6 +58,7 @@ class Sequence:
     num_registered_blocks: int = 0
     awaited: bytes | None = None
     admission: Admission | None = None
+    in_background: bool = False
     waits_since: float = 0
     expires: bool = True
     num_preemptions: int = 0

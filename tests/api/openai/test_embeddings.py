@@ -87,7 +87,8 @@ def test_the_models_own_size_alone_can_be_asked_for(ai, client):
     assert embed(ai, MODEL, "a", dimensions=size) == [embedding]
     error = error_of(client.post(EMBEDDINGS, json=BODY | {"dimensions": size // 2}), 400)
     assert (error["param"], error["code"]) == ("dimensions", "invalid_value")
-    assert f"{size} dimensions" in error["message"]
+    assert f"these dimensions: {size}." in error["message"]
+    assert "EMBEDDING_DIMENSIONS" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,8 @@ def test_the_models_own_size_alone_can_be_asked_for(ai, client):
         ({"encoding_format": "hex"}, "encoding_format", "invalid_value"),
         ({"dimensions": 0}, "dimensions", "invalid_value"),
         ({"dimensions": 2**40}, "dimensions", "invalid_value"),
+        ({"prompt_name": "query"}, "prompt_name", "invalid_value"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "invalid_value"),
         ({"temperature": 1}, "temperature", "unknown_parameter"),
     ],
 )

@@ -24,14 +24,14 @@ def choose(running: list[Sequence], waiting: str, *, has_room: bool = False) -> 
 
 
 def test_a_free_place_goes_to_the_tenant_that_is_next_in_the_queue():
-    assert choose(create_running("ab"), "ab", has_room=True) == Placement("a")
-    assert choose(create_running("ab"), "ba", has_room=True) == Placement("b")
+    assert choose(create_running("ab"), "ab", has_room=True) == Placement(Tenant("a", 1))
+    assert choose(create_running("ab"), "ba", has_room=True) == Placement(Tenant("b", 1))
 
 
 def test_a_free_place_does_not_go_to_a_tenant_that_would_lose_it_at_once():
-    assert choose(create_running("a"), "ab", has_room=True) == Placement("b")
-    assert choose(create_running("aab"), "abc", has_room=True) == Placement("c")
-    assert choose(create_running("aa"), "a", has_room=True) == Placement("a")
+    assert choose(create_running("a"), "ab", has_room=True) == Placement(Tenant("b", 1))
+    assert choose(create_running("aab"), "abc", has_room=True) == Placement(Tenant("c", 1))
+    assert choose(create_running("aa"), "a", has_room=True) == Placement(Tenant("a", 1))
 
 
 def test_a_tenant_alone_is_never_preempted():
@@ -42,11 +42,11 @@ def test_the_newest_sequence_of_the_tenant_with_the_largest_share_is_preempted()
     running = create_running("abababba")
     placement = choose([*running, create_sequence("b")], "c")
     assert placement is not None
-    assert placement.tenant == "c"
+    assert placement.tenant.name == "c"
     assert placement.victim is not None
     assert placement.victim.request.tenant == "b"
     running = create_running("aaba")
-    assert choose(running, "c") == Placement("c", running[-1])
+    assert choose(running, "c") == Placement(Tenant("c", 1), running[-1])
 
 
 def test_no_place_is_taken_that_leaves_its_owner_with_less_than_the_taker():
@@ -62,7 +62,7 @@ def test_a_heavier_tenant_gets_more_places():
     waiting = [Tenant("heavy", 3)]
     running = [*heavy[:1], *create_running("lll")]
     placement = choose_placement(running, waiting, has_room=False)
-    assert placement == Placement("heavy", running[-1])
+    assert placement == Placement(Tenant("heavy", 3), running[-1])
 
 
 @given(
@@ -89,9 +89,10 @@ def test_transfers_end_in_a_fair_allocation(tenants, num_waiting, weights, num_f
         if placement.victim is not None:
             running.remove(placement.victim)
             waiting[placement.victim.request.tenant] += 1
-        admitted.append(create_sequence(placement.tenant, weights[placement.tenant]))
+        taker = placement.tenant.name
+        admitted.append(create_sequence(taker, weights[taker]))
         running.append(admitted[-1])
-        waiting[placement.tenant] -= 1
+        waiting[taker] -= 1
         order.rotate(-1)
     assert len(running) <= places
     assert len(running) == places or not waiting.total()

@@ -319,13 +319,18 @@ def run_tenants(data: st.DataObject) -> tuple[Oracle, dict[str, Request]]:
 def assert_shares_are_fair(scheduler: Scheduler) -> None:
     """Checks that no waiting tenant could take a place without exceeding its owner's share.
 
+    This holds in the foreground and in the background, which has no place that the other waits for.
     A sequence that waited for a prefix when the step was planned could take none.
     """
-    running, waiting = scheduler._running, list(scheduler._waiting)
+    running = scheduler._running
+    waiting = [one for one in scheduler._waiting if one.awaited is None]
     if scheduler.num_running < scheduler.max_num_seqs:
         return
-    held = Counter(one.request.tenant for one in running)
     weights = {one.request.tenant: one.request.weight for one in (*running, *waiting)}
-    for name in {one.request.tenant for one in waiting if one.awaited is None}:
-        for other in held:
-            assert (held[other] - 1) / weights[other] < (held[name] + 1) / weights[name]
+    for in_background in (False, True):
+        rivals = [one for one in running if one.in_background == in_background]
+        held = Counter(one.request.tenant for one in rivals)
+        for name in {one.request.tenant for one in waiting if one.in_background == in_background}:
+            assert in_background or len(rivals) == len(running)
+            for other in held:
+                assert (held[other] - 1) / weights[other] < (held[name] + 1) / weights[name]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.api.chat.pipeline import DeltaReader, PreparedChat
+from src.api.fields.priority import used_tier
 from src.api.fields.timings import timings_fields
 from src.api.openai.chat.request import ChatCompletionRequest
 from src.api.openai.chat.response import (
@@ -64,6 +65,8 @@ class ChatRenderer:
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.body.stream else "chat.completion"
         self._head = answer_head("chatcmpl", kind, self.chat.engine)
+        if self.body.service_tier is not None:
+            self._head["service_tier"] = used_tier()
         if self.body.includes_usage:
             self._head["usage"] = None
 

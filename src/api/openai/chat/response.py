@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.fields.priority import UsedTier
 from src.api.fields.timings import Timings
 from src.api.openai.common import Usage, WrittenLogprob
 
@@ -78,6 +79,7 @@ class ChatCompletion(BaseModel):
     model: str
     system_fingerprint: str
     choices: list[ChatChoice]
+    service_tier: UsedTier | None = Field(default=None, description="Left out unless requested.")
     usage: Usage
     timings: Timings | None = Field(default=None, description="Left out unless requested.")
 
@@ -127,5 +129,6 @@ class ChatCompletionChunk(BaseModel):
     model: str
     system_fingerprint: str
     choices: list[ChunkChoice]
+    service_tier: UsedTier | None = None
     usage: Usage | None = None
     timings: Timings | None = None

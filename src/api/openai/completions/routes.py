@@ -6,6 +6,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, SettingsDep, off_loop, while_connected
+from src.api.fields.priority import use_priority
 from src.api.fields.sampling import sampling_params
 from src.api.fields.structured import only_one
 from src.api.json_response import json_answer
@@ -43,6 +44,7 @@ async def create_completion(
     request: Request, body: CompletionRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Continue texts or token ids."""
+    use_priority(body)
     context = engine.create_context()
     check_model(body.model, engine)
     params = await off_loop(request, partial(_sampling_params, body, engine))

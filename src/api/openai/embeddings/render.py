@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import math
 import struct
 
 from src.api.openai.embeddings.schemas import (
@@ -32,10 +33,20 @@ async def render_embeddings(
 
 
 def _item(body: EmbeddingRequest, index: int, embedding: Embedding) -> str:
-    layout = f"<{len(embedding.values)}f"
-    data = struct.pack(layout, *embedding.values)
+    vector = _cut(embedding.values, body.dimensions)
+    layout = f"<{len(vector)}f"
+    data = struct.pack(layout, *vector)
     values: list[float] | str = list(struct.unpack(layout, data))
     if body.encoding_format == "base64":
         values = base64.b64encode(data).decode()
     item = EmbeddingItem(object="embedding", index=index, embedding=values)
     return item.model_dump_json()
+
+
+def _cut(values: list[float], dimensions: int | None) -> list[float]:
+    """Returns the first dimensions of a vector, scaled to length 1 again."""
+    if dimensions is None or dimensions == len(values):
+        return values
+    part = values[:dimensions]
+    length = math.hypot(*part)
+    return [value / length for value in part] if length else part

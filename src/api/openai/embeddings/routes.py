@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from src.api.deps import EngineDep, while_connected
+from src.api.fields.priority import use_priority
+from src.api.openai.embeddings.prompts import read_prompts
 from src.api.openai.embeddings.render import render_embeddings
 from src.api.openai.embeddings.schemas import EmbeddingList, EmbeddingRequest
 from src.api.openai.family import OPENAI
@@ -22,9 +24,11 @@ router = APIRouter(
 async def create_embeddings(
     request: Request, body: EmbeddingRequest, engine: EngineDep
 ) -> Response:
-    """Embed texts or token ids: the mean of the model's last hidden states, at length 1."""
+    """Embed texts or token ids: the model's last hidden states, pooled, at length 1."""
+    use_priority(body)
     check_model(body.model, engine)
-    body.check(engine.embedding_size)
-    embeddings = await while_connected(request, engine.embed(body.input))
+    body.check(engine)
+    prompts = await while_connected(request, read_prompts(body, engine))
+    embeddings = await while_connected(request, engine.embed(prompts))
     content = await render_embeddings(body, embeddings, engine.model_name)
     return Response(content, media_type="application/json")

@@ -2,15 +2,31 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
 
-from src.api.fields.bounds import NumTokens
+from src.api.fields.bounds import MAX_TOKENS, NumTokens
+from src.api.fields.priority import PriorityField
 from src.api.fields.shared import ModelName, WireRequest
 from src.api.openai.fields import User
 from src.api.openai.prompts import prompts_up_to
 from src.errors import InvalidRequestError
+from src.inference import InferenceEngine
 
 MAX_INPUTS = 2048
+
+
+def _is_not_0(value: int) -> int:
+    if value == 0:
+        raise PydanticCustomError("invalid_value", "It must be -1 or at least 1")
+    return value
+
+
+TruncateTokens = Annotated[
+    StrictInt,
+    Field(ge=-1, le=MAX_TOKENS, json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_is_not_0),
+]
 
 
 class EmbeddingRequest(WireRequest):
@@ -26,8 +42,21 @@ class EmbeddingRequest(WireRequest):
     )
     dimensions: NumTokens | None = Field(
         default=None,
-        description="Only the model's own size; parts of an embedding have no meaning here.",
+        description="Size to which embeddings are cut, for models that were trained for it; see"
+        " EMBEDDING_DIMENSIONS. Default: the model's own.",
     )
+    prompt_name: StrictStr | None = Field(
+        default=None,
+        max_length=64,
+        description="Extension: the model's text before each input, such as `query`, by the name in"
+        " its files. Default: the one that they name, else none.",
+    )
+    truncate_prompt_tokens: TruncateTokens | None = Field(
+        default=None,
+        description="Extension: keep the first tokens of longer inputs, so many with the special"
+        " tokens at their ends; -1 is the model's context. Default: refuse too long inputs.",
+    )
+    priority: PriorityField = None
     user: User = None
 
     model_config = ConfigDict(
@@ -36,14 +65,33 @@ class EmbeddingRequest(WireRequest):
         }
     )
 
-    def check(self, embedding_size: int | None) -> None:
-        """Raises InvalidRequestError if `dimensions` is not the model's size."""
-        if embedding_size is not None and self.dimensions not in (None, embedding_size):
+    def check(self, engine: InferenceEngine) -> None:
+        """Raises InvalidRequestError if the model has no such dimensions or prompt."""
+        size, config = engine.embedding_size, engine.embedding_config
+        wanted = self.dimensions
+        if size is not None and wanted not in (None, size, *config.dimensions):
+            if not config.has_any_dimension:
+                sizes = ", ".join(map(str, sorted({*config.dimensions, size})))
+                raise InvalidRequestError(
+                    f"Embeddings of this model may have these dimensions: {sizes}. If it was"
+                    " trained for others, the server's operator sets EMBEDDING_DIMENSIONS.",
+                    ("dimensions",),
+                )
+            if wanted is not None and wanted > size:
+                raise InvalidRequestError(
+                    f"Embeddings of this model have {size} dimensions at most.", ("dimensions",)
+                )
+        if self.prompt_name is not None and self.prompt_name not in config.prompts:
+            names = ", ".join(sorted(config.prompts)) or "none"
             raise InvalidRequestError(
-                f"Embeddings of this model have {embedding_size} dimensions, and it was not trained"
-                f" to give fewer: leave dimensions out, or ask for {embedding_size}.",
-                ("dimensions",),
+                f"The model's files name no such prompt; there are: {names}.", ("prompt_name",)
             )
+
+    def prompt(self, engine: InferenceEngine) -> str:
+        """Returns the text before each input."""
+        config = engine.embedding_config
+        name = self.prompt_name or config.default_prompt_name
+        return config.prompts[name] if name else ""
 
 
 class EmbeddingUsage(BaseModel):

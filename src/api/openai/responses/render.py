@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from src.api.chat.pipeline import DeltaReader, PreparedChat
 from src.api.family import Failure
+from src.api.fields.priority import used_tier
 from src.api.fields.timings import timings_fields
 from src.api.openai.common import token_logprob
 from src.api.openai.responses.output import OutputWriter
@@ -162,7 +163,7 @@ class ResponseRenderer:
             previous_response_id=None,
             prompt_cache_key=body.prompt_cache_key,
             safety_identifier=body.safety_identifier,
-            service_tier="default",
+            service_tier=used_tier(),
             **extra,
             temperature=self.chat.params.temperature,
             text=AnswerText(format=_dumped(body.text_format)),

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from src.api.chat.request import AnswerOptions
 from src.api.chat.thinking import ThinkingOptions
 from src.api.fields.bounds import Count, Metadata, NumLogprobs, NumTokens
+from src.api.fields.priority import PriorityField, ServiceTier
 from src.api.fields.shared import (
     ANYTHING,
     MAX_TOOLS,
@@ -29,7 +30,6 @@ from src.api.openai.fields import (
     PromptCacheRetention,
     ReasoningEffort,
     SafetyIdentifier,
-    ServiceTier,
     Store,
     StrictFormat,
     User,
@@ -248,6 +248,7 @@ class ResponseRequest(WireRequest):
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: PromptCacheKey = None
     prompt_cache_retention: PromptCacheRetention = None
+    priority: PriorityField = None
     service_tier: ServiceTier = None
     store: Store = None
     background: StrictBool | None = Field(

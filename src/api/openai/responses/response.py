@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from src.api.fields.priority import UsedTier
 from src.api.fields.timings import Timings
 from src.api.openai.common import WrittenLogprob
 
@@ -144,7 +145,7 @@ class Response(BaseModel):
         default=None, description="Left out if the request has none."
     )
     safety_identifier: str | None
-    service_tier: Literal["default"]
+    service_tier: UsedTier = Field(description="Tier that the request had.")
     temperature: float
     text: AnswerText
     tool_choice: str | dict[str, Any] = Field(description="Tool choice of the request.")

@@ -1,0 +1,1 @@
+"""`/v1/decisions`: typed questions about an input, answered by probabilities."""

@@ -1,0 +1,1 @@
+"""Routes of rerank and score: how well documents answer a query."""
