@@ -20,7 +20,7 @@ COPY pyproject.toml requirements.lock ./
 # written at run time.
 RUN VIRTUAL_ENV=/app/venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode \
       --find-links /wheels ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
-      --constraint requirements.lock -r pyproject.toml --extra tracing \
+      --constraint requirements.lock -r pyproject.toml --extra tracing --extra celery \
  # Removes the packages' own tests, and torch's headers, which only a compiler needs: 260 MB.
  && cd /app/venv/lib/python3.*/site-packages \
  && rm -r torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete \

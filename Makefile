@@ -255,7 +255,7 @@ AUDIT_RUN = $(UV) run --quiet --no-project --python $(PYTHON) $(addprefix --with
 $(AUDIT)/runtime/.installed: requirements.lock pyproject.toml | $(STAMP) $(UV)
 	@rm -rf $(@D) && $(UV) venv --quiet --python $(BIN)/python $(@D)
 	@echo "Installing into $(@D) ..." >&2
-	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint requirements.lock -r pyproject.toml --extra tracing
+	@VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --constraint requirements.lock -r pyproject.toml --extra tracing --extra celery
 	@touch $@
 
 .uv/bin/uv:

@@ -81,6 +81,11 @@ QUERIES = {
     "inference_batch_lines_running": "sum(inference_batch_lines_running)",
     "inference_batch_lines_open": "max(inference_batch_lines_open)",
     "inference_batches_open": "max(inference_batches_open)",
+    "inference_background_responses_total": (
+        "sum by (status) (rate(inference_background_responses_total[5m]))"
+    ),
+    "inference_background_responses_running": "sum(inference_background_responses_running)",
+    "inference_background_responses_open": "max(inference_background_responses_open)",
     "inference_batch_oldest_seconds": "max(inference_batch_oldest_seconds)",
     "gen_ai_server_request_duration_seconds": "histogram_quantile(0.95, sum by (error_type, le)"
     " (rate(gen_ai_server_request_duration_seconds_bucket[5m])))",

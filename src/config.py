@@ -7,6 +7,7 @@ Values come from the environment, then from a file `.env` in the working directo
 import difflib
 import re
 from dataclasses import fields
+from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -37,6 +38,7 @@ ENV_FILE = Path(".env")
 TYPO_SIMILARITY = 0.85
 """Smallest similarity (difflib ratio) of a typo to a setting; other programs' names differ more."""
 
+SECRETS = ("api_keys", "batch_token_secret")
 KEY_SETTINGS = ("api_keys_file", "api_keys")
 JWT_SETTINGS = ("jwt_key_file", "jwt_issuer", "jwt_audience")
 PASSWORD = re.compile("//[^/]*@")
@@ -45,6 +47,7 @@ Auth = Literal["none", "api_key", "jwt"]
 JWTAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 Environment = Literal["development", "production"]
 StorageFailure = Literal["open", "closed"]
+BatchBackend = Literal["local", "celery"]
 ReasoningField = Literal["both", "reasoning_content", "reasoning", "none"]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -463,7 +466,9 @@ class Settings(BaseSettings):
         default=32,
         ge=1,
         le=1024,
-        description="Lines of batches that a process answers at the same time.",
+        description="Lines of batches that a process answers at the same time; with"
+        " BATCH_BACKEND=celery, lines of a chunk that a worker sends at the same time. So many"
+        " background responses of a process run too.",
     )
     batch_max_lines: int = Field(
         default=50_000,
@@ -485,6 +490,65 @@ class Settings(BaseSettings):
         " clients. Answers of batches count, but are stored beyond it.",
     )
 
+    batch_backend: BatchBackend = Field(
+        default="local",
+        description="`local` answers lines of batches in the service's own processes; `celery`"
+        " hands them to workers over Redis, which send them to BATCH_SERVICE_URL.",
+    )
+    batch_broker_url: str | None = Field(
+        default=None,
+        pattern=r"^rediss?://.+$",
+        repr=False,
+        description="Redis of BATCH_BACKEND=celery, such as `redis://localhost:6379/1`. It must not"
+        " evict keys; one with persistence (AOF) spares repeated work.",
+    )
+    batch_service_url: str = Field(
+        default="http://localhost:8000",
+        pattern=r"^https?://[^/]+/?$",
+        description="Address to which Celery workers send lines: the service, or a load balancer"
+        " before its replicas.",
+    )
+    batch_token_secret: str | None = Field(
+        default=None,
+        min_length=32,
+        repr=False,
+        description="Secret of 32 or more characters that signs the workers' line tokens; all"
+        " servers that answer lines need the same. Empty: line tokens are not accepted.",
+    )
+    batch_chunk_lines: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Lines that a Celery worker gets at once; a chunk of 1 MiB is full before.",
+    )
+    batch_chunk_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86400,
+        description="Longest work of a Celery worker on a chunk; its open lines are handed out"
+        " again then. Server and workers need the same value.",
+    )
+    batch_queue_lines: int = Field(
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Lines of all batches of a process that are handed to Celery workers at the"
+        " same time; their bodies are in memory.",
+    )
+    background_max_responses: int = Field(
+        default=1000,
+        ge=0,
+        le=10**7,
+        description="Stored background responses of a key, with AUTH=none of all clients; one more"
+        " gets 429. 0: none, they are refused.",
+    )
+    background_ttl_seconds: int = Field(
+        default=86400,
+        ge=1,
+        le=10**9,
+        description="Lifetime of a background response after its end.",
+    )
+
     _check_names = field_validator("served_model_name")(check_names)
 
     @model_validator(mode="after")
@@ -503,6 +567,16 @@ class Settings(BaseSettings):
                 f"MAX_NUM_BATCHED_TOKENS={budget} is less than MAX_BATCH_SIZE="
                 f"{self.max_batch_size}: each sequence needs a token in every step"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_batch_backend(self) -> Self:
+        needed = ("batch_broker_url", "batch_token_secret")
+        missing = [name.upper() for name in needed if getattr(self, name) is None]
+        if self.batch_backend == "celery" and missing:
+            raise ValueError(f"BATCH_BACKEND=celery needs {' and '.join(missing)}")
+        if self.batch_backend == "celery" and find_spec("celery") is None:
+            raise ValueError("BATCH_BACKEND=celery needs the package celery: install the extra")
         return self
 
     @model_validator(mode="after")
@@ -625,5 +699,8 @@ def load_settings() -> Settings:
 def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:  # a validator of several settings
         return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
     value = PASSWORD.sub("//***@", str(problem["input"]))
-    return f"{str(problem['loc'][0]).upper()}={value}: {problem['msg']}"
+    if name in SECRETS:
+        value = "***"
+    return f"{name.upper()}={value}: {problem['msg']}"

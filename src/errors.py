@@ -11,7 +11,7 @@
     │   ├── InvalidGrammarError   a grammar that structured output cannot use
     │   │   └── InvalidSchemaError  likewise a JSON schema
     │   └── ModelNotFoundError    the request names a model that is not served
-    ├── JobNotFoundError          the caller has no such file or batch
+    ├── JobNotFoundError          the caller has no such file, batch or background response
     ├── JobStateError             a file or batch is not in the state that the request needs
     ├── UploadTooLargeError       a file exceeds a quota
     ├── StorageFullError          the disk of files and batches is full
@@ -90,16 +90,16 @@ class ModelNotFoundError(InvalidRequestError):
 
 
 class JobNotFoundError(ServiceError):
-    """The caller has no such file or batch.
+    """The caller has no such file, batch or background response.
 
     Args:
-        kind: `files` or `batches`.
+        kind: `files`, `batches` or `responses`.
         job_id: the id in the request.
         param: field or parameter that holds the id.
     """
 
     def __init__(self, kind: str, job_id: str, param: str = "id") -> None:
-        name = {"files": "file", "batches": "batch"}[kind]
+        name = {"files": "file", "batches": "batch", "responses": "background response"}[kind]
         super().__init__(f"There is no {name} {ascii(job_id[:80])[1:-1]}.")
         self.param = param
 
@@ -173,8 +173,17 @@ RATE_LIMIT_SETTINGS = {
     "tokens": "RATE_LIMIT_TOKENS or the key",
     "concurrent": "RATE_LIMIT_CONCURRENT or the key",
     "address": "RATE_LIMIT_ADDRESS_REQUESTS",
+    "background": "BACKGROUND_MAX_RESPONSES",
 }
 """Settings that raise each limit; an API key may have limits of its own."""
+
+
+UNITS = {
+    "concurrent": "requests",
+    "address": "requests of one address",
+    "background": "unfinished background responses",
+}
+"""Counted things of limits, where the limit's name is another."""
 
 
 class RateLimitedError(ServiceError):
@@ -194,7 +203,7 @@ class RateLimitedError(ServiceError):
         self.period = period
         self.left = left
         self.retry_after = max(1, math.ceil(wait))
-        unit = {"concurrent": "requests", "address": "requests of one address"}.get(limit, limit)
+        unit = UNITS.get(limit, limit)
         window = "at the same time" if period is None else f"per {period} seconds"
         super().__init__(
             f"Rate limit exceeded: {quota} {unit} {window}, of which {left} are left. Try again in"

@@ -18,6 +18,7 @@ from src.api.openapi import document_model_name, document_security
 from src.api.routes import add_routes, route_policies
 from src.auth.authenticators import Watched, read_keys
 from src.auth.middleware import Authenticator, AuthMiddleware
+from src.celery_queue.tokens import LineTokenMiddleware, LineTokens
 from src.config import Settings, find_typos, load_settings
 from src.errors import SettingsError
 from src.limits.usage import UsageMiddleware
@@ -91,6 +92,9 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
 def _add_auth(app: FastAPI, service: Service) -> None:
     finder = _find_authenticator(read_keys(service.settings), service.watched_keys)
     app.add_middleware(AuthMiddleware, finder=finder, limits=service.rate_limit)
+    secret = service.settings.batch_token_secret
+    if secret is not None:
+        app.add_middleware(LineTokenMiddleware, tokens=LineTokens(secret))
     if finder is not None:
         document_security(app, service.policies)
 

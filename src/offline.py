@@ -25,6 +25,7 @@ from src.jobs.lines import (
     LineRequest,
     LineRules,
     check_line,
+    dump_body,
     parse_line,
     read_lines,
 )
@@ -197,7 +198,7 @@ class _Run:
         return str(endpoint), request
 
     async def _send(self, endpoint: str, request: LineRequest) -> RouteAnswer:
-        body = json.dumps(request.body).encode()
+        body = dump_body(request.body)
         while True:
             answer = await self._route(OWNER, endpoint, body, new_request_id(), PRIORITY)
             if answer.retry_after is None or answer.status_code == 504:

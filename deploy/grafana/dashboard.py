@@ -375,10 +375,19 @@ BATCHES = [
     Panel(
         "Lines to answer",
         "open: of all batches that have not ended. running: in the engine or its queue, at most"
-        " BATCH_CONCURRENCY for each process.",
+        " BATCH_CONCURRENCY for each process; with BATCH_BACKEND=celery handed to workers.",
         {
             "open": gauge("inference_batch_lines_open", "max"),
             "running": gauge("inference_batch_lines_running"),
+        },
+    ),
+    Panel(
+        "Background responses",
+        "open: all that have not ended. running: in the engine or its queue, at most"
+        " BATCH_CONCURRENCY for each process.",
+        {
+            "open": gauge("inference_background_responses_open", "max"),
+            "running": gauge("inference_background_responses_running"),
         },
     ),
     Panel(

@@ -26,6 +26,7 @@ from src.api.openai.embeddings import routes as embeddings
 from src.api.openai.family import OPENAI
 from src.api.openai.files import routes as files
 from src.api.openai.ranking import routes as ranking
+from src.api.openai.responses import background as background_responses
 from src.api.openai.responses import routes as responses
 from src.auth.api_keys import Scope
 from src.middleware.route_policy import RouteKind, RoutePolicies, RoutePolicy
@@ -81,6 +82,9 @@ ROWS = (
         {"prompt": "messages"}),
     Row("/v1/responses", responses.router, OPENAI, INFERENCE, Scope.GENERATE,
         {"prompt": "input", "max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}),
+    Row("/v1/responses/{response_id}", background_responses.router, OPENAI, JOBS, Scope.GENERATE),
+    Row("/v1/responses/{response_id}/cancel", background_responses.router, OPENAI, JOBS,
+        Scope.GENERATE),
     Row("/v1/embeddings", embeddings.router, OPENAI, INFERENCE, Scope.EMBEDDINGS,
         {"prompt": "input", "max_tokens": "input"}),
     Row("/v1/rerank", ranking.router, OPENAI, INFERENCE, Scope.EMBEDDINGS),

@@ -1,4 +1,4 @@
-"""Access to BATCH_DIR, which is created with the first file.
+"""Access to BATCH_DIR, which is created with the first file or background response.
 
 A server that stores no files needs no folder, so it also starts where it could not create one.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.jobs import batches, files
+from src.jobs.background import store
+from src.jobs.background.store import BackgroundStore, ResponseLimits
 from src.jobs.batches import BatchStore
 from src.jobs.clock import Clock
 from src.jobs.database import Database, storage_errors
@@ -24,12 +26,14 @@ class Jobs:
         folder: BATCH_DIR.
         files: of all owners.
         batches: of all owners.
+        background: responses of all owners.
         clock: for deadlines.
     """
 
     folder: JobsFolder
     files: FileStore
     batches: BatchStore
+    background: BackgroundStore
     clock: Clock
 
 
@@ -39,11 +43,12 @@ class JobsAccess:
     Args:
         path: BATCH_DIR.
         quota: bounds of files.
+        responses: bounds of background responses.
     """
 
-    def __init__(self, path: Path, quota: Quota) -> None:
+    def __init__(self, path: Path, quota: Quota, responses: ResponseLimits | None = None) -> None:
         self._folder = JobsFolder(path.absolute())
-        self._quota = quota
+        self._quota, self._responses = quota, responses or ResponseLimits()
         self._database: Database | None = None
         self._jobs: Jobs | None = None
         self._lock = asyncio.Lock()
@@ -69,7 +74,7 @@ class JobsAccess:
     async def _open(self) -> Jobs:
         with storage_errors():
             await asyncio.to_thread(self._folder.create)
-        database = Database(self._folder.database, files.SCHEMA + batches.SCHEMA)
+        database = Database(self._folder.database, files.SCHEMA + batches.SCHEMA + store.SCHEMA)
         await database.run(lambda connection: None)
         self._database = database
         clock = Clock()
@@ -77,6 +82,7 @@ class JobsAccess:
             self._folder,
             FileStore(self._folder, database, clock, self._quota),
             BatchStore(self._folder, database, clock),
+            BackgroundStore(database, clock, self._responses),
             clock,
         )
 

@@ -5,7 +5,6 @@ answers that it was waiting for; the next runner sends these lines again.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from src.jobs.answers import (
 )
 from src.jobs.batches import RENEW_SECONDS, Lease
 from src.jobs.drafts import Drafts
-from src.jobs.lines import LineRules, parse_line
+from src.jobs.lines import LineRules, dump_body, parse_line
 from src.jobs.records import Batch, Counts, Problem, Status, StoredFile
 from src.jobs.validation import validate
 from src.jobs.worklist import OpenLine, Worklist
@@ -35,7 +34,7 @@ from src.jobs.worklist import OpenLine, Worklist
 logger = logging.getLogger(__name__)
 
 PRIORITY = "batch"
-"""Priority class of all lines; has no effect yet."""
+"""Priority class of all lines."""
 
 MAX_ATTEMPTS = 3
 """Attempts at a line that the server's time limit ended; other refusals for now do not count."""
@@ -265,10 +264,10 @@ class BatchRun:
             )
 
     async def _send(self, line: OpenLine) -> RouteAnswer | None:
-        body = await asyncio.to_thread(_read_body, self._input, line)
         num_attempts = 0
         while not self._is_ending:
             async with self._slots:
+                body = await asyncio.to_thread(_read_body, self._input, line)
                 self.num_running += 1
                 try:
                     answer = await self._route(
@@ -334,4 +333,4 @@ def _read_body(path: Path, line: OpenLine) -> bytes:
     with path.open("rb") as file:
         file.seek(line.offset)
         data = file.read(line.length)
-    return json.dumps(parse_line(data)["body"]).encode()
+    return dump_body(parse_line(data)["body"])

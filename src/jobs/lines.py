@@ -13,6 +13,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_ID_LENGTH = 512
 MAX_SHOWN_LENGTH = 80
 FIELDS = ("custom_id", "method", "url", "body")
+UNSUPPORTED = {
+    "stream": "Answers of a batch cannot be streamed.",
+    "background": "Lines of a batch run in the background anyway: leave this out.",
+}
+"""Fields of a body that must be false or left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,18 @@ def parse_line(data: bytes) -> dict[str, Any]:
     return request
 
 
+def dump_body(values: dict[str, Any]) -> bytes:
+    """Returns the body of a request, not larger than as it was sent.
+
+    An unpaired surrogate exists in JSON as an escape sequence alone.
+    """
+    separators = (",", ":")
+    try:
+        return json.dumps(values, ensure_ascii=False, separators=separators).encode()
+    except UnicodeEncodeError:
+        return json.dumps(values, separators=separators).encode()
+
+
 def _custom_id(request: dict[str, Any]) -> str:
     custom_id = request.get("custom_id")
     if custom_id is None:
@@ -169,7 +186,6 @@ def _check_body(request: dict[str, Any], rules: LineRules) -> None:
         raise LineError(
             "model_not_found", f"The model `{shown}` does not exist here.", "body.model"
         )
-    if body.get("stream") not in (None, False):
-        raise LineError(
-            "unsupported_parameter", "Answers of a batch cannot be streamed.", "body.stream"
-        )
+    for name, problem in UNSUPPORTED.items():
+        if body.get(name) not in (None, False):
+            raise LineError("unsupported_parameter", problem, f"body.{name}")

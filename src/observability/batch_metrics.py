@@ -1,4 +1,4 @@
-"""Prometheus metrics of batches, in the registry of the app."""
+"""Prometheus metrics of batches and background responses, in the registry of the app."""
 
 from prometheus_client import CollectorRegistry
 
@@ -29,10 +29,25 @@ OLDEST = TABLE.gauge(
     "Age of the oldest batch that has not ended; 0 without any.",
     across_workers="livemax",
 )
+RESPONSES = TABLE.counter(
+    "inference_background_responses_total",
+    "Background responses that were answered. status: completed, incomplete, failed.",
+    "status",
+    values=("completed", "incomplete", "failed"),
+)
+RESPONSES_RUNNING = TABLE.gauge(
+    "inference_background_responses_running", "Background responses that run."
+)
+RESPONSES_OPEN = TABLE.gauge(
+    "inference_background_responses_open",
+    "Background responses that have not ended; processes with the same BATCH_DIR report the same"
+    " number.",
+    across_workers="livemax",
+)
 
 
 class BatchMetrics:
-    """Figures of batches.
+    """Figures of batches and background responses.
 
     Args:
         registry: holds the metrics.
@@ -43,6 +58,9 @@ class BatchMetrics:
         self._lines = metrics[LINES]
         self._running, self._open = metrics[LINES_RUNNING], metrics[LINES_OPEN]
         self._batches, self._oldest = metrics[BATCHES_OPEN], metrics[OLDEST]
+        self._responses = metrics[RESPONSES]
+        self._responses_running = metrics[RESPONSES_RUNNING]
+        self._responses_open = metrics[RESPONSES_OPEN]
 
     def backlog_measured(
         self, num_batches: int, num_lines: int, num_running: int, oldest_seconds: float
@@ -56,3 +74,12 @@ class BatchMetrics:
     def line_ended(self, *, is_error: bool) -> None:
         """Counts a line with an answer."""
         self._lines.labels("failed" if is_error else "completed").inc()
+
+    def responses_measured(self, num_open: int, num_running: int) -> None:
+        """Sets the gauges of background responses."""
+        self._responses_open.set(num_open)
+        self._responses_running.set(num_running)
+
+    def response_ended(self, status: str) -> None:
+        """Counts a background response that was answered."""
+        self._responses.labels(status).inc()

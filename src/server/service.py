@@ -12,6 +12,7 @@ from src.core.request_validation import RequestLimits
 from src.engine.structured_output.compile_pool import GrammarLimits
 from src.inference import InferenceEngine
 from src.jobs.access import JobsAccess
+from src.jobs.background.store import ResponseLimits
 from src.jobs.files import Quota
 from src.limits.rate_limit import RateLimit
 from src.limits.usage import Usage
@@ -112,7 +113,9 @@ def create_service(settings: Settings, policies: RoutePolicies) -> Service:
         tracing=tracing,
         watched_keys=watch_keys(settings),
         jobs=JobsAccess(
-            settings.batch_dir, Quota(settings.batch_max_file_bytes, settings.batch_quota_bytes)
+            settings.batch_dir,
+            Quota(settings.batch_max_file_bytes, settings.batch_quota_bytes),
+            ResponseLimits(settings.background_max_responses, settings.background_ttl_seconds),
         ),
         playground=load_playground() if settings.playground else None,
         wait_for_model=settings.listen_when_loaded,

@@ -33,6 +33,8 @@ EXPECTED = {
     "/v1/files": (OPENAI, JOBS, "generate"),
     "/v1/files/{file_id}": (OPENAI, JOBS, "generate"),
     "/v1/files/{file_id}/content": (OPENAI, JOBS, "generate"),
+    "/v1/responses/{response_id}": (OPENAI, JOBS, "generate"),
+    "/v1/responses/{response_id}/cancel": (OPENAI, JOBS, "generate"),
     "/v1/batches": (OPENAI, JOBS, "generate"),
     "/v1/batches/{batch_id}": (OPENAI, JOBS, "generate"),
     "/v1/batches/{batch_id}/cancel": (OPENAI, JOBS, "generate"),

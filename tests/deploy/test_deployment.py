@@ -303,6 +303,8 @@ def test_profiles_and_ports_are_as_documented():
     assert found == {
         "llm-inference": (None, ["8000"]),
         "replica": (["scale"], []),
+        "batch-worker": (["queue"], []),
+        "broker": (["queue"], []),
         "keys": (["keys"], []),
         "redis": (["scale"], []),
         "nginx": (["scale"], ["8080"]),
@@ -311,6 +313,15 @@ def test_profiles_and_ports_are_as_documented():
         "grafana": (["monitoring"], ["3000"]),
         "webui": (["webui"], ["8080"]),
     }
+
+
+def test_workers_of_compose_find_their_broker_and_the_service():
+    worker, broker = compose_service("batch-worker"), compose_service("broker")
+    (address,) = re.findall(r":-redis://(\w+):6379/0\}", worker["environment"]["BATCH_BROKER_URL"])
+    assert (address, broker["profiles"]) == ("broker", worker["profiles"])
+    assert "noeviction" in broker["command"]
+    service = worker["environment"]["BATCH_SERVICE_URL"]
+    assert re.search(r"http://([\w-]+):8000", service)[1] in worker["depends_on"]
 
 
 def test_every_file_that_compose_mounts_is_there():

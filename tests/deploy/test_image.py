@@ -37,6 +37,13 @@ GENERATION = {"prompt": "Once upon a time", "max_length": 20, "seed": 1}
 COMPLETION = {"model": "storyteller", "prompt": "Once", "max_tokens": 5}
 CHAT = {"model": "storyteller", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
 COUNTED = {key: CHAT[key] for key in ("model", "messages")}
+RERANK = {"model": "storyteller", "query": "Once", "documents": ["upon", "a time"]}
+SCORE = {"model": "storyteller", "text_1": "Once", "text_2": "upon"}
+QUESTION = {"type": "predicate", "instructions": "It is a story."}
+DECISION = {"model": "storyteller", "input": "Once", "questions": [QUESTION]}
+STORED = ("/v1/files", "/v1/batches", "/v1/responses/")
+"""Beginnings of paths that need something stored before."""
+
 ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/": ("GET", "/", None),
     "/generate": ("POST", "/generate", GENERATION),
@@ -45,6 +52,12 @@ ENDPOINTS: dict[str, tuple[str, str, object]] = {
     "/v1/chat/completions": ("POST", "/v1/chat/completions", CHAT),
     "/v1/responses": ("POST", "/v1/responses", {"model": "storyteller", "input": "Hello"}),
     "/v1/embeddings": ("POST", "/v1/embeddings", {"model": "storyteller", "input": "Once"}),
+    "/rerank": ("POST", "/rerank", RERANK),
+    "/v1/rerank": ("POST", "/v1/rerank", RERANK),
+    "/v2/rerank": ("POST", "/v2/rerank", RERANK),
+    "/score": ("POST", "/score", SCORE),
+    "/v1/score": ("POST", "/v1/score", SCORE),
+    "/v1/decisions": ("POST", "/v1/decisions", DECISION),
     "/v1/messages": ("POST", "/v1/messages", CHAT),
     "/v1/messages/count_tokens": ("POST", "/v1/messages/count_tokens", COUNTED),
     "/v1/models": ("GET", "/v1/models", None),
@@ -161,7 +174,8 @@ def test_has_labels():
 
 def test_every_endpoint_answers(container):
     described = httpx2.get(container.url + "/openapi.json").json()["paths"]
-    assert described.keys() == ENDPOINTS.keys()
+    stored = {path for path in described if path.startswith(STORED)}
+    assert described.keys() - stored == ENDPOINTS.keys()
     for method, path, body in ENDPOINTS.values():
         response = httpx2.request(method, container.url + path, json=body, timeout=60)
         assert response.status_code == 200, (path, response.text)

@@ -11,8 +11,8 @@ from tests.conftest import create_settings
 from tests.support.servers import ROOT, serve_app
 
 PAGE = (ROOT / "docs" / "batches.md").read_text()
-(SHELL,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-(PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SHELL, *_ = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+PYTHON, BACKGROUND = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +30,11 @@ def test_the_shown_commands_answer_a_file(page_server, tmp_path):
         )
         for city in ("Paris", "Rome", "Tokyo"):
             assert f"is {city}." in done.stdout
+
+
+def test_the_shown_background_response_is_answered(page_server):
+    command = BACKGROUND.replace("http://localhost:8000", page_server.url)
+    done = subprocess.run(
+        [sys.executable, "-c", command], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "completed The capital of France is Paris.\n"

@@ -129,6 +129,9 @@ ROOMS = {
     "api.openai": room(f"{API} jobs", MODEL),
     "api.anthropic": room(API, MODEL),
     "jobs": room("core.identity errors", WEB, WIRE, MODEL),
+    "celery_queue": room(
+        "config core.priority engine.request errors jobs middleware.error_body", MODEL
+    ),
     "auth": room(
         "errors config core.identity limits.rate_limit middleware.error_body"
         " middleware.route_policy",
@@ -142,7 +145,7 @@ ROOMS = {
     "server": room(
         "errors config core.model_names core.request_validation"
         " engine.request engine.structured_output.compile_pool inference auth.authenticators"
-        " core.identity core.priority jobs limits middleware observability playground",
+        " core.identity core.priority jobs celery_queue limits middleware observability playground",
         MODEL,
     ),
     "playground": room("", WEB, WIRE, MODEL),
@@ -150,7 +153,7 @@ ROOMS = {
     "cli": room("errors offline auth.key_file config engine.model.source", WEB, WIRE, MODEL),
     "__main__": room("cli.app", WEB, WIRE, MODEL),
     "main": room(
-        "errors config api auth limits middleware observability server",
+        "errors config api auth celery_queue.tokens limits middleware observability server",
         MODEL,
     ),
 }

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import time
 from pathlib import Path
 
 import httpx2
@@ -135,6 +136,13 @@ BAD_FILES = {
     "no model": (lines_with(body(model=None)), "missing_required_parameter", 2, "body.model"),
     "model": (lines_with(body(model="gpt-5")), "model_not_found", 2, "body.model"),
     "stream": (lines_with(body(stream=True)), "unsupported_parameter", 2, "body.stream"),
+    "background": (
+        lines_with(body(background=True)),
+        "unsupported_parameter",
+        2,
+        "body.background",
+    ),
+    "utf-16": (as_text([chat_line(0)]).decode().encode("utf-16"), "invalid_json_line", 1, None),
     "10 MB": (lines_with(body(messages=LONG), {"custom_id": None}), "request_too_large", 2, None),
 }
 
@@ -158,6 +166,28 @@ def test_a_broken_line_is_found_far_into_the_file(client):
     batch = wait_for(client, start(client, b"\n".join(lines)))
     codes = [(error.code, error.line) for error in batch.errors.data]
     assert codes == [("too_many_tasks", None), ("invalid_json_line", 40_000)]
+
+
+def test_text_that_is_not_ascii_does_not_grow_on_its_way(client):
+    text = "\u0436" * 400_000  # 800 kB, of 1 MiB that a line may have; escaped it is larger
+    line = chat_line("long", messages=[{"role": "user", "content": text}])
+    batch = start(client, json.dumps(line, ensure_ascii=False).encode())
+    (failed,) = read_file(client, wait_for(client, batch).error_file_id)
+    assert failed["response"]["status_code"] == 400
+    assert failed["response"]["body"]["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_wall_clock_that_is_set_expires_nothing_and_repeats_nothing(client, monkeypatch):
+    batch = wait_for(client, start(client, slow_lines(40), completion_window="1h"), "in_progress")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * 86400)
+    wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
+    monkeypatch.setattr(time, "time", lambda: real() - 2 * 86400)
+    batch = wait_for(client, batch)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 40)
+    assert batch.created_at <= batch.in_progress_at <= batch.completed_at < batch.expires_at
+    lines = read_file(client, batch.output_file_id)
+    assert ids_of(lines) == [str(number) for number in range(40)]
 
 
 def test_marks_line_ends_and_blank_lines_do_not_matter(client):
@@ -240,7 +270,7 @@ def test_an_expired_batch_keeps_its_answers(client):
 
 
 def test_a_deleted_input_file_is_still_read(client):
-    batch = start(client, slow_lines(20))
+    batch = wait_for(client, start(client, slow_lines(20)), "in_progress")
     client.files.delete(batch.input_file_id)
     batch = wait_for(client, batch)
     assert (batch.status, batch.request_counts.completed) == ("completed", 20)

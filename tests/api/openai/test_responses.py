@@ -237,7 +237,6 @@ def test_a_shaped_answer_is_json_whole_and_streamed(server, shape):
         ({"top_p": 0}, "top_p", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"include": ["message.output_text"]}, "include.[0]", "invalid_value"),
-        ({"background": True}, "background", "invalid_value"),
         ({"truncation": "always"}, "truncation", "invalid_value"),
         ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
         ({"text": {"format": {"type": "json"}}}, "text.format.type", "invalid_value"),

@@ -1,1 +1,1 @@
-"""`/v1/responses`, OpenAI's newer API for conversations; nothing is stored."""
+"""`/v1/responses`, OpenAI's newer API for conversations; conversations are not stored."""

@@ -77,6 +77,10 @@ class ResponseRenderer:
             pass
         return self._response(_status(completion.finish_reason), self._output.done)
 
+    def queued(self) -> Response:
+        """Returns the response before it is answered."""
+        return self._response("queued", [])
+
     def events(self, delta: TextDelta) -> Iterator[BaseModel]:
         """Yields the events of a delta; the first delta begins the answer, the last one ends it."""
         if self._output.num_events == 0:
@@ -132,12 +136,12 @@ class ResponseRenderer:
 
     def _response(
         self,
-        status: Literal["in_progress", "completed", "incomplete", "failed"],
+        status: Literal["queued", "in_progress", "completed", "incomplete", "failed"],
         output: list[OutputItem],
         error: ResponseError | None = None,
     ) -> Response:
         body = self.body
-        is_cut, is_over = status == "incomplete", status != "in_progress"
+        is_cut, is_over = status == "incomplete", status not in ("queued", "in_progress")
         extra = timings_fields(body.timings and is_over, self.chat.context.timings)
         if body.reasoning:
             extra["reasoning"] = _reasoning(body)
@@ -147,7 +151,7 @@ class ResponseRenderer:
             created_at=self._created_at,
             completed_at=int(time.time()) if status == "completed" else None,
             status=status,
-            background=False,
+            background=self.body.background is True,
             error=error,
             incomplete_details=IncompleteDetails(reason="max_output_tokens") if is_cut else None,
             instructions=body.instructions,

@@ -14,7 +14,6 @@ from src.api.fields.shared import (
     MAX_TOOLS,
     ModelName,
     NoEffect,
-    OnlyFalse,
     Refused,
     TemperatureField,
     TopPField,
@@ -65,7 +64,7 @@ Included = Literal[
     "web_search_call.action.sources",
     "web_search_call.results",
 ]
-STATE = "nothing is stored here; send the whole conversation as input"
+STATE = "no conversations are stored here; send the whole conversation as input"
 
 
 class TextFormat(WireRequest):
@@ -252,10 +251,10 @@ class ResponseRequest(WireRequest):
     priority: PriorityField = None
     service_tier: ServiceTier = None
     store: Store = None
-    background: Annotated[
-        OnlyFalse | None,
-        NoEffect("answers are always synchronous; only false is accepted", silent=(False,)),
-    ] = None
+    background: StrictBool | None = Field(
+        default=None,
+        description="Answer later: the response is `queued`, and `GET /v1/responses/ID` shows it.",
+    )
     truncation: Annotated[
         Literal["auto", "disabled"] | None,
         NoEffect("prompts are never truncated", silent=("disabled",)),
@@ -271,7 +270,7 @@ class ResponseRequest(WireRequest):
     prompt: Annotated[None, Refused(STATE)] = None
     context_management: Annotated[Any, NoEffect("conversations are not edited")] = None
     client_metadata: Annotated[Any, NoEffect("clients are not distinguished by it")] = None
-    background_options: Annotated[None, Refused("answers are always synchronous")] = None
+    background_options: Annotated[None, Refused("background responses have no options")] = None
     moderation: Annotated[None, Refused("there is no moderation model")] = None
     prompt_cache_options: Annotated[Any, NoEffect("the cache has no options")] = None
     image: Annotated[None, Refused("the served models read and write text alone")] = None
@@ -328,6 +327,8 @@ class ResponseRequest(WireRequest):
 
     def check(self) -> None:
         """Raises InvalidRequestError if fields contradict each other."""
+        if self.background:
+            self._check_background()
         if self.wants_logprobs and self.to_tool_choice():
             raise InvalidRequestError(
                 "Log-probabilities are not available for answers with tools: leave include or tools"
@@ -337,4 +338,17 @@ class ResponseRequest(WireRequest):
         if self.top_logprobs is not None and not self.wants_logprobs:
             raise InvalidRequestError(
                 f'top_logprobs needs include: ["{LOGPROBS}"].', ("top_logprobs",)
+            )
+
+    def _check_background(self) -> None:
+        if self.stream:
+            raise InvalidRequestError(
+                "Background responses cannot be streamed: leave stream or background out.",
+                ("stream",),
+            )
+        if self.store is False:
+            raise InvalidRequestError(
+                "Background responses are stored until they are read: leave store or background"
+                " out, or delete the response afterwards.",
+                ("store",),
             )

@@ -99,7 +99,7 @@ class ResponseUsage(BaseModel):
 class ResponseError(BaseModel):
     """Error that ended the answer."""
 
-    code: Literal["server_error"]
+    code: Literal["server_error", "invalid_prompt"]
     message: str
 
 
@@ -129,7 +129,7 @@ class Response(BaseModel):
     object: Literal["response"]
     created_at: int
     completed_at: int | None
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     background: bool
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None

@@ -8,6 +8,7 @@ from src.api.chat.pipeline import prepare_chat
 from src.api.deps import EngineDep, SettingsDep
 from src.api.json_response import json_answer
 from src.api.openai.family import OPENAI
+from src.api.openai.responses.background import queue_response
 from src.api.openai.responses.render import ResponseRenderer
 from src.api.openai.responses.request import ResponseRequest
 from src.api.openai.responses.response import (
@@ -30,7 +31,7 @@ router = APIRouter(
     prefix="/v1",
     tags=["OpenAI"],
     route_class=RateLimitedRoute,
-    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504),
+    responses=error_responses(OPENAI, 400, 404, 413, 415, 429, 500, 503, 504, 507),
 )
 STREAMED = stream_documentation(
     "The answer; with `stream` events that make it up, each named by its `type`.",
@@ -51,7 +52,9 @@ STREAMED = stream_documentation(
 async def create_response(
     request: Request, body: ResponseRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
-    """Answer a conversation; nothing of it is stored."""
+    """Answer a conversation; nothing of it is stored, unless it is answered in the background."""
+    if body.background:
+        return await queue_response(request, body, engine)
     chat = await prepare_chat(request, body, engine)
     num_bytes = len(await request.body())
     renderer = ResponseRenderer(body, chat, num_bytes)

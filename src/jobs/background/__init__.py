@@ -1,0 +1,1 @@
+"""Background responses: single requests that are answered later, and kept for a while."""
