@@ -76,7 +76,7 @@ def _find_pooling(folder: Path) -> tuple[Pooling, str | None]:
 
 
 def _leaves_prompts_out(folder: Path, pooling: Pooling) -> bool:
-    """Whether a mean is that of the tokens after the prompt; the other poolings take one token."""
+    """Tells whether the mean is over the tokens after the prompt alone."""
     return pooling == "mean" and _read_pooling(folder).get("include_prompt") is False
 
 
