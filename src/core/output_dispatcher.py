@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 
+from src.core.adapters import current_adapter
 from src.core.identity import current_caller
 from src.core.observers import OUTCOMES, Meter, Observer, Outcome, SequenceStats, Tracer
 from src.engine.interface import Engine
@@ -108,8 +109,9 @@ class OutputDispatcher:
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         caller = current_caller.get()
         group = requests[0].request_id if requests else ""
+        adapter = current_adapter.get()
         requests = [
-            replace(request, tenant=caller.id, weight=caller.weight, group=group)
+            replace(request, tenant=caller.id, weight=caller.weight, group=group, adapter=adapter)
             for request in requests
         ]
         engine.add_requests(requests)

@@ -11,6 +11,7 @@ from src.engine.sampling_params import SamplingParams
 from src.engine.thought import Thought
 
 if TYPE_CHECKING:
+    from src.engine.lora.adapter import LoraAdapter
     from src.engine.structured_output.matcher import Grammar
 
 
@@ -50,6 +51,7 @@ class Request:
         tenant: fairness and prefix caching are by tenant.
         weight: the tenant's share, relative to a tenant of weight 1; at least 1.
         group: shared by the sequences of one API request; empty if it has only one.
+        adapter: LoRA adapter of the answer; None is the base model.
     """
 
     request_id: str
@@ -62,6 +64,7 @@ class Request:
     tenant: str = ""
     weight: int = 1
     group: str = ""
+    adapter: "LoraAdapter | None" = None
 
     @property
     def needs_every_position(self) -> bool:

@@ -8,7 +8,7 @@ from src.config import Settings
 from src.engine.config import SETTING_NAMES, EngineConfig
 
 FIELDS = {field.name: field for field in fields(EngineConfig)}
-DERIVED = {"fallback_model_name"}
+DERIVED = {"fallback_model_name", "lora"}
 """Fields that follow from how a setting was set, and have no setting of their own."""
 
 OTHER_VALUES = {
