@@ -25,7 +25,7 @@ UNSUPPORTED = {
     "use_dora": "DoRA (use_dora)",
     "use_qalora": "QALoRA (use_qalora)",
     "modules_to_save": "whole modules (modules_to_save)",
-    "trainable_token_indices": "trained tokens (trainable_token_indices)",
+    "trainable_token_indices": "trained tokens (trainable_token_indices)",  # nosec B105
     "layer_replication": "replicated layers (layer_replication)",
     "target_parameters": "bare parameters (target_parameters)",
     "alora_invocation_tokens": "activated LoRA (alora_invocation_tokens)",
