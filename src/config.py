@@ -31,6 +31,7 @@ from src.engine.config import (
     ReasoningFormatName,
     ToolCallFormatName,
 )
+from src.engine.lora.settings import LoraSettings, parse_modules
 from src.engine.sampling_params import MAX_TEMPERATURE
 from src.errors import SettingsError
 
@@ -106,6 +107,23 @@ class Settings(BaseSettings):
         description="Kernels of a float32 model on a CPU: `native` (this project's C++, built by"
         " `make install` if there is a compiler) or `pytorch`. `auto` is `native` if built. On CUDA"
         " in 16 bits `auto` attends by FlashAttention over blocks; `pytorch` gathers them first.",
+    )
+    lora_modules: str = Field(
+        default="",
+        description="LoRA adapters to load at start, in PEFT's format: `name=folder`, several"
+        ' separated by commas, or a JSON list of `{"name": …, "path": …}`. Requests name them in'
+        " `model`.",
+    )
+    lora_dir: Path | None = Field(
+        default=None,
+        description="Folder of the adapters that `POST /v1/load_lora_adapter` may load. Empty: it"
+        " loads none.",
+    )
+    max_loras: int = Field(
+        default=16, ge=1, le=1024, description="Largest number of LoRA adapters in memory."
+    )
+    max_lora_rank: int = Field(
+        default=64, ge=1, le=4096, description="Largest rank of a LoRA adapter."
     )
     trust_remote_code: bool = Field(
         default=False,
@@ -573,6 +591,15 @@ class Settings(BaseSettings):
         return ",".join(labels)
 
     @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        num_modules = len(self.lora.modules) if self.lora else 0
+        if num_modules > self.max_loras:
+            raise ValueError(
+                f"LORA_MODULES names {num_modules} adapters; MAX_LORAS={self.max_loras} are allowed"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_reload_with_workers(self) -> Self:
         if self.reload and self.workers > 1:
             raise ValueError(
@@ -650,6 +677,18 @@ class Settings(BaseSettings):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name.upper()} has no effect with AUTH={self.auth}")
         return self
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """LoRA adapters to load at start, and bounds; None without LORA_MODULES and LORA_DIR.
+
+        Raises:
+            ValueError: LORA_MODULES is malformed.
+        """
+        if not self.lora_modules and self.lora_dir is None:
+            return None
+        modules = parse_modules(self.lora_modules)
+        return LoraSettings(modules, self.lora_dir, self.max_loras, self.max_lora_rank)
 
     @property
     def request_limit(self) -> int | None:

@@ -11,6 +11,7 @@
     │   ├── InvalidGrammarError   a grammar that structured output cannot use
     │   │   └── InvalidSchemaError  likewise a JSON schema
     │   └── ModelNotFoundError    the request names a model that is not served
+    ├── AdapterError              a LoRA adapter cannot be loaded
     ├── JobNotFoundError          the caller has no such file, batch or background response
     ├── JobStateError             a file or batch is not in the state that the request needs
     ├── UploadTooLargeError       a file exceeds a quota
@@ -87,6 +88,13 @@ class InvalidSchemaError(InvalidGrammarError):
 
 class ModelNotFoundError(InvalidRequestError):
     """The request names a model that is not served."""
+
+
+class AdapterError(ServiceError):
+    """A LoRA adapter cannot be loaded; the message names the entry, tensor or file.
+
+    Routes and the start raise InvalidRequestError and ModelLoadError instead.
+    """
 
 
 class JobNotFoundError(ServiceError):

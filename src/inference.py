@@ -12,6 +12,7 @@ from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
 
+from src.core.adapters import current_adapter
 from src.core.engine_lifecycle import EngineLifecycle, EngineState
 from src.core.model_names import ModelNames
 from src.core.observers import Meter, Observer, Tracer
@@ -71,6 +72,7 @@ class InferenceEngine:
             request_limits or RequestLimits(),
             served_model_name,
         )
+        self.adapters = self._lifecycle.adapters
         self._runner = RequestRunner(self._lifecycle, self._dispatcher)
         self._tool_calls = DetectedFormat()
         self._sampling_settings = sampling_settings or {}
@@ -125,8 +127,8 @@ class InferenceEngine:
 
     @property
     def model_name(self) -> str:
-        """The model's name in answers."""
-        return self.names.first
+        """The model's name in answers: the adapter's that the current request names, if any."""
+        return getattr(current_adapter.get(), "name", self.names.first)
 
     @property
     def fingerprint(self) -> str:

@@ -451,7 +451,7 @@ def test_every_documented_example_works_as_it_stands(client):
     openapi = client.get("/openapi.json").json()
     tried = 0
     for path, name in bodies(openapi).items():
-        for example in openapi["components"]["schemas"][name]["examples"]:
+        for example in openapi["components"]["schemas"][name].get("examples", ()):
             response = client.post(path, json=with_a_stored_file(client, example))
             assert response.status_code == 200, (path, example, response.text)
             tried += 1

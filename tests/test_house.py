@@ -9,7 +9,7 @@ LIMITS = {
     "lines of the longest module": 424,
     "lines of a function, 90th percentile": 19,
     "lines of the longest function": 50,
-    "lines of the core path": 4658,
+    "lines of the core path": 4678,
 }
 """Lower a limit when its number has become smaller; raise none without a reason in the commit."""
 

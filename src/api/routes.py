@@ -17,7 +17,7 @@ from src.api.anthropic.family import ANTHROPIC
 from src.api.family import ApiFamily
 from src.api.native import engine_events, generate, health, playground
 from src.api.native.family import NATIVE
-from src.api.openai import models, tokenize
+from src.api.openai import lora, models, tokenize
 from src.api.openai.batches import routes as batches
 from src.api.openai.chat import routes as chat
 from src.api.openai.completions import routes as completions
@@ -104,6 +104,8 @@ ROWS = (
     Row("/v1/batches/{batch_id}/cancel", batches.router, OPENAI, JOBS, Scope.GENERATE),
     Row("/v1/models", models.router, OPENAI, CATALOG, ANY_KEY),
     Row("/v1/models/{model_id:path}", models.router, OPENAI, CATALOG, ANY_KEY),
+    Row("/v1/load_lora_adapter", lora.router, OPENAI, CATALOG, Scope.ADMIN),
+    Row("/v1/unload_lora_adapter", lora.router, OPENAI, CATALOG, Scope.ADMIN),
     Row("/tokenize", tokenize.router, OPENAI, INFERENCE, Scope.GENERATE),
     Row("/detokenize", tokenize.router, OPENAI, INFERENCE, Scope.GENERATE),
     Row("/tokenizer_info", tokenize.router, OPENAI, INFERENCE, Scope.GENERATE),

@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from src.core.adapters import Adapters
 from src.core.model_names import find_model_names
 from src.core.observers import Observer
 from src.core.request_validation import ModelLimits, RequestLimits, RequestValidator
 from src.engine.config import EngineConfig
 from src.engine.interface import Engine
+from src.engine.lora.settings import LoraSettings
 from src.engine.model.runtime_env import (
     preload_torch_library,
     torch_environment,
@@ -80,6 +82,7 @@ class EngineLifecycle:
         request_limits: RequestLimits,
         served_model_name: str | None = None,
     ) -> None:
+        self.adapters = Adapters(config.lora or LoraSettings())
         self.loaded: LoadedModel | None = None
         self.engine: Engine | None = None
         self.codec: TextCodec | None = None
@@ -146,6 +149,8 @@ class EngineLifecycle:
             finally:
                 self.grammars = grammars.result()
         self.validator = RequestValidator(self._request_limits, _model_limits(self.loaded, engine))
+        if engine.lora is not None:
+            self.adapters.load_modules(engine.lora)
         self.engine = engine  # last: requests are taken from here on
 
     def end(self) -> None:

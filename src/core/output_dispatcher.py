@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 
+from src.core.adapters import current_adapter
 from src.core.identity import current_caller
 from src.core.observers import OUTCOMES, Meter, Observer, Outcome, SequenceStats, Tracer
 from src.core.priority import current_priority
@@ -109,8 +110,16 @@ class OutputDispatcher:
         outputs: asyncio.Queue[RequestOutput | None] = asyncio.Queue()
         caller, priority = current_caller.get(), current_priority.get()
         group = requests[0].request_id if requests else ""
+        adapter = current_adapter.get()
         requests = [
-            replace(request, tenant=caller.id, weight=caller.weight, group=group, priority=priority)
+            replace(
+                request,
+                tenant=caller.id,
+                weight=caller.weight,
+                group=group,
+                priority=priority,
+                adapter=adapter,
+            )
             for request in requests
         ]
         engine.add_requests(requests)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from src.engine.lora.settings import LoraSettings
+
 EngineName = Literal["continuous", "reference"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
@@ -65,6 +67,7 @@ class EngineConfig:
     max_queue_size: int = 512
     max_queue_seconds: float = 30
     fallback_model_name: str | None = None
+    lora: LoraSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from src.engine.admission import AdmissionController
 from src.engine.request import FinishReason, Request
+
+if TYPE_CHECKING:
+    from src.engine.lora.state import LoraState
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class EngineThread(ABC):
 
     def __init__(self, name: str, admission: AdmissionController) -> None:
         self.admission = admission
+        self.lora: LoraState | None = None
         self._inbox: queue.SimpleQueue[_Add | _Abort | _Stop] = queue.SimpleQueue()
         self._is_stopping = False
         self._step_started_at: float | None = None

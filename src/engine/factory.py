@@ -21,6 +21,7 @@ from src.engine.cpu_layers.quantization import probe, quantize
 from src.engine.cpu_layers.replace import can_be_replaced
 from src.engine.interface import Engine
 from src.engine.loop import EngineLoop
+from src.engine.lora.state import LoraState, divide_layers
 from src.engine.model.compatibility import (
     IncompatibleModelError,
     check_for_states,
@@ -66,15 +67,24 @@ def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCa
             quantized.
     """
     if config.engine == "continuous":
+        lora = LoraState() if config.lora else None
         try:
-            core = create_core(loaded, config)
+            core = create_core(loaded, config, lora)
         except IncompatibleModelError as error:
             logger.warning(
                 "the model runs one request at a time, on the reference engine: %s", error
             )
         else:
             max_live = core.max_num_seqs + config.max_queue_size
-            return EngineLoop(core, AdmissionController(max_live, on_update, config.max_queue_size))
+            admission = AdmissionController(max_live, on_update, config.max_queue_size)
+            engine = EngineLoop(core, admission)
+            engine.lora = lora
+            return engine
+    if config.lora:
+        raise ModelLoadError(
+            "LORA_DIR, LORA_MODULES: the reference engine, which this model or ENGINE=reference"
+            " needs, has no LoRA adapters. Leave both empty, or use ENGINE=continuous."
+        )
     if config.quantization != "none":
         quantize(loaded, config.quantization, _choose_backend(loaded, config).create_linear)
     elif config.kernels == "native":
@@ -87,8 +97,10 @@ def create_engine(loaded: LoadedModel, config: EngineConfig, on_update: UpdateCa
     return ReferenceEngine(loaded, admission, config.max_queue_seconds)
 
 
-def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
-    """Creates the core of the continuous engine.
+def create_core(
+    loaded: LoadedModel, config: EngineConfig, lora: LoraState | None = None
+) -> EngineCore:
+    """Creates the core of the continuous engine; with `lora` it takes requests with adapters.
 
     Raises:
         IncompatibleModelError: the model cannot run on our attention.
@@ -109,7 +121,11 @@ def create_core(loaded: LoadedModel, config: EngineConfig) -> EngineCore:
     max_num_seqs = config.max_num_seqs
     tokens_per_step = config.max_num_batched_tokens or TOKENS_PER_STEP[device]
     runner = create_runner(layers, layout)
+    originals = lora.attach(loaded.model) if lora else {}
     backend.fuse_layers(loaded, runner)
+    if lora is not None:
+        divide_layers(loaded.model, originals, lora, runner.attention)
+        runner.before_forward = partial(lora.prepare, runner.attention)
     scheduler = Scheduler(
         BlockPool(layout.num_blocks, layout.block_size, widest_window(layers)),
         max_num_seqs,

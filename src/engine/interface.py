@@ -1,9 +1,12 @@
 """Protocol `Engine`: the methods of every engine that its callers use, from any thread."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from src.engine.admission import AdmissionController
 from src.engine.request import Request
+
+if TYPE_CHECKING:
+    from src.engine.lora.state import LoraState
 
 
 class Engine(Protocol):
@@ -15,6 +18,9 @@ class Engine(Protocol):
 
     admission: AdmissionController
     """Admits requests, and ends all of them when the engine ends."""
+
+    lora: "LoraState | None"
+    """State of LoRA adapters; None if they are not enabled."""
 
     @property
     def num_cache_tokens(self) -> int | None:

@@ -11,6 +11,7 @@ from src.engine.sampling_params import SamplingParams
 from src.engine.thought import Thought
 
 if TYPE_CHECKING:
+    from src.engine.lora.adapter import LoraAdapter
     from src.engine.structured_output.matcher import Grammar
 
 
@@ -59,6 +60,7 @@ class Request:
         weight: the tenant's share, relative to a tenant of weight 1; at least 1.
         group: shared by the sequences of one API request; empty if it has only one.
         priority: class among the tenant's requests, or background work of all tenants.
+        adapter: LoRA adapter of the answer; None is the base model.
     """
 
     request_id: str
@@ -72,6 +74,7 @@ class Request:
     weight: int = 1
     group: str = ""
     priority: Priority = Priority.DEFAULT
+    adapter: "LoraAdapter | None" = None
 
     @property
     def needs_every_position(self) -> bool:

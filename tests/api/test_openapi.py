@@ -39,7 +39,7 @@ def test_answers_are_what_the_document_says(
     settings = {"model_name": tiny_model(), "max_length": 8, "chat_template": "{{ messages }}"}
     settings |= {"auth": "api_key", "api_keys_file": tmp_path / "keys.json"}
     settings |= {"rate_limit_address_requests": 10**9, "unknown_fields": "refuse"}
-    scopes = "generate,embeddings,metrics"
+    scopes = "generate,embeddings,metrics,admin"
     key = create_key(settings["api_keys_file"], "one", "--scopes", scopes)
     monkeypatch.setenv(KEY, key)
     headers = bearer(key)

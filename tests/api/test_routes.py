@@ -40,6 +40,8 @@ EXPECTED = {
     "/v1/batches/{batch_id}/cancel": (OPENAI, JOBS, "generate"),
     "/v1/models": (OPENAI, CATALOG, None),
     "/v1/models/{model_id:path}": (OPENAI, CATALOG, None),
+    "/v1/load_lora_adapter": (OPENAI, CATALOG, "admin"),
+    "/v1/unload_lora_adapter": (OPENAI, CATALOG, "admin"),
     "/tokenize": (OPENAI, INFERENCE, "generate"),
     "/detokenize": (OPENAI, INFERENCE, "generate"),
     "/tokenizer_info": (OPENAI, INFERENCE, "generate"),

@@ -8,7 +8,7 @@ from src.config import Settings
 from src.engine.config import SETTING_NAMES, EngineConfig
 
 FIELDS = {field.name: field for field in fields(EngineConfig)}
-DERIVED = {"fallback_model_name"}
+DERIVED = {"fallback_model_name", "lora"}
 """Fields that follow from how a setting was set, and have no setting of their own."""
 
 OTHER_VALUES = {
@@ -28,6 +28,7 @@ OTHER_VALUES = {
     "max_num_seqs": 7,
     "max_num_batched_tokens": 99,
     "generation_config": "none",
+    "embedding_dimensions": "any",
     "num_speculative_tokens": 3,
     "kv_cache_gb": 0.5,
     "kv_cache_dtype": "bfloat16",

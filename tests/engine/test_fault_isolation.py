@@ -83,7 +83,8 @@ def finish_and_compare(
     pool = scheduler._cache._pool
     assert pool.num_free == pool.num_blocks
     assert not scheduler._cache._computing
-    assert not scheduler._waiting._queues
+    assert not scheduler._waiting._foreground._queues
+    assert not scheduler._waiting._background._queues
     assert not scheduler._failed
     return answers
 

@@ -43,11 +43,15 @@ API = (
 
 ROOMS = {
     "errors": room("", WEB, WIRE, MODEL),
-    "config": room("core.model_names engine.config engine.sampling_params errors", WEB, MODEL),
+    "config": room(
+        "core.model_names engine.config engine.lora.settings engine.sampling_params errors",
+        WEB,
+        MODEL,
+    ),
     "models": room("api.fields.bounds api.fields.priority api.fields.timings", MODEL),
     "engine": room(
         "errors engine.attention engine.cpu_layers engine.kernels engine.model engine.reference"
-        " engine.sampling engine.scheduling engine.structured_output",
+        " engine.sampling engine.scheduling engine.structured_output engine.lora",
         WEB,
         WIRE,
     ),
@@ -86,6 +90,9 @@ ROOMS = {
         WEB,
         WIRE,
     ),
+    "engine.lora": room(
+        "errors engine.attention engine.cpu_layers.linear engine.scheduling.step", WEB, WIRE
+    ),
     "engine.kernels": room("", WEB, WIRE, MODEL - {"torch"}),
     "engine.reference": room(
         "errors engine.admission engine.engine_thread engine.isolation engine.logprobs"
@@ -105,6 +112,7 @@ ROOMS = {
     "core.identity": room("", WEB, WIRE, MODEL),
     "core.priority": room("engine.request", WEB, WIRE, MODEL),
     "core.model_names": room("", WEB, WIRE, MODEL),
+    "engine.lora.settings": room("", WEB, WIRE, MODEL),
     "core.observers": room("engine.request engine.sampling_params", WEB, WIRE, MODEL),
     "inference": room(
         "errors core engine.config engine.sampling_params engine.thought"

@@ -37,6 +37,9 @@ class Model(BaseModel):
         description="The model's id on the hub, which requests may use too; the first name if the"
         " model is not from the hub."
     )
+    parent: str | None = Field(
+        default=None, description="Of a LoRA adapter, the first name of its base model."
+    )
     max_model_len: int = Field(description="Context length in tokens: prompt and new tokens.")
     sampling_defaults: dict[str, SamplingDefault] = Field(
         description="Sampling parameters of requests that leave them out, by their names."
@@ -53,7 +56,8 @@ class ModelList(BaseModel):
 @router.get("/models")
 async def list_models(engine: EngineDep) -> ModelList:
     """List the names of the served model."""
-    return ModelList(data=[_model(name, engine) for name in engine.names.served])
+    names = (*engine.names.served, *engine.adapters.names)
+    return ModelList(data=[_model(name, engine) for name in names])
 
 
 @router.get("/models/{model_id:path}", responses=error_responses(OPENAI, 404))
@@ -64,11 +68,13 @@ async def retrieve_model(model_id: str, engine: EngineDep) -> Model:
 
 
 def _model(name: str, engine: InferenceEngine) -> Model:
+    is_adapter = name not in engine.names
     return Model(
         id=name,
         created=engine.created_at,
         owned_by="llm-inference",
-        root=engine.names.root,
+        root=name if is_adapter else engine.names.root,
+        parent=engine.names.first if is_adapter else None,
         max_model_len=engine.max_model_len,
         sampling_defaults={
             name: SamplingDefault(value=default.value, source=default.source)

@@ -1,5 +1,6 @@
 """Execution of the model on the device: one forward pass over the packed tokens of a step."""
 
+from collections.abc import Callable
 from itertools import count, islice, takewhile
 
 import torch
@@ -42,6 +43,7 @@ class ModelRunner:
         self._model = loaded.model
         self._pooling = loaded.embedding.pooling
         self._sampler = sampler
+        self.before_forward: Callable[..., None] = lambda *_: None  # sequences and segments
         self._device = loaded.model.device
         self._cache = KVCache(layers, layout, self._device)
         self.attention = PackedAttention(self._cache, attend)
@@ -98,6 +100,7 @@ class ModelRunner:
         self.attention.step = step = Step.create(
             segments, self._cache.layout.block_size, self._device
         )
+        self.before_forward(scheduled, segments)
         # A step without rows still fills the cache. The model needs one row at least.
         logits_to_keep = torch.tensor(rows or [0], device=self._device)
         logits: torch.Tensor = self._model(

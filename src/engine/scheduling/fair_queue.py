@@ -121,8 +121,10 @@ class FairQueue:
 
 
 def _is_before(new: Sequence, other: Sequence) -> bool:
-    """Returns True if a new sequence of the same tenant comes before this one."""
-    return not other.num_preemptions and _due(new.request) < _due(other.request)
+    """Returns True if a new sequence of the same tenant comes before this one of a lower class."""
+    if other.num_preemptions or new.request.priority >= other.request.priority:
+        return False
+    return _due(new.request) < _due(other.request)
 
 
 def _due(request: Request) -> float:

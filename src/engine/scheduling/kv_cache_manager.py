@@ -147,8 +147,9 @@ class KVCacheManager:
                 del self._computing[digest]
 
     def _update_digests(self, sequence: Sequence) -> None:
+        salt = sequence.request.tenant + getattr(sequence.request.adapter, "key", "")
         sequence.digests = find_digests(
-            sequence.token_ids, self._pool.block_size, sequence.request.tenant, sequence.digests
+            sequence.token_ids, self._pool.block_size, salt, sequence.digests
         )
 
     def _usable_digests(self, sequence: Sequence) -> list[bytes]:

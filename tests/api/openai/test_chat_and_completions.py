@@ -58,6 +58,7 @@ def test_the_served_model_is_listed(ai):
     assert ai.models.retrieve(MODEL) == model
     data = model.to_dict()
     assert data.pop("max_model_len") == 1024  # vLLM's additions
+    assert data.pop("parent") is None
     assert data.pop("root") == MODEL
     assert data.pop("sampling_defaults")["top_p"] == {"value": 0.9, "source": "model"}
     assert_shape(Model, data)

@@ -122,7 +122,7 @@ def test_log_probabilities_are_read(ai):
     assert len(found.tokens) == len(found.token_logprobs) == len(found.top_logprobs) == 30
 
 
-VLLM_FIELDS = {"max_model_len", "root", "sampling_defaults"}
+VLLM_FIELDS = {"max_model_len", "parent", "root", "sampling_defaults"}
 """Fields of a model that vLLM and this service add to OpenAI's."""
 
 # Each object of an answer, and all the fields that it has: those that OpenAI's have.

@@ -26,7 +26,7 @@ async def create_batch(
 ) -> BatchObject:
     """Answer the requests of a file in the background."""
     try:
-        batch = await jobs.batches.create(owner, body.new_batch(engine.model_name))
+        batch = await jobs.batches.create(owner, body.new_batch(engine.names.first))
     except (JobNotFoundError, JobStateError) as error:
         raise InvalidRequestError(str(error), ("input_file_id",)) from None
     wake()
