@@ -176,7 +176,20 @@ class Settings(BaseSettings):
         pattern=r"^(auto|any|[1-9][0-9]{0,5}(,[1-9][0-9]{0,5}){0,63})$",
         description="Sizes to which requests may have embeddings cut (`dimensions`): `any`, or"
         " sizes separated by commas, for a model that was trained for it. `auto`: those that the"
-        " model's config.json names.",
+        " model's files name.",
+    )
+    rerank_instruction: str = Field(
+        default="Given a web search query, retrieve relevant passages that answer the query",
+        min_length=1,
+        max_length=4096,
+        description="Task of rerank and score if a request sets no `instruction`. Default:"
+        " Qwen3-Reranker's.",
+    )
+    rerank_labels: str = Field(
+        default="yes,no",
+        pattern=r"^[^,]{1,64},[^,]{1,64}$",
+        description="The two answers that a reranker was trained to give, the one for a relevant"
+        " document first, separated by a comma. Their first tokens are compared.",
     )
     generation_config: GenerationConfigName = Field(
         default="auto",
@@ -568,6 +581,14 @@ class Settings(BaseSettings):
     )
 
     _check_names = field_validator("served_model_name")(check_names)
+
+    @field_validator("rerank_labels")
+    @classmethod
+    def _check_labels(cls, value: str) -> str:
+        labels = [label.strip() for label in value.split(",")]
+        if "" in labels or len(set(labels)) < len(labels):
+            raise ValueError("the two answers must differ, and neither may be blank")
+        return ",".join(labels)
 
     @model_validator(mode="after")
     def _check_lora(self) -> Self:

@@ -106,6 +106,13 @@ def test_bad_names_of_the_model_are_refused(monkeypatch, value, problem):
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["yes", "yes,yes", "yes, ", "yes,no,maybe", "yes, yes"])
+def test_labels_of_a_reranker_are_two_that_differ(monkeypatch, value):
+    monkeypatch.setenv("RERANK_LABELS", value)
+    with pytest.raises(SettingsError, match=f"RERANK_LABELS={value}: "):
+        load_settings()
+
+
 def test_names_of_the_model_may_have_spaces_slashes_and_any_script(monkeypatch):
     value = "team/größer 2, 模型@v1," + 256 * "b"
     monkeypatch.setenv("SERVED_MODEL_NAME", value)

@@ -21,6 +21,7 @@ MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 POOLINGS: Mapping[str, Pooling] = MappingProxyType(
     {"mean": "mean", "lasttoken": "last", "cls": "cls"}
 )
+SIZES = "matryoshka_dimensions"
 FLAG = "pooling_mode_"
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
@@ -32,32 +33,63 @@ def find_embedding_config(path: Path, config: PreTrainedConfig, dimensions: str)
         path: its folder, or a file, which has no such files beside it.
         config: of the model; may have `matryoshka_dimensions` or `is_matryoshka`, as in vLLM.
         dimensions: EMBEDDING_DIMENSIONS.
+
+    Raises:
+        ModelLoadError: a file cannot be read, or its sizes are none.
     """
     pooling, obstacle = _find_pooling(path) if path.is_dir() else ("mean", None)
     named = _read(path / PROMPTS) if path.is_dir() else {}
     prompts, default = named.get("prompts"), named.get("default_prompt_name")
     prompts = prompts if isinstance(prompts, dict) else {}
     texts = {str(name): text for name, text in prompts.items() if isinstance(text, str)}
-    sizes = getattr(config, "matryoshka_dimensions", None) or ()
+    if any(texts.values()) and path.is_dir() and _leaves_prompts_out(path, pooling):
+        obstacle = obstacle or "they leave the tokens of prompts out of the mean"
+    sizes = _sizes(path, named) or _sizes(path, config.to_dict())
     is_any = bool(getattr(config, "is_matryoshka", False)) and not sizes
     if dimensions == "any":
-        is_any, sizes = True, ()
+        is_any, sizes = True, frozenset()
     elif dimensions != "auto":
-        is_any, sizes = False, [int(size) for size in dimensions.split(",")]
+        is_any, sizes = False, frozenset(map(int, dimensions.split(",")))
     return EmbeddingConfig(
-        pooling, texts, default if default in texts else None, frozenset(sizes), is_any, obstacle
+        pooling, texts, default if default in texts else None, sizes, is_any, obstacle
     )
+
+
+def _sizes(path: Path, entries: Mapping[str, Any]) -> frozenset[int]:
+    """Returns the sizes to which embeddings may be cut; none if the entries name none."""
+    sizes = entries.get(SIZES)
+    if sizes is None:
+        return frozenset()
+    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+        raise ModelLoadError(f"{SIZES} in a file of {path} is no list of sizes. {REMEDY}")
+    return frozenset(sizes)
 
 
 def _find_pooling(folder: Path) -> tuple[Pooling, str | None]:
     """Returns the pooling, and what this service does not compute of the modules."""
+    kinds = [_kind(module) for module in _read_modules(folder)]
+    if unknown := [kind for kind in kinds if kind not in KNOWN_MODULES]:
+        return "mean", f"{MODULES} names a module {unknown[0][:80]}"
+    if "Pooling" not in kinds:
+        return "mean", None
+    return _pooling_of(_read_pooling(folder))
+
+
+def _leaves_prompts_out(folder: Path, pooling: Pooling) -> bool:
+    """Tells whether the mean is over the tokens after the prompt alone."""
+    return pooling == "mean" and _read_pooling(folder).get("include_prompt") is False
+
+
+def _read_pooling(folder: Path) -> Mapping[str, Any]:
+    """Returns the entries of the first pooling; none if there is no pooling."""
     for module in _read_modules(folder):
-        kind = str(module.get("type", "")).rpartition(".")[2]
-        if kind not in KNOWN_MODULES:
-            return "mean", f"{MODULES} names a module {kind[:80]}"
-        if kind == "Pooling":
-            return _pooling_of(_read(folder / str(module.get("path", "")) / "config.json"))
-    return "mean", None
+        if _kind(module) == "Pooling":
+            return _read(folder / str(module.get("path", "")) / "config.json")
+    return {}
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
 
 
 def _read_modules(folder: Path) -> list[dict[str, Any]]:

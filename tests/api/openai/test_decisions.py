@@ -27,6 +27,9 @@ SCORE = {
 }
 QUESTIONS = [PREDICATE, CHOICE, SCORE]
 BODY = {"model": MODEL, "input": INPUT, "questions": QUESTIONS}
+CALL = {"type": "function_call", "call_id": "1", "name": "find_order", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "1", "output": "charged twice"}
+PART = "input.[0].content.[0]"
 ASKED = [
     ('Is this statement true: "The customer complains." Answer yes or no.', ["yes", "no"]),
     (
@@ -89,12 +92,11 @@ def test_the_answer_has_the_clients_shape_and_counts_its_tokens(server):
 
 
 def test_messages_calls_and_outputs_are_an_input_too(ai):
-    call = {"call_id": "1", "name": "find_order", "arguments": "{}"}
     items = [
         {"role": "user", "content": INPUT},
         {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
-        {"type": "function_call", **call},
-        {"type": "function_call_output", "call_id": "1", "output": "charged twice"},
+        CALL,
+        OUTPUT,
         {"type": "custom_tool_call", "call_id": "2", "name": "note", "input": "x"},
         {"type": "custom_tool_call_output", "call_id": "2", "output": "done"},
         {"role": "user", "content": [{"type": "input_json", "data": {"order": 7}}]},
@@ -132,6 +134,13 @@ def test_questions_are_answered_as_each_alone(ai):
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.[0].content"),
         ({"input": "word " * 1500}, "input"),
+        ({"input": [{"role": "user"}]}, "input.[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, PART),
+        ({"input": [{"role": "user", "content": [{"type": "input_json", "data": 7}]}]}, PART),
+        ({"input": [{"type": "function_call", "call_id": "1"}]}, "input.[0]"),
+        ({"input": [CALL, OUTPUT | {"call_id": "2"}]}, "input.[1].call_id"),
+        ({"input": [CALL, OUTPUT | {"type": "custom_tool_call_output"}]}, "input.[1].call_id"),
+        ({"input": [OUTPUT, CALL]}, "input.[0].call_id"),
     ],
 )
 def test_an_invalid_field_is_named(client, fields, param):

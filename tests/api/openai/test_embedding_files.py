@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, Qwen3Config
 
+from src.engine.model.embedding_config import find_embedding_config
+from src.errors import ModelLoadError
 from tests.api.openai.test_errors import error_of
 from tests.support.servers import LocalServer
 from tests.support.wire import post
@@ -17,6 +19,7 @@ EMBEDDINGS = "/v1/embeddings"
 TEXT = "the cat sat on the mat and the dog " * 3
 TOLERANCE = 1e-5
 MODULE = "sentence_transformers.models."
+CONFIG = "config_sentence_transformers.json"
 PROMPTS = {"query": "the dog and ", "document": ""}
 
 
@@ -35,9 +38,10 @@ def serve_files(tiny_model, tmp_path: Path, start_server) -> Callable[..., Local
     return serve
 
 
-def pooling(**entries: object) -> dict[str, object]:
-    """Files of sentence-transformers with these entries of the pooling."""
-    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+def pooling(*further: str, **entries: object) -> dict[str, object]:
+    """Files of sentence-transformers with these entries of the pooling, and further modules."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"} | {f"2_{kind}": kind for kind in further}
+    kinds |= {"3_Normalize": "Normalize"}
     modules = [{"path": path, "type": MODULE + kind} for path, kind in kinds.items()]
     return {"modules.json": modules, "1_Pooling/config.json": entries}
 
@@ -87,6 +91,12 @@ def test_hidden_states_are_pooled_as_the_files_say(serve_files, engine, entries,
         (pooling(pooling_mode_max_tokens=True), "the pooling max"),
         (pooling(pooling_mode_mean_tokens=True, pooling_mode_cls_token=True), "mean and cls"),
         ({"modules.json": [{"path": "2_Dense", "type": MODULE + "Dense"}]}, "a module Dense"),
+        (pooling("Dense", pooling_mode_mean_tokens=True), "a module Dense"),
+        (
+            pooling(pooling_mode_mean_tokens=True, include_prompt=False)
+            | {CONFIG: {"prompts": PROMPTS}},
+            "out of the mean",
+        ),
     ],
 )
 def test_embeddings_that_need_more_are_refused_and_answers_are_not(serve_files, files, reason):
@@ -100,7 +110,7 @@ def test_embeddings_that_need_more_are_refused_and_answers_are_not(serve_files, 
 
 def test_a_prompt_of_the_files_goes_before_each_text(serve_files):
     named = {"prompts": PROMPTS, "default_prompt_name": "query"}
-    server = serve_files({"config_sentence_transformers.json": named})
+    server = serve_files({CONFIG: named})
     plain = hidden_states(server, TEXT).mean(dim=0)
     prompted = hidden_states(server, PROMPTS["query"] + TEXT).mean(dim=0)
     assert embed(server) == pytest.approx(scaled(prompted), abs=TOLERANCE)
@@ -119,6 +129,23 @@ def test_an_embedding_is_cut_to_sizes_that_the_operator_names(serve_files):
     body = {"model": server.engine.model_name, "input": "a"}
     error = error_of(post(server, EMBEDDINGS, **body, dimensions=5), 400)
     assert f"4, 8, {len(whole)}" in error["message"]
+
+
+def test_an_embedding_is_cut_to_sizes_that_the_files_name(serve_files):
+    server = serve_files({CONFIG: {"matryoshka_dimensions": [8, 64]}})
+    whole = torch.tensor(embed(server))
+    assert embed(server, dimensions=8) == pytest.approx(scaled(whole[:8]), abs=TOLERANCE)
+    for dimensions in (5, 64):  # an embedding has 32
+        body = {"model": server.engine.model_name, "input": "a", "dimensions": dimensions}
+        error = error_of(post(server, EMBEDDINGS, **body), 400)
+        assert f"these dimensions: 8, {len(whole)}." in error["message"]
+
+
+@pytest.mark.parametrize("sizes", ["8", [8, "16"], [0], [True]])
+def test_sizes_that_are_none_are_refused_at_the_start(tmp_path, sizes):
+    (tmp_path / CONFIG).write_text(json.dumps({"matryoshka_dimensions": sizes}))
+    with pytest.raises(ModelLoadError, match="no list of sizes"):
+        find_embedding_config(tmp_path, Qwen3Config(), "auto")
 
 
 def test_an_embedding_is_cut_to_any_size_if_the_operator_says_so(serve_files):

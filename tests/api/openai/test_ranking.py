@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.api.labels import AT_ONCE
-from src.api.openai.ranking.routes import INSTRUCTION, JUDGE
 from src.api.openai.ranking.schemas import MAX_DOCUMENTS
 from tests.api.openai.test_errors import error_of
 from tests.support.servers import LocalServer, Server
+from tests.support.tiny_models import BATCHED, VOCAB_SIZE, create_tokenizer, write_model
 from tests.support.wire import post
 
 MODEL = "storyteller"
@@ -18,6 +18,22 @@ QUERY = "What is the capital of France?"
 DOCUMENTS = ["The capital of France is Paris.", "A dragon slept.", "Rome is in Italy. " * 9]
 RERANK = {"model": MODEL, "query": QUERY, "documents": DOCUMENTS}
 TOLERANCE = 1e-4
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+JUDGE = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct"
+    ' provided. Note that the answer can only be "yes" or "no".'
+)
+TEMPLATE = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and enable_thinking is false %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+LABELS = ("the", "cat")
+"""Words of the tiny tokenizer, which has no `yes`."""
 
 
 def expected_scores(
@@ -157,22 +173,53 @@ def test_another_model_is_not_found(client):
     assert error_of(answer, 404)["code"] == "model_not_found"
 
 
-def test_a_model_without_a_chat_template_gets_a_plain_prompt(start_server, tiny_model):
-    folder = tiny_model("qwen3")
-    server = start_server(model_name=str(folder), max_model_len=None)
-    body = {"text_1": "the cat", "text_2": ["the dog", "the mat"], "instruction": "a"}
-    answer = post(server, "/score", model=server.engine.model_name, **body)
-    if answer.status_code == 400:  # the tiny tokenizer may begin both words alike, or be too small
-        assert answer.json()["error"]["param"] in ("model", "text_2.[0]")
-        return
-    oracle = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    for document, one in zip(body["text_2"], answer.json()["data"], strict=True):
-        text = f"{JUDGE}\n\n<Instruct>: a\n<Query>: the cat\n<Document>: {document}\n\nAnswer:"
-        ids = post(server, "/tokenize", prompt=text).json()["tokens"]
-        yes, no = (
-            post(server, "/tokenize", prompt=word, add_special_tokens=False).json()["tokens"][0]
-            for word in (" yes", " no")
-        )
+@pytest.fixture(scope="module")
+def tiny_qwen3(tmp_path_factory) -> Path:
+    """A random model with room for Qwen3-Reranker's prompt; its tokenizer has Qwen3's tags."""
+    shape = BATCHED["qwen3"] | {"max_position_embeddings": 1024, "vocab_size": VOCAB_SIZE + 8}
+    folder = write_model(tmp_path_factory.mktemp("qwen3"), "qwen3", shape)
+    create_tokenizer(*SPECIAL).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+def test_a_tiny_qwen3_gets_the_prompt_of_qwen3_reranker(start_server, tiny_qwen3, has_template):
+    template = tiny_qwen3 / "chat_template.jinja"
+    template.unlink(missing_ok=True)
+    if has_template:
+        template.write_text(TEMPLATE)
+    server = start_server(
+        model_name=str(tiny_qwen3), rerank_labels=", ".join(LABELS), rerank_instruction="the mat"
+    )
+    documents = ["the dog", "the mat", "there was a hat"]
+    body = {"model": server.engine.model_name, "text_1": "the cat", "text_2": documents}
+    answer = post(server, "/score", **body)
+    assert answer.status_code == 200, answer.text
+    found = [one["score"] for one in answer.json()["data"]]
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen3)
+    oracle = AutoModelForCausalLM.from_pretrained(tiny_qwen3, dtype=torch.float32).eval()
+    judge = JUDGE.replace("yes", LABELS[0]).replace('"no"', f'"{LABELS[1]}"')
+    space = "" if has_template else " "
+    yes, no = (tokenizer(space + label)["input_ids"][0] for label in LABELS)
+    assert yes != no
+    expected = []
+    for document in documents:
+        user = f"<Instruct>: the mat\n<Query>: the cat\n<Document>: {document}"
+        text = f"{judge}\n\n{user}\n\nAnswer:"
+        if has_template:
+            text = (
+                f"<|im_start|>system\n{judge}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+                "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+            )
         with torch.inference_mode():
-            logits = oracle(torch.tensor([ids])).logits[0, -1]
-        assert one["score"] == pytest.approx(logits[[yes, no]].softmax(0)[0].item(), abs=TOLERANCE)
+            logits = oracle(**tokenizer(text, return_tensors="pt")).logits[0, -1]
+        expected.append(logits[[yes, no]].softmax(0)[0].item())
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert max(found) - min(found) > 100 * TOLERANCE  # a constant would not pass
+
+
+def test_answers_that_begin_alike_are_refused(start_server, tiny_model):
+    server = start_server(model_name=str(tiny_model("qwen3")))  # both are a space and letters
+    answer = post(server, "/score", model=server.engine.model_name, text_1="a", text_2="b")
+    assert "answers apart by their first tokens: yes, no" in error_of(answer, 400)["message"]

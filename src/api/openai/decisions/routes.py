@@ -47,8 +47,7 @@ async def create_decision(
     """Answer typed questions about an input, with probabilities."""
     use_priority(body)
     check_model(body.model, engine)
-    for index, question in enumerate(body.questions):
-        question.check(index)
+    body.check()
     return await while_connected(request, _decide(body, engine))
 
 

@@ -1,9 +1,10 @@
 """Wire models of `/v1/decisions`, as OpenAI's client sends and reads them."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from src.api.fields.priority import PriorityField
 from src.api.fields.shared import MAX_MESSAGES, MAX_PARTS, ModelName, NoEffect, WireRequest
@@ -13,8 +14,37 @@ from src.api.openai.fields import PromptCacheKey, SafetyIdentifier
 from src.errors import InvalidRequestError
 
 MAX_QUESTIONS = 400
-PART_TYPES = ("input_text", "output_text", "input_json", "refusal")
 CacheBreakpoint = Annotated[Any, NoEffect("prompt prefixes are cached without it")]
+
+
+CONTENT_FIELDS = {
+    "input_text": "text",
+    "output_text": "text",
+    "input_json": "data",
+    "refusal": "refusal",
+}
+"""The field of a part that holds its content."""
+
+ITEM_FIELDS: dict[str, tuple[str, ...]] = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "custom_tool_call": ("call_id", "name", "input"),
+    "custom_tool_call_output": ("call_id", "output"),
+}
+"""Fields that an item of each type needs."""
+
+
+def _need(entry: WireRequest, *names: str) -> None:
+    """Refuses an entry without one of these fields."""
+    for name in names:
+        if getattr(entry, name) is None:
+            raise PydanticCustomError("missing", "{name} is missing", {"name": name})
+
+
+def _is_json(data: object) -> bool:
+    items = data if isinstance(data, list) else [data]
+    return all(isinstance(item, dict) for item in items)
 
 
 class DecisionPart(WireRequest):
@@ -28,6 +58,16 @@ class DecisionPart(WireRequest):
     data: Any = Field(default=None, description="Of JSON: an object, or a list of objects.")
     prompt_cache_breakpoint: CacheBreakpoint = None
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        name = CONTENT_FIELDS[self.type]
+        _need(self, name)
+        if name == "data" and not _is_json(self.data):
+            raise PydanticCustomError(
+                "invalid_value", "data must be a JSON object, or a list of objects"
+            )
+        return self
+
     def as_text(self) -> str:
         if self.type == "input_json":
             return json.dumps(self.data, ensure_ascii=False)
@@ -39,7 +79,7 @@ Content = Annotated[
     Parts,
     known_types(
         Parts,
-        *PART_TYPES,
+        *CONTENT_FIELDS,
         noun="Part",
         from_text=lambda text: {"type": "input_text", "text": text},
     ),
@@ -68,10 +108,17 @@ class DecisionItem(WireRequest):
     id: Annotated[StrictStr | None, NoEffect("items are not stored")] = None
     status: Annotated[StrictStr | None, NoEffect("items are not stored")] = None
     call_id: StrictStr | None = Field(default=None, description="Of a call and its output.")
+    phase: Annotated[StrictStr | None, NoEffect("all of the input is read alike")] = None
+    namespace: Annotated[StrictStr | None, NoEffect("tools are told apart by name")] = None
     name: StrictStr | None = Field(default=None, description="Tool of a call.")
     arguments: StrictStr | None = Field(default=None, description="Of a function's call.")
     input: StrictStr | None = Field(default=None, description="Of a custom tool's call.")
     output: Content | None = Field(default=None, description="Of a call.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _need(self, *ITEM_FIELDS[self.type])
+        return self
 
     def as_text(self) -> str:
         if self.type == "message":
@@ -191,6 +238,21 @@ class DecisionRequest(WireRequest):
             ]
         }
     )
+
+    def check(self) -> None:
+        """Raises InvalidRequestError if an output has no call, or a question is incomplete."""
+        calls: set[tuple[str, str | None]] = set()
+        for index, item in enumerate(self.input):
+            kind = item.type.removesuffix("_output")
+            if kind == item.type:
+                calls.add((kind, item.call_id))
+            elif (kind, item.call_id) not in calls:
+                raise InvalidRequestError(
+                    f"No {kind} with this call_id comes before its output.",
+                    ("input", index, "call_id"),
+                )
+        for index, question in enumerate(self.questions):
+            question.check(index)
 
 
 class PredicateAnswer(BaseModel):

@@ -69,15 +69,16 @@ class EmbeddingRequest(WireRequest):
         """Raises InvalidRequestError if the model has no such dimensions or prompt."""
         size, config = engine.embedding_size, engine.embedding_config
         wanted = self.dimensions
-        if size is not None and wanted not in (None, size, *config.dimensions):
+        sizes = {one for one in (*config.dimensions, size) if one and one <= (size or 0)}
+        if size is not None and wanted is not None and wanted not in sizes:
             if not config.has_any_dimension:
-                sizes = ", ".join(map(str, sorted({*config.dimensions, size})))
+                shown = ", ".join(map(str, sorted(sizes)))
                 raise InvalidRequestError(
-                    f"Embeddings of this model may have these dimensions: {sizes}. If it was"
+                    f"Embeddings of this model may have these dimensions: {shown}. If it was"
                     " trained for others, the server's operator sets EMBEDDING_DIMENSIONS.",
                     ("dimensions",),
                 )
-            if wanted is not None and wanted > size:
+            if wanted > size:
                 raise InvalidRequestError(
                     f"Embeddings of this model have {size} dimensions at most.", ("dimensions",)
                 )

@@ -61,8 +61,7 @@ Instruction = Annotated[
     StrictStr | None,
     Field(
         max_length=4096,
-        description="Extension: the task, for the model. Default: the one of Qwen3-Reranker, for"
-        " passages that answer a web search.",
+        description="Extension: the task, for the model. Default: RERANK_INSTRUCTION.",
     ),
 ]
 DocumentLength = Annotated[
